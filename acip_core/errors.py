@@ -1,0 +1,27 @@
+"""The few errors users meet; each message is one sentence that names what, where and what to do."""
+
+from __future__ import annotations
+
+
+class AcipError(Exception):
+    """Base of all errors a user can cause; shown as one sentence, never as a traceback."""
+
+
+class ModelError(AcipError):
+    """A base model cannot be found, loaded or factorized."""
+
+
+class CorpusError(AcipError):
+    """A text source is missing, empty or too short."""
+
+
+class ArtifactError(AcipError):
+    """A precomputed artifact is missing, damaged or belongs to another model."""
+
+
+class SizeError(AcipError):
+    """A target size that no cut of the model can have."""
+
+
+class GenerationError(AcipError):
+    """A prompt or sampling setting that cannot be run."""

@@ -1,0 +1,78 @@
+"""Fixtures shared by all tests: a cache folder of their own, no network, and one tiny model of each family."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the Hub library is imported: must come before everything else
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.utils import logging as transformers_logging
+
+from acip_core.base import BaseModel, embedded_gguf
+from tests.tiny import FAMILIES, tiny_base
+
+transformers_logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nothing a test does reaches the user's own cache; ACIP_TEST_CACHE keeps one between runs."""
+    kept = os.environ.get("ACIP_TEST_CACHE")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("cache")
+    os.environ["ACIP_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder for one test."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ACIP_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread_for_tiny_models(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Threads only slow down models this small, the more so on a busy machine."""
+    if any(request.node.get_closest_marker(mark) for mark in ("real", "browser")):
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def base(family: str) -> BaseModel:
+    """A fresh tiny model of every family in turn."""
+    return tiny_base(family)
+
+
+@pytest.fixture
+def windows() -> torch.Tensor:
+    """(4, 24) token ids for calibration and evaluation of tiny models."""
+    return torch.randint(3, 128, (4, 24), generator=torch.Generator().manual_seed(7))
+
+
+@pytest.fixture(scope="session")
+def default_gguf() -> Path:
+    """The embedded model's file; `make test` installs it, elsewhere the tests that need it are left out."""
+    file = embedded_gguf()
+    if file is None:
+        if os.environ.get("CI"):
+            pytest.fail("The embedded model is not installed.")
+        pytest.skip("the embedded model is not installed")
+    return file

@@ -1,0 +1,148 @@
+"""Base models: where they come from, what is refused, and what identifies them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from acip_core import base as base_module
+from acip_core.base import BaseModel, fingerprint, load_base, target_layers
+from acip_core.errors import ModelError
+from tests.tiny import calibration, target_weights, tiny_base
+
+
+def test_target_layers_are_the_linear_layers_of_the_blocks(base: BaseModel):
+    names = list(target_layers(base.model))
+    kinds = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    assert [name.split(".")[-1] for name in names] == kinds * 2
+    assert all(f".layers.{i // 7}." in name for i, name in enumerate(names))
+
+
+def test_model_without_blocks_is_refused():
+    with pytest.raises(ModelError, match="decoder blocks"):
+        target_layers(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+
+
+def test_fingerprint_is_stable_and_agrees_across_precisions(base: BaseModel, family: str):
+    weights = target_weights(base)
+    assert fingerprint(weights) == fingerprint(target_weights(tiny_base(family)))
+    assert fingerprint(weights) == fingerprint({name: w.bfloat16() for name, w in weights.items()})
+    assert fingerprint(weights) != fingerprint(target_weights(tiny_base(family, seed=1)))
+
+
+def test_fingerprint_notices_one_changed_value_name_or_shape():
+    weights = target_weights(tiny_base())
+    name = next(iter(weights))
+    changed = weights[name].clone()
+    changed[3, 5] += 0.5
+    prints = {
+        fingerprint(weights),
+        fingerprint(weights | {name: changed}),
+        fingerprint(weights | {name: weights[name].reshape(16, 64)}),
+        fingerprint({f"x{n}": w for n, w in weights.items()}),
+    }
+    assert len(prints) == 4
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_fingerprint_refuses_values_that_are_not_finite(value: float):
+    weights = target_weights(tiny_base())
+    name = list(weights)[-1]
+    weights[name] = weights[name].clone().index_fill_(0, torch.tensor([1]), value)
+    with pytest.raises(ModelError, match=rf"{name}.*not finite"):
+        fingerprint(weights)
+
+
+def test_local_folder_round_trip(base: BaseModel, tmp_path: Path):
+    folder = tmp_path / "My-Model"
+    base.model.save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+    loaded = load_base(str(folder), device="cpu")
+    assert loaded.name == "my-model" and loaded.dtype == torch.float32 and not loaded.model.training
+    with torch.no_grad():
+        assert torch.equal(loaded.model(calibration()).logits, base.model(calibration()).logits)
+    assert loaded.tokenizer.get_vocab() == base.tokenizer.get_vocab()
+
+
+def test_tokenizer_without_padding_gets_one(tmp_path: Path):
+    made = tiny_base()
+    made.tokenizer.pad_token = None
+    made.model.save_pretrained(tmp_path)
+    made.tokenizer.save_pretrained(tmp_path)
+    assert load_base(str(tmp_path), device="cpu").tokenizer.pad_token == "</s>"
+
+
+def refused(source: str | None) -> str:
+    """The one sentence that says why a source cannot be loaded."""
+    with pytest.raises(ModelError) as caught:
+        load_base(source, device="cpu")
+    message = str(caught.value)
+    assert "\n" not in message and "Traceback" not in message
+    return message
+
+
+def test_missing_gguf(tmp_path: Path):
+    assert str(tmp_path / "gone.gguf") in refused(str(tmp_path / "gone.gguf"))
+
+
+def test_folder_without_config(tmp_path: Path):
+    message = refused(str(tmp_path))
+    assert "config.json" in message and str(tmp_path) in message
+
+
+def test_folder_with_damaged_weights(tmp_path: Path):
+    made = tiny_base()
+    made.model.save_pretrained(tmp_path)
+    made.tokenizer.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    assert str(tmp_path) in refused(str(tmp_path))
+
+
+def test_unknown_hub_id_names_both_ways_out():
+    message = refused("nobody-has-this/model-name")
+    assert "nobody-has-this/model-name" in message
+    assert "requirements-embedded.txt" in message and "Hugging Face Hub" in message
+
+
+@pytest.mark.parametrize("source", [None, "SmolLM2-135M-Instruct"])
+def test_default_without_wheel_and_network_names_both_ways_out(
+    source: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path
+):
+    monkeypatch.setattr(base_module, "embedded_gguf", lambda: None)
+    monkeypatch.setattr(base_module, "DEFAULT_HUB_ID", "nobody-has-this/model-name")  # whatever the Hub cache holds
+    message = refused(source)
+    assert "requirements-embedded.txt" in message and "Hugging Face Hub" in message
+
+
+def test_file_that_is_not_gguf(cache: Path, tmp_path: Path):
+    file = tmp_path / "letter.gguf"
+    file.write_text("Dear reader, this is not a model.")
+    assert str(file) in refused(str(file))
+    assert not cache.exists() or not list(cache.rglob("*.*"))
+
+
+@pytest.mark.real
+def test_truncated_gguf(cache: Path, tmp_path: Path, default_gguf: Path):
+    file = tmp_path / "cut.gguf"
+    with default_gguf.open("rb") as stream:
+        file.write_bytes(stream.read(20_000_000))
+    assert str(file) in refused(str(file))
+    assert not cache.exists() or not list(cache.rglob("*.*"))
+
+
+@pytest.mark.real
+def test_damaged_converted_copy_is_made_again(cache: Path, default_gguf: Path, caplog: pytest.LogCaptureFixture):
+    first = fingerprint(target_weights(load_base(device="cpu")))
+    (copy,) = (cache / "models").iterdir()
+    weights = copy / "model.safetensors"
+    size = weights.stat().st_size
+    with weights.open("r+b") as stream:
+        stream.truncate(size // 2)
+    again = load_base(device="cpu")
+    assert fingerprint(target_weights(again)) == first
+    assert "damaged" in caplog.text
+    assert weights.stat().st_size == size and list((cache / "models").iterdir()) == [copy]
+    assert again.tokenizer.decode(again.tokenizer("Hello, world").input_ids) == "Hello, world"
