@@ -1,0 +1,175 @@
+"""Second moments of activations, small enough to travel: what fixes the basis of every factorization.
+
+For each group of layers that read the same input, the second moment `C = E[x xᵀ]` of that input; for a lone layer
+whose output is narrower than its input, the second moment of its output `E[y yᵀ] = W C Wᵀ` instead, which fixes the
+same directions in less room. Stored as a per-channel scale and a rank-q correlation in int8 columns:
+
+    C ≈ D^½ (P Pᵀ + diag(1 − rowsum P²)) D^½        P (channels, q)
+
+Knows layer names and shapes only; nothing of scores or sizes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from .base import target_layers
+from .progress import Progress, Steps
+
+DEFAULT_RANK = 256
+_RESIDUAL_FLOOR = 1e-3  # of a channel's variance: keeps every approximated moment positive definite
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Second moment of the input or output shared by `layers`.
+
+    Attributes:
+        side: `input` (channels = in_features) or `output` (channels = out_features, one layer).
+        scale: (channels,) root of each channel's mean square.
+        factor: int8 (channels, q), columns of P in units of `columns`.
+        columns: (q,) largest absolute value of each column of P, divided by 127.
+    """
+
+    layers: tuple[str, ...]
+    side: str
+    scale: torch.Tensor
+    factor: torch.Tensor
+    columns: torch.Tensor
+
+    def matrix(self) -> torch.Tensor:
+        """The moment as a symmetric positive definite float32 matrix (channels, channels)."""
+        p = self.factor.float() * self.columns
+        correlation = p @ p.T
+        residual = (1 - p.square().sum(1)).clamp_min(_RESIDUAL_FLOOR)
+        correlation.diagonal().add_(residual)
+        return correlation * self.scale[:, None] * self.scale
+
+
+Basis = dict[str, Moment]  # by layer name; layers of one group share one Moment
+
+
+def measure_basis(model: nn.Module, windows: torch.Tensor, rank: int = DEFAULT_RANK) -> Steps[Basis]:
+    """Run calibration text through the model and keep the second moments of its target layers.
+
+    Args:
+        windows: (windows, length) token ids.
+        rank: q, columns kept of each correlation (all channels where there are fewer).
+
+    Returns:
+        The basis, one moment per group of layers with a common input.
+    """
+    collector = _Collector(target_layers(model))
+    try:
+        with torch.no_grad():
+            for index, window in enumerate(windows):
+                model(window[None].to(model.device), use_cache=False, logits_to_keep=1)
+                collector.end_of_pass()
+                yield Progress("second moments", index + 1, len(windows))
+    finally:
+        collector.close()
+    basis: Basis = {}
+    groups = collector.moments()
+    for index, (layers, side, matrix) in enumerate(groups):
+        moment = compress_moment(layers, side, matrix, rank)
+        basis |= dict.fromkeys(layers, moment)
+        yield Progress("compressing moments", index + 1, len(groups))
+    return basis
+
+
+def compress_moment(layers: tuple[str, ...], side: str, matrix: torch.Tensor, rank: int) -> Moment:
+    """The best rank-`rank` scaled form of a second moment (channels, channels)."""
+    scale = matrix.diagonal().clamp_min(matrix.diagonal().mean() * 1e-6 + 1e-30).sqrt()
+    values, vectors = torch.linalg.eigh(matrix / scale[:, None] / scale)
+    rank = min(rank, len(values))
+    p = vectors[:, -rank:].flip(1) * values[-rank:].flip(0).clamp_min(0).sqrt()
+    columns = (p.abs().amax(0) / 127).clamp_min(1e-12)
+    factor = (p / columns).round().to(torch.int8)
+    return Moment(layers, side, scale.float().cpu(), factor.contiguous().cpu(), columns.float().cpu())
+
+
+class _Collector:
+    """Accumulates moments through forward hooks; layers called with the same tensor in a row form a group."""
+
+    def __init__(self, targets: dict[str, nn.Linear]):
+        self.targets = targets
+        self.group_of: dict[str, int] = {}
+        self.members: list[list[str]] = []
+        self.sums: list[torch.Tensor] = []
+        self.tokens = 0
+        self.current: torch.Tensor | None = None
+        self.group = -1
+        self.hooks = [layer.register_forward_hook(self._hook(name)) for name, layer in targets.items()]
+
+    def _hook(self, name: str):
+        def hook(layer: nn.Linear, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            x = inputs[0]
+            if self.current is not x:
+                self.current, self.group = x, self.group + 1
+                self._add_input(x)
+            if name not in self.group_of:
+                self.group_of[name] = self.group
+                self.members[self.group].append(name)
+
+        return hook
+
+    def _add_input(self, x: torch.Tensor) -> None:
+        flat = x.detach().flatten(0, -2).float()  # (tokens, channels)
+        if self.group == 0:
+            self.tokens += len(flat)
+        if self.group == len(self.sums):
+            self.members.append([])
+            self.sums.append(torch.zeros(flat.shape[1], flat.shape[1], device=flat.device))
+        self.sums[self.group].addmm_(flat.T, flat)
+
+    def end_of_pass(self) -> None:
+        self.current, self.group = None, -1
+
+    def moments(self) -> list[tuple[tuple[str, ...], str, torch.Tensor]]:
+        return [
+            self._moment(tuple(names), total / self.tokens)
+            for names, total in zip(self.members, self.sums, strict=True)
+        ]
+
+    def _moment(self, names: tuple[str, ...], c: torch.Tensor) -> tuple[tuple[str, ...], str, torch.Tensor]:
+        weight = self.targets[names[0]].weight.detach().float()
+        if len(names) == 1 and weight.shape[0] < weight.shape[1]:
+            return names, "output", weight @ c @ weight.T
+        return names, "input", c
+
+    def close(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
+def save_basis(basis: Basis, path: Path) -> None:
+    """Write `basis.safetensors`: three tensors per group, group membership in the metadata."""
+    tensors: dict[str, torch.Tensor] = {}
+    groups = {}
+    for moment in {id(m): m for m in basis.values()}.values():
+        key = moment.layers[0]
+        groups[key] = {"layers": moment.layers, "side": moment.side}
+        tensors |= {f"{key}.scale": moment.scale, f"{key}.factor": moment.factor, f"{key}.columns": moment.columns}
+    save_file(tensors, path, {"groups": json.dumps(groups)})
+
+
+def read_basis(path: Path) -> Basis:
+    """Read what `save_basis` wrote.
+
+    Raises:
+        KeyError, ValueError, OSError, SafetensorError: not such a file; `artifact` turns these into one sentence.
+    """
+    basis: Basis = {}
+    with safe_open(path, "pt") as file:
+        for key, group in json.loads(file.metadata()["groups"]).items():
+            parts = [file.get_tensor(f"{key}.{part}") for part in ("scale", "factor", "columns")]
+            moment = Moment(tuple(group["layers"]), group["side"], *parts)
+            basis |= dict.fromkeys(moment.layers, moment)
+    return basis

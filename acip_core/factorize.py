@@ -1,0 +1,194 @@
+"""Weights → factors (Step 1): the activation-aware singular directions of every target layer.
+
+A factorized layer is `W = U (Uᵀ W)` with orthonormal `U` whose columns come in descending order of the output
+energy they carry, so any prefix is the best truncation of that rank for the moment it was made from:
+
+    C = L Lᵀ,   W L = U Σ Vᵀ        dropping direction i costs exactly σ_i² of E‖W x‖²   (L = I: plain SVD)
+
+`U` comes from an eigendecomposition of the smaller Gram matrix. With `Uᵀ W` as the other factor the full-rank
+product is exact whatever the eigensolver's precision. Only `U` is kept in the machine's cache; `Uᵀ W` is one product.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .basis import Basis, Moment
+from .errors import ModelError
+from .progress import Progress, Steps
+from .storage import atomic_path, cache_dir, remove_leftovers
+
+log = logging.getLogger("acip")
+_CACHE_FORMAT = 1
+_REGULARIZATION = 1e-6  # of the mean diagonal, so that Cholesky succeeds on rank-deficient moments
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Singular directions of one layer.
+
+    Attributes:
+        directions: (r, out_features), orthonormal rows Uᵀ in descending order of energy, r = min(out, in).
+        singular_values: (r,) root of the mean output energy each direction carries.
+    """
+
+    directions: torch.Tensor
+    singular_values: torch.Tensor
+
+    def down(self, weight: torch.Tensor) -> torch.Tensor:
+        """The input-side factor `Uᵀ W` (r, in_features)."""
+        return self.directions @ weight
+
+
+def factorize_layer(weight: torch.Tensor, moment: torch.Tensor | None = None, side: str = "input") -> Factors:
+    """Factorize one weight (out_features, in_features).
+
+    Args:
+        moment: second moment of the layer's input (in, in) or output (out, out), as `side` says; None is plain SVD.
+
+    Reference: ACIP (arXiv 2502.01717) section 3.1; whitening as in SVD-LLM (arXiv 2403.07378).
+    """
+    w = weight.detach().float()
+    m, n = w.shape
+    if moment is not None and side == "output":
+        energies, vectors = _descending(moment)
+        return Factors(vectors.T.contiguous(), energies.sqrt())
+    root = None if moment is None else _cholesky(moment)
+    if m <= n:
+        whitened = w if root is None else w @ root
+        energies, vectors = _descending(whitened @ whitened.T)
+        return Factors(vectors.T.contiguous(), energies.sqrt())
+    gram = w.T @ w
+    energies, right = _descending(gram if root is None else root.T @ gram @ root)
+    # W comes last in this product, so that rounding in L V Σ⁻¹ cannot take U out of the span of W.
+    inverse = energies.clamp_min(energies[0] * 1e-12 + 1e-30).rsqrt()
+    images = w @ ((right if root is None else root @ right) * inverse)  # nearly U already
+    return Factors(_orthonormal_rows(images), energies.sqrt())
+
+
+def _descending(symmetric: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    energies, vectors = torch.linalg.eigh(symmetric)
+    return energies.flip(0).clamp_min(0), vectors.flip(1)
+
+
+def _cholesky(moment: torch.Tensor) -> torch.Tensor:
+    moment = moment.clone()
+    moment.diagonal().add_(moment.diagonal().mean() * _REGULARIZATION)
+    return torch.linalg.cholesky(moment)
+
+
+def _orthonormal_rows(columns: torch.Tensor) -> torch.Tensor:
+    """Orthonormalize nearly orthonormal columns (m, n) in order; returned as rows (n, m)."""
+    gram, failed = torch.linalg.cholesky_ex(columns.T @ columns)
+    if failed or gram.diagonal().min() < 1e-2:  # a rank-deficient weight: slower, but safe
+        return torch.linalg.qr(columns).Q.T.contiguous()
+    return torch.linalg.solve_triangular(gram, columns.T, upper=False).contiguous().contiguous()
+
+
+def factorize(weights: dict[str, torch.Tensor], basis: Basis | None) -> Steps[dict[str, Factors]]:
+    """Factorize all target layers, yielding progress.
+
+    Eigensolvers of this size gain little from threads, so on the CPU each core works on a layer group of its own.
+
+    Args:
+        weights: (out_features, in_features) by layer name.
+        basis: second moments by layer name; None for plain SVD.
+
+    Raises:
+        ModelError: a weight is not finite.
+    """
+    for name, weight in weights.items():
+        if not torch.isfinite(weight).all():
+            raise ModelError(f"The weight {name} holds values that are not finite; the model is damaged.")
+    groups = _groups(weights, basis)
+    threads = torch.get_num_threads()
+    workers = threads if next(iter(weights.values())).device.type == "cpu" else 1
+    result: dict[str, Factors] = {}
+    try:
+        if workers > 1:
+            torch.set_num_threads(1)
+        with ThreadPoolExecutor(workers) as pool:
+            for part in pool.map(lambda group: _factorize_group(weights, *group), groups):
+                result |= part
+                yield Progress("factorizing", len(result), len(weights))
+    finally:
+        torch.set_num_threads(threads)
+    return {name: result[name] for name in weights}
+
+
+def _groups(weights: dict[str, torch.Tensor], basis: Basis | None) -> list[tuple[tuple[str, ...], Moment | None]]:
+    if basis is None:
+        return [((name,), None) for name in weights]
+    return [(moment.layers, moment) for moment in {id(m): m for m in basis.values()}.values()]
+
+
+def _factorize_group(
+    weights: dict[str, torch.Tensor], names: tuple[str, ...], moment: Moment | None
+) -> dict[str, Factors]:
+    if moment is None:
+        return {name: factorize_layer(weights[name]) for name in names}
+    matrix = moment.matrix().to(weights[names[0]].device)
+    return {name: factorize_layer(weights[name], matrix, moment.side) for name in names}
+
+
+def cached_factors(weights: dict[str, torch.Tensor], model_fingerprint: str, basis: Basis) -> Steps[dict[str, Factors]]:
+    """Factors from this machine's cache, memory-mapped; computed and written there when absent or damaged."""
+    path = cache_dir() / "factors" / f"{_cache_key(model_fingerprint, basis)}.safetensors"
+    if path.exists():
+        try:
+            return _read_cache(path, weights)
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            log.warning("The factor cache %s is damaged (%s); computing it again.", path, error)
+    factors = yield from factorize(weights, basis)
+    try:
+        _write_cache(path, factors)
+    except (OSError, SafetensorError) as error:
+        log.warning("Cannot cache the factors in %s (%s); every start will compute them again.", path.parent, error)
+    return factors
+
+
+def _cache_key(model_fingerprint: str, basis: Basis) -> str:
+    digest = hashlib.sha256(f"{_CACHE_FORMAT}{model_fingerprint}".encode())
+    for moment in {id(m): m for m in basis.values()}.values():
+        digest.update(f"{moment.layers}{moment.side}".encode())
+        for part in (moment.scale, moment.factor, moment.columns):
+            digest.update(part.numpy().tobytes())
+    return digest.hexdigest()[:24]
+
+
+def _write_cache(path: Path, factors: dict[str, Factors]) -> None:
+    tensors = {f"{name}.directions": f.directions.cpu() for name, f in factors.items()}
+    tensors |= {f"{name}.singular_values": f.singular_values.cpu() for name, f in factors.items()}
+    sums = {key: _checksum(tensor) for key, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"checksums": json.dumps(sums)})
+    remove_leftovers(path.parent)
+
+
+def _read_cache(path: Path, weights: dict[str, torch.Tensor]) -> dict[str, Factors]:
+    factors = {}
+    with safe_open(path, "pt") as file:
+        sums = json.loads(file.metadata()["checksums"])
+        for name, weight in weights.items():
+            parts = [file.get_tensor(f"{name}.{part}") for part in ("directions", "singular_values")]
+            for part, key in zip(parts, (f"{name}.directions", f"{name}.singular_values"), strict=True):
+                if _checksum(part) != sums[key]:
+                    raise ValueError(f"checksum of {key} differs")
+            if parts[0].shape != (min(weight.shape), weight.shape[0]):
+                raise ValueError(f"{name} has shape {tuple(parts[0].shape)}")
+            factors[name] = Factors(*(part.to(weight.device) for part in parts))
+    return factors
+
+
+def _checksum(tensor: torch.Tensor) -> int:
+    return zlib.crc32(tensor.contiguous().numpy().data)

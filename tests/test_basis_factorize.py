@@ -1,0 +1,305 @@
+"""The basis and the factorization in it: exact products, optimal truncation, and a cache that is never trusted."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+
+from acip_core import factorize as factorize_module
+from acip_core.base import BaseModel, target_layers
+from acip_core.basis import Moment, compress_moment, measure_basis, read_basis, save_basis
+from acip_core.errors import ModelError
+from acip_core.factorize import Factors, cached_factors, factorize, factorize_layer
+from acip_core.progress import finish
+from tests.tiny import calibration, generator, target_weights, tiny_base, tiny_basis
+
+SHAPES = {"tall": (60, 24), "wide": (24, 60), "square": (32, 32)}
+
+
+def random_moment(channels: int, seed: int = 5) -> torch.Tensor:
+    """A positive definite second moment with strongly unequal directions."""
+    x = torch.randn(4 * channels, channels, generator=generator(seed)) * torch.logspace(-1.5, 1, channels)
+    x = x @ torch.randn(channels, channels, generator=generator(seed + 1))
+    return x.T @ x / len(x)
+
+
+def random_weight(kind: str, deficient: bool = False) -> torch.Tensor:
+    m, n = SHAPES[kind]
+    source = generator(8)
+    if deficient:
+        return torch.randn(m, 5, generator=source) @ torch.randn(5, n, generator=source)
+    return torch.randn(m, n, generator=source)
+
+
+def assert_exact(weight: torch.Tensor, factors: Factors) -> None:
+    """Orthonormal rows, and a full-rank product within 1e-5 of the weight."""
+    u = factors.directions
+    assert u.shape == (min(weight.shape), weight.shape[0]) and u.is_contiguous()
+    assert torch.dist(u @ u.T, torch.eye(len(u))) <= 1e-5 * len(u) ** 0.5
+    assert torch.dist(u.T @ factors.down(weight), weight) <= 1e-5 * weight.norm()
+
+
+# Basis
+
+
+def captured(base: BaseModel) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs and bias-free outputs of every target layer on the calibration text, in float64, by one batched pass."""
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def hook(name: str):
+        def keep(layer, inputs, output):
+            x = inputs[0].flatten(0, 1).double()
+            seen[name] = (x, x @ layer.weight.double().T)
+
+        return keep
+
+    hooks = [layer.register_forward_hook(hook(name)) for name, layer in target_layers(base.model).items()]
+    with torch.no_grad():
+        base.model(calibration())
+    for handle in hooks:
+        handle.remove()
+    return seen
+
+
+def test_layers_with_a_common_input_share_a_moment(base: BaseModel):
+    basis = tiny_basis(base)
+    assert list(basis) == list(target_weights(base))
+    for block in (0, 1):
+        names = {name.split(".")[-1]: moment for name, moment in basis.items() if f"layers.{block}." in name}
+        assert names["q_proj"] is names["k_proj"] is names["v_proj"]
+        assert names["gate_proj"] is names["up_proj"]
+        assert len({id(moment) for moment in names.values()}) == 4
+        assert names["down_proj"].side == "output" and names["down_proj"].scale.shape == (32,)
+        assert all(moment.side == "input" for kind, moment in names.items() if kind != "down_proj")
+
+
+def test_measuring_leaves_the_model_as_it_was():
+    base = tiny_base()
+    before = base.model(calibration()).logits
+    steps = measure_basis(base.model, calibration(), rank=4)
+    next(steps)
+    steps.close()  # cancelled half-way
+    assert not any(layer._forward_hooks for layer in target_layers(base.model).values())
+    assert torch.equal(base.model(calibration()).logits, before)
+
+
+def test_full_rank_moment_is_the_exact_one_to_int8_precision(base: BaseModel):
+    basis = finish(measure_basis(base.model, calibration(), rank=10_000))
+    for name, (x, y) in captured(base).items():
+        samples = x if basis[name].side == "input" else y
+        exact = samples.T @ samples / len(samples)
+        assert torch.dist(basis[name].matrix().double(), exact) < 0.02 * exact.norm(), name
+
+
+def test_moment_of_low_rank_keeps_the_variances_and_is_positive_definite(base: BaseModel):
+    exact = captured(base)
+    for name, moment in finish(measure_basis(base.model, calibration(), rank=6)).items():
+        matrix = moment.matrix()
+        samples = exact[name][0 if moment.side == "input" else 1]
+        assert torch.allclose(matrix.diagonal().double(), samples.square().mean(0), rtol=0.02)
+        assert torch.linalg.eigvalsh(matrix.double()).min() > 0
+        assert torch.allclose(matrix, matrix.T)
+        assert moment.factor.dtype == torch.int8 and moment.factor.shape == (len(matrix), 6)
+
+
+def test_channels_that_are_never_used_leave_it_positive_definite():
+    moment = random_moment(20)
+    moment[3], moment[:, 3] = 0, 0
+    matrix = compress_moment(("layer",), "input", moment, 20).matrix()
+    torch.linalg.cholesky(matrix)
+    weight = torch.randn(9, 20, generator=generator())
+    assert_exact(weight, factorize_layer(weight, matrix))
+
+
+def test_basis_file_round_trip(base: BaseModel, tmp_path: Path):
+    basis = tiny_basis(base)
+    save_basis(basis, tmp_path / "basis.safetensors")
+    read = read_basis(tmp_path / "basis.safetensors")
+    assert set(read) == set(basis)
+    for name, moment in basis.items():
+        other = read[name]
+        assert (other.layers, other.side) == (moment.layers, moment.side)
+        assert all(read[member] is other for member in moment.layers)
+        for part in ("scale", "factor", "columns"):
+            assert torch.equal(getattr(other, part), getattr(moment, part))
+
+
+# Factorization
+
+
+@pytest.mark.parametrize("deficient", [False, True], ids=["full", "deficient"])
+@pytest.mark.parametrize(
+    ("kind", "side"),  # an output moment serves layers whose output is not the wider side
+    [*((kind, side) for kind in SHAPES for side in (None, "input")), ("wide", "output"), ("square", "output")],
+)
+def test_full_rank_product_is_exact(kind: str, deficient: bool, side: str | None):
+    weight = random_weight(kind, deficient)
+    m, n = weight.shape
+    moment = random_moment(m if side == "output" else n) if side else None
+    factors = factorize_layer(weight, moment, side or "input")
+    assert_exact(weight, factors)
+    assert (factors.singular_values.diff() <= 0).all()
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_weight_of_zeros_survives(kind: str):
+    weight = torch.zeros(SHAPES[kind])
+    factors = factorize_layer(weight, random_moment(weight.shape[1]))
+    assert factors.directions.isfinite().all()
+    assert torch.equal(factors.directions.T @ factors.down(weight), weight)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_plain_svd_truncates_as_well_as_torch(kind: str):
+    weight = random_weight(kind)
+    factors = factorize_layer(weight)
+    expected = torch.linalg.svdvals(weight.double())
+    assert torch.allclose(factors.singular_values.double(), expected, rtol=1e-3, atol=1e-3)
+    for k in range(min(weight.shape) + 1):
+        u = factors.directions[:k].double()
+        error = torch.dist(u.T @ (u @ weight.double()), weight.double()).square()
+        assert error == pytest.approx(expected[k:].square().sum().item(), rel=1e-4, abs=1e-8)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_whitened_truncation_is_optimal_and_beats_plain_svd(kind: str):
+    """tr((W − W_k) C (W − W_k)ᵀ) is the sum of the dropped σ² of W·chol(C), and no cut of that rank does better."""
+    weight = random_weight(kind)
+    moment = random_moment(weight.shape[1])
+    w, c = weight.double(), moment.double()
+    optimal = torch.linalg.svdvals(w @ torch.linalg.cholesky(c))
+    whitened, plain = factorize_layer(weight, moment), factorize_layer(weight)
+
+    def error(factors: Factors, k: int) -> float:
+        u = factors.directions[:k].double()
+        rest = w - u.T @ (u @ w)
+        return ((rest @ c) * rest).sum().item()
+
+    total = optimal.square().sum().item()
+    for k in range(0, min(w.shape), 4):
+        assert error(whitened, k) == pytest.approx(optimal[k:].square().sum().item(), rel=1e-3, abs=1e-6 * total)
+        own = whitened.singular_values[k:].double().square().sum().item()
+        assert error(whitened, k) == pytest.approx(own, rel=1e-3, abs=1e-5 * total)
+    assert error(whitened, 8) < 0.9 * error(plain, 8)
+
+
+def test_output_moment_fixes_the_same_directions_as_the_input_moment():
+    weight, moment = random_weight("wide"), random_moment(60)
+    by_input = factorize_layer(weight, moment)
+    by_output = factorize_layer(weight, weight @ moment @ weight.T, "output")
+    for k in (1, 6, 12):
+        projections = [f.directions[:k].T @ f.directions[:k] for f in (by_input, by_output)]
+        assert torch.dist(*projections) < 1e-2
+
+
+def test_all_layers_of_a_model(base: BaseModel):
+    weights, basis, seen = target_weights(base), tiny_basis(base), []
+    torch.set_num_threads(2)  # two layer groups at a time
+    factors = finish(factorize(weights, basis), seen.append)
+    assert list(factors) == list(weights) and torch.get_num_threads() == 2
+    assert seen[-1].done == seen[-1].total == len(weights)
+    assert [step.done for step in seen] == sorted(step.done for step in seen)
+    for name, weight in weights.items():
+        assert_exact(weight, factors[name])
+
+
+def test_a_weight_that_is_not_finite_is_refused():
+    weights = target_weights(tiny_base())
+    name = list(weights)[4]
+    weights[name] = weights[name].clone().fill_diagonal_(float("nan"))
+    with pytest.raises(ModelError, match=name):
+        finish(factorize(weights, None))
+
+
+# Cache
+
+
+@pytest.fixture
+def prepared(cache: Path) -> tuple[dict[str, torch.Tensor], dict[str, Moment], dict[str, Factors], Path]:
+    """Weights, basis, factors computed with an empty cache, and the file that appeared in it."""
+    base = tiny_base()
+    weights, basis = target_weights(base), tiny_basis(base)
+    factors = finish(cached_factors(weights, "print", basis))
+    (file,) = (cache / "factors").iterdir()
+    return weights, basis, factors, file
+
+
+def assert_same(first: dict[str, Factors], second: dict[str, Factors]) -> None:
+    assert list(first) == list(second)
+    for name, factors in first.items():
+        assert torch.equal(factors.directions, second[name].directions)
+        assert torch.equal(factors.singular_values, second[name].singular_values)
+
+
+def test_second_call_reads_the_file(prepared):
+    weights, basis, factors, file = prepared
+    before, steps = (file.stat().st_mtime_ns, file.read_bytes()), []
+    assert_same(finish(cached_factors(weights, "print", basis), steps.append), factors)
+    assert (file.stat().st_mtime_ns, file.read_bytes()) == before
+    assert not steps, "nothing was computed"
+
+
+def test_another_model_or_basis_has_another_file(prepared):
+    weights, basis, _, file = prepared
+    finish(cached_factors(weights, "other print", basis))
+    finish(cached_factors(weights, "print", finish(measure_basis(tiny_base().model, calibration(), rank=5))))
+    assert len(list(file.parent.iterdir())) == 3
+
+
+@pytest.mark.parametrize("length", [0, 5, 3000, -1])
+def test_truncated_cache_is_rebuilt(prepared, length: int, caplog: pytest.LogCaptureFixture):
+    weights, basis, factors, file = prepared
+    content = file.read_bytes()
+    file.write_bytes(content[:length])
+    assert_same(finish(cached_factors(weights, "print", basis)), factors)
+    assert file.read_bytes() == content
+    assert "damaged" in caplog.text and str(file) in caplog.text
+
+
+def test_a_flipped_byte_anywhere_never_changes_the_factors(prepared):
+    weights, basis, factors, file = prepared
+    content = file.read_bytes()
+    for position in [*range(0, 400, 23), *range(400, len(content), len(content) // 20), len(content) - 1]:
+        damaged = bytearray(content)
+        damaged[position] ^= 0x11
+        file.write_bytes(damaged)
+        assert_same(finish(cached_factors(weights, "print", basis)), factors)
+    assert file.read_bytes() == content
+
+
+def test_full_disk_only_warns(cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    def save(tensors, path, metadata):
+        Path(path).write_bytes(b"the first half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(factorize_module, "save_file", save)
+    base = tiny_base()
+    factors = finish(cached_factors(target_weights(base), "print", tiny_basis(base)))
+    assert_same(factors, finish(factorize(target_weights(base), tiny_basis(base))))
+    assert len(caplog.records) == 1 and "No space left" in caplog.text and str(cache) in caplog.text
+    assert list((cache / "factors").iterdir()) == []
+
+
+def test_interrupted_write_leaves_the_old_file_or_none(prepared, monkeypatch: pytest.MonkeyPatch):
+    weights, basis, _, file = prepared
+    file.unlink()
+
+    def interrupted(tensors, path, metadata):
+        Path(path).write_bytes(b"the first half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(factorize_module, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finish(cached_factors(weights, "print", basis))
+    assert list(file.parent.iterdir()) == []
+
+
+def test_cache_folder_that_cannot_be_made_only_warns(tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ACIP_CACHE", str(tmp_path / "file" / "cache"))
+    base = tiny_base()
+    assert finish(cached_factors(target_weights(base), "print", tiny_basis(base)))
+    assert len(caplog.records) == 1 and "every start will compute them again" in caplog.text
