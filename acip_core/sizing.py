@@ -1,0 +1,192 @@
+"""Scores → ranks for a target size: pure arithmetic on one sorted order; no model, no device.
+
+All directions of the model, sorted once by score, and the cumulative parameter count along that order. A target of
+any unit is then one binary search. In a layer of shape (m, n) with adapter rank a,
+
+    rank k costs (a + k)(m + n) parameters   until that reaches m n: from there the layer is dense and costs m n
+
+(paper, section D.3), so the cut that keeps everything is the base model itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import SizeError
+
+DENSE = -1  # rank of a layer that runs its original weight
+_STRIDE = 4096  # directions between two stored rank counts
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a size ratio means for the whole model: everything outside the target layers is always kept.
+
+    Attributes:
+        other_parameters: parameters outside the target weights (embeddings, head, norms, biases), tied ones once.
+        bytes_per_parameter: 4 for float32, 2 for bfloat16.
+    """
+
+    other_parameters: int = 0
+    bytes_per_parameter: int = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One size of the model.
+
+    Attributes:
+        ranks: directions kept per layer, `DENSE` where the original weight runs.
+        target_parameters: stored parameters of the target layers, adapters included.
+        base_target_parameters: the same of the base model.
+        parameters: stored parameters of the whole model.
+        base_parameters: the same of the base model.
+        bytes: `parameters` in bytes at the model's precision.
+        base_bytes: `base_parameters` in bytes.
+    """
+
+    ranks: tuple[int, ...]
+    target_parameters: int
+    base_target_parameters: int
+    parameters: int
+    base_parameters: int
+    bytes: int
+    base_bytes: int
+
+    @property
+    def ratio(self) -> float:
+        """Size ratio of the target layers, the paper's r."""
+        return self.target_parameters / self.base_target_parameters
+
+    @property
+    def saved(self) -> float:
+        """Share of the whole model's bytes that this size saves."""
+        return 1 - self.bytes / self.base_bytes
+
+
+def break_even_rank(m: int, n: int, adapter_rank: int = 0) -> int:
+    """The first rank k with (a + k)(m + n) ≥ m n, from which on a layer is dense."""
+    return max(0, math.ceil(m * n / (m + n)) - adapter_rank)
+
+
+class SizePlanner:
+    """Plans sizes from scores and shapes.
+
+    Args:
+        shapes: (out_features m, in_features n) per layer, in model order.
+        scores: (r,) importance of each direction per layer, any order within a layer, finite.
+        adapter_rank: a, rows that every factorized layer carries besides its directions.
+        footprint: the rest of the model.
+        count_adapters: False reproduces the paper's convention, which leaves adapter parameters out.
+
+    Raises:
+        SizeError: layers differ between `shapes` and `scores`, or a score is not finite.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, int]],
+        scores: Mapping[str, np.ndarray],
+        adapter_rank: int = 0,
+        footprint: Footprint = Footprint(),
+        count_adapters: bool = True,
+    ):
+        if list(shapes) != list(scores):
+            raise SizeError("Shapes and scores name different layers; they must come from the same model.")
+        self.footprint = footprint
+        counted = adapter_rank if count_adapters else 0
+        m = np.array([s[0] for s in shapes.values()], dtype=np.int64)
+        n = np.array([s[1] for s in shapes.values()], dtype=np.int64)
+        self._row, self._dense = m + n, m * n  # parameters of one direction, of the dense weight
+        self._adapters = counted
+        self._break_even = np.array([break_even_rank(a, b, counted) for a, b in shapes.values()])
+        self._floor = int(np.minimum(counted * self._row, self._dense).sum())
+        self._sort(list(scores.values()))
+
+    def _sort(self, scores: list[np.ndarray]) -> None:
+        flat = np.concatenate([np.asarray(s, dtype=np.float32) for s in scores])
+        if not np.isfinite(flat).all():
+            raise SizeError("Scores hold values that are not finite; compute the score map again.")
+        lengths = [len(s) for s in scores]
+        if any(length < needed for length, needed in zip(lengths, self._break_even, strict=True)):
+            raise SizeError(
+                "A layer has fewer scores than directions below its break-even rank; compute the score map again."
+            )
+        layers = np.repeat(np.arange(len(lengths), dtype=np.int16 if len(lengths) < 2**15 else np.int32), lengths)
+        self._layers = layers[np.argsort(-flat)]
+        steps = np.concatenate([self._steps(i, length) for i, length in enumerate(lengths)])
+        in_order = np.empty_like(steps)
+        in_order[np.argsort(self._layers, kind="stable")] = steps  # k-th direction of a layer → its k-th step
+        self._cumulative = np.concatenate([[0], np.cumsum(in_order)]) + self._floor
+        starts = range(0, len(flat), _STRIDE)
+        counts = [np.bincount(self._layers[i : i + _STRIDE], minlength=len(lengths)) for i in starts]
+        self._counts = np.cumsum([np.zeros(len(lengths), dtype=np.int64), *counts], axis=0)
+
+    def _steps(self, layer: int, length: int) -> np.ndarray:
+        """Parameters each direction of a layer adds: m + n, the remainder at break-even, then none."""
+        row, dense, last = self._row[layer], self._dense[layer], self._break_even[layer]
+        steps = np.zeros(length, dtype=np.int64)
+        steps[:last] = row
+        if last > 0:
+            steps[last - 1] = dense - (self._adapters + last - 1) * row
+        return steps
+
+    @property
+    def smallest(self) -> int:
+        """Parameters of the target layers with no direction kept."""
+        return self._floor
+
+    @property
+    def base_target_parameters(self) -> int:
+        return int(self._dense.sum())
+
+    def at_ratio(self, ratio: float) -> Plan:
+        """The smallest cut whose target layers reach `ratio` of their original parameters (within one direction).
+
+        Raises:
+            SizeError: not a number in (0, 1], or below what the adapters alone cost.
+        """
+        if not (isinstance(ratio, int | float) and 0 < ratio <= 1):
+            raise SizeError(f"A size ratio must lie between 0 and 1, not {ratio!r}.")
+        return self._plan(math.ceil(round(ratio * self.base_target_parameters, 6)))
+
+    def at_parameters(self, parameters: int) -> Plan:
+        """The cut whose whole model reaches `parameters`.
+
+        Raises:
+            SizeError: more than the base model has, or fewer than its parts that are always kept.
+        """
+        return self._plan(int(parameters) - self.footprint.other_parameters)
+
+    def at_bytes(self, size: int) -> Plan:
+        """The cut whose whole model reaches `size` bytes.
+
+        Raises:
+            SizeError: as `at_parameters`.
+        """
+        return self.at_parameters(size // self.footprint.bytes_per_parameter)
+
+    def _plan(self, wanted: int) -> Plan:
+        if wanted > self.base_target_parameters or wanted < self._floor:
+            kept = self.footprint.other_parameters
+            low, high = kept + self._floor, kept + self.base_target_parameters
+            megabytes = [n * self.footprint.bytes_per_parameter / 1e6 for n in (low, high)]
+            raise SizeError(
+                f"No cut of this model has {kept + wanted:,} parameters; it can have {low:,} to {high:,} "
+                f"({megabytes[0]:.1f} to {megabytes[1]:.1f} MB)."
+            )
+        prefix = int(np.searchsorted(self._cumulative, wanted))
+        start = prefix // _STRIDE
+        kept_counts = self._counts[start] + np.bincount(
+            self._layers[start * _STRIDE : prefix], minlength=len(self._row)
+        )
+        dense = kept_counts >= self._break_even
+        target = int(self._cumulative[prefix])
+        other, width = self.footprint.other_parameters, self.footprint.bytes_per_parameter
+        base = self.base_target_parameters
+        ranks = tuple(np.where(dense, DENSE, kept_counts).tolist())
+        return Plan(ranks, target, base, target + other, base + other, (target + other) * width, (base + other) * width)
