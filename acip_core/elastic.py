@@ -1,0 +1,154 @@
+"""A base model whose target layers are elastic: build it once, then run it at any size.
+
+Takes factors, scores and adapters as given; knows nothing of files, text or pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .base import BaseModel, target_layers
+from .factorize import Factors
+from .layers import Cut, ElasticLinear
+from .progress import Progress, Steps
+from .sizing import Footprint, Plan, SizePlanner, break_even_rank
+
+Scores = Mapping[str, torch.Tensor]  # (r,) per layer, one score per direction, in the order of its factors
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """Trained adapter of one layer, `y += x aᵀ bᵀ` (PEFT's scaling already multiplied into b).
+
+    Attributes:
+        a: (rank, in_features).
+        b: (out_features, rank).
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+
+
+class ElasticModel:
+    """An ordinary transformers model (`model`) that runs at the size last set.
+
+    Attributes:
+        model: the base model with elastic layers; `forward`, `generate`, `to` and `eval` work as ever.
+        planner: turns targets into plans; touches no weights.
+        plan: the size in force.
+    """
+
+    def __init__(self, base: BaseModel, cut: Cut, scores: Scores, count_adapters: bool = True):
+        self.base = base
+        self._cut, self._scores, self._count_adapters = cut, scores, count_adapters
+        self.planner = self.planner_for(0)
+        self.plan = self.planner.at_ratio(1.0)
+
+    def planner_for(self, adapter_rank: int) -> SizePlanner:
+        """A planner for this model's scores with adapters of `adapter_rank` in every factorized layer."""
+        layers = self.elastic_layers()
+        shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+        scores = {name: self._scores[name].numpy() for name in layers}
+        return SizePlanner(shapes, scores, adapter_rank, footprint(self.model), self._count_adapters)
+
+    def install(self, adapters: Mapping[str, AdapterWeights]) -> None:
+        """Put trained adapters in front of every layer's factors; from now on they count in every size."""
+        for name, layer in self.elastic_layers().items():
+            layer.put_in_front(adapters[name].a, adapters[name].b)
+        self.planner = self.planner_for(next(iter(adapters.values())).a.shape[0])
+        self.apply(self.planner.at_ratio(1.0))
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self.base.model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.base.tokenizer
+
+    def apply(self, plan: Plan) -> None:
+        """Run at `plan` from now on: one assignment, no weight is touched."""
+        self._cut.ranks = plan.ranks
+        self.plan = plan
+
+    def set_size(self, ratio: float) -> Plan:
+        """Run at a size ratio in (0, 1] from now on.
+
+        Raises:
+            SizeError: no cut has that size.
+        """
+        plan = self.planner.at_ratio(ratio)
+        self.apply(plan)
+        return plan
+
+    @contextmanager
+    def at(self, plan: Plan) -> Iterator[None]:
+        """Run at `plan` within the block, then at the size before."""
+        before = self.plan
+        self.apply(plan)
+        try:
+            yield
+        finally:
+            self.apply(before)
+
+    def elastic_layers(self) -> dict[str, ElasticLinear]:
+        """The elastic layers by name, in model order."""
+        return {name: layer for name, layer in self.model.named_modules() if isinstance(layer, ElasticLinear)}
+
+
+def build_elastic(
+    base: BaseModel,
+    factors: Mapping[str, Factors],
+    scores: Scores,
+    adapters: Mapping[str, AdapterWeights] | None = None,
+    count_adapters: bool = True,
+) -> Steps[ElasticModel]:
+    """Replace the target layers of a base model by elastic ones, in place.
+
+    Args:
+        factors: singular directions per target layer.
+        scores: importance of these directions.
+        adapters: trained adapters of one common rank for every target layer, or None.
+        count_adapters: False reproduces the paper's size convention.
+
+    Returns:
+        The elastic model at size 1.0, where it is the base model bit for bit.
+    """
+    targets = target_layers(base.model)
+    cut = Cut(len(targets))
+    for index, (name, layer) in enumerate(targets.items()):
+        down, up = _bank(layer, factors[name], scores[name])
+        _replace(base.model, name, ElasticLinear(layer, index, cut, down, up))
+        yield Progress("building elastic layers", index + 1, len(targets))
+    elastic = ElasticModel(base, cut, scores, count_adapters)
+    if adapters is not None:
+        elastic.install(adapters)
+    return elastic
+
+
+def footprint(model: nn.Module) -> Footprint:
+    """Parameters outside the target weights, shared ones counted once, and the bytes of one parameter."""
+    inside = {id(layer.weight) for layer in target_layers(model).values()}
+    other = sum(p.numel() for p in model.parameters() if id(p) not in inside)
+    return Footprint(other, next(model.parameters()).element_size())
+
+
+def _bank(layer: nn.Linear, factors: Factors, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of both factors in descending order of score, up to break-even."""
+    weight = layer.weight.detach()
+    kept = min(break_even_rank(*weight.shape), len(scores))
+    order = scores.argsort(descending=True, stable=True)[:kept].to(weight.device)
+    up = factors.directions[order]  # (K, m)
+    down = up @ weight.float()  # (K, n)
+    return down.to(weight.dtype).contiguous(), up.to(weight.dtype).contiguous()
+
+
+def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)

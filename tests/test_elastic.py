@@ -1,0 +1,195 @@
+"""The elastic model: the base model bit for bit at 1.0, the stated cut at any other size, and nothing ever copied."""
+
+from __future__ import annotations
+
+import copy
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM
+
+from acip_core.elastic import ElasticModel, build_elastic
+from acip_core.errors import SizeError
+from acip_core.layers import ElasticLinear
+from acip_core.progress import finish
+from acip_core.sizing import DENSE
+from tests.tiny import random_adapters, random_scores, target_weights, tiny_base, tiny_elastic, tiny_factors
+
+SIZES = (0.35, 0.5, 0.62, 0.8, 0.97)
+
+
+@pytest.fixture(params=[0, 2], ids=["plain", "adapters"])
+def adapter_rank(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture
+def elastic(family: str, adapter_rank: int) -> ElasticModel:
+    return tiny_elastic(family, adapter_rank=adapter_rank)
+
+
+def logits(model: torch.nn.Module, windows: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(windows).logits
+
+
+def test_one_is_the_base_model_bit_for_bit_after_1000_resizes(elastic: ElasticModel, family: str, windows):
+    expected = logits(tiny_base(family).model, windows)
+    assert torch.equal(logits(elastic.model, windows), expected)
+    source = random.Random(0)
+    for step in range(1000):
+        elastic.set_size(source.uniform(0.3, 1.0))
+        if step % 200 == 0:
+            assert not torch.equal(logits(elastic.model, windows), expected)
+    assert elastic.set_size(1.0).saved == 0
+    assert torch.equal(logits(elastic.model, windows), expected)
+
+
+def explicit(family: str, adapter_rank: int, ranks: tuple[int, ...]) -> torch.nn.Module:
+    """A base model whose weights are replaced by U_k U_kᵀ W + B A, from the definition."""
+    base = tiny_base(family)
+    factors, scores = tiny_factors(base), random_scores(base)
+    adapters = random_adapters(base, adapter_rank) if adapter_rank else {}
+    for (name, weight), rank in zip(target_weights(base).items(), ranks, strict=True):
+        if rank == DENSE:
+            continue
+        best = sorted(range(len(scores[name])), key=lambda i, s=scores[name]: -s[i])[:rank]
+        u = factors[name].directions[best].double()
+        cut = u.T @ u @ weight.double()
+        if name in adapters:
+            cut += adapters[name].b.double() @ adapters[name].a.double()
+        weight.copy_(cut)
+    return base.model
+
+
+@pytest.mark.parametrize("ratio", SIZES)
+def test_every_size_computes_the_stated_cut(elastic: ElasticModel, family: str, adapter_rank: int, ratio, windows):
+    plan = elastic.set_size(ratio)
+    expected = logits(explicit(family, adapter_rank, plan.ranks), windows)
+    torch.testing.assert_close(logits(elastic.model, windows), expected, atol=2e-4, rtol=1e-3)
+
+
+def test_no_direction_at_all_leaves_adapter_and_bias():
+    elastic = tiny_elastic("qwen2", adapter_rank=2)
+    plan = elastic.planner.at_parameters(elastic.planner.smallest + elastic.planner.footprint.other_parameters)
+    elastic.apply(plan)
+    assert 0 in plan.ranks
+    name, layer = next(
+        (n, e) for n, e in elastic.elastic_layers().items() if "q_proj" in n and plan.ranks[e.index] == 0
+    )
+    adapter, x = random_adapters(tiny_base("qwen2"), 2)[name], torch.randn(3, 32)
+    torch.testing.assert_close(layer(x), x @ adapter.a.T @ adapter.b.T + layer.bias)
+
+
+def storages(elastic: ElasticModel) -> list[tuple[int, int]]:
+    tensors = [t for e in elastic.elastic_layers().values() for t in (e.weight, e.down, e.up)]
+    return [(t.data_ptr(), t._version) for t in tensors]
+
+
+def test_resizing_moves_and_writes_nothing(elastic: ElasticModel, windows):
+    before = storages(elastic)
+    for ratio in SIZES:
+        elastic.set_size(ratio)
+        logits(elastic.model, windows)
+    assert storages(elastic) == before
+    for layer in elastic.elastic_layers().values():
+        assert layer.down.is_contiguous() and layer.up.is_contiguous()
+
+
+def test_weights_are_shared_with_the_base_model():
+    base = tiny_base()
+    before = {name: weight.data_ptr() for name, weight in target_weights(base).items()}
+    elastic = finish(build_elastic(base, tiny_factors(base), random_scores(base)))
+    assert {name: layer.weight.data_ptr() for name, layer in elastic.elastic_layers().items()} == before
+
+
+def multiplied(layer: ElasticLinear) -> int:
+    """Parameters that one token is multiplied by, from counted floating-point operations."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        layer(torch.randn(1, layer.in_features))
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("ratio", [*SIZES, 1.0])
+def test_reported_parameters_are_those_multiplied(elastic: ElasticModel, family: str, ratio: float):
+    plan = elastic.set_size(ratio)
+    assert plan.target_parameters == sum(multiplied(layer) for layer in elastic.elastic_layers().values())
+    whole = sum(p.numel() for p in tiny_base(family).model.parameters())
+    outside = whole - sum(w.numel() for w in target_weights(tiny_base(family)).values())
+    assert (plan.base_parameters, plan.parameters) == (whole, outside + plan.target_parameters)
+    assert (plan.base_bytes, plan.bytes) == (4 * whole, 4 * plan.parameters)
+
+
+def test_papers_convention_leaves_adapters_out_of_the_count_only(family: str):
+    elastic = tiny_elastic(family, adapter_rank=2, count_adapters=False)
+    plan = elastic.set_size(0.6)
+    layers = elastic.elastic_layers().values()
+    adapters = sum(2 * (e.in_features + e.out_features) for e in layers if plan.ranks[e.index] != DENSE)
+    assert plan.target_parameters + adapters == sum(multiplied(layer) for layer in layers)
+
+
+def test_fisher_scores_make_a_working_model(family: str, windows):
+    elastic = tiny_elastic(family, fisher=True)
+    elastic.set_size(0.5)
+    assert logits(elastic.model, windows).isfinite().all()
+
+
+def test_size_in_force_and_size_within_a_block(windows):
+    elastic = tiny_elastic()
+    small, full = elastic.planner.at_ratio(0.4), elastic.plan
+    expected = logits(elastic.model, windows)
+    with pytest.raises(ValueError, match="stop"), elastic.at(small):
+        assert elastic.plan is small
+        raise ValueError("stop")
+    assert elastic.plan is full and torch.equal(logits(elastic.model, windows), expected)
+    with pytest.raises(SizeError):
+        elastic.set_size(1.5)
+    assert elastic.plan is full
+
+
+def test_generate_equals_greedy_steps_of_the_explicit_cut(elastic: ElasticModel, family: str, adapter_rank: int):
+    plan = elastic.set_size(0.7)
+    prompt = torch.arange(5, 17)[None]
+    options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    made = elastic.model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
+    model, ids = explicit(family, adapter_rank, plan.ranks), prompt
+    for _ in range(8):
+        ids = torch.cat([ids, logits(model, ids)[:, -1:].argmax(-1)], 1)
+    assert made.tolist() == ids.tolist()
+
+
+def test_other_precisions(elastic: ElasticModel, windows):
+    elastic.set_size(0.6)
+    single = logits(elastic.model, windows)
+    elastic.model.to(torch.float64)
+    assert all(e.down.dtype == e.up.dtype == torch.float64 for e in elastic.elastic_layers().values())
+    torch.testing.assert_close(logits(elastic.model, windows).float(), single, atol=1e-3, rtol=1e-3)
+
+
+def test_train_and_eval(elastic: ElasticModel):
+    assert not any(layer.training for layer in elastic.elastic_layers().values())
+    elastic.model.train()
+    assert all(layer.training for layer in elastic.elastic_layers().values())
+
+
+def test_a_deep_copy_has_a_size_of_its_own(elastic: ElasticModel, windows):
+    full = logits(elastic.model, windows)
+    twin = copy.deepcopy(elastic)
+    twin.set_size(0.5)
+    assert torch.equal(logits(elastic.model, windows), full)
+    elastic.set_size(0.5)
+    assert torch.equal(logits(twin.model, windows), logits(elastic.model, windows))
+    assert not torch.equal(logits(twin.model, windows), full)
+
+
+def test_saved_files_are_the_base_models(elastic: ElasticModel, family: str, windows, tmp_path: Path):
+    original = tiny_base(family).model
+    elastic.set_size(0.4)
+    expected, state = original.state_dict(), elastic.model.state_dict()
+    assert list(state) == list(expected) and all(torch.equal(state[key], expected[key]) for key in expected)
+    elastic.model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    assert torch.equal(logits(loaded, windows), logits(original, windows))
