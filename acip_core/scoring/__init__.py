@@ -1,0 +1,1 @@
+"""Score maps, one file each: every scorer returns one importance per singular direction of every target layer."""

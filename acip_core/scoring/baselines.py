@@ -1,0 +1,29 @@
+"""Score maps of other methods, for comparison: plain singular values and uniform ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from ..factorize import Factors
+
+
+def svd_magnitude_scores(factors: Mapping[str, Factors]) -> dict[str, torch.Tensor]:
+    """The singular values themselves, ranked over the whole model (the paper's SVD-Magn., on a plain SVD basis)."""
+    return {name: f.singular_values.float().cpu() for name, f in factors.items()}
+
+
+def uniform_scores(factors: Mapping[str, Factors], shapes: Mapping[str, tuple[int, int]]) -> dict[str, torch.Tensor]:
+    """Every layer at the same size ratio, directions in order of singular value (SVD-LLM on a whitened basis).
+
+    Args:
+        shapes: (out_features m, in_features n) per layer.
+
+    Returns:
+        (r,) per layer: one minus the layer's own size ratio before its k-th direction, `1 − k (m + n) / (m n)`.
+    """
+    return {
+        name: 1 - torch.arange(len(f.directions)).float() * sum(shapes[name]) / (shapes[name][0] * shapes[name][1])
+        for name, f in factors.items()
+    }

@@ -1,0 +1,74 @@
+"""The Fisher score map against automatic differentiation through masks that are really there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.func import functional_call
+
+from acip_core.base import BaseModel, target_layers
+from acip_core.errors import ModelError
+from acip_core.factorize import Factors
+from acip_core.progress import finish
+from acip_core.scoring.fisher import fisher_gains, fisher_scores
+from tests.tiny import calibration, tiny_base, tiny_factors
+
+
+def by_masks(base: BaseModel, factors: dict[str, Factors], windows: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Σ_windows (∂NLL/∂mask_i)², with W(mask) = Uᵀ diag(mask) U W in place of every weight."""
+    masks = {name: torch.ones(len(f.directions), requires_grad=True) for name, f in factors.items()}
+    totals = {name: torch.zeros(len(mask)) for name, mask in masks.items()}
+    layers = target_layers(base.model)
+    for window in windows:
+        masked = {}
+        for name, mask in masks.items():
+            u = factors[name].directions
+            masked[f"{name}.weight"] = u.T @ (mask[:, None] * (u @ layers[name].weight.detach()))
+        logits = functional_call(base.model, masked, (window[None],)).logits[0, :-1]
+        loss = -logits.log_softmax(-1).gather(1, window[1:, None]).mean()
+        for name, gradient in zip(masks, torch.autograd.grad(loss, list(masks.values())), strict=True):
+            totals[name] += gradient.square()
+    return totals
+
+
+def test_equals_gradients_through_explicit_masks(base: BaseModel):
+    factors, windows = tiny_factors(base), calibration()[:3]
+    scores = finish(fisher_gains(base.model, factors, windows))
+    expected = by_masks(base, factors, windows)
+    assert list(scores) == list(target_layers(base.model))
+    for name, score in scores.items():
+        assert score.dtype == torch.float32 and (score >= 0).all()
+        torch.testing.assert_close(score, expected[name], rtol=2e-2, atol=1e-4 * expected[name].max().item())
+
+
+def test_leaves_gradients_and_flags_as_they_were(base: BaseModel):
+    parameters = list(base.model.parameters())
+    for index, parameter in enumerate(parameters):
+        parameter.requires_grad_(index % 3 == 0)
+        parameter.grad = torch.full_like(parameter, 0.25) if index % 2 else None
+    before = [parameter.detach().clone() for parameter in parameters]
+    finish(fisher_scores(base.model, tiny_factors(base), calibration()[:2]))
+    for index, parameter in enumerate(parameters):
+        assert parameter.requires_grad is (index % 3 == 0)
+        assert (parameter.grad is not None) == bool(index % 2)
+        assert parameter.grad is None or (parameter.grad == 0.25).all()
+        assert torch.equal(parameter, before[index])
+
+
+def test_cancelling_restores_the_flags():
+    base = tiny_base()
+    steps = fisher_scores(base.model, tiny_factors(base), calibration())
+    step = next(steps)
+    assert (step.done, step.total) == (1, len(calibration()))
+    steps.close()
+    assert all(parameter.requires_grad for parameter in base.model.parameters())
+
+
+def test_a_loss_that_is_not_finite_is_one_clear_error():
+    base = tiny_base()
+    factors = tiny_factors(base)
+    with torch.no_grad():
+        base.model.model.norm.weight.fill_(float("inf"))
+    with pytest.raises(ModelError, match="window 0 is not finite"):
+        finish(fisher_scores(base.model, factors, calibration()))
+    assert all(parameter.requires_grad for parameter in base.model.parameters())
