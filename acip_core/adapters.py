@@ -1,0 +1,236 @@
+"""Adapters for all sizes: one set of low-rank updates trained while the model's size changes at every step.
+
+The score map is fixed; each step draws a size and a window of text and moves the adapters towards what the full
+model says there: a mixture of distillation (KL divergence from the full model's next-token distribution) and the
+text's own likelihood. The full model is the same model at size 1.0, so nothing is held twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from .elastic import AdapterWeights, ElasticModel
+from .errors import ModelError
+from .layers import Adapter
+from .progress import Progress, Steps
+from .sizing import Plan
+from .storage import atomic_path
+
+log = logging.getLogger("acip")
+_CHECKPOINT_SECONDS = 45
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """How adapters are trained; the defaults were chosen on the validation split (benchmarks/LOG.md).
+
+    Attributes:
+        rank: LoRA rank r.
+        alpha: LoRA α; an adapter's output is scaled by α / r.
+        steps: optimization steps; each sees one window at one size.
+        learning_rate: peak of a one-cycle cosine schedule.
+        smallest, largest: sizes are drawn uniformly from this range.
+        distillation: weight of the KL divergence; the text's likelihood has the rest.
+        seed: fixes initial values, order of windows and sizes.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    steps: int = 1200
+    learning_rate: float = 2e-3
+    smallest: float = 0.3
+    largest: float = 0.95
+    distillation: float = 0.5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainedAdapters:
+    """Adapters by layer and the loss at every step (steps,), with the size ratio it was measured at (steps,)."""
+
+    weights: dict[str, AdapterWeights]
+    losses: torch.Tensor
+    ratios: torch.Tensor
+
+
+def train_adapters(
+    elastic: ElasticModel, windows: torch.Tensor, settings: AdapterSettings, checkpoint: Path | None = None
+) -> Steps[TrainedAdapters]:
+    """Train one adapter per target layer for every size at once.
+
+    Every random draw depends on the seed and the step alone, so a run that is killed and continued from its
+    checkpoint ends in the same adapters as one that was not.
+
+    Args:
+        elastic: the model without adapters.
+        windows: (windows, length) calibration token ids.
+        checkpoint: file written at most every 45 s and read when it belongs to this very run.
+
+    Returns:
+        The adapters, not yet installed, with the history of the run.
+
+    Raises:
+        ModelError: the loss is not finite; the message names the step, the checkpoint keeps the last good state.
+    """
+    run = _Run(elastic, windows, settings)
+    if checkpoint is not None and checkpoint.exists():
+        run.resume(checkpoint)
+    saved = time.monotonic()
+    with run.adapters_attached():
+        while run.step < settings.steps:
+            loss = run.advance()
+            recent = torch.tensor(run.losses[-50:]).mean()
+            yield Progress("training adapters", run.step, settings.steps, f"loss {loss:.3f} (mean of 50: {recent:.3f})")
+            if checkpoint is not None and (
+                run.step == settings.steps or time.monotonic() - saved > _CHECKPOINT_SECONDS
+            ):
+                run.save(checkpoint)
+                saved = time.monotonic()
+    return TrainedAdapters(run.weights(), torch.tensor(run.losses), torch.tensor(run.ratios))
+
+
+class _Run:
+    """State of one training run: adapters, optimizer, history."""
+
+    def __init__(self, elastic: ElasticModel, windows: torch.Tensor, settings: AdapterSettings):
+        self.elastic, self.windows, self.settings = elastic, windows, settings
+        self.layers = elastic.elastic_layers()
+        self.planner = elastic.planner_for(settings.rank)
+        generator = torch.Generator().manual_seed(settings.seed)
+        scaling = settings.alpha / settings.rank
+        self.adapters = {name: Adapter(layer, settings.rank, scaling, generator) for name, layer in self.layers.items()}
+        self.parameters = [p for adapter in self.adapters.values() for p in (adapter.a, adapter.b)]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.learning_rate, betas=(0.9, 0.98))
+        self.step = 0
+        self.losses: list[float] = []
+        self.ratios: list[float] = []
+
+    @contextmanager
+    def adapters_attached(self) -> Iterator[None]:
+        model = self.elastic.model
+        trainable = {p: p.requires_grad for p in model.parameters()}
+        model.requires_grad_(False)
+        exact = {name: (layer.weight.data, layer.down, layer.up) for name, layer in self.layers.items()}
+        for name, layer in self.layers.items():
+            layer.adapter = self.adapters[name]
+            if mixed_precision_is_native(model.device):  # once, not at every step as autocast would
+                layer.weight.data, layer.down, layer.up = (t.bfloat16() for t in exact[name])
+        try:
+            yield
+        finally:
+            for name, layer in self.layers.items():
+                layer.adapter = None
+                layer.weight.data, layer.down, layer.up = exact[name]
+            for parameter, flag in trainable.items():
+                parameter.requires_grad_(flag)
+
+    def advance(self) -> float:
+        """One optimization step; returns its loss in nats per token."""
+        window, plan = self._draw()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * self._schedule()
+        loss = self._loss(window[None].to(self.elastic.model.device), plan)
+        if not torch.isfinite(loss):
+            raise ModelError(
+                f"The loss is not finite at step {self.step + 1} (size {plan.ratio:.2f}); lower the learning rate."
+            )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.losses.append(loss.item())
+        self.ratios.append(plan.ratio)
+        return self.losses[-1]
+
+    def _draw(self) -> tuple[torch.Tensor, Plan]:
+        """The window and the size of this step: windows in a new order each epoch, sizes uniform."""
+        s = self.settings
+        epoch, position = divmod(self.step, len(self.windows))
+        order = torch.randperm(len(self.windows), generator=torch.Generator().manual_seed(s.seed * 7919 + epoch))
+        draw = torch.rand((), generator=torch.Generator().manual_seed(s.seed * 1_000_003 + self.step)).item()
+        return self.windows[order[position]], self.planner.at_ratio(s.smallest + (s.largest - s.smallest) * draw)
+
+    def _schedule(self) -> float:
+        warmup = max(1, self.settings.steps // 20)
+        if self.step < warmup:
+            return (self.step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (self.step - warmup) / max(1, self.settings.steps - warmup)))
+
+    def _loss(self, ids: torch.Tensor, plan: Plan) -> torch.Tensor:
+        model, weight = self.elastic.model, self.settings.distillation
+        with mixed_precision(model.device), self.elastic.at(plan):
+            logits = model(ids, use_cache=False).logits[0, :-1].float()  # (tokens, vocabulary)
+        log_probabilities = F.log_softmax(logits, dim=-1)
+        likelihood = F.nll_loss(log_probabilities, ids[0, 1:])
+        if weight == 0:
+            return likelihood
+        with torch.no_grad(), mixed_precision(model.device), self.elastic.at(self.planner.at_ratio(1.0)):
+            teacher = model(ids, use_cache=False).logits[0, :-1].float()
+        divergence = F.kl_div(log_probabilities, F.log_softmax(teacher, dim=-1), log_target=True, reduction="batchmean")
+        return weight * divergence + (1 - weight) * likelihood
+
+    def weights(self) -> dict[str, AdapterWeights]:
+        return {
+            name: AdapterWeights(adapter.a.detach().cpu().clone(), (adapter.b.detach() * adapter.scaling).cpu().clone())
+            for name, adapter in self.adapters.items()
+        }
+
+    def _identity(self) -> str:
+        """What makes two runs the same: settings, text and the frozen factors they train against."""
+        digest = hashlib.sha256(json.dumps(asdict(self.settings)).encode() + self.windows.numpy().tobytes())
+        for layer in self.layers.values():
+            digest.update(layer.up[:, :8].float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        moments = [self.optimizer.state[p] for p in self.parameters]
+        tensors = {f"parameter.{i}": p.detach() for i, p in enumerate(self.parameters)}
+        tensors |= {f"{key}.{i}": s[key] for i, s in enumerate(moments) for key in ("exp_avg", "exp_avg_sq")}
+        tensors |= {"losses": torch.tensor(self.losses), "ratios": torch.tensor(self.ratios)}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, {"step": str(self.step), "identity": self._identity()})
+
+    def resume(self, path: Path) -> None:
+        """Continue from a checkpoint of this very run; any other file there is left for `save` to replace."""
+        try:
+            with safe_open(path, "pt") as file:
+                if file.metadata()["identity"] != self._identity():
+                    log.warning("The checkpoint %s belongs to another run; starting anew.", path)
+                    return
+                step = int(file.metadata()["step"])
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            log.warning("The checkpoint %s is damaged (%s); starting anew.", path, error)
+            return
+        for i, parameter in enumerate(self.parameters):
+            parameter.data.copy_(state[f"parameter.{i}"])
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(float(step)),
+                "exp_avg": state[f"exp_avg.{i}"].to(parameter.device).clone(),
+                "exp_avg_sq": state[f"exp_avg_sq.{i}"].to(parameter.device).clone(),
+            }
+        self.step, self.losses, self.ratios = step, state["losses"].tolist(), state["ratios"].tolist()
+
+
+def mixed_precision_is_native(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())
+
+
+def mixed_precision(device: torch.device):
+    """bfloat16 autocast where it is native, otherwise nothing."""
+    return torch.autocast(device.type, torch.bfloat16) if mixed_precision_is_native(device) else nullcontext()

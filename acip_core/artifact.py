@@ -1,0 +1,293 @@
+"""What lies in `precomputed/<model>/`: write it, read it, refuse anything damaged with one sentence.
+
+acip.json                 format version, model and fingerprint, recipe, library versions, measured curves
+scores.safetensors        one vector (r,) per layer
+basis.safetensors         what rebuilds the basis of the factorization (`basis`)
+adapter_config.json       PEFT's LoRA format, absent when no adapters were trained
+adapter_model.safetensors
+history.safetensors       loss and size ratio per adapter step, absent likewise
+README.md                 model card
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from .basis import Basis, read_basis, save_basis
+from .elastic import AdapterWeights
+from .errors import ArtifactError
+from .storage import atomic_path
+
+FORMAT_VERSION = 1
+_PEFT_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Perplexity at one size: `ratio` counts adapters, `parameters` and `bytes` are the whole model's."""
+
+    ratio: float
+    parameters: int
+    bytes: int
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Perplexity against size of one method on one corpus.
+
+    Attributes:
+        tokens: predicted tokens measured per point.
+        base_perplexity: of the base model on the same text.
+    """
+
+    method: str
+    corpus: str
+    split: str
+    tokens: int
+    base_perplexity: float
+    points: tuple[CurvePoint, ...]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A score map with all that belongs to it.
+
+    Attributes:
+        name, source, fingerprint: the base model it was made from.
+        recipe: how it was made, plain values.
+        scores: (r,) per layer.
+        adapters: per layer, PEFT's scaling multiplied into b; None when none were trained.
+        history: named vectors over the adapter training steps.
+    """
+
+    name: str
+    source: str
+    fingerprint: str
+    recipe: dict[str, Any]
+    curves: tuple[Curve, ...]
+    scores: dict[str, torch.Tensor]
+    basis: Basis
+    adapters: dict[str, AdapterWeights] | None
+    history: dict[str, torch.Tensor]
+
+
+def default_artifact(name: str) -> Path:
+    """Where the artifact of a model is kept beside the package."""
+    return Path(__file__).resolve().parent.parent / "precomputed" / name
+
+
+def write_artifact(artifact: Artifact, folder: Path) -> None:
+    """Write all files, replacing an older artifact only when the new one is complete.
+
+    Raises:
+        ArtifactError: the folder cannot be written.
+    """
+    try:
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            _write_files(artifact, temporary)
+    except OSError as error:
+        raise ArtifactError(
+            f"Cannot write the artifact to {folder} ({error}); free space or choose another folder."
+        ) from error
+
+
+def _write_files(artifact: Artifact, folder: Path) -> None:
+    description = {
+        "format_version": FORMAT_VERSION,
+        "name": artifact.name,
+        "source": artifact.source,
+        "fingerprint": artifact.fingerprint,
+        "recipe": artifact.recipe,
+        "curves": [asdict(curve) for curve in artifact.curves],
+    }
+    (folder / "acip.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    save_file({name: s.contiguous() for name, s in artifact.scores.items()}, folder / "scores.safetensors")
+    save_basis(artifact.basis, folder / "basis.safetensors")
+    if artifact.adapters is not None:
+        _write_peft(artifact.adapters, artifact.recipe["adapters"], artifact.source, folder)
+        save_file(artifact.history, folder / "history.safetensors")
+    (folder / "README.md").write_text(model_card(artifact), encoding="utf-8")
+
+
+def _write_peft(adapters: Mapping[str, AdapterWeights], settings: Mapping[str, Any], source: str, folder: Path) -> None:
+    scaling = settings["alpha"] / settings["rank"]
+    tensors = {}
+    for name, adapter in adapters.items():
+        tensors[f"{_PEFT_PREFIX}{name}.lora_A.weight"] = adapter.a.bfloat16().contiguous()
+        tensors[f"{_PEFT_PREFIX}{name}.lora_B.weight"] = (adapter.b / scaling).bfloat16().contiguous()
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": source,
+        "r": settings["rank"],
+        "lora_alpha": settings["alpha"],
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "target_modules": sorted({name.rpartition(".")[2] for name in adapters}),
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """Read and validate an artifact.
+
+    Raises:
+        ArtifactError: a file is missing, truncated, of another format version, or holds wrong shapes or values;
+            the message names the file and the field.
+    """
+    description = _read_description(folder / "acip.json")
+    scores = _read_tensors(folder / "scores.safetensors")
+    for name, score in scores.items():
+        if score.ndim != 1 or not torch.isfinite(score).all():
+            raise ArtifactError(
+                f"{folder / 'scores.safetensors'}: '{name}' is not a vector of finite scores; restore the file."
+            )
+    basis = _read_basis(folder / "basis.safetensors", set(scores))
+    has_adapters = description["recipe"].get("adapters") is not None
+    adapters = _read_peft(folder, set(scores)) if has_adapters else None
+    try:
+        curves = tuple(_curve(entry) for entry in description["curves"])
+    except (TypeError, KeyError) as error:
+        raise ArtifactError(
+            f"{folder / 'acip.json'}: field 'curves' is malformed ({error}); restore the file."
+        ) from error
+    return Artifact(
+        name=description["name"],
+        source=description["source"],
+        fingerprint=description["fingerprint"],
+        recipe=description["recipe"],
+        curves=curves,
+        scores={name: score.float() for name, score in scores.items()},
+        basis=basis,
+        adapters=adapters,
+        history=_read_tensors(folder / "history.safetensors") if has_adapters else {},
+    )
+
+
+def _curve(entry: dict[str, Any]) -> Curve:
+    return Curve(**{**entry, "points": tuple(CurvePoint(**point) for point in entry["points"])})
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ArtifactError(f"No artifact at {path.parent}; make one with `python -m acip_core precompute --quick`.")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        fields = {"name": str, "source": str, "fingerprint": str, "recipe": dict, "curves": list}
+        wrong = [field for field, kind in fields.items() if not isinstance(description.get(field), kind)]
+    except (ValueError, AttributeError, OSError) as error:
+        raise ArtifactError(f"{path} is not valid JSON ({error}); restore the file.") from error
+    if description.get("format_version") != FORMAT_VERSION:
+        found = description.get("format_version")
+        raise ArtifactError(
+            f"{path}: format_version is {found!r}, this program reads {FORMAT_VERSION}; precompute again."
+        )
+    if wrong:
+        raise ArtifactError(f"{path}: field '{wrong[0]}' is missing or malformed; restore the file.")
+    return description
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; restore the artifact or precompute again.") from None
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); restore the artifact or precompute again.") from error
+
+
+def _read_basis(path: Path, layers: set[str]) -> Basis:
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing; restore the artifact or precompute again.")
+    try:
+        basis = read_basis(path)
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); restore the artifact or precompute again.") from error
+    if set(basis) != layers:
+        raise ArtifactError(f"{path} and scores.safetensors name different layers; restore the artifact.")
+    for moment in basis.values():
+        channels, rank = moment.factor.shape
+        finite = torch.isfinite(moment.scale).all() and torch.isfinite(moment.columns).all()
+        if moment.scale.shape != (channels,) or moment.columns.shape != (rank,) or not finite:
+            raise ArtifactError(
+                f"{path}: the moment of '{moment.layers[0]}' is malformed or not finite; restore the file."
+            )
+    return basis
+
+
+def _read_peft(folder: Path, layers: set[str]) -> dict[str, AdapterWeights]:
+    path = folder / "adapter_model.safetensors"
+    tensors = _read_tensors(path)
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        scaling = config["lora_alpha"] / config["r"]
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise ArtifactError(
+            f"{folder / 'adapter_config.json'} is missing or malformed ({error}); restore it."
+        ) from error
+    adapters = {}
+    for name in sorted(layers):
+        a = tensors.get(f"{_PEFT_PREFIX}{name}.lora_A.weight")
+        b = tensors.get(f"{_PEFT_PREFIX}{name}.lora_B.weight")
+        if a is None or b is None:
+            raise ArtifactError(f"{path} holds no adapter for the layer '{name}'; restore the artifact.")
+        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != config["r"] or b.shape[1] != config["r"]:
+            raise ArtifactError(
+                f"{path}: the adapter of '{name}' does not have rank {config['r']}; restore the artifact."
+            )
+        if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+            raise ArtifactError(
+                f"{path}: the adapter of '{name}' holds values that are not finite; restore the artifact."
+            )
+        adapters[name] = AdapterWeights(a.float(), b.float() * scaling)
+    return adapters
+
+
+def model_card(artifact: Artifact) -> str:
+    """README.md of the artifact: what it is, how it was made, what was measured."""
+    lines = [
+        "---",
+        f"base_model: {artifact.source}",
+        "tags: [acip, compression, low-rank]",
+        "---",
+        f"# Score map of {artifact.name}",
+        "",
+        "Orders the singular directions of every linear layer by importance, so that the model can be cut to any size",
+        "without retraining. It holds no weights of the base model, whose licence applies to models cut with it.",
+        "",
+        *curve_table(artifact.curves),
+        "",
+        "Recipe: `" + json.dumps(artifact.recipe) + "`",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def curve_table(curves: tuple[Curve, ...]) -> list[str]:
+    """A Markdown table, one row a size, one column a curve: perplexity (and its ratio to the base model's)."""
+    if not curves:
+        return []
+    header = [f"{curve.method}, {curve.corpus}" for curve in curves]
+    ratios = sorted({round(point.ratio, 2) for curve in curves for point in curve.points}, reverse=True)
+    lines = ["| size | " + " | ".join(header) + " |", "|---|" + "---|" * len(header)]
+    for ratio in ratios:
+        cells = []
+        for curve in curves:
+            point = next((p for p in curve.points if round(p.ratio, 2) == ratio), None)
+            cells.append(
+                "" if point is None else f"{point.perplexity:.4g} ({point.perplexity / curve.base_perplexity:.3g} ×)"
+            )
+        lines.append(f"| {ratio:.0%} | " + " | ".join(cells) + " |")
+    return lines

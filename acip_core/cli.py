@@ -1,0 +1,122 @@
+"""`python -m acip_core <verb>`: the command line; draws progress and turns errors into one sentence."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from .errors import AcipError
+from .progress import Progress, Steps, finish
+
+T = TypeVar("T")
+console = Console(stderr=True)
+_LINE_SECONDS = 30
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+Model = Annotated[
+    str | None, typer.Option(help="Hub id, local folder or GGUF file; the embedded default when left out.")
+]
+
+
+def draw(steps: Steps[T]) -> T:
+    """Run a computation with a progress bar per stage (done, elapsed, left, note); lines without a terminal."""
+    if not console.is_terminal:
+        return finish(steps, _lines())
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Bars(*columns, console=console, speed_estimate_period=120) as bars:
+        return finish(steps, _drawer(bars))
+
+
+def _lines() -> Callable[[Progress], None]:
+    """A line at the start and end of every stage and every half minute between, for logs."""
+    began: dict[str, float] = {}
+    printed = 0.0
+
+    def show(step: Progress) -> None:
+        nonlocal printed
+        now = time.monotonic()
+        if step.stage not in began or step.done == step.total or now - printed > _LINE_SECONDS:
+            printed = now
+            seconds = now - began.setdefault(step.stage, now)
+            console.print(f"{step.stage} {step.done}/{step.total}, {seconds:.0f} s, {step.note}", highlight=False)
+
+    return show
+
+
+def _drawer(bars: Bars) -> Callable[[Progress], None]:
+    tasks: dict[str, int] = {}
+
+    def show(step: Progress) -> None:
+        if step.stage not in tasks:
+            tasks[step.stage] = bars.add_task(step.stage, total=step.total, note="", completed=max(0, step.done - 1))
+        bars.update(tasks[step.stage], completed=step.done, total=step.total, note=step.note)  # type: ignore[arg-type]
+
+    return show
+
+
+@app.command()
+def precompute(
+    model: Model = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="No adapters, little text: usable in minutes.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="Adapter training steps of one window each.")] = None,
+    corpus: Annotated[
+        list[str] | None, typer.Option(help="c4, wikipedia, wikitext2 or a text file; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Fixes every random draw.")] = 0,
+) -> None:
+    """Order all singular directions of a model, train its adapters, measure its curve, write its artifact."""
+    from .adapters import AdapterSettings
+    from .precompute import QUICK, Recipe
+    from .precompute import precompute as run
+
+    recipe = (
+        QUICK if quick else Recipe(adapters=replace(AdapterSettings(seed=seed), steps=steps or AdapterSettings.steps))
+    )
+    if corpus:
+        recipe = replace(recipe, corpora=tuple(corpus))
+    folder = draw(run(model, recipe, out))
+    console.print(f"The artifact is in {folder}.", highlight=False)
+
+
+@app.command()
+def prepare(
+    model: Model = None,
+    artifact: Annotated[
+        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
+    ] = None,
+) -> None:
+    """Fill this machine's cache (converted model, factors), so that the page starts at once."""
+    from .loading import open_model
+
+    loaded = draw(open_model(model, artifact))
+    console.print(f"{loaded.elastic.base.source} is ready.", highlight=False)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence and exit code 1."""
+    try:
+        app(standalone_mode=False)
+    except AcipError as error:
+        console.print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        console.print("Stopped; finished work is kept, the same command continues.", highlight=False)
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        error.show() if hasattr(error, "show") else None
+        sys.exit(error.exit_code)

@@ -1,0 +1,85 @@
+"""From a model name and its artifact to an elastic model that is ready to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .artifact import Artifact, default_artifact, read_artifact
+from .base import BaseModel, fingerprint, load_base, target_layers
+from .elastic import ElasticModel, build_elastic
+from .errors import ArtifactError
+from .factorize import cached_factors
+from .progress import Progress, Steps
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An elastic model with the artifact it was built from; `note` is one sentence for people, or empty."""
+
+    elastic: ElasticModel
+    artifact: Artifact
+    note: str
+
+
+def open_model(source: str | None = None, artifact: Path | None = None, count_adapters: bool = True) -> Steps[Loaded]:
+    """Load a base model, factorize it (or read the factors from this machine's cache) and make it elastic.
+
+    Args:
+        source: as `load_base`.
+        artifact: folder of the artifact; `precomputed/<model>` by default.
+        count_adapters: False reproduces the paper's size convention.
+
+    Raises:
+        ModelError, ArtifactError: one sentence each.
+    """
+    yield Progress("loading the model", 0, 1)
+    base = load_base(source)
+    yield Progress("loading the model", 1, 1)
+    read = read_artifact(artifact if artifact is not None else default_artifact(base.name))
+    weights = {name: layer.weight.detach() for name, layer in target_layers(base.model).items()}
+    found = fingerprint(weights)
+    note = _match(base, found, read)
+    factors = yield from cached_factors(weights, found, read.basis)
+    elastic = yield from build_elastic(base, factors, read.scores, read.adapters, count_adapters)
+    return Loaded(elastic, read, note)
+
+
+def _match(base: BaseModel, found: str, artifact: Artifact) -> str:
+    """Check that an artifact fits a model; returns a note when it was made from other weights of the same model."""
+    targets = target_layers(base.model)
+    if list(targets) != [name for name in targets if name in artifact.scores] or len(targets) != len(artifact.scores):
+        raise ArtifactError(
+            f"The artifact was made for {artifact.source} and names other layers than {base.source}; "
+            "precompute one for this model with `python -m acip_core precompute`."
+        )
+    for name, layer in targets.items():
+        _check_shapes(name, layer.out_features, layer.in_features, artifact)
+    if found == artifact.fingerprint:
+        return ""
+    if base.name != artifact.name:
+        raise ArtifactError(
+            f"The artifact was made for {artifact.source}, not for {base.source} (field 'fingerprint' differs); "
+            "precompute one for this model with `python -m acip_core precompute`."
+        )
+    return (
+        f"The score map was made from {artifact.source} and is applied to the weights of {base.source}: "
+        "the measured perplexities are close to, not exactly, those of this model."
+    )
+
+
+def _check_shapes(name: str, m: int, n: int, artifact: Artifact) -> None:
+    scores = artifact.scores[name]
+    if len(scores) != min(m, n):
+        raise ArtifactError(
+            f"scores.safetensors: '{name}' has {len(scores)} scores, the model has {min(m, n)} directions there."
+        )
+    moment = artifact.basis[name]
+    if len(moment.scale) != (n if moment.side == "input" else m):
+        raise ArtifactError(
+            f"basis.safetensors: '{name}' has {len(moment.scale)} channels, which do not fit a {m} × {n} layer."
+        )
+    if artifact.adapters is not None:
+        adapter = artifact.adapters[name]
+        if adapter.a.shape[1] != n or adapter.b.shape[0] != m:
+            raise ArtifactError(f"adapter_model.safetensors: the adapter of '{name}' does not fit a {m} × {n} layer.")

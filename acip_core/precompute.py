@@ -1,0 +1,190 @@
+"""The offline run, once per model: second moments, factors, scores, adapters, curves, artifact.
+
+Every stage leaves its result in a work folder named after model and recipe, so a run that is killed at any moment
+continues where it was; the artifact appears only when everything is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .adapters import AdapterSettings, train_adapters
+from .artifact import Artifact, Curve, CurvePoint, write_artifact
+from .base import BaseModel, fingerprint, load_base, target_layers
+from .basis import DEFAULT_RANK, Basis, measure_basis, read_basis, save_basis
+from .corpus import documents, token_windows
+from .elastic import ElasticModel, build_elastic
+from .evaluate import WINDOW, measure_curve
+from .factorize import Factors, cached_factors, factorize
+from .progress import Progress, Steps
+from .scoring.baselines import svd_magnitude_scores, uniform_scores
+from .scoring.fisher import fisher_scores
+from .storage import atomic_path, cache_dir
+
+FINE = tuple(round(1 - 0.05 * i, 2) for i in range(15))  # 100, 95 … 30 %
+COARSE = FINE[::2]  # 100, 90 … 30 %: comparison lines
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that fixes an artifact besides the model.
+
+    Attributes:
+        corpora: names or files, as `corpus.documents`.
+        window: tokens per window, everywhere.
+        moment_windows, score_windows: calibration windows per corpus.
+        basis_rank: columns kept of each correlation.
+        adapters: how adapters are trained; None for none.
+        curve_windows: held-out windows per corpus and size.
+        ratios: sizes of the curve.
+        comparisons: whether to measure the comparison lines too.
+    """
+
+    corpora: tuple[str, ...] = ("c4", "wikipedia")
+    window: int = WINDOW
+    moment_windows: int = 64
+    score_windows: int = 64
+    basis_rank: int = DEFAULT_RANK
+    adapters: AdapterSettings | None = field(default_factory=AdapterSettings)
+    curve_windows: int = 16
+    ratios: tuple[float, ...] = FINE
+    comparisons: bool = True
+
+
+QUICK = Recipe(
+    moment_windows=12, score_windows=12, adapters=None, curve_windows=6, ratios=COARSE, comparisons=False
+)  # fmt: skip
+
+
+def precompute(source: str | None, recipe: Recipe, folder: Path | None = None) -> Steps[Path]:
+    """Make the artifact of a model; continues an interrupted run of the same model and recipe.
+
+    Args:
+        source: as `load_base`.
+        folder: where the artifact goes; `precomputed/<model>` in the working directory by default.
+
+    Returns:
+        The artifact's folder.
+
+    Raises:
+        ModelError, CorpusError, ArtifactError: one sentence each; finished stages are kept.
+    """
+    yield Progress("loading the model", 0, 1)
+    base = load_base(source)
+    run = _Run(base, recipe)
+    basis = yield from run.basis()
+    factors = yield from cached_factors(run.weights, run.fingerprint, basis)
+    scores = yield from run.scores(factors)
+    elastic = yield from build_elastic(base, factors, scores)
+    curves: list[Curve] = []
+    adapters, history = None, {}
+    if recipe.adapters is not None:
+        trained = yield from train_adapters(
+            elastic, run.calibration(), recipe.adapters, run.work / "adapters.safetensors"
+        )
+        adapters, history = trained.weights, {"loss": trained.losses, "ratio": trained.ratios}
+        curves += yield from run.curves(elastic, "fisher", COARSE)
+        elastic.install(adapters)
+    method = "fisher" if adapters is None else "fisher+adapters"
+    curves = (yield from run.curves(elastic, method, recipe.ratios)) + curves
+    if recipe.comparisons:
+        curves += yield from run.comparisons(factors)
+    target = folder if folder is not None else Path("precomputed") / base.name
+    facts = asdict(recipe) | _versions()
+    artifact = Artifact(base.name, base.source, run.fingerprint, facts, tuple(curves), scores, basis, adapters, history)
+    write_artifact(artifact, target)
+    shutil.rmtree(run.work, ignore_errors=True)
+    return target
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformers")} | {"machine": platform.machine()}
+
+
+class _Run:
+    """The stages of one run and the folder that keeps their results."""
+
+    def __init__(self, base: BaseModel, recipe: Recipe):
+        self.base, self.recipe = base, recipe
+        self.weights = {name: layer.weight.detach() for name, layer in target_layers(base.model).items()}
+        self.fingerprint = fingerprint(self.weights)
+        identity = json.dumps(asdict(recipe)) + self.fingerprint
+        self.work = cache_dir() / "precompute" / f"{base.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        self._texts = {corpus: documents(corpus, "calibration") for corpus in recipe.corpora}
+
+    def calibration(self, per_corpus: int | None = None) -> torch.Tensor:
+        """Calibration windows (windows, length), the same number of each corpus, or all there are."""
+        r = self.recipe
+        parts = [token_windows(self.base.tokenizer, texts, r.window, per_corpus) for texts in self._texts.values()]
+        return torch.cat(parts)
+
+    def basis(self) -> Steps[Basis]:
+        path = self.work / "basis.safetensors"
+        if path.exists():
+            return read_basis(path)
+        windows = self.calibration(self.recipe.moment_windows)
+        basis = yield from measure_basis(self.base.model, windows, self.recipe.basis_rank)
+        with atomic_path(path) as temporary:
+            save_basis(basis, temporary)
+        return basis
+
+    def scores(self, factors: dict[str, Factors]) -> Steps[dict[str, torch.Tensor]]:
+        path = self.work / "scores.safetensors"
+        if path.exists():
+            return load_file(path)
+        windows = self.calibration(self.recipe.score_windows)
+        rank = self.recipe.adapters.rank if self.recipe.adapters is not None else 0
+        scores = yield from fisher_scores(self.base.model, factors, windows, rank)
+        with atomic_path(path) as temporary:
+            save_file(scores, temporary)
+        return scores
+
+    def curves(self, elastic: ElasticModel, method: str, ratios: tuple[float, ...]) -> Steps[list[Curve]]:
+        """One curve per corpus on held-out text; points are kept as soon as they are measured."""
+        curves = []
+        for corpus in self.recipe.corpora:
+            texts = documents(corpus, "held-out")
+            windows = token_windows(self.base.tokenizer, texts, self.recipe.window, self.recipe.curve_windows)
+            path = self.work / f"curve-{method}-{hashlib.sha256(corpus.encode()).hexdigest()[:8]}.json"
+            known = {p[0]: CurvePoint(*p[1]) for p in json.loads(path.read_text())} if path.exists() else {}
+            steps = measure_curve(elastic, windows, ratios, (method, corpus, "held-out"), known)
+            curves.append((yield from _keeping(steps, path, known)))
+        return curves
+
+    def comparisons(self, factors: dict[str, Factors]) -> Steps[list[Curve]]:
+        """The lines of uniform-rank whitened truncation and of plain singular values."""
+        shapes = {name: (w.shape[0], w.shape[1]) for name, w in self.weights.items()}
+        elastic = yield from build_elastic(self.base, factors, uniform_scores(factors, shapes))
+        curves = yield from self.curves(elastic, "svd-llm", COARSE)
+        plain = yield from factorize(self.weights, None)
+        elastic = yield from build_elastic(self.base, plain, svd_magnitude_scores(plain))
+        return curves + (yield from self.curves(elastic, "svd-magnitude", COARSE))
+
+
+def _keeping(steps: Steps[Curve], path: Path, known: dict[float, CurvePoint]) -> Steps[Curve]:
+    """Run a curve's steps, writing its points whenever there is a new one."""
+    written = len(known)
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            _write_points(path, known)
+            return stop.value
+        if len(known) > written:
+            written = len(known)
+            _write_points(path, known)
+        yield step
+
+
+def _write_points(path: Path, known: dict[float, CurvePoint]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps([[ratio, list(asdict(point).values())] for ratio, point in known.items()]))
