@@ -1,0 +1,287 @@
+"""Streaming decoding of one elastic model for many visitors at once, each at a size of their own.
+
+One model, one forward pass at a time. Every pass (a token, a slice of a prompt, a slice of an evaluation window) takes
+a turn: set the size, run, release. Turns go first come, first served, so visitors interleave token by token, and since
+each has a key-value cache of its own, nobody sees another's size. Knows nothing of pages or sessions.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import cast
+
+import torch
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from .elastic import ElasticModel
+from .errors import GenerationError
+from .evaluate import Perplexity, measure_perplexity
+from .sizing import Plan
+
+PREFILL_CHUNK = 256  # prompt tokens per turn: about half a second on two cores, so a long prompt blocks nobody
+_MEASURE_CHUNK = 128  # tokens of an evaluation window per turn; smaller, for every chunk also pays for the head
+_CONTEXT_IDS = 5  # prompt tokens decoded in front of the new ones, so that a leading space survives
+_HOLD_BACK = 8  # tokens after which undecodable bytes are shown as they are
+_MAX_CHARACTERS = 2_000_000  # rejected before the tokenizer spends seconds on it
+_REPLACEMENT = "\ufffd"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen.
+
+    Attributes:
+        temperature: 0 picks the likeliest token; higher is more varied.
+        top_p: sample only from the likeliest tokens that together have this probability, in (0, 1].
+        seed: same seed, prompt, size and settings, same text.
+        max_new_tokens: tokens after which to stop.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_new_tokens: int = 128
+
+
+@dataclass(frozen=True)
+class Token:
+    """One step of a stream.
+
+    Attributes:
+        text: new text; empty while the prompt is read and while half a character is held back.
+        count: tokens generated so far, 0 while the prompt is read.
+        prompt_read, prompt_tokens: how much of the prompt has been read, in tokens.
+        finish: "" while running, then "end" (the model ended the text), "length" or "stopped".
+    """
+
+    text: str
+    count: int
+    prompt_read: int
+    prompt_tokens: int
+    finish: str = ""
+
+
+class Turns:
+    """A lock that serves waiters in the order they came; `threading.Lock` may starve one of them."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._queue: deque[object] = deque()
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """Hold the lock within the block."""
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue[0] is ticket)
+            yield
+        finally:
+            with self._changed:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
+
+
+class Detokenizer:
+    """Token ids → text increments that never end within a character."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: list[int]):
+        self._tokenizer = tokenizer
+        self._ids = context[-_CONTEXT_IDS:]
+        self._start, self._shown = 0, len(self._ids)
+
+    def push(self, token: int) -> str:
+        """Text that `token` completes; empty while a character is incomplete."""
+        self._ids.append(token)
+        return self._take(final=len(self._ids) - self._shown > _HOLD_BACK)
+
+    def flush(self) -> str:
+        """What is still held back."""
+        return self._take(final=True)
+
+    def _take(self, final: bool) -> str:
+        before = self._decode(self._ids[self._start : self._shown])
+        now = self._decode(self._ids[self._start :])
+        if len(now) <= len(before) or (now.endswith(_REPLACEMENT) and not final):
+            return ""
+        self._start, self._shown = self._shown, len(self._ids)
+        return now[len(before) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return cast(str, text)
+
+
+class Engine:
+    """Serves one elastic model to many callers, each on a thread and at a size of their own."""
+
+    def __init__(self, elastic: ElasticModel):
+        self.elastic = elastic
+        self._turns = Turns()
+        config = elastic.model.config.get_text_config()
+        self.context = int(getattr(config, "max_position_embeddings", None) or 2048)  # tokens
+        self._ends = _end_ids(elastic)
+
+    def stream(
+        self,
+        prompt: str,
+        plan: Plan,
+        sampling: Sampling = Sampling(),
+        cancel: threading.Event | None = None,
+        chat: bool = False,
+    ) -> Iterator[Token]:
+        """Continue `prompt` at the size `plan`, one token at a time.
+
+        Args:
+            cancel: set it to stop within one token.
+            chat: put the prompt into the model's chat template as a user's message.
+
+        Raises:
+            GenerationError: the prompt is empty or too long, or a setting is out of range; raised at once.
+        """
+        check_sampling(sampling, self.context)
+        ids = self._encode(prompt, chat)
+        room = self.context - sampling.max_new_tokens
+        if len(ids) > room:
+            raise GenerationError(
+                f"The prompt has {len(ids):,} tokens, but at most {room:,} fit beside {sampling.max_new_tokens:,} new "
+                f"ones in this model's context of {self.context:,}; shorten the prompt."
+            )
+        return self._stream(ids, plan, sampling, cancel or threading.Event())
+
+    def measure(self, windows: torch.Tensor, plan: Plan, cancel: threading.Event | None = None) -> Iterator[Perplexity]:
+        """Perplexity of the size `plan`, window by window, taking turns with everybody else.
+
+        Args:
+            windows: (windows, length) token ids.
+            cancel: set it to stop within one slice of a window; what was yielded last then stands.
+        """
+        model = _TakingTurns(self, plan, cancel or threading.Event())
+        try:
+            yield from measure_perplexity(cast(PreTrainedModel, model), windows)
+        except _Cancelled:
+            return
+
+    def forward(self, ids: torch.Tensor, plan: Plan, cache: DynamicCache, keep: int = 1) -> torch.Tensor:
+        """One turn: logits (batch, keep, vocabulary) of the last `keep` positions (all for 0), at the size `plan`.
+
+        Args:
+            ids: (batch, tokens) that follow what `cache` holds.
+        """
+        with self._turns.take(), torch.inference_mode():
+            self.elastic.apply(plan)
+            model = self.elastic.model
+            return model(ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=keep).logits
+
+    def _encode(self, prompt: str, chat: bool) -> list[int]:
+        if not prompt or not prompt.strip():
+            raise GenerationError("The prompt is empty; type a few words to continue.")
+        if len(prompt) > _MAX_CHARACTERS:
+            raise GenerationError(f"The prompt has {len(prompt):,} characters; at most {_MAX_CHARACTERS:,} are read.")
+        text = prompt.encode("utf-8", "replace").decode()  # half a surrogate pair is no text for a tokenizer
+        tokenizer = self.elastic.tokenizer
+        if chat:
+            if not tokenizer.chat_template:
+                raise GenerationError("This model has no chat template; switch the chat template off.")
+            message = [{"role": "user", "content": text}]
+            rendered = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+            return tokenizer(rendered, add_special_tokens=False, verbose=False).input_ids
+        return tokenizer(text, verbose=False).input_ids
+
+    def _stream(self, ids: list[int], plan: Plan, sampling: Sampling, cancel: threading.Event) -> Iterator[Token]:
+        cache = DynamicCache(config=self.elastic.model.config)
+        choose = _Chooser(sampling)
+        words = Detokenizer(self.elastic.tokenizer, ids)
+        total, logits = len(ids), torch.empty(0)
+        for start in range(0, total, PREFILL_CHUNK):
+            if cancel.is_set():
+                yield Token("", 0, start, total, "stopped")
+                return
+            logits = self.forward(torch.tensor([ids[start : start + PREFILL_CHUNK]]), plan, cache)
+            yield Token("", 0, min(start + PREFILL_CHUNK, total), total)
+        for count in range(1, sampling.max_new_tokens + 1):
+            token = choose(logits[0, -1])
+            finish = "end" if token in self._ends else "length" if count == sampling.max_new_tokens else ""
+            text = words.flush() if finish == "end" else words.push(token)
+            yield Token(text + (words.flush() if finish == "length" else ""), count, total, total, finish)
+            if finish:
+                return
+            if cancel.is_set():
+                yield Token(words.flush(), count, total, total, "stopped")
+                return
+            logits = self.forward(torch.tensor([[token]]), plan, cache)
+
+
+class _Cancelled(Exception):
+    """Leaves a measurement between two slices of a window."""
+
+
+class _TakingTurns:
+    """Stands in for the model while perplexity is measured: the same logits, computed a slice and a turn at a time."""
+
+    def __init__(self, engine: Engine, plan: Plan, cancel: threading.Event):
+        self._engine, self._plan, self._cancel = engine, plan, cancel
+        self.device = engine.elastic.model.device
+
+    def __call__(self, ids: torch.Tensor, use_cache: bool = False) -> SimpleNamespace:
+        cache = DynamicCache(config=self._engine.elastic.model.config)
+        parts = []
+        for chunk in ids.split(_MEASURE_CHUNK, dim=1):
+            if self._cancel.is_set():
+                raise _Cancelled
+            parts.append(self._engine.forward(chunk, self._plan, cache, keep=0))
+        return SimpleNamespace(logits=torch.cat(parts, dim=1))
+
+
+class _Chooser:
+    """Picks the next token from logits (vocabulary,); on the CPU, so that a seed means the same on every device."""
+
+    def __init__(self, sampling: Sampling):
+        self._sampling = sampling
+        self._generator = torch.Generator().manual_seed(sampling.seed)
+
+    def __call__(self, logits: torch.Tensor) -> int:
+        if self._sampling.temperature == 0:
+            return int(logits.argmax())
+        scores = logits.float().cpu()
+        probabilities = ((scores - scores.max()) / self._sampling.temperature).softmax(-1)
+        ordered, tokens = probabilities.sort(descending=True, stable=True)
+        ordered[ordered.cumsum(0) - ordered >= self._sampling.top_p] = 0  # the likeliest token always stays
+        return int(tokens[torch.multinomial(ordered, 1, generator=self._generator)])
+
+
+def check_sampling(sampling: Sampling, context: int) -> None:
+    """Refuse settings that cannot be run.
+
+    Args:
+        context: tokens the model can attend to.
+
+    Raises:
+        GenerationError: names the setting, its value and its range.
+    """
+    numbers = (sampling.temperature, sampling.top_p, sampling.seed, sampling.max_new_tokens)
+    if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers):
+        raise GenerationError("Temperature, top-p, seed and length must be numbers.")
+    if sampling.temperature < 0:
+        raise GenerationError(f"The temperature must be 0 or more, not {sampling.temperature:g}.")
+    if not 0 < sampling.top_p <= 1:
+        raise GenerationError(f"Top-p must lie above 0 and at most 1, not {sampling.top_p:g}.")
+    if sampling.seed != int(sampling.seed) or not 0 <= sampling.seed < 2**63:
+        raise GenerationError(f"The seed must be a whole number from 0 to 2⁶³ − 1, not {sampling.seed:g}.")
+    if sampling.max_new_tokens != int(sampling.max_new_tokens) or not 0 < sampling.max_new_tokens < context:
+        raise GenerationError(f"The length must be 1 to {context - 1:,} tokens, not {sampling.max_new_tokens:,}.")
+
+
+def _end_ids(elastic: ElasticModel) -> frozenset[int]:
+    """Ids that end a text: the generation settings' and the tokenizer's."""
+    configured = getattr(elastic.model.generation_config, "eos_token_id", None)
+    listed = configured if isinstance(configured, list | tuple) else [configured]
+    return frozenset(id for id in (*listed, elastic.tokenizer.eos_token_id) if id is not None)

@@ -1,0 +1,252 @@
+"""Streaming decoding: equal to `generate`, unmoved by neighbours, cancellable, reproducible, firm on bad input."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from acip_core import generate
+from acip_core.base import load_base
+from acip_core.elastic import ElasticModel
+from acip_core.errors import GenerationError
+from acip_core.evaluate import measure_perplexity
+from acip_core.generate import Detokenizer, Engine, Sampling, Turns
+from tests.tiny import tiny_elastic
+
+PROMPT = "The capital of Germany is called"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(default_gguf: Path) -> PreTrainedTokenizerBase:
+    """The default model's: a byte-level one, whose tokens may end within a character."""
+    return load_base(device="cpu").tokenizer
+
+
+@pytest.fixture(scope="module")
+def elastic() -> ElasticModel:
+    return tiny_elastic("llama", adapter_rank=2)
+
+
+@pytest.fixture
+def engine(elastic: ElasticModel) -> Engine:
+    return Engine(elastic)
+
+
+@pytest.fixture
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts and windows of tiny models are cut too."""
+    monkeypatch.setattr(generate, "PREFILL_CHUNK", 16)
+    monkeypatch.setattr(generate, "_MEASURE_CHUNK", 16)
+
+
+def _text(steps) -> str:
+    return "".join(step.text for step in steps)
+
+
+@pytest.mark.usefixtures("small_slices")
+@pytest.mark.parametrize("length", [1, 16, 75])
+def test_greedy_equals_generate(family: str, length: int) -> None:
+    elastic = tiny_elastic(family)
+    elastic.model.generation_config.eos_token_id = None  # run on, so that there is much to compare
+    engine = Engine(elastic)
+    engine._ends = frozenset()
+    prompt = (PROMPT * 3)[:length]
+    inputs = elastic.tokenizer(prompt, return_tensors="pt")
+    for ratio in (1.0, 0.6):
+        plan = elastic.set_size(ratio)
+        whole = elastic.model.generate(**inputs, do_sample=False, max_new_tokens=24)[0, inputs.input_ids.shape[1] :]
+        elastic.set_size(1.0)
+        steps = list(engine.stream(prompt, plan, Sampling(max_new_tokens=24)))
+        assert _text(steps) == elastic.tokenizer.decode(whole, skip_special_tokens=True)
+        assert (steps[-1].count, steps[-1].finish) == (24, "length")
+
+
+def test_interleaved_streams_equal_streams_alone(engine: Engine) -> None:
+    plans = [engine.elastic.planner.at_ratio(r) for r in (1.0, 0.7, 0.4)]
+    settings = Sampling(temperature=0.8, seed=3, max_new_tokens=20)
+    alone = [_text(engine.stream(PROMPT, plan, settings)) for plan in plans]
+    together = ["", "", ""]
+    for steps in itertools.zip_longest(*(engine.stream(PROMPT, plan, settings) for plan in plans)):
+        together = [text + (step.text if step else "") for text, step in zip(together, steps, strict=True)]
+    assert together == alone
+    assert len(set(alone)) == 3
+
+
+def test_streams_on_threads_equal_streams_alone(engine: Engine) -> None:
+    plans = [engine.elastic.planner.at_ratio(r) for r in (1.0, 0.8, 0.6, 0.4)]
+    alone = [_text(engine.stream(PROMPT, plan, Sampling(max_new_tokens=16))) for plan in plans]
+    results = [""] * len(plans)
+
+    def run(index: int) -> None:
+        results[index] = _text(engine.stream(PROMPT, plans[index], Sampling(max_new_tokens=16)))
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(plans))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == alone
+
+
+def test_turns_are_served_in_order_of_arrival() -> None:
+    turns, served, queued = Turns(), [], []
+
+    def wait(index: int) -> None:
+        with turns.take():
+            served.append(index)
+
+    with turns.take():
+        for index in range(8):
+            thread = threading.Thread(target=wait, args=(index,))
+            queued.append(thread)
+            thread.start()
+            while len(turns._queue) < index + 2:  # this one is waiting now
+                pass
+    for thread in queued:
+        thread.join()
+    assert served == list(range(8))
+
+
+def test_cancel_stops_within_one_token(engine: Engine) -> None:
+    cancel = threading.Event()
+    counts = []
+    for step in engine.stream(PROMPT, engine.elastic.planner.at_ratio(1.0), cancel=cancel):
+        counts.append(step.count)
+        if step.count == 3:
+            cancel.set()
+    assert max(counts) == 3
+    assert step.finish == "stopped"
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_cancelled_while_reading_the_prompt(engine: Engine) -> None:
+    cancel = threading.Event()
+    steps = engine.stream("word " * 20, engine.elastic.planner.at_ratio(1.0), cancel=cancel)
+    assert next(steps).prompt_read == 16
+    cancel.set()
+    rest = list(steps)
+    assert [step.finish for step in rest] == ["stopped"] and rest[0].count == 0
+
+
+def test_same_seed_same_text(engine: Engine) -> None:
+    plan = engine.elastic.planner.at_ratio(0.7)
+
+    def text(seed: int, **settings) -> str:
+        return _text(engine.stream(PROMPT, plan, Sampling(temperature=1.0, seed=seed, max_new_tokens=12, **settings)))
+
+    assert text(1) == text(1) != text(2)
+    greedy = _text(engine.stream(PROMPT, plan, Sampling(max_new_tokens=12)))
+    assert text(1, top_p=1e-9) == greedy  # only the likeliest token is left
+    cold = _text(engine.stream(PROMPT, plan, Sampling(temperature=1e-30, max_new_tokens=12)))
+    assert cold == greedy
+
+
+def test_runs_to_the_end_of_the_context(engine: Engine) -> None:
+    engine._ends = frozenset()
+    steps = list(engine.stream("x" * 236, engine.elastic.planner.at_ratio(1.0), Sampling(max_new_tokens=20)))
+    assert steps[-1].prompt_tokens + steps[-1].count == engine.context == 256
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plain words, and   spaces\n\nand lines",
+        "emoji 👩‍👩‍👧‍👦 🇩🇪 🦜 done",
+        "עברית ואז العربية",
+        "漢字かな交じり文 𝔘𝔫𝔦𝔠𝔬𝔡𝔢",
+        "control \x00\x07\x1b[31m \u202e done",
+    ],
+)
+def test_increments_never_split_a_character(text: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    words = Detokenizer(tokenizer, tokenizer("before").input_ids)
+    increments = [words.push(token) for token in tokenizer(text).input_ids]
+    increments.append(words.flush())
+    assert not any("\ufffd" in part for part in increments)
+    assert "".join(increments) == text
+
+
+@pytest.mark.real
+def test_broken_bytes_are_shown_in_the_end(tokenizer: PreTrainedTokenizerBase) -> None:
+    half = tokenizer("🦜").input_ids[:1]
+    words = Detokenizer(tokenizer, [])
+    assert words.push(half[0]) == ""
+    assert words.flush() == "\ufffd"
+    assert "".join(words.push(half[0]) for _ in range(20)).startswith("\ufffd")
+
+
+@pytest.mark.parametrize(
+    "prompt", ["\x00\x01\x02", "👍🏽 🇩🇪", "مرحبا بالعالم", "\ud83d broken", "a\u202eb", "<|im_end|>"]
+)
+def test_odd_prompts_run(engine: Engine, prompt: str) -> None:
+    steps = list(engine.stream(prompt, engine.elastic.planner.at_ratio(0.5), Sampling(max_new_tokens=3)))
+    assert steps[-1].finish in ("length", "end")
+
+
+@pytest.mark.parametrize("prompt", ["", "   \n\t "])
+def test_empty_prompt(engine: Engine, prompt: str) -> None:
+    with pytest.raises(GenerationError, match="empty"):
+        engine.stream(prompt, engine.elastic.planner.at_ratio(1.0))
+
+
+def test_prompt_of_100_000_characters_names_tokens_and_limit(engine: Engine) -> None:
+    with pytest.raises(GenerationError, match=r"has [\d,]+ tokens, but at most 128 fit beside 128 new ones"):
+        engine.stream("many words " * 9_100, engine.elastic.planner.at_ratio(1.0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"temperature": math.nan}, "numbers"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": math.inf}, "numbers"),
+        ({"top_p": 0.0}, "Top-p"),
+        ({"top_p": 1.5}, "Top-p"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 0.5}, "seed"),
+        ({"max_new_tokens": 0}, "length"),
+        ({"max_new_tokens": 256}, "length"),
+        ({"max_new_tokens": None}, "numbers"),
+    ],
+)
+def test_bad_sampling(engine: Engine, settings: dict, named: str) -> None:
+    with pytest.raises(GenerationError, match=named) as caught:
+        engine.stream(PROMPT, engine.elastic.planner.at_ratio(1.0), Sampling(**settings))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_chat_template(engine: Engine) -> None:
+    with pytest.raises(GenerationError, match="no chat template"):
+        engine.stream(PROMPT, engine.elastic.planner.at_ratio(1.0), chat=True)
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_measuring_in_turns_equals_measuring_at_once(family: str) -> None:
+    elastic = tiny_elastic(family)
+    windows = torch.randint(3, 128, (3, 60), generator=torch.Generator().manual_seed(0))
+    plan = elastic.planner.at_ratio(0.6)
+    engine = Engine(elastic)
+    stream = engine.stream(PROMPT, elastic.planner.at_ratio(1.0))
+    measured = []
+    for value in engine.measure(windows, plan):
+        measured.append(value)
+        next(stream)  # somebody else, at another size
+    elastic.apply(plan)
+    expected = list(measure_perplexity(elastic.model, windows))
+    assert [m.value for m in measured] == pytest.approx([e.value for e in expected], rel=1e-4)
+    assert measured[-1].tokens == expected[-1].tokens
+
+
+def test_measuring_is_cancelled_between_slices(engine: Engine) -> None:
+    cancel = threading.Event()
+    windows = torch.randint(3, 128, (3, 60))
+    values = engine.measure(windows, engine.elastic.planner.at_ratio(1.0), cancel)
+    assert next(values).done == 1
+    cancel.set()
+    assert list(values) == []
