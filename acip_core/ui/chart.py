@@ -1,0 +1,113 @@
+"""The perplexity-versus-size figure; the browser adds the slider's position and what the visitor measures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from ..artifact import Curve
+from .table import own_curves
+
+COLORS = {"c4": "#d9622b", "wikipedia": "#2b7bd9"}  # readable on light and dark
+TITLES = {"c4": "C4", "wikipedia": "Wikipedia", "wikitext2": "WikiText-2"}
+METHODS = {"fisher": "no adapters", "svd-magnitude": "plain SVD", "svd-llm": "uniform rank"}
+_DASHES = {"fisher": "longdash", "svd-magnitude": "dot", "svd-llm": "dash"}
+_OTHER_COLOR = "#7a7f87"
+_FRAME = 30  # the axis ends at this multiple of the base perplexity; comparison lines may leave the frame
+
+
+def corpus_title(corpus: str) -> str:
+    """A corpus as people write it."""
+    return TITLES.get(corpus, corpus)
+
+
+def corpus_color(corpus: str) -> str:
+    return COLORS.get(corpus, _OTHER_COLOR)
+
+
+def curve_figure(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
+    """The figure as plain JSON values, without colors of the page's theme, which the browser fills in."""
+    figure = go.Figure()
+    own = own_curves(curves)
+    for curve in curves:
+        if curve.points:
+            figure.add_trace(_line(curve, curve in own))
+    for curve in own:
+        figure.add_trace(_base_mark(curve))
+    figure.update_layout(_layout(curves, smallest_percent), template="none")
+    return json.loads(figure.to_json())
+
+
+def _line(curve: Curve, own: bool) -> go.Scatter:
+    points = sorted(curve.points, key=lambda point: point.ratio)
+    name = corpus_title(curve.corpus)
+    if not own:
+        name += f", {METHODS.get(curve.method, curve.method)}"
+    return go.Scatter(
+        x=[100 * point.ratio for point in points],
+        y=[point.perplexity for point in points],
+        customdata=[[point.bytes / 1e6] for point in points],
+        name=name,
+        mode="lines+markers" if own else "lines",
+        line={
+            "color": corpus_color(curve.corpus),
+            "width": 3 if own else 1.5,
+            "dash": _DASHES.get(curve.method, "solid"),
+        },
+        marker={"size": 6},
+        opacity=1.0 if own else 0.65,
+        hovertemplate=f"{name}<br>%{{x:.0f}} % · %{{customdata[0]:.0f}} MB<br>perplexity %{{y:.4g}}<extra></extra>",
+    )
+
+
+def _base_mark(curve: Curve) -> go.Scatter:
+    title = corpus_title(curve.corpus)
+    return go.Scatter(
+        x=[100],
+        y=[curve.base_perplexity],
+        name=f"{title}, full model",
+        mode="markers",
+        marker={"symbol": "diamond", "size": 11, "color": corpus_color(curve.corpus)},
+        showlegend=False,
+        hovertemplate=f"{title}, full model<br>perplexity %{{y:.4g}}<extra></extra>",
+    )
+
+
+def _layout(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
+    return {
+        "xaxis": {
+            "title": {"text": "size of the compressed layers, % of the original", "standoff": 8},
+            "range": [smallest_percent - 2, 102],
+            "dtick": 10,
+            "fixedrange": True,
+            "zeroline": False,
+        },
+        "yaxis": {
+            "title": {"text": "perplexity (lower is better)", "standoff": 4},
+            "type": "log",
+            "range": _visible_range(curves),
+            "fixedrange": True,
+            "zeroline": False,
+            "dtick": "D2",
+        },
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11}},
+        "margin": {"l": 52, "r": 12, "t": 8, "b": 44},
+        "hovermode": "closest",
+        "dragmode": False,
+        "font": {"size": 12},
+    }
+
+
+def _visible_range(curves: Sequence[Curve]) -> list[float]:
+    """Logarithms (base 10) of the axis ends: all of the own curves, comparison lines as far as they fit."""
+    own = own_curves(curves)
+    bases = [curve.base_perplexity for curve in curves]
+    if not bases:
+        return [0, 3]
+    highest_own = max((point.perplexity for curve in own for point in curve.points), default=1.0)
+    top = max(_FRAME * min(bases), 1.5 * max(bases), 1.3 * min(highest_own, 1000 * max(bases)))
+    return [math.log10(0.8 * min(bases)), math.log10(top)]

@@ -1,0 +1,94 @@
+"""Start the page's server: theme, style sheet, script, and plotly's own file, all from this machine.
+
+The page works without network: system fonts, no content delivery network, no telemetry.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import gradio as gr
+import plotly
+from starlette.responses import FileResponse
+from starlette.routing import Route
+
+from ..errors import AcipError
+from .page import ASSETS
+
+_PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+_PLOTLY_ROUTE = "acip/plotly.min.js"
+_MAX_THREADS = 100  # 30 completions and 30 measurements may wait for their turns, and the page still answers
+
+
+class PortError(AcipError):
+    """The page's address cannot be opened."""
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse a port that is taken, before minutes of loading.
+
+    Raises:
+        PortError: names the port and how to choose another.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PortError(
+            f"Cannot open port {port} on {host} ({reason}); choose another with `--port` or GRADIO_SERVER_PORT."
+        ) from None
+
+
+def launch(page: gr.Blocks, host: str, port: int) -> str:
+    """Start serving in the background.
+
+    Returns:
+        The address to open in a browser.
+
+    Raises:
+        PortError: as `check_port`.
+    """
+    page.queue(default_concurrency_limit=None)
+    try:
+        page.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            inline=False,
+            show_error=False,
+            ssr_mode=False,
+            max_threads=_MAX_THREADS,
+            footer_links=[],
+            theme=_theme(),
+            css_paths=[ASSETS / "page.css"],
+            head=_head(),
+            app_kwargs={"routes": [Route(f"/{_PLOTLY_ROUTE}", _plotly_file)]},
+        )
+    except OSError as error:
+        check_port(host, port)
+        raise PortError(f"Cannot start the page on port {port} ({error}); choose another with `--port`.") from None
+    return f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}/"
+
+
+def _plotly_file(request: object) -> FileResponse:
+    return FileResponse(_PLOTLY, media_type="text/javascript", headers={"Cache-Control": "public, max-age=86400"})
+
+
+def _head() -> str:
+    script = (ASSETS / "page.js").read_text(encoding="utf-8")
+    return f'<script>{script}</script><script defer src="{_PLOTLY_ROUTE}"></script>'
+
+
+def _theme() -> gr.themes.Base:
+    return gr.themes.Soft(
+        primary_hue="orange",
+        neutral_hue="slate",
+        font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
+        font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
+    )

@@ -1,0 +1,194 @@
+"""The page: its parts, their places, and which event runs what. Behaviour within the browser is in `assets/page.js`."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import asdict
+from pathlib import Path
+
+import gradio as gr
+from gradio.helpers import Examples
+
+from ..loading import Loaded
+from .chart import corpus_color, corpus_title, curve_figure
+from .handlers import Handlers
+from .table import LARGEST_PERCENT, Row, own_curves, size_table
+
+TITLE = "One model, every size"
+EXAMPLES = (
+    "The capital of Germany is called",
+    "The three primary colors are",
+    "Once upon a time, there was a little girl who",
+    "Water is made of two elements:",
+    "The best way to learn a new language is to",
+)
+_CONCURRENT_RUNS = 30  # threads that may wait for a turn of the model; the rest of the page has its own
+
+
+def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
+    """The page for a loaded model, and its server side."""
+    handlers = Handlers(loaded)
+    rows = size_table(loaded.elastic.planner, loaded.artifact.curves)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(_header(loaded), apply_default_css=False, elem_id="header", js_on_load=None)
+        with gr.Row(elem_id="main"):
+            with gr.Column(scale=6, min_width=340):
+                prompt, examples = _prompt_part()
+                percent = _size_part(rows, loaded)
+                completion, run, stop = _completion_part()
+            with gr.Column(scale=5, min_width=340):
+                measured, measure, stop_measuring = _curve_part(rows, loaded)
+                settings = _advanced_part()
+        start = [completion.release, run.click, prompt.submit, examples.load_input_event.then, page.load]
+        for event in start:
+            event(
+                handlers.complete,
+                [prompt, percent, *settings],
+                completion,
+                show_progress="hidden",
+                trigger_mode="multiple",  # a newer run replaces the former on the server
+                concurrency_limit=_CONCURRENT_RUNS,
+                concurrency_id="completion",
+                api_visibility="private",
+            )
+        measure.click(
+            handlers.measure,
+            percent,
+            measured,
+            show_progress="hidden",
+            trigger_mode="multiple",
+            concurrency_limit=_CONCURRENT_RUNS,
+            concurrency_id="measurement",
+            api_visibility="private",
+        )
+        stop.click(handlers.stop, queue=False, show_progress="hidden", api_visibility="private")
+        stop_measuring.click(handlers.stop_measuring, queue=False, show_progress="hidden", api_visibility="private")
+        page.unload(handlers.leave)
+    return page, handlers
+
+
+def _prompt_part() -> tuple[gr.Textbox, Examples]:
+    prompt = gr.Textbox(
+        value=EXAMPLES[0],
+        label="Prompt",
+        lines=2,
+        max_lines=6,
+        elem_id="prompt",
+        info=None,
+        placeholder="Type the beginning of a text",
+    )
+    examples = Examples([[text] for text in EXAMPLES], prompt, label="Try one of these", elem_id="examples")
+    return prompt, examples
+
+
+def _size_part(rows: list[Row], loaded: Loaded) -> gr.Slider:
+    with gr.Group(elem_id="size-group"):
+        percent = gr.Slider(
+            rows[0].percent,
+            LARGEST_PERCENT,
+            value=LARGEST_PERCENT,
+            step=1,
+            label="Size, % of the original",
+            elem_id="size",
+            buttons=[],
+        )
+        measured = sorted({round(100 * p.ratio) for c in own_curves(loaded.artifact.curves) for p in c.points})
+        gr.HTML(
+            html_template=_readouts(rows[-1], loaded),
+            js_on_load="acip.sizes(element, props);",
+            apply_default_css=False,
+            elem_id="readouts",
+            table=[asdict(row) for row in rows],
+            ticks=measured,
+        )
+    return percent
+
+
+def _completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
+    completion = gr.HTML(
+        value=None,
+        html_template=_COMPLETION,
+        js_on_load="acip.completion(element, props, watch, () => trigger('release'));",
+        apply_default_css=False,
+        elem_id="completion",
+    )
+    with gr.Row(elem_id="actions"):
+        run = gr.Button("Complete", variant="primary", elem_id="run", size="md")
+        stop = gr.Button("Stop", variant="secondary", elem_id="stop", size="md")
+    return completion, run, stop
+
+
+def _curve_part(rows: list[Row], loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
+    curves = loaded.artifact.curves
+    measured = gr.HTML(
+        value=None,
+        html_template=_CHART,
+        js_on_load="acip.chart(element, props, watch);",
+        apply_default_css=False,
+        elem_id="chart",
+        figure=curve_figure(curves, rows[0].percent),
+        corpora=[{"corpus": c.corpus, "color": corpus_color(c.corpus)} for c in own_curves(curves)],
+    )
+    with gr.Row(elem_id="measure-actions"):
+        measure = gr.Button("Measure this size on held-out text", elem_id="measure", size="md", scale=4)
+        stop = gr.Button("Stop measuring", elem_id="stop-measuring", size="md", scale=2, min_width=120)
+    return measured, measure, stop
+
+
+def _advanced_part() -> list[gr.components.Component]:
+    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+        with gr.Row():
+            temperature = gr.Slider(
+                0, 2, value=0, step=0.05, label="Temperature", info="0 picks the likeliest token", buttons=[]
+            )
+            top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p", info="keeps the likeliest tokens", buttons=[])
+        with gr.Row():
+            length = gr.Slider(8, 512, value=96, step=8, label="Length", info="most tokens to write", buttons=[])
+            seed = gr.Number(0, precision=0, label="Seed", info="same seed, same text")
+        chat = gr.Checkbox(False, label="Use the chat template", info="answer the prompt instead of continuing it")
+    return [temperature, top_p, seed, length, chat]
+
+
+def _header(loaded: Loaded) -> str:
+    source = html.escape(loaded.elastic.base.source)
+    note = f'<p class="note">{html.escape(loaded.note)}</p>' if loaded.note else ""
+    return (
+        f"<h1>{TITLE}</h1><p>Drag the slider: <b>{source}</b> is cut to that size on the spot, and goes on writing. "
+        f"Nothing is reloaded or retrained.</p>{note}"
+    )
+
+
+def _readouts(row: Row, loaded: Loaded) -> str:
+    tiles = [
+        ("ratio", "size ratio", f"{row.ratio:.3f}"),
+        ("parameters", "parameters, whole model", f"{row.parameters / 1e6:.1f} M"),
+        ("megabytes", "memory", f"{row.bytes / 1e6:.0f} MB"),
+        ("saved", "saved", f"{100 * row.saved:.1f} %"),
+    ]
+    tiles += [
+        (f"ppl-{c.corpus}", f"perplexity, {corpus_title(c.corpus)}", "–") for c in own_curves(loaded.artifact.curves)
+    ]
+    cells = "".join(
+        f'<div class="tile"><dd data-key="{_literal(key)}">{value}</dd><dt>{_literal(name)}</dt></div>'
+        for key, name, value in tiles
+    )
+    return f'<div class="ticks" aria-label="measured sizes"></div><dl class="tiles">{cells}</dl>'
+
+
+def _literal(text: str) -> str:
+    """Text that stays itself in a component template, which knows HTML, Handlebars and JavaScript template literals."""
+    escaped = html.escape(text)
+    return "".join(f"&#{ord(c)};" if c in "`${}\\" else c for c in escaped)
+
+
+_COMPLETION = (
+    '<div class="bar"><span class="label">Completion</span><span class="status" role="status"></span></div>'
+    '<pre dir="auto" tabindex="0" aria-label="Completion"><span class="prompt"></span><span class="text"></span></pre>'
+)
+_CHART = (
+    '<div class="bar"><span class="label">Perplexity against size</span></div>'
+    '<div class="plot" role="img" aria-label="Perplexity against size, logarithmic"></div>'
+    '<p class="status" role="status"></p>'
+)
+
+ASSETS = Path(__file__).parents[2] / "assets"

@@ -1,0 +1,89 @@
+"""Start the page: `python app.py`, then drag the slider in a browser."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from acip_core.errors import AcipError
+
+
+def default_host() -> str:
+    """Only this machine, unless the environment says otherwise or a Hugging Face Space runs the page."""
+    return os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1")
+
+
+def main(
+    model: Annotated[
+        str | None, typer.Option(help="Hub id, folder or GGUF file; the embedded default otherwise.")
+    ] = None,
+    artifact: Annotated[
+        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> otherwise.")
+    ] = None,
+    port: Annotated[int, typer.Option(envvar="GRADIO_SERVER_PORT", min=1, max=65535, help="Port of the page.")] = 7860,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = None,
+) -> None:
+    """Open a language model at any size between 30 and 100 % in the browser."""
+    try:
+        serve(model, artifact, host or default_host(), port)
+    except AcipError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def serve(model: str | None, artifact: Path | None, host: str, port: int) -> None:
+    """Load the model, build the page and serve it until interrupted.
+
+    Raises:
+        AcipError: one sentence about the port, the model or its artifact.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what containers send means the same as Ctrl-C
+    console = Console()
+    with console.status("Starting …"):
+        from acip_core.ui.launch import check_port, launch  # gradio takes seconds to import
+
+        check_port(host, port)
+        from acip_core.loading import open_model
+        from acip_core.ui.page import build_page
+    loaded = _drawn(open_model(model, artifact), console)
+    with console.status("Building the page …"):
+        page, _ = build_page(loaded)
+        address = launch(page, host, port)
+    console.print(f"[bold]{loaded.elastic.base.source}[/] is ready at [bold cyan]{address}[/] (Ctrl-C to stop)")
+    if loaded.note:
+        console.print(loaded.note)
+    try:
+        threading.Event().wait()
+    finally:
+        page.close(verbose=False)
+
+
+def _drawn(steps, console: Console):
+    """Run a computation to its end, drawing its progress on the terminal."""
+    from acip_core.progress import finish
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("loading", total=None)
+        return finish(
+            steps, lambda step: bars.update(task, description=step.stage, completed=step.done, total=step.total)
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)

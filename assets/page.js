@@ -1,0 +1,221 @@
+// The page's behaviour within the browser: readouts and plot follow a drag without asking the server, the completion
+// restarts when the slider comes to rest, and only what belongs to the slider's position is shown. Model output is
+// only ever set as textContent.
+"use strict";
+window.acip = (() => {
+  const SETTLE_MS = 80; // a held arrow key repeats faster than this
+  const size = { percent: 100, low: 30, high: 100 };
+  const followers = []; // called with the new percentage on every movement
+  let rows = new Map(); // percentage → row of the size table
+  let restart = () => {};
+  let settling = 0;
+
+  // ---- the slider ------------------------------------------------------------------------------------------------
+  const inSlider = (event) => event.target instanceof HTMLInputElement && event.target.closest("#size");
+  const clamp = (percent) => Math.min(Math.max(Math.round(percent), size.low), size.high);
+
+  function moved(value) {
+    const percent = clamp(value);
+    if (!Number.isFinite(percent) || percent === size.percent) return;
+    size.percent = percent;
+    followers.forEach((follow) => follow(percent));
+  }
+
+  function setSlider(input, percent) {
+    Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(input, String(percent));
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  function settled() {
+    clearTimeout(settling);
+    settling = setTimeout(() => restart(), SETTLE_MS);
+  }
+
+  document.addEventListener("input", (event) => {
+    if (inSlider(event) && event.target.value !== "") moved(Number(event.target.value));
+  });
+  document.addEventListener("change", (event) => {
+    if (!inSlider(event)) return;
+    const typed = Number(event.target.value);
+    if (event.target.value === "" || typed !== clamp(typed)) {
+      setSlider(event.target, event.target.value === "" ? size.percent : clamp(typed));
+    }
+    settled();
+  });
+
+  // ---- readouts and ticks ----------------------------------------------------------------------------------------
+  const fixed = (value, digits) =>
+    value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  const perplexity = (value) =>
+    value === undefined ? "–" : value >= 1e5 ? value.toExponential(1) : fixed(value, value < 100 ? 1 : 0);
+
+  function sizes(element, props) {
+    rows = new Map(props.table.map((row) => [row.percent, row]));
+    size.low = props.table[0].percent;
+    const cells = new Map([...element.querySelectorAll("[data-key]")].map((cell) => [cell.dataset.key, cell]));
+    const show = (percent) => {
+      const row = rows.get(percent);
+      cells.get("ratio").textContent = fixed(row.ratio, 3);
+      cells.get("parameters").textContent = fixed(row.parameters / 1e6, 1) + " M";
+      cells.get("megabytes").textContent = fixed(row.bytes / 1e6, 0) + " MB";
+      cells.get("saved").textContent = fixed(100 * row.saved, 1) + " %";
+      for (const [key, cell] of cells) {
+        if (key.startsWith("ppl-")) cell.textContent = perplexity(row.perplexity[key.slice(4)]);
+      }
+    };
+    drawTicks(element.querySelector(".ticks"), props.ticks);
+    followers.push(show);
+    show(size.percent);
+  }
+
+  function drawTicks(strip, ticks) {
+    for (const percent of ticks.filter((tick) => tick >= size.low && tick <= size.high)) {
+      const tick = document.createElement("button");
+      tick.type = "button";
+      tick.className = percent % 10 ? "tick minor" : "tick";
+      tick.style.setProperty("--at", (percent - size.low) / (size.high - size.low));
+      tick.textContent = percent % 10 ? "" : percent;
+      tick.title = `Go to ${percent} %, measured`;
+      tick.setAttribute("aria-label", tick.title);
+      tick.addEventListener("click", () => {
+        setSlider(document.querySelector("#size input[type=range]"), percent);
+        settled();
+      });
+      strip.append(tick);
+    }
+  }
+
+  // ---- the completion --------------------------------------------------------------------------------------------
+  function completion(element, props, watch, start) {
+    const pane = { prompt: ".prompt", text: ".text", status: ".status", label: ".label", page: "pre" };
+    for (const [key, selector] of Object.entries(pane)) pane[key] = element.querySelector(selector);
+    let newest = 0; // id of the newest run seen; a smaller one comes late
+    let latest = null;
+
+    const paint = () => {
+      const stale = latest === null || latest.percent !== size.percent;
+      element.classList.toggle("stale", stale);
+      if (stale) return;
+      const follow = pane.page.scrollHeight - pane.page.scrollTop - pane.page.clientHeight < 40;
+      pane.prompt.textContent = latest.prompt;
+      pane.text.textContent = latest.text;
+      pane.label.textContent = `Completion at ${latest.percent} %`;
+      pane.status.textContent = latest.status;
+      element.dataset.state = latest.state;
+      element.dataset.percent = latest.percent;
+      if (follow) pane.page.scrollTop = pane.page.scrollHeight;
+    };
+    restart = () => {
+      newest += 1; // whatever the former run still sends is late from here on
+      latest = null;
+      pane.text.textContent = "";
+      pane.status.textContent = "starting";
+      pane.label.textContent = `Completion at ${size.percent} %`;
+      element.dataset.state = "running";
+      element.dataset.percent = size.percent;
+      element.classList.remove("stale");
+      start();
+    };
+    watch("value", () => {
+      const message = props.value;
+      if (!message || message.run < newest) return;
+      newest = message.run;
+      latest = message;
+      paint();
+    });
+    followers.push(paint);
+  }
+
+  // ---- the plot --------------------------------------------------------------------------------------------------
+  const themed = () => {
+    const style = getComputedStyle(document.body);
+    const text = style.getPropertyValue("--body-text-color").trim() || "#333";
+    const grid = style.getPropertyValue("--border-color-primary").trim() || "#ddd";
+    const axis = (name) => ({ [`${name}.gridcolor`]: grid, [`${name}.linecolor`]: grid, [`${name}.tickcolor`]: grid });
+    return { "font.color": text, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", ...axis("xaxis"), ...axis("yaxis") };
+  };
+  const marker = (percent) => {
+    const x = 100 * (rows.get(percent)?.ratio ?? percent / 100);
+    const color = getComputedStyle(document.body).getPropertyValue("--body-text-color").trim();
+    return { type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { width: 1.5, color } };
+  };
+
+  function chart(element, props, watch) {
+    const plot = element.querySelector(".plot");
+    const status = element.querySelector(".status");
+    const taken = new Map(); // "corpus at ratio" → measured point
+    let drawn = false;
+    let waiting = false;
+    let newest = 0;
+    const here = props.figure.data.length; // index of the trace at the slider's position, then of the measured points
+
+    const live = () => {
+      const row = rows.get(size.percent);
+      const known = props.corpora.filter((c) => row && row.perplexity[c.corpus] !== undefined);
+      return {
+        x: known.map(() => 100 * row.ratio),
+        y: known.map((c) => row.perplexity[c.corpus]),
+        color: known.map((c) => c.color),
+      };
+    };
+    const follow = () => {
+      if (!drawn || waiting) return;
+      waiting = true; // one redraw per frame, however fast the drag
+      requestAnimationFrame(() => {
+        waiting = false;
+        const { x, y, color } = live();
+        Plotly.update(plot, { x: [x], y: [y], "marker.line.color": [color] }, { shapes: [marker(size.percent)] }, [here]);
+        plot.dataset.percent = size.percent;
+      });
+    };
+    const showMeasured = () => {
+      const points = [...taken.values()];
+      const update = {
+        x: [points.map((p) => p.x)],
+        y: [points.map((p) => p.value)],
+        "marker.color": [points.map((p) => p.color)],
+        "error_y.array": [points.map((p) => p.high - p.value)],
+        "error_y.arrayminus": [points.map((p) => p.value - p.low)],
+        text: [points.map((p) => `${p.title}, measured here<br>${p.done} of ${p.total} windows<br>perplexity ${p.value.toPrecision(4)}`)],
+      };
+      if (drawn) Plotly.restyle(plot, update, [here + 1]);
+      plot.dataset.measured = points.length;
+    };
+    const draw = () => {
+      if (!window.Plotly) return void setTimeout(draw, 50);
+      const dot = { x: [], y: [], mode: "markers", type: "scatter", cliponaxis: false };
+      const data = [
+        ...props.figure.data,
+        { ...dot, showlegend: false, hoverinfo: "skip", marker: { size: 15, color: "rgba(0,0,0,0)", line: { width: 3 } } },
+        {
+          ...dot, name: "measured here", showlegend: false, hovertemplate: "%{text}<extra></extra>",
+          marker: { symbol: "star", size: 13, line: { width: 1, color: "white" } },
+          error_y: { type: "data", array: [], symmetric: false, color: "gray", thickness: 1.5 },
+        },
+      ];
+      Plotly.newPlot(plot, data, props.figure.layout, { displayModeBar: false, responsive: true }).then(() => {
+        drawn = true;
+        Plotly.relayout(plot, themed());
+        follow();
+        showMeasured();
+        plot.dataset.ready = "true";
+      });
+    };
+    watch("value", () => {
+      const message = props.value;
+      if (!message || message.run < newest) return;
+      newest = message.run;
+      status.textContent = message.status;
+      element.dataset.state = message.state;
+      for (const point of message.points) taken.set(`${point.corpus} ${message.ratio}`, { ...point, x: 100 * message.ratio });
+      showMeasured();
+    });
+    followers.push(follow);
+    new MutationObserver(() => drawn && Plotly.relayout(plot, { ...themed(), shapes: [marker(size.percent)] })).observe(
+      document.body, { attributes: true, attributeFilter: ["class"] },
+    );
+    draw();
+  }
+
+  return { sizes, completion, chart };
+})();
