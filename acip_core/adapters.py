@@ -31,6 +31,7 @@ from .storage import atomic_path
 
 log = logging.getLogger("acip")
 _CHECKPOINT_SECONDS = 45
+_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,7 @@ class _Run:
             return likelihood
         with torch.no_grad(), mixed_precision(model.device), self.elastic.at(self.planner.at_ratio(1.0)):
             teacher = model(ids, use_cache=False).logits[0, :-1].float()
-        divergence = F.kl_div(log_probabilities, F.log_softmax(teacher, dim=-1), log_target=True, reduction="batchmean")
-        return weight * divergence + (1 - weight) * likelihood
+        return weight * _divergence(teacher, log_probabilities) + (1 - weight) * likelihood
 
     def weights(self) -> dict[str, AdapterWeights]:
         return {
@@ -197,9 +197,9 @@ class _Run:
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        moments = [self.optimizer.state[p] for p in self.parameters]
         tensors = {f"parameter.{i}": p.detach() for i, p in enumerate(self.parameters)}
-        tensors |= {f"{key}.{i}": s[key] for i, s in enumerate(moments) for key in ("exp_avg", "exp_avg_sq")}
+        for i, p in enumerate(self.parameters):  # a layer that was dense at every step so far has no state
+            tensors |= {f"{key}.{i}": value for key, value in self.optimizer.state.get(p, {}).items()}
         tensors |= {"losses": torch.tensor(self.losses), "ratios": torch.tensor(self.ratios)}
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, {"step": str(self.step), "identity": self._identity()})
@@ -218,17 +218,28 @@ class _Run:
             return
         for i, parameter in enumerate(self.parameters):
             parameter.data.copy_(state[f"parameter.{i}"])
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(step)),
-                "exp_avg": state[f"exp_avg.{i}"].to(parameter.device).clone(),
-                "exp_avg_sq": state[f"exp_avg_sq.{i}"].to(parameter.device).clone(),
-            }
+            kept = {key: state[f"{key}.{i}"] for key in _ADAM_STATE if f"{key}.{i}" in state}
+            if kept:
+                moments = {key: kept[key].to(parameter.device) for key in _ADAM_STATE[1:]}
+                self.optimizer.state[parameter] = {"step": kept["step"]} | moments  # Adam counts steps on the CPU
         self.step, self.losses, self.ratios = step, state["losses"].tolist(), state["ratios"].tolist()
+
+
+def _divergence(teacher: torch.Tensor, log_probabilities: torch.Tensor) -> torch.Tensor:
+    """Mean KL divergence per token from the teacher's logits to log-probabilities, both (tokens, vocabulary).
+
+    Two dot products instead of elementwise `kl_div`, which costs a quarter of a step at 49,152 tokens of vocabulary.
+    """
+    p = teacher.softmax(dim=-1).flatten()
+    negative_entropy = p @ teacher.flatten() - teacher.logsumexp(dim=-1).sum()
+    return (negative_entropy - p @ log_probabilities.flatten()) / len(teacher)
 
 
 def mixed_precision_is_native(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware."""
-    return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())
+    if device.type == "cpu":
+        return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return device.type == "cuda"
 
 
 def mixed_precision(device: torch.device):

@@ -93,8 +93,8 @@ def measure_curve(
         with elastic.at(plan):
             for step in measure_perplexity(elastic.model, windows):
                 done = index * len(windows) + step.done
-                note = f"{corpus} at {ratio:.0%}: {step.value:.2f}"
-                yield Progress(f"measuring {method}", done, len(wanted) * len(windows), note)
+                note = f"{ratio:.0%}: {step.value:.2f}"
+                yield Progress(f"measuring {method}, {corpus}", done, len(wanted) * len(windows), note)
         known[ratio] = CurvePoint(plan.ratio, plan.parameters, plan.bytes, step.value)
     points = tuple(known[ratio] for ratio in wanted)
     return Curve(method, corpus, split, windows.shape[0] * (windows.shape[1] - 1), points[0].perplexity, points)
