@@ -1,0 +1,1 @@
+"""Measured figures: `python -m benchmarks` runs them all and refreshes the README."""

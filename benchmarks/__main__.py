@@ -1,0 +1,48 @@
+"""`python -m benchmarks [names]`: measure, print, keep in results.json, refresh the README."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from .factorization import measure_factorization
+from .figure import Figure, merge, table
+from .page import measure_page
+from .planning import measure_planning
+from .quality import measure_quality
+from .readme import RESULTS, ROOT, refreshed
+from .speed import measure_speed
+
+BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
+    "quality": measure_quality,
+    "factorization": measure_factorization,
+    "planning": measure_planning,
+    "speed": measure_speed,
+    "page": measure_page,
+}
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help=f"Any of {', '.join(BENCHMARKS)}; all by default.")] = None,
+    readme_only: Annotated[bool, typer.Option("--readme", help="Measure nothing, only refresh the README.")] = False,
+) -> None:
+    """Measure the README's figures; nothing else should run on the machine meanwhile."""
+    console = Console()
+    unknown = set(names or []) - set(BENCHMARKS)
+    if unknown:
+        raise typer.BadParameter(f"there is no benchmark {', '.join(sorted(unknown))}")
+    for name in [] if readme_only else names or BENCHMARKS:
+        with console.status(f"measuring {name} …"):
+            figures = BENCHMARKS[name]()
+            merge(RESULTS, figures)
+        console.print(Markdown("\n".join(table(figures))))
+    readme = ROOT / "README.md"
+    readme.write_text(refreshed(readme.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,84 @@
+"""One measured figure, and how several are shown and kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with what it should be.
+
+    Attributes:
+        unit: `×` for ratios; otherwise the unit of `value`.
+        target: what is aimed at, None where there is none.
+        spread: half the distance between the quartiles of the repetitions, in `unit`.
+        better: `lower` or `higher`.
+    """
+
+    name: str
+    value: float
+    unit: str
+    target: float | None = None
+    spread: float = 0.0
+    better: str = "lower"
+
+    @property
+    def reached(self) -> bool | None:
+        if self.target is None:
+            return None
+        return self.value <= self.target if self.better == "lower" else self.value >= self.target
+
+
+def median_of(name: str, values: Sequence[float], unit: str, target: float | None, better: str = "lower") -> Figure:
+    """The median of repeated measurements with their spread."""
+    ordered = sorted(values)
+    quartiles = statistics.quantiles(ordered, n=4) if len(ordered) > 1 else (0.0, 0.0, 0.0)
+    return Figure(name, statistics.median(ordered), unit, target, (quartiles[2] - quartiles[0]) / 2, better)
+
+
+def machine() -> str:
+    """The processor, its cores and the versions that matter."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        named = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = named[0].partition(":")[2].strip() if named else model
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{model}, {os.cpu_count()} cores, {device}, torch {torch.__version__}"
+
+
+def table(figures: Sequence[Figure]) -> list[str]:
+    """Markdown, one row a figure."""
+    lines = ["| figure | measured | target | reached |", "|---|---|---|---|"]
+    for f in figures:
+        spread = f" ± {f.spread:.2g}" if f.spread else ""
+        sign = "≤" if f.better == "lower" else "≥"
+        target = "" if f.target is None else f"{sign} {f.target:g} {f.unit}"
+        reached = {None: "", True: "yes", False: "**no**"}[f.reached]
+        lines.append(f"| {f.name} | {f.value:.3g}{spread} {f.unit} | {target} | {reached} |")
+    return lines
+
+
+def merge(path: Path, figures: Sequence[Figure]) -> list[Figure]:
+    """Write figures to a JSON file and return all it holds now.
+
+    Figures of the same name are replaced; those of another machine are dropped, for ratios do not carry over.
+    """
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    kept = stored.get("figures", []) if stored.get("machine") == machine() else []
+    known = {entry["name"]: Figure(**{k: v for k, v in entry.items() if k != "reached"}) for entry in kept}
+    known |= {figure.name: figure for figure in figures}
+    entries = [asdict(figure) | {"reached": figure.reached} for figure in known.values()]
+    content = {"machine": machine(), "date": date.today().isoformat(), "figures": entries}
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return list(known.values())
