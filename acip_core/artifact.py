@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from .base import DEFAULT_HUB_ID, DEFAULT_MODEL
 from .basis import Basis, read_basis, save_basis
 from .elastic import AdapterWeights
 from .errors import ArtifactError
@@ -114,9 +115,14 @@ def _write_files(artifact: Artifact, folder: Path) -> None:
     save_file({name: s.contiguous() for name, s in artifact.scores.items()}, folder / "scores.safetensors")
     save_basis(artifact.basis, folder / "basis.safetensors")
     if artifact.adapters is not None:
-        _write_peft(artifact.adapters, artifact.recipe["adapters"], artifact.source, folder)
+        _write_peft(artifact.adapters, artifact.recipe["adapters"], _hub_name(artifact), folder)
         save_file(artifact.history, folder / "history.safetensors")
     (folder / "README.md").write_text(model_card(artifact), encoding="utf-8")
+
+
+def _hub_name(artifact: Artifact) -> str:
+    """Where other tools find the base model: the embedded default is known to the Hub under another name."""
+    return DEFAULT_HUB_ID if artifact.name == DEFAULT_MODEL else artifact.source
 
 
 def _write_peft(adapters: Mapping[str, AdapterWeights], settings: Mapping[str, Any], source: str, folder: Path) -> None:
@@ -260,7 +266,7 @@ def model_card(artifact: Artifact) -> str:
     """README.md of the artifact: what it is, how it was made, what was measured."""
     lines = [
         "---",
-        f"base_model: {artifact.source}",
+        *([f"base_model: {_hub_name(artifact)}"] if _hub_name(artifact).count("/") == 1 else []),
         "tags: [acip, compression, low-rank]",
         "---",
         f"# Score map of {artifact.name}",

@@ -98,7 +98,7 @@ def _load(source: str | None, dtype: torch.dtype):
     if source is None or source.lower() == DEFAULT_MODEL:
         file = embedded_gguf()
         if file is not None:
-            return *_load_gguf(file, dtype), DEFAULT_MODEL, f"SmolLM2-135M-Instruct ({file.name})"
+            return *_load_gguf(file, dtype), DEFAULT_MODEL, file.stem
         return (
             *_load_pretrained(DEFAULT_HUB_ID, dtype, "the embedded model is not installed"),
             DEFAULT_MODEL,

@@ -105,7 +105,7 @@ window.acip = (() => {
       element.dataset.percent = latest.percent;
       if (follow) pane.page.scrollTop = pane.page.scrollHeight;
     };
-    restart = () => {
+    const clear = () => {
       newest += 1; // whatever the former run still sends is late from here on
       latest = null;
       pane.text.textContent = "";
@@ -114,8 +114,12 @@ window.acip = (() => {
       element.dataset.state = "running";
       element.dataset.percent = size.percent;
       element.classList.remove("stale");
+    };
+    restart = () => {
+      clear();
       start();
     };
+    document.addEventListener("click", (event) => event.target.closest?.("#run") && clear());
     watch("value", () => {
       const message = props.value;
       if (!message || message.run < newest) return;

@@ -17,7 +17,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from acip_core.base import BaseModel, target_layers
+from acip_core.artifact import Artifact, Curve, CurvePoint
+from acip_core.base import BaseModel, fingerprint, target_layers
 from acip_core.basis import Basis, measure_basis
 from acip_core.elastic import AdapterWeights, ElasticModel, build_elastic
 from acip_core.factorize import Factors, factorize
@@ -122,3 +123,30 @@ def tiny_elastic(family: str = "llama", fisher: bool = False, adapter_rank: int 
     scores = finish(fisher_scores(base.model, factors, calibration())) if fisher else random_scores(base)
     adapters = random_adapters(base, adapter_rank) if adapter_rank else None
     return finish(build_elastic(base, factors, scores, adapters, **options))
+
+
+def tiny_artifact(base: BaseModel, adapter_rank: int = 2, curves: bool = True) -> Artifact:
+    """An artifact that fits `base`, with made-up curves on two corpora."""
+    weights = target_weights(base)
+    adapters = random_adapters(base, adapter_rank) if adapter_rank else None
+    recipe = {"adapters": {"rank": adapter_rank, "alpha": 2 * adapter_rank} if adapter_rank else None}
+    history = {"loss": torch.ones(3), "ratio": torch.ones(3)} if adapter_rank else {}
+    return Artifact(
+        name=base.name,
+        source=base.source,
+        fingerprint=fingerprint(weights),
+        recipe=recipe,
+        curves=(_curve("c4", 30.0), _curve("wikipedia", 20.0)) if curves else (),
+        scores=random_scores(base),
+        basis=tiny_basis(base),
+        adapters=adapters,
+        history=history,
+    )
+
+
+def _curve(corpus: str, base_perplexity: float) -> Curve:
+    points = [
+        CurvePoint(ratio, round(30_000 * ratio), round(120_000 * ratio), base_perplexity / ratio**3)
+        for ratio in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+    ]
+    return Curve("fisher+adapters", corpus, "held-out", 8176, base_perplexity, tuple(points))

@@ -56,7 +56,7 @@ def _line(curve: Curve, own: bool) -> go.Scatter:
         line={
             "color": corpus_color(curve.corpus),
             "width": 3 if own else 1.5,
-            "dash": _DASHES.get(curve.method, "solid"),
+            "dash": "solid" if own else _DASHES.get(curve.method, "dashdot"),
         },
         marker={"size": 6},
         opacity=1.0 if own else 0.65,
@@ -80,7 +80,7 @@ def _base_mark(curve: Curve) -> go.Scatter:
 def _layout(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
     return {
         "xaxis": {
-            "title": {"text": "size of the compressed layers, % of the original", "standoff": 8},
+            "title": {"text": "size of the layers, % of the original", "standoff": 8},
             "range": [smallest_percent - 2, 102],
             "dtick": 10,
             "fixedrange": True,
@@ -98,7 +98,7 @@ def _layout(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
         "margin": {"l": 52, "r": 12, "t": 8, "b": 44},
         "hovermode": "closest",
         "dragmode": False,
-        "font": {"size": 12},
+        "font": {"size": 12, "family": "system-ui, sans-serif"},
     }
 
 

@@ -77,7 +77,7 @@ def _prompt_part() -> tuple[gr.Textbox, Examples]:
         info=None,
         placeholder="Type the beginning of a text",
     )
-    examples = Examples([[text] for text in EXAMPLES], prompt, label="Try one of these", elem_id="examples")
+    examples: Examples = gr.Examples([[text] for text in EXAMPLES], prompt, label="Try one of these", elem_id="examples")
     return prompt, examples
 
 
@@ -144,7 +144,7 @@ def _advanced_part() -> list[gr.components.Component]:
             top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p", info="keeps the likeliest tokens", buttons=[])
         with gr.Row():
             length = gr.Slider(8, 512, value=96, step=8, label="Length", info="most tokens to write", buttons=[])
-            seed = gr.Number(0, precision=0, label="Seed", info="same seed, same text")
+            seed = gr.Number(0, precision=0, label="Seed", info="same seed, same text", elem_id="seed")
         chat = gr.Checkbox(False, label="Use the chat template", info="answer the prompt instead of continuing it")
     return [temperature, top_p, seed, length, chat]
 

@@ -1,0 +1,119 @@
+"""Starting the page: what can go wrong is one sentence on stderr, not a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner, Result
+
+import app
+from acip_core.artifact import write_artifact
+from acip_core.ui.launch import PortError, check_port
+from tests.tiny import tiny_artifact, tiny_base
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tiny model's folder and its artifact's."""
+    base = tiny_base()
+    parent = tmp_path_factory.mktemp("app")
+    base.model.save_pretrained(parent / base.name)
+    base.tokenizer.save_pretrained(parent / base.name)
+    write_artifact(tiny_artifact(base), parent / "artifact")
+    return parent / base.name, parent / "artifact"
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def started(*arguments: str) -> Result:
+    program = typer.Typer()
+    program.command()(app.main)
+    return CliRunner().invoke(program, arguments)
+
+
+def one_sentence(result: Result, *named: str) -> None:
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1 and "Traceback" not in result.output
+    for name in named:
+        assert name in result.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_port_taken_is_said_before_anything_is_loaded(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acip_core.loading.open_model", lambda *_: pytest.fail("the model was loaded"))
+    one_sentence(started("--port", str(taken)), str(taken), "GRADIO_SERVER_PORT")
+
+
+def test_a_host_that_is_not_ours() -> None:
+    with pytest.raises(PortError, match=r"192\.0\.2\.1"):
+        check_port("192.0.2.1", free_port())
+
+
+def test_unknown_hub_id_without_network() -> None:
+    one_sentence(started("--model", "nobody/nothing", "--port", str(free_port())), "nobody/nothing")
+
+
+def test_missing_artifact(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    model = str(folders[0])
+    result = started("--model", model, "--artifact", str(tmp_path / "none"), "--port", str(free_port()))
+    one_sentence(result, str(tmp_path / "none"), "precompute")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "nan"])
+def test_damaged_artifact(folders: tuple[Path, Path], tmp_path: Path, damage: str) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in folders[1].iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    scores = broken / "scores.safetensors"
+    if damage == "truncated":
+        scores.write_bytes(scores.read_bytes()[:-9])
+    else:
+        tensors = load_file(scores)
+        next(iter(tensors.values()))[0] = torch.nan
+        save_file(tensors, scores)
+    result = started("--model", str(folders[0]), "--artifact", str(broken), "--port", str(free_port()))
+    one_sentence(result, "scores.safetensors")
+
+
+def test_starts_prints_its_address_and_stops_on_ctrl_c(folders: tuple[Path, Path]) -> None:
+    port = free_port()
+    command = [sys.executable, "app.py", "--model", str(folders[0]), "--artifact", str(folders[1]), "--port", str(port)]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+    assert process.stdout is not None
+    line = next(line for line in process.stdout if "is ready at" in line)
+    assert f"http://localhost:{port}/" in line
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in errors

@@ -1,0 +1,353 @@
+"""The page in a real browser: what a visitor does with the slider, and what a hostile one tries."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from acip_core.artifact import default_artifact
+from acip_core.base import DEFAULT_MODEL
+from acip_core.elastic import build_elastic
+from acip_core.generate import Engine, Sampling, Token
+from acip_core.loading import Loaded, open_model
+from acip_core.progress import finish
+from acip_core.ui.handlers import Handlers
+from acip_core.ui.launch import launch
+from acip_core.ui.page import EXAMPLES, build_page
+from acip_core.ui.table import plan_at
+from tests.tiny import tiny_artifact, tiny_base, tiny_factors
+
+pytestmark = pytest.mark.browser
+SLIDER = "#size input[type=range]"
+STATE = "#completion [data-state]"
+SLOW = 0.03  # seconds a pass of the slowed model takes
+Visit = Callable[[], Page]
+
+
+def tiny_loaded(note: str = "", adapter_rank: int = 2, curves: bool = True) -> Loaded:
+    base = tiny_base()
+    artifact = tiny_artifact(base, adapter_rank, curves)
+    elastic = finish(build_elastic(base, tiny_factors(base), artifact.scores, artifact.adapters))
+    return Loaded(elastic, artifact, note)
+
+
+def serve(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    page, handlers = build_page(loaded)
+    yield launch(page, "127.0.0.1", port), handlers
+    page.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, Handlers]]:
+    for address, handlers in serve(tiny_loaded("A note for <b>people</b>.")):
+        handlers.engine._ends = frozenset()  # a random model ends its text at random
+        handlers._windows = lambda corpus: torch.randint(3, 128, (16, 24), generator=torch.Generator().manual_seed(1))
+        yield address, handlers
+
+
+@pytest.fixture
+def engine(server: tuple[str, Handlers]) -> Engine:
+    return server[1].engine
+
+
+@pytest.fixture
+def slow(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model slow enough to be caught in the middle of a text."""
+    forward = engine.forward
+
+    def slowed(*arguments, **options):
+        time.sleep(SLOW)
+        return forward(*arguments, **options)
+
+    monkeypatch.setattr(engine, "forward", slowed)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = os.environ.get("CHROMIUM")
+    if not path:
+        if os.environ.get("CI"):
+            pytest.fail("CHROMIUM names no browser; continuous integration runs the browser tests.")
+        pytest.skip("no Chrome or Chromium: `make test` sets CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield instance
+        instance.close()
+
+
+def visitor(browser: Browser, address: str, wrong: list[str]) -> Page:
+    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.set_default_timeout(60_000)
+    page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: request.url.startswith((address, "data:", "blob:")) or wrong.append(request.url))
+    page.goto(address)
+    page.wait_for_selector(SLIDER)
+    page.wait_for_selector("#chart .plot[data-ready=true]")
+    return page
+
+
+@pytest.fixture
+def visit(browser: Browser, server: tuple[str, Handlers]) -> Iterator[Visit]:
+    """Opens the page; afterwards there must have been no console error and no request to anywhere else."""
+    wrong: list[str] = []
+    pages: list[Page] = []
+
+    def opened() -> Page:
+        pages.append(visitor(browser, server[0], wrong))
+        return pages[-1]
+
+    yield opened
+    for page in pages:
+        page.context.close()
+    assert wrong == []
+
+
+def readout(page: Page, key: str) -> str:
+    return page.locator(f'#readouts [data-key="{key}"]').inner_text()
+
+
+def text(page: Page) -> str:
+    return page.locator("#completion .text").text_content() or ""
+
+
+def wait_state(page: Page, state: str, percent: int | None = None) -> None:
+    at = "" if percent is None else f'[data-percent="{percent}"]'
+    page.wait_for_selector(f'#completion [data-state="{state}"]{at}')
+
+
+def drag(page: Page, percent: float, steps: int = 12) -> list[str]:
+    """Drag the thumb there without letting go; returns the megabytes shown on the way."""
+    box = page.locator(SLIDER).bounding_box()
+    assert box is not None
+    low, high = (float(page.locator(SLIDER).get_attribute(end) or 0) for end in ("min", "max"))
+    value = float(page.locator(SLIDER).input_value())
+    thumb = 26
+
+    def x(at: float) -> float:
+        return box["x"] + thumb / 2 + (box["width"] - thumb) * (at - low) / (high - low)
+
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(x(value), y)
+    page.mouse.down()
+    seen = []
+    for step in range(1, steps + 1):
+        page.mouse.move(x(value + (percent - value) * step / steps), y)
+        seen.append(readout(page, "megabytes") + readout(page, "saved"))
+    return seen
+
+
+def expected(engine: Engine, percent: int, prompt: str = EXAMPLES[0]) -> str:
+    plan = plan_at(engine.elastic.planner, percent)[1]
+    return "".join(token.text for token in engine.stream(prompt, plan, Sampling(max_new_tokens=96)))
+
+
+def test_opens_with_a_completion_and_all_figures(visit: Visit, engine: Engine) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    assert text(page) == expected(engine, 100)
+    assert readout(page, "ratio") == "1.000" and readout(page, "saved") == "0.0 %"
+    assert readout(page, "ppl-c4") == "30.0" and readout(page, "ppl-wikipedia") == "20.0"
+    expect(page.locator("#header .note")).to_have_text("A note for <b>people</b>.")
+
+
+def test_readouts_change_within_the_event_itself(visit: Visit) -> None:
+    shown = visit().evaluate(
+        """() => {
+          const slider = document.querySelector("#size input[type=range]"), seen = [];
+          for (const value of [90, 55, 31]) {
+            slider.value = value;
+            slider.dispatchEvent(new Event("input", { bubbles: true }));
+            seen.push(document.querySelector('#readouts [data-key="ratio"]').textContent);
+          }
+          return seen;
+        }"""
+    )
+    assert [round(100 * float(ratio)) for ratio in shown] == [90, 55, 31]
+
+
+def test_keyboard(visit: Visit, engine: Engine) -> None:
+    page = visit()
+    page.focus(SLIDER)
+    for _ in range(5):
+        page.keyboard.press("ArrowLeft")
+    wait_state(page, "done", 95)
+    assert float(readout(page, "ratio")) == pytest.approx(0.95, abs=0.01)
+    assert text(page) == expected(engine, 95)
+    assert page.locator("#chart .plot").get_attribute("data-percent") == "95"
+
+
+def test_mouse_drag_updates_without_asking_and_restarts_on_release(visit: Visit, engine: Engine) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    seen = drag(page, 60)
+    assert len(set(seen)) > 8
+    assert asked == []
+    page.mouse.up()
+    wait_state(page, "done")
+    percent = round(float(page.locator(SLIDER).input_value()))
+    assert abs(percent - 60) <= 1
+    wait_state(page, "done", percent)
+    assert text(page) == expected(engine, percent)
+    assert asked != []
+
+
+@pytest.mark.usefixtures("slow")
+def test_rapid_dragging_shows_only_the_newest_size(visit: Visit, server: tuple[str, Handlers]) -> None:
+    page = visit()
+    for percent in (90, 40, 70, 35, 80):
+        drag(page, percent, steps=3)
+        page.mouse.up()
+        page.wait_for_timeout(120)
+    newest = round(float(page.locator(SLIDER).input_value()))
+    wait_state(page, "running", newest)
+    page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
+    assert server[1].visitors.count == 1  # nothing piled up
+    whole = expected(server[1].engine, newest)
+    assert whole.startswith(text(page))
+    wait_state(page, "done", newest)
+    assert text(page) == whole
+
+
+@pytest.mark.usefixtures("slow")
+def test_stop(visit: Visit, engine: Engine) -> None:
+    page = visit()
+    page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
+    page.click("#stop")
+    wait_state(page, "stopped")
+    shown = text(page)
+    assert 0 < len(shown) < 96 and expected(engine, 100).startswith(shown)
+    page.click("#run")
+    wait_state(page, "running", 100)
+
+
+def test_measure_fills_in_points(visit: Visit) -> None:
+    page = visit()
+    page.click("#measure")
+    page.wait_for_selector('#chart [data-state="done"]')
+    assert page.locator("#chart .plot").get_attribute("data-measured") == "2"
+    status = page.locator("#chart p.status").inner_text()
+    assert status.startswith("Measured 100 %") and "C4" in status and "Wikipedia" in status and "32 windows" in status
+
+
+@pytest.mark.usefixtures("slow")
+def test_measuring_can_be_stopped(visit: Visit) -> None:
+    page = visit()
+    page.click("#measure")
+    page.wait_for_selector('#chart .plot[data-measured="2"]')
+    page.click("#stop-measuring")
+    page.wait_for_selector('#chart [data-state="stopped"]')
+
+
+MARKUP = '<img src=x onerror="window.hacked=1"><b>bold</b><script>window.hacked=2</script>${window.hacked=3}{{1+1}}'
+
+
+def test_markup_is_shown_as_text(visit: Visit, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "stream", lambda *_, **__: iter([Token(MARKUP, 1, 3, 3, "end")]))
+    page = visit()
+    page.fill("#prompt textarea", MARKUP)
+    page.click("#run")
+    page.wait_for_function("text => document.querySelector('#completion .prompt').textContent === text", arg=MARKUP)
+    assert text(page) == MARKUP
+    assert page.locator("#completion img, #completion b, #completion script").count() == 0
+    assert page.evaluate("window.hacked") is None
+
+
+def test_odd_prompts_give_text_or_one_sentence(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done")
+    prompts = {
+        "": "The prompt is empty",
+        "   \n ": "The prompt is empty",
+        "word " * 20_000: "shorten the prompt",
+        "\x00\x01\x07 bell": None,
+        "👍🏽 🇩🇪 👨‍👩‍👧": None,
+        "مرحبا بالعالم": None,
+    }
+    for prompt, complaint in prompts.items():
+        page.fill("#prompt textarea", prompt)
+        page.click("#run")
+        wait_state(page, "error" if complaint else "done", 100)
+        if complaint:
+            expect(page.locator("#completion .status")).to_contain_text(complaint)
+            expect(page.locator(".toast-body").last).to_contain_text(complaint)
+        else:
+            assert len(text(page)) > 10
+
+
+def test_settings_out_of_range_are_refused_by_name(visit: Visit) -> None:
+    page = visit()
+    page.click("#advanced button")
+    page.fill("#seed input", "-5")
+    page.keyboard.press("Tab")
+    page.click("#run")
+    wait_state(page, "error")
+    expect(page.locator("#completion .status")).to_contain_text("seed")
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_second_visitor_is_answered_while_the_first_generates(visit: Visit) -> None:
+    first, second = visit(), visit()
+    wait_state(first, "running")
+    assert len(set(drag(second, 50))) > 8
+    second.mouse.up()
+    percent = round(float(second.locator(SLIDER).input_value()))
+    second.wait_for_function("document.querySelector('#completion .text').textContent.length > 0")
+    wait_state(second, "running", percent)
+    wait_state(second, "done", percent)
+    wait_state(first, "done", 100)
+
+
+@pytest.mark.usefixtures("slow")
+def test_closing_the_tab_stops_its_run(visit: Visit, server: tuple[str, Handlers]) -> None:
+    page = visit()
+    wait_state(page, "running")
+    assert server[1].visitors.count >= 1
+    page.close()
+    deadline = time.monotonic() + 30
+    while server[1].visitors.count and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert server[1].visitors.count == 0
+
+
+def test_without_curves_and_with_adapters_that_leave_no_room_for_30_percent(browser: Browser) -> None:
+    wrong: list[str] = []
+    for address, _ in serve(tiny_loaded(adapter_rank=7, curves=False)):
+        page = visitor(browser, address, wrong)
+        low = int(page.locator(SLIDER).get_attribute("min") or 0)
+        assert low > 30
+        page.focus(SLIDER)
+        page.keyboard.press("Home")
+        wait_state(page, "done", low)
+        assert float(readout(page, "ratio")) == pytest.approx(low / 100, abs=0.02)
+        page.context.close()
+    assert wrong == []
+
+
+@pytest.mark.real
+def test_the_default_model(browser: Browser, default_gguf: Path) -> None:
+    assert default_artifact(DEFAULT_MODEL).is_dir()
+    wrong: list[str] = []
+    for address, handlers in serve(finish(open_model())):
+        page = visitor(browser, address, wrong)
+        page.wait_for_function("document.querySelector('#completion .text').textContent.includes('Berlin')")
+        drag(page, 60)
+        page.mouse.up()
+        percent = round(float(page.locator(SLIDER).input_value()))
+        wait_state(page, "done", percent)
+        assert len(text(page).split()) > 5
+        assert text(page) == expected(handlers.engine, percent)
+        page.context.close()
+    assert wrong == []
