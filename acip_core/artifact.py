@@ -12,6 +12,7 @@ README.md                 model card
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -166,7 +167,7 @@ def read_artifact(folder: Path) -> Artifact:
     adapters = _read_peft(folder, set(scores)) if has_adapters else None
     try:
         curves = tuple(_curve(entry) for entry in description["curves"])
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise ArtifactError(
             f"{folder / 'acip.json'}: field 'curves' is malformed ({error}); restore the file."
         ) from error
@@ -184,7 +185,11 @@ def read_artifact(folder: Path) -> Artifact:
 
 
 def _curve(entry: dict[str, Any]) -> Curve:
-    return Curve(**{**entry, "points": tuple(CurvePoint(**point) for point in entry["points"])})
+    curve = Curve(**{**entry, "points": tuple(CurvePoint(**point) for point in entry["points"])})
+    for value in (curve.base_perplexity, *(value for point in curve.points for value in asdict(point).values())):
+        if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+            raise ValueError(f"{value!r} in {curve.method}, {curve.corpus}")
+    return curve
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -225,9 +230,8 @@ def _read_basis(path: Path, layers: set[str]) -> Basis:
     if set(basis) != layers:
         raise ArtifactError(f"{path} and scores.safetensors name different layers; restore the artifact.")
     for moment in basis.values():
-        channels, rank = moment.factor.shape
-        finite = torch.isfinite(moment.scale).all() and torch.isfinite(moment.columns).all()
-        if moment.scale.shape != (channels,) or moment.columns.shape != (rank,) or not finite:
+        fits = moment.factor.shape == (*moment.scale.shape, *moment.columns.shape) and moment.factor.ndim == 2
+        if not (fits and torch.isfinite(moment.scale).all() and torch.isfinite(moment.columns).all()):
             raise ArtifactError(
                 f"{path}: the moment of '{moment.layers[0]}' is malformed or not finite; restore the file."
             )

@@ -77,7 +77,9 @@ def _prompt_part() -> tuple[gr.Textbox, Examples]:
         info=None,
         placeholder="Type the beginning of a text",
     )
-    examples: Examples = gr.Examples([[text] for text in EXAMPLES], prompt, label="Try one of these", elem_id="examples")
+    examples: Examples = gr.Examples(
+        [[text] for text in EXAMPLES], prompt, label="Try one of these", elem_id="examples"
+    )
     return prompt, examples
 
 

@@ -1,0 +1,219 @@
+"""Artifacts: what is written is read, PEFT reads the adapters, and anything damaged is refused by file and field."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from acip_core import artifact as module
+from acip_core.artifact import Artifact, read_artifact, write_artifact
+from acip_core.base import target_layers
+from acip_core.errors import ArtifactError
+from acip_core.storage import atomic_path, remove_leftovers
+from tests.tiny import calibration, tiny_artifact, tiny_base
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Path]:
+    folder = tmp_path_factory.mktemp("artifact") / "tiny"
+    artifact = tiny_artifact(tiny_base())
+    write_artifact(artifact, folder)
+    return artifact, folder
+
+
+@pytest.fixture
+def copy(written: tuple[Artifact, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written[1], tmp_path / "copy"))
+
+
+def test_round_trip(written: tuple[Artifact, Path]) -> None:
+    artifact, folder = written
+    read = read_artifact(folder)
+    for field in ("name", "source", "fingerprint", "recipe", "curves"):
+        assert getattr(read, field) == getattr(artifact, field)
+    assert all(torch.equal(read.scores[name], score) for name, score in artifact.scores.items())
+    assert set(read.basis) == set(artifact.basis)
+    for name, moment in artifact.basis.items():
+        torch.testing.assert_close(read.basis[name].matrix(), moment.matrix(), rtol=0, atol=0)
+    assert read.adapters is not None and artifact.adapters is not None
+    for name, adapter in artifact.adapters.items():  # stored in bfloat16
+        torch.testing.assert_close(read.adapters[name].a, adapter.a, rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(read.adapters[name].b, adapter.b, rtol=1e-2, atol=1e-3)
+    assert list(read.history) == list(artifact.history)
+
+
+def test_without_adapters(tmp_path: Path) -> None:
+    write_artifact(tiny_artifact(tiny_base(), adapter_rank=0), tmp_path / "plain")
+    assert read_artifact(tmp_path / "plain").adapters is None
+    assert not list((tmp_path / "plain").glob("adapter*"))
+
+
+def test_peft_reads_the_adapters(family: str, tmp_path: Path) -> None:
+    base = tiny_base(family)
+    artifact = tiny_artifact(base)
+    write_artifact(artifact, tmp_path / "tiny")
+    adapters = read_artifact(tmp_path / "tiny").adapters
+    assert adapters is not None
+    merged = tiny_base(family).model
+    with torch.no_grad():
+        for name, layer in target_layers(merged).items():
+            layer.weight += adapters[name].b @ adapters[name].a
+    tuned = PeftModel.from_pretrained(base.model, tmp_path / "tiny")
+    torch.testing.assert_close(tuned(calibration()).logits, merged(calibration()).logits, rtol=1e-3, atol=1e-3)
+
+
+def test_the_card_shows_the_curve(written: tuple[Artifact, Path]) -> None:
+    card = (written[1] / "README.md").read_text(encoding="utf-8")
+    assert "| 50% | 240 (8 ×) | 160 (8 ×) |" in card
+
+
+Damage = Callable[[Path], object]
+
+
+def _edit_json(file: str, change: Callable[[dict], object]) -> Damage:
+    def damage(folder: Path) -> None:
+        content = json.loads((folder / file).read_text())
+        change(content)
+        (folder / file).write_text(json.dumps(content))
+
+    return damage
+
+
+def _edit_tensors(file: str, change: Callable[[dict], object]) -> Damage:
+    def damage(folder: Path) -> None:
+        tensors = load_file(folder / file)
+        change(tensors)
+        save_file(tensors, folder / file)
+
+    return damage
+
+
+def _first(change: Callable[[torch.Tensor], torch.Tensor], ending: str = "") -> Callable[[dict], object]:
+    def on_first(tensors: dict) -> None:
+        name = next(name for name in tensors if name.endswith(ending))
+        tensors[name] = change(tensors[name]).contiguous()
+
+    return on_first
+
+
+def _nan(tensor: torch.Tensor) -> torch.Tensor:
+    tensor.view(-1)[0] = torch.nan
+    return tensor
+
+
+def _truncated(file: str) -> Damage:
+    return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:-20])
+
+
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "no folder": (shutil.rmtree, "No artifact at"),
+    "no scores": (lambda f: (f / "scores.safetensors").unlink(), "scores.safetensors is missing"),
+    "no basis": (lambda f: (f / "basis.safetensors").unlink(), "basis.safetensors is missing"),
+    "no adapters": (lambda f: (f / "adapter_model.safetensors").unlink(), "adapter_model.safetensors is missing"),
+    "no adapter config": (lambda f: (f / "adapter_config.json").unlink(), "adapter_config.json"),
+    "no history": (lambda f: (f / "history.safetensors").unlink(), "history.safetensors is missing"),
+    "truncated scores": (_truncated("scores.safetensors"), "scores.safetensors is damaged"),
+    "truncated basis": (_truncated("basis.safetensors"), "basis.safetensors is damaged"),
+    "truncated adapters": (_truncated("adapter_model.safetensors"), "adapter_model.safetensors is damaged"),
+    "empty scores": (lambda f: (f / "scores.safetensors").write_bytes(b""), "scores.safetensors is damaged"),
+    "no JSON": (lambda f: (f / "acip.json").write_text("{"), "acip.json is not valid JSON"),
+    "binary JSON": (lambda f: (f / "acip.json").write_bytes(b"\xff\xfe\x00"), "acip.json is not valid JSON"),
+    "JSON list": (lambda f: (f / "acip.json").write_text("[]"), "acip.json is not valid JSON"),
+    "version": (_edit_json("acip.json", lambda c: c.update(format_version=9)), "format_version is 9"),
+    "no fingerprint": (_edit_json("acip.json", lambda c: c.pop("fingerprint")), "field 'fingerprint'"),
+    "curves": (_edit_json("acip.json", lambda c: c["curves"][0].pop("points")), "field 'curves'"),
+    "curve point": (_edit_json("acip.json", lambda c: c["curves"][0]["points"][0].pop("ratio")), "field 'curves'"),
+    "NaN curve": (
+        _edit_json("acip.json", lambda c: c["curves"][0]["points"][0].update(perplexity=float("nan"))),
+        "field 'curves'",
+    ),
+    "text curve": (
+        _edit_json("acip.json", lambda c: c["curves"][0]["points"][0].update(perplexity="low")),
+        "field 'curves'",
+    ),
+    "NaN scores": (_edit_tensors("scores.safetensors", _first(_nan)), "finite scores"),
+    "2-D scores": (_edit_tensors("scores.safetensors", _first(lambda t: t[None])), "scores.safetensors"),
+    "other layers": (_edit_tensors("scores.safetensors", lambda t: t.update(other=torch.ones(3))), "different layers"),
+    "NaN adapter": (_edit_tensors("adapter_model.safetensors", _first(_nan)), "not finite"),
+    "adapter rank": (_edit_tensors("adapter_model.safetensors", _first(lambda t: t[:1], "A.weight")), "rank 2"),
+    "missing adapter": (_edit_tensors("adapter_model.safetensors", lambda t: t.pop(next(iter(t)))), "no adapter for"),
+    "rank 0": (_edit_json("adapter_config.json", lambda c: c.update(r=0)), "adapter_config.json"),
+    "text rank": (_edit_json("adapter_config.json", lambda c: c.update(r="two")), "adapter_config.json"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damage_is_one_sentence_that_names_the_file(copy: Path, case: str) -> None:
+    damage, named = DAMAGES[case]
+    damage(copy)
+    with pytest.raises(ArtifactError) as caught:
+        read_artifact(copy)
+    message = str(caught.value)
+    assert named in message and str(copy) in message
+    assert "\n" not in message and message.endswith(".")
+
+
+@pytest.mark.parametrize("change", ["scale of the wrong length", "NaN scale", "flat factor"])
+def test_damaged_basis(copy: Path, change: str) -> None:
+    from safetensors import safe_open
+
+    path = copy / "basis.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    scale = next(name for name in tensors if name.endswith(".scale"))
+    if change.startswith("scale"):
+        tensors[scale] = tensors[scale][:-1].clone()
+    elif change.startswith("NaN"):
+        tensors[scale][0] = torch.nan
+    else:
+        factor = scale.replace(".scale", ".factor")
+        tensors[factor] = tensors[factor].flatten()
+    save_file(tensors, path, metadata)
+    with pytest.raises(ArtifactError, match=r"basis\.safetensors"):
+        read_artifact(copy)
+
+
+def test_a_full_disk_leaves_the_old_artifact(
+    written: tuple[Artifact, Path], copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "save_basis", full)
+    with pytest.raises(ArtifactError, match="No space left"):
+        write_artifact(written[0], copy)
+    assert asdict(read_artifact(copy).curves[0]) == asdict(written[0].curves[0])
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    for content in ("old", "new"):
+        with atomic_path(target) as temporary:
+            temporary.mkdir()
+            (temporary / content).touch()
+    assert [path.name for path in target.iterdir()] == ["new"]
+    with pytest.raises(KeyboardInterrupt), atomic_path(target) as temporary:
+        temporary.mkdir()
+        raise KeyboardInterrupt
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_leftovers_of_killed_writers_go_after_a_day(tmp_path: Path) -> None:
+    import os
+
+    for name, age in ((".old.x", 90_000), (".new.x", 10)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, times=(os.path.getmtime(tmp_path) - age,) * 2)
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".new.x"]

@@ -1,0 +1,127 @@
+"""From files to a running model: what fits is opened, what does not is refused, and the cache is never trusted."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from acip_core import factorize as factorize_module
+from acip_core.artifact import Artifact, write_artifact
+from acip_core.base import BaseModel
+from acip_core.errors import ArtifactError
+from acip_core.loading import open_model
+from acip_core.progress import finish
+from tests.tiny import calibration, tiny_artifact, tiny_base
+
+
+def saved(base: BaseModel, folder: Path) -> str:
+    base.model.save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def model(cache: Path, tmp_path: Path) -> str:
+    return saved(tiny_base(), tmp_path / "tiny-llama")
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> tuple[Artifact, Path]:
+    made = tiny_artifact(tiny_base())
+    write_artifact(made, tmp_path / "artifact")
+    return made, tmp_path / "artifact"
+
+
+def stages(model: str, folder: Path) -> list[str]:
+    seen: list[str] = []
+    finish(open_model(model, folder), lambda step: seen.append(step.stage))
+    return list(dict.fromkeys(seen))
+
+
+def test_opens_and_is_the_base_model_at_full_size(model: str, artifact: tuple[Artifact, Path]) -> None:
+    loaded = finish(open_model(model, artifact[1]))
+    assert loaded.note == ""
+    assert torch.equal(loaded.elastic.model(calibration()).logits, tiny_base().model(calibration()).logits)
+    assert loaded.elastic.set_size(0.6).ratio == pytest.approx(0.6, abs=0.02)
+
+
+def test_the_second_time_factors_come_from_the_cache(model: str, artifact: tuple[Artifact, Path]) -> None:
+    assert "factorizing" in stages(model, artifact[1])
+    assert "factorizing" not in stages(model, artifact[1])
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "folder"])
+def test_a_damaged_cache_is_made_again(model: str, artifact: tuple[Artifact, Path], cache: Path, damage: str) -> None:
+    def logits() -> torch.Tensor:
+        elastic = finish(open_model(model, artifact[1])).elastic
+        elastic.set_size(0.5)
+        return elastic.model(calibration()).logits
+
+    expected = logits()
+    (file,) = (cache / "factors").glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-50] ^= 0x55
+    if damage == "folder":
+        file.unlink()
+        file.mkdir()
+    else:
+        file.write_bytes({"flipped": bytes(content), "truncated": bytes(content[:-40]), "empty": b""}[damage])
+    torch.testing.assert_close(logits(), expected)
+    assert "factorizing" not in stages(model, artifact[1])
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(
+    model: str, artifact: tuple[Artifact, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(factorize_module, "save_file", full)
+    with caplog.at_level(logging.WARNING, "acip"):
+        assert finish(open_model(model, artifact[1])).elastic.set_size(0.5).ratio < 0.52
+    assert "No space left" in caplog.text
+
+
+def test_a_cache_folder_that_is_a_file(
+    model: str, artifact: tuple[Artifact, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ACIP_CACHE", str(tmp_path / "file"))
+    assert finish(open_model(model, artifact[1])).elastic.set_size(0.5).ratio < 0.52
+
+
+def test_other_weights_of_the_same_model_are_noted(
+    cache: Path, artifact: tuple[Artifact, Path], tmp_path: Path
+) -> None:
+    other = saved(tiny_base(seed=9), tmp_path / "elsewhere" / "tiny-llama")
+    assert "close to, not exactly" in finish(open_model(other, artifact[1])).note
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma3"])
+def test_another_model_is_refused(family: str, cache: Path, artifact: tuple[Artifact, Path], tmp_path: Path) -> None:
+    other = saved(tiny_base(family), tmp_path / f"tiny-{family}")
+    with pytest.raises(ArtifactError, match="precompute"):
+        finish(open_model(other, artifact[1]))
+
+
+def test_shapes_that_do_not_fit_are_named(model: str, artifact: tuple[Artifact, Path]) -> None:
+    made, folder = artifact
+    name = next(iter(made.scores))
+    write_artifact(replace(made, scores=made.scores | {name: torch.ones(3)}), folder)
+    with pytest.raises(ArtifactError, match=f"'{name}' has 3 scores"):
+        finish(open_model(model, folder))
+    assert made.adapters is not None
+    adapter = made.adapters[name]
+    wrong = made.adapters | {name: replace(adapter, a=adapter.a[:, :-1])}
+    write_artifact(replace(made, adapters=wrong), folder)
+    with pytest.raises(ArtifactError, match=f"adapter of '{name}'"):
+        finish(open_model(model, folder))
+
+
+def test_no_artifact_names_the_way_out(model: str) -> None:
+    with pytest.raises(ArtifactError, match="acip_core precompute"):
+        finish(open_model(model))
