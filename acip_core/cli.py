@@ -20,6 +20,7 @@ from .progress import Progress, Steps, finish
 T = TypeVar("T")
 console = Console(stderr=True)
 _LINE_SECONDS = 30
+_INTERRUPTED = 130
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 Model = Annotated[
@@ -106,17 +107,19 @@ def prepare(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence and exit code 1."""
+    """Run the command line; a user's mistake is one sentence and exit code 1, Ctrl-C is 130."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except AcipError as error:
         console.print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
-        console.print("Stopped; finished work is kept, the same command continues.", highlight=False)
-        sys.exit(130)
+        code = _INTERRUPTED
     except Exception as error:
         if not hasattr(error, "exit_code"):
             raise
         error.show() if hasattr(error, "show") else None
         sys.exit(error.exit_code)
+    if code == _INTERRUPTED:  # typer turns Ctrl-C into this instead of raising
+        console.print("Stopped; finished work is kept, the same command continues.", highlight=False)
+    sys.exit(code or 0)

@@ -119,13 +119,16 @@ class _Run:
         self.fingerprint = fingerprint(self.weights)
         identity = json.dumps(asdict(recipe)) + self.fingerprint
         self.work = cache_dir() / "precompute" / f"{base.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-        self._texts = {corpus: documents(corpus, "calibration") for corpus in recipe.corpora}
+        self._calibration = [self._windows(corpus, "calibration") for corpus in recipe.corpora]
+        self._held_out = {c: self._windows(c, "held-out", recipe.curve_windows) for c in recipe.corpora}
+
+    def _windows(self, corpus: str, split: str, count: int | None = None) -> torch.Tensor:
+        """All text is read at the start, so that an hour of work does not end in an error about too little of it."""
+        return token_windows(self.base.tokenizer, documents(corpus, split), self.recipe.window, count)
 
     def calibration(self, per_corpus: int | None = None) -> torch.Tensor:
         """Calibration windows (windows, length), the same number of each corpus, or all there are."""
-        r = self.recipe
-        parts = [token_windows(self.base.tokenizer, texts, r.window, per_corpus) for texts in self._texts.values()]
-        return torch.cat(parts)
+        return torch.cat([windows[:per_corpus] for windows in self._calibration])
 
     def basis(self) -> Steps[Basis]:
         path = self.work / "basis.safetensors"
@@ -151,9 +154,7 @@ class _Run:
     def curves(self, elastic: ElasticModel, method: str, ratios: tuple[float, ...]) -> Steps[list[Curve]]:
         """One curve per corpus on held-out text; points are kept as soon as they are measured."""
         curves = []
-        for corpus in self.recipe.corpora:
-            texts = documents(corpus, "held-out")
-            windows = token_windows(self.base.tokenizer, texts, self.recipe.window, self.recipe.curve_windows)
+        for corpus, windows in self._held_out.items():
             path = self.work / f"curve-{method}-{hashlib.sha256(corpus.encode()).hexdigest()[:8]}.json"
             known = {p[0]: CurvePoint(*p[1]) for p in json.loads(path.read_text())} if path.exists() else {}
             steps = measure_curve(elastic, windows, ratios, (method, corpus, "held-out"), known)
