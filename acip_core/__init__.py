@@ -1,0 +1,31 @@
+"""Any size of a language model from one score map: factorize, score, cut, run.
+
+    from acip_core import finish, open_model
+    elastic = finish(open_model()).elastic
+    elastic.set_size(0.6)
+
+Importing the package is instant; torch and transformers are imported with the first name that needs them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "load_base": "base",
+    "open_model": "loading",
+    "Recipe": "precompute",
+    "measure_perplexity": "evaluate",
+    "documents": "corpus",
+    "token_windows": "corpus",
+    "finish": "progress",
+    "AcipError": "errors",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'acip_core' has no attribute '{name}'")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -36,6 +36,8 @@ def curve_figure(curves: Sequence[Curve], smallest_percent: int) -> dict[str, An
     for curve in curves:
         if curve.points:
             figure.add_trace(_line(curve, curve in own))
+    for method in dict.fromkeys(curve.method for curve in curves if curve not in own):
+        figure.add_trace(_legend_entry(method))
     for curve in own:
         figure.add_trace(_base_mark(curve))
     figure.update_layout(_layout(curves, smallest_percent), template="none")
@@ -52,6 +54,8 @@ def _line(curve: Curve, own: bool) -> go.Scatter:
         y=[point.perplexity for point in points],
         customdata=[[point.bytes / 1e6] for point in points],
         name=name,
+        legendgroup=curve.corpus if own else curve.method,
+        showlegend=own,
         mode="lines+markers" if own else "lines",
         line={
             "color": corpus_color(curve.corpus),
@@ -62,6 +66,12 @@ def _line(curve: Curve, own: bool) -> go.Scatter:
         opacity=1.0 if own else 0.65,
         hovertemplate=f"{name}<br>%{{x:.0f}} % · %{{customdata[0]:.0f}} MB<br>perplexity %{{y:.4g}}<extra></extra>",
     )
+
+
+def _legend_entry(method: str) -> go.Scatter:
+    """One entry for a method's lines on all corpora; clicking it hides them."""
+    line = {"color": _OTHER_COLOR, "width": 1.5, "dash": _DASHES.get(method, "dashdot")}
+    return go.Scatter(x=[None], y=[None], name=METHODS.get(method, method), legendgroup=method, mode="lines", line=line)
 
 
 def _base_mark(curve: Curve) -> go.Scatter:
@@ -80,7 +90,7 @@ def _base_mark(curve: Curve) -> go.Scatter:
 def _layout(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
     return {
         "xaxis": {
-            "title": {"text": "size of the layers, % of the original", "standoff": 8},
+            "title": {"text": "size of the layers, %", "standoff": 8},
             "range": [smallest_percent - 2, 102],
             "dtick": 10,
             "fixedrange": True,
@@ -94,7 +104,14 @@ def _layout(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
             "zeroline": False,
             "dtick": "D2",
         },
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11}},
+        "legend": {
+            "orientation": "h",
+            "x": -0.1,
+            "tracegroupgap": 0,
+            "y": 1.02,
+            "yanchor": "bottom",
+            "font": {"size": 11},
+        },
         "margin": {"l": 52, "r": 12, "t": 8, "b": 44},
         "hovermode": "closest",
         "dragmode": False,

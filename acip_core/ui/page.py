@@ -163,8 +163,8 @@ def _header(loaded: Loaded) -> str:
 def _readouts(row: Row, loaded: Loaded) -> str:
     tiles = [
         ("ratio", "size ratio", f"{row.ratio:.3f}"),
-        ("parameters", "parameters, whole model", f"{row.parameters / 1e6:.1f} M"),
-        ("megabytes", "memory", f"{row.bytes / 1e6:.0f} MB"),
+        ("parameters", "parameters in all", f"{row.parameters / 1e6:.1f} M"),
+        ("megabytes", "size in all", f"{row.bytes / 1e6:.0f} MB"),
         ("saved", "saved", f"{100 * row.saved:.1f} %"),
     ]
     tiles += [

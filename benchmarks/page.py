@@ -1,0 +1,63 @@
+"""What a visitor waits for, measured within the browser, and what the server needs for it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from acip_core.artifact import default_artifact, read_artifact
+from acip_core.base import DEFAULT_MODEL
+
+from .browser import Server, chromium, opened, served
+from .figure import Figure, median_of
+
+_DRAG = """async () => {
+  const slider = document.querySelector("#size input[type=range]"), out = [];
+  const shown = document.querySelector('#readouts [data-key="ratio"]');
+  for (let value = 99; value >= 40; value--) {
+    const before = shown.textContent, began = performance.now();
+    slider.value = value;
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+    do await new Promise(requestAnimationFrame); while (shown.textContent === before);
+    out.push(performance.now() - began);
+  }
+  return out;
+}"""
+_RELEASE = """async (value) => {
+  const slider = document.querySelector("#size input[type=range]");
+  const text = document.querySelector("#completion .text");
+  slider.value = value;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
+  const began = performance.now();
+  for (const type of ["change", "pointerup"]) slider.dispatchEvent(new Event(type, { bubbles: true }));
+  do await new Promise(requestAnimationFrame);
+  while (!text.textContent || document.querySelector("#completion [data-state]").dataset.percent !== String(value));
+  return (performance.now() - began) / 1000;
+}"""
+
+
+def measure_page() -> list[Figure]:
+    """Start-up, readout latency, time to the first token, peak memory (Linux)."""
+    with served():  # fills the cache, so that the next start is a later one
+        pass
+    with chromium() as browser, served() as server:
+        page = opened(browser, server.address)
+        startup = time.perf_counter() - server.began
+        readouts = page.evaluate(_DRAG)  # while the first completion is running
+        first_tokens = [page.evaluate(_RELEASE, percent) for percent in (90, 50, 70, 35, 100, 60, 80)]
+        page.click("#measure")
+        page.wait_for_selector('#chart .plot[data-measured="2"]')
+        peak = _peak_bytes(server)
+    point = read_artifact(default_artifact(DEFAULT_MODEL)).curves[0].points[0]
+    return [
+        Figure("later start, process to usable page", startup, "s", 25),
+        median_of("readouts after a slider movement, painted", readouts, "ms", 150),
+        Figure("the slowest of these", max(readouts), "ms", 150),
+        median_of("first streamed token after release", first_tokens, "s", 1.5),
+        Figure("peak memory of the page less 1 GB ÷ base weights", (peak - 1e9) / point.bytes, "×", 2.2),
+    ]
+
+
+def _peak_bytes(server: Server) -> int:
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
