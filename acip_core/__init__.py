@@ -15,6 +15,8 @@ from typing import Any
 _HOMES = {
     "load_base": "base",
     "open_model": "loading",
+    "ElasticModel": "elastic",
+    "SizePlanner": "sizing",
     "Recipe": "precompute",
     "measure_perplexity": "evaluate",
     "documents": "corpus",
@@ -29,3 +31,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'acip_core' has no attribute '{name}'")
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -190,10 +190,13 @@ class _Run:
         }
 
     def _identity(self) -> str:
-        """What makes two runs the same: settings, text and the frozen factors they train against."""
+        """What makes two runs the same: settings, text and the frozen factors they train against.
+
+        The factors are taken in bfloat16, which is all that is left of them while adapters are attached.
+        """
         digest = hashlib.sha256(json.dumps(asdict(self.settings)).encode() + self.windows.numpy().tobytes())
         for layer in self.layers.values():
-            digest.update(layer.up[:, :8].float().cpu().contiguous().numpy().tobytes())
+            digest.update(layer.up[:, :8].bfloat16().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
@@ -213,6 +216,7 @@ class _Run:
                     return
                 step = int(file.metadata()["step"])
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            self._check(state, step)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             log.warning("The checkpoint %s is damaged (%s); starting anew.", path, error)
             return
@@ -223,6 +227,18 @@ class _Run:
                 moments = {key: kept[key].to(parameter.device) for key in _ADAM_STATE[1:]}
                 self.optimizer.state[parameter] = {"step": kept["step"]} | moments  # Adam counts steps on the CPU
         self.step, self.losses, self.ratios = step, state["losses"].tolist(), state["ratios"].tolist()
+
+    def _check(self, state: dict[str, torch.Tensor], step: int) -> None:
+        """Raise ValueError or KeyError unless a checkpoint's tensors are whole: a part of one is worse than none."""
+        for i, parameter in enumerate(self.parameters):
+            moments = [state[f"{key}.{i}"] for key in _ADAM_STATE[1:] if f"{key}.{i}" in state]
+            if len(moments) == 1 or (f"step.{i}" in state) != bool(moments):
+                raise ValueError(f"half an optimizer state of parameter {i}")
+            for tensor in (state[f"parameter.{i}"], *moments):
+                if tensor.shape != parameter.shape or not torch.isfinite(tensor).all():
+                    raise ValueError(f"parameter {i} has another shape or values that are not finite")
+        if not len(state["losses"]) == len(state["ratios"]) == step:
+            raise ValueError(f"{len(state['losses'])} losses after {step} steps")
 
 
 def _divergence(teacher: torch.Tensor, log_probabilities: torch.Tensor) -> torch.Tensor:

@@ -22,8 +22,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .base import DEFAULT_HUB_ID, DEFAULT_MODEL
 from .basis import Basis, read_basis, save_basis
+from .card import hub_name, model_card
 from .elastic import AdapterWeights
 from .errors import ArtifactError
 from .storage import atomic_path
@@ -91,16 +91,24 @@ def write_artifact(artifact: Artifact, folder: Path) -> None:
     """Write all files, replacing an older artifact only when the new one is complete.
 
     Raises:
-        ArtifactError: the folder cannot be written.
+        ArtifactError: something else is at that place.
+        StorageError: the folder cannot be written.
     """
-    try:
-        with atomic_path(folder) as temporary:
-            temporary.mkdir()
-            _write_files(artifact, temporary)
-    except OSError as error:
-        raise ArtifactError(
-            f"Cannot write the artifact to {folder} ({error}); free space or choose another folder."
-        ) from error
+    check_replaceable(folder)
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        _write_files(artifact, temporary)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse to replace anything that is not an artifact or an empty folder.
+
+    Raises:
+        ArtifactError: something else is at that place.
+    """
+    free = not any(folder.iterdir()) or (folder / "acip.json").is_file() if folder.is_dir() else not folder.exists()
+    if not free:
+        raise ArtifactError(f"{folder} holds other files; name a new folder for the artifact.")
 
 
 def _write_files(artifact: Artifact, folder: Path) -> None:
@@ -116,14 +124,9 @@ def _write_files(artifact: Artifact, folder: Path) -> None:
     save_file({name: s.contiguous() for name, s in artifact.scores.items()}, folder / "scores.safetensors")
     save_basis(artifact.basis, folder / "basis.safetensors")
     if artifact.adapters is not None:
-        _write_peft(artifact.adapters, artifact.recipe["adapters"], _hub_name(artifact), folder)
+        _write_peft(artifact.adapters, artifact.recipe["adapters"], hub_name(artifact), folder)
         save_file(artifact.history, folder / "history.safetensors")
     (folder / "README.md").write_text(model_card(artifact), encoding="utf-8")
-
-
-def _hub_name(artifact: Artifact) -> str:
-    """Where other tools find the base model: the embedded default is known to the Hub under another name."""
-    return DEFAULT_HUB_ID if artifact.name == DEFAULT_MODEL else artifact.source
 
 
 def _write_peft(adapters: Mapping[str, AdapterWeights], settings: Mapping[str, Any], source: str, folder: Path) -> None:
@@ -186,9 +189,15 @@ def read_artifact(folder: Path) -> Artifact:
 
 def _curve(entry: dict[str, Any]) -> Curve:
     curve = Curve(**{**entry, "points": tuple(CurvePoint(**point) for point in entry["points"])})
-    for value in (curve.base_perplexity, *(value for point in curve.points for value in asdict(point).values())):
+    for text in (curve.method, curve.corpus, curve.split):
+        if not isinstance(text, str):
+            raise ValueError(f"{text!r} in place of a name")
+    numbers = [curve.tokens, curve.base_perplexity, *(v for point in curve.points for v in asdict(point).values())]
+    for value in numbers:
         if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
             raise ValueError(f"{value!r} in {curve.method}, {curve.corpus}")
+    if not curve.points:
+        raise ValueError(f"no points in {curve.method}, {curve.corpus}")
     return curve
 
 
@@ -231,6 +240,7 @@ def _read_basis(path: Path, layers: set[str]) -> Basis:
         raise ArtifactError(f"{path} and scores.safetensors name different layers; restore the artifact.")
     for moment in basis.values():
         fits = moment.factor.shape == (*moment.scale.shape, *moment.columns.shape) and moment.factor.ndim == 2
+        fits &= moment.side in ("input", "output") and moment.factor.dtype == torch.int8
         if not (fits and torch.isfinite(moment.scale).all() and torch.isfinite(moment.columns).all()):
             raise ArtifactError(
                 f"{path}: the moment of '{moment.layers[0]}' is malformed or not finite; restore the file."
@@ -244,6 +254,8 @@ def _read_peft(folder: Path, layers: set[str]) -> dict[str, AdapterWeights]:
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         scaling = config["lora_alpha"] / config["r"]
+        if not math.isfinite(scaling):
+            raise ValueError(f"lora_alpha is {config['lora_alpha']}")
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise ArtifactError(
             f"{folder / 'adapter_config.json'} is missing or malformed ({error}); restore it."
@@ -264,40 +276,3 @@ def _read_peft(folder: Path, layers: set[str]) -> dict[str, AdapterWeights]:
             )
         adapters[name] = AdapterWeights(a.float(), b.float() * scaling)
     return adapters
-
-
-def model_card(artifact: Artifact) -> str:
-    """README.md of the artifact: what it is, how it was made, what was measured."""
-    lines = [
-        "---",
-        *([f"base_model: {_hub_name(artifact)}"] if _hub_name(artifact).count("/") == 1 else []),
-        "tags: [acip, compression, low-rank]",
-        "---",
-        f"# Score map of {artifact.name}",
-        "",
-        "Orders the singular directions of every linear layer by importance, so that the model can be cut to any size",
-        "without retraining. It holds no weights of the base model, whose licence applies to models cut with it.",
-        "",
-        *curve_table(artifact.curves),
-        "",
-        "Recipe: `" + json.dumps(artifact.recipe) + "`",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def curve_table(curves: tuple[Curve, ...]) -> list[str]:
-    """A Markdown table, one row a size, one column a curve: perplexity (and its ratio to the base model's)."""
-    if not curves:
-        return []
-    header = [f"{curve.method}, {curve.corpus}" for curve in curves]
-    ratios = sorted({round(point.ratio, 2) for curve in curves for point in curve.points}, reverse=True)
-    lines = ["| size | " + " | ".join(header) + " |", "|---|" + "---|" * len(header)]
-    for ratio in ratios:
-        cells = []
-        for curve in curves:
-            point = next((p for p in curve.points if round(p.ratio, 2) == ratio), None)
-            cells.append(
-                "" if point is None else f"{point.perplexity:.4g} ({point.perplexity / curve.base_perplexity:.3g} ×)"
-            )
-        lines.append(f"| {ratio:.0%} | " + " | ".join(cells) + " |")
-    return lines

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from .errors import ModelError
+from .errors import ModelError, StorageError
 from .network import hub_reachable
 from .storage import atomic_path, cache_dir, remove_leftovers
 
@@ -105,12 +105,16 @@ def _load(source: str | None, dtype: torch.dtype):
             DEFAULT_MODEL,
             DEFAULT_HUB_ID,
         )
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, RuntimeError) as error:  # a name too long for a path, the home of an unknown user
+        raise ModelError(f"Cannot look for a model at '{source[:100]}' ({_reason(error)}); check the name.") from error
     if path.suffix.lower() == ".gguf":
-        if not path.is_file():
+        if not is_file:
             raise ModelError(f"No GGUF file at {path}; check the path.")
         return *_load_gguf(path, dtype), path.stem.lower(), path.name
-    if path.is_dir():
+    if is_folder:
         if not (path / "config.json").is_file():
             raise ModelError(f"The folder {path} has no config.json; name a folder written by `save_pretrained`.")
         return *_load_pretrained(str(path), dtype, "the folder is incomplete"), path.resolve().name.lower(), path.name
@@ -135,7 +139,7 @@ def _load_pretrained(location: str, dtype: torch.dtype, likely: str):
         tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=offline)
         model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, local_files_only=offline)
     except Exception as error:  # transformers raises many kinds; each means "not loadable from there"
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = _reason(error)
         if offline:
             likely, reason = f"{likely}, and the Hub cannot be reached", "no copy of it on this machine"
         raise ModelError(f"Cannot load the model '{location}' ({likely}: {reason}); {_WAYS_OUT}.") from error
@@ -155,7 +159,7 @@ def _load_gguf(file: Path, dtype: torch.dtype):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except Exception as error:
         raise ModelError(
-            f"Cannot read the GGUF file {file} ({type(error).__name__}: {error}); download it again."
+            f"Cannot read the GGUF file {file} ({type(error).__name__}: {_reason(error)}); download it again."
         ) from error
     model.hf_quantizer.remove_quantization_config(model)  # weights are dense now; the entry would block saving
     model.hf_quantizer = None
@@ -169,8 +173,13 @@ def _keep_copy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
         remove_leftovers(folder.parent)
-    except OSError as error:
-        log.warning("Cannot keep a converted copy in %s (%s); every start will convert again.", folder.parent, error)
+    except StorageError as error:
+        log.warning("%s Until then, every start will convert the model again.", error)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error's message, in one sentence's length."""
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def _file_digest(file: Path) -> str:

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from .base import target_layers
+from .errors import ModelError
 from .progress import Progress, Steps
 
 DEFAULT_RANK = 256
@@ -65,6 +66,9 @@ def measure_basis(model: nn.Module, windows: torch.Tensor, rank: int = DEFAULT_R
 
     Returns:
         The basis, one moment per group of layers with a common input.
+
+    Raises:
+        ModelError: the model's activations are not finite.
     """
     collector = _Collector(target_layers(model))
     try:
@@ -139,6 +143,8 @@ class _Collector:
         ]
 
     def _moment(self, names: tuple[str, ...], c: torch.Tensor) -> tuple[tuple[str, ...], str, torch.Tensor]:
+        if not torch.isfinite(c).all():
+            raise ModelError(f"The activations that {names[0]} reads are not finite; the model is damaged.")
         weight = self.targets[names[0]].weight.detach().float()
         if len(names) == 1 and weight.shape[0] < weight.shape[1]:
             return names, "output", weight @ c @ weight.T

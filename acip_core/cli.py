@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
@@ -33,7 +34,7 @@ def draw(steps: Steps[T]) -> T:
     if not console.is_terminal:
         return finish(steps, _lines())
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
     with Bars(*columns, console=console, speed_estimate_period=120) as bars:
@@ -51,7 +52,8 @@ def _lines() -> Callable[[Progress], None]:
         if step.stage not in began or step.done == step.total or now - printed > _LINE_SECONDS:
             printed = now
             seconds = now - began.setdefault(step.stage, now)
-            console.print(f"{step.stage} {step.done}/{step.total}, {seconds:.0f} s, {step.note}", highlight=False)
+            line = f"{step.stage} {step.done}/{step.total}, {seconds:.0f} s, {step.note}"
+            console.print(escape(line), highlight=False, soft_wrap=True)
 
     return show
 
@@ -76,20 +78,23 @@ def precompute(
     corpus: Annotated[
         list[str] | None, typer.Option(help="c4, wikipedia, wikitext2 or a text file; may be repeated.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Fixes every random draw.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Fixes every random draw; 0 if left out.")
+    ] = None,
 ) -> None:
     """Order all singular directions of a model, train its adapters, measure its curve, write its artifact."""
     from .adapters import AdapterSettings
     from .precompute import QUICK, Recipe
     from .precompute import precompute as run
 
-    recipe = (
-        QUICK if quick else Recipe(adapters=replace(AdapterSettings(seed=seed), steps=steps or AdapterSettings.steps))
-    )
+    if quick and (steps is not None or seed is not None):
+        raise typer.BadParameter("--steps and --seed belong to adapters, which --quick leaves out.")
+    adapters = AdapterSettings(seed=seed or 0, steps=steps or AdapterSettings.steps)
+    recipe = QUICK if quick else Recipe(adapters=adapters)
     if corpus:
         recipe = replace(recipe, corpora=tuple(corpus))
     folder = draw(run(model, recipe, out))
-    console.print(f"The artifact is in {folder}.", highlight=False)
+    console.print(escape(f"The artifact is in {folder}."), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -103,7 +108,7 @@ def prepare(
     from .loading import open_model
 
     loaded = draw(open_model(model, artifact))
-    console.print(f"{loaded.elastic.base.source} is ready.", highlight=False)
+    console.print(escape(f"{loaded.elastic.base.source} is ready."), highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -111,7 +116,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except AcipError as error:
-        console.print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        console.print("[bold red]Error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED

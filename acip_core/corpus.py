@@ -45,7 +45,8 @@ def documents(corpus: str, split: str) -> list[str]:
         raise CorpusError(f"Unknown split '{split}'; choose one of {', '.join(SPLITS)}.")
     chosen = [text for text in _all_documents(corpus) if _split_of(text) == split]
     if not chosen:
-        raise CorpusError(f"The corpus '{corpus}' has no {split} documents; it needs more text.")
+        hint = "" if corpus in CORPORA else ", its documents separated by blank lines"
+        raise CorpusError(f"The corpus '{corpus}' has no {split} documents; it needs more text{hint}.")
     return chosen
 
 
@@ -87,7 +88,7 @@ def _all_documents(corpus: str) -> tuple[str, ...]:
         file = _embedded_file(corpus)
         texts = _read_embedded(corpus, file) if file else _read_hub(corpus)
     else:
-        texts = read_text_file(Path(corpus).expanduser())
+        texts = read_text_file(Path(corpus))
     return tuple(dict.fromkeys(texts))  # a document that occurs twice must not fall on both sides of a split
 
 
@@ -98,11 +99,11 @@ def read_text_file(path: Path) -> list[str]:
         CorpusError: missing, not text, or empty.
     """
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.expanduser().read_text(encoding="utf-8")
     except FileNotFoundError:
         known = ", ".join(CORPORA)
         raise CorpusError(f"No corpus or text file named '{path}'; known corpora are {known}.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # no text, a folder, no permission, an unknown user's home
         raise CorpusError(f"Cannot read {path} as UTF-8 text ({error}); save it as plain text.") from error
     texts = [text.strip() for text in re.split(r"\n\s*\n", content) if text.strip()]
     if not texts:

@@ -25,3 +25,7 @@ class SizeError(AcipError):
 
 class GenerationError(AcipError):
     """A prompt or sampling setting that cannot be run."""
+
+
+class StorageError(AcipError):
+    """A file cannot be written: full disk, no permission."""

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from .artifact import Curve, CurvePoint
 from .elastic import ElasticModel
+from .errors import ModelError
 from .progress import Progress, Steps
 
 WINDOW = 512  # tokens per evaluation window
@@ -64,9 +65,11 @@ def measure_perplexity(model: PreTrainedModel, windows: torch.Tensor) -> Iterato
         mean = math.fsum(sums) / tokens
         spread = math.fsum((s / per_window - mean) ** 2 for s in sums)
         error = math.sqrt(spread / (len(sums) - 1) / len(sums)) if len(sums) > 1 else 0.0
-        yield Perplexity(
-            math.exp(mean), math.exp(mean - error), math.exp(mean + error), tokens, index + 1, len(windows)
-        )
+        yield Perplexity(_exp(mean), _exp(mean - error), _exp(mean + error), tokens, index + 1, len(windows))
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if not x > 700 else math.inf
 
 
 def measure_curve(
@@ -83,6 +86,12 @@ def measure_curve(
         ratios: size ratios, adapters counted.
         label: method, corpus and split, for the curve.
         known: points measured before by requested ratio; new ones are added while it goes, so a caller can keep them.
+
+    Returns:
+        The curve; sizes at which the perplexity is beyond all numbers are left out.
+
+    Raises:
+        ModelError: the base model's own perplexity is not finite.
     """
     method, corpus, split = label
     wanted = sorted({1.0, *ratios}, reverse=True)
@@ -96,5 +105,7 @@ def measure_curve(
                 note = f"{ratio:.0%}: {step.value:.2f}"
                 yield Progress(f"measuring {method}, {corpus}", done, len(wanted) * len(windows), note)
         known[ratio] = CurvePoint(plan.ratio, plan.parameters, plan.bytes, step.value)
-    points = tuple(known[ratio] for ratio in wanted)
+    if not math.isfinite(known[1.0].perplexity):
+        raise ModelError(f"The base model's perplexity on {corpus} is not finite; the model is damaged.")
+    points = tuple(known[ratio] for ratio in wanted if math.isfinite(known[ratio].perplexity))
     return Curve(method, corpus, split, windows.shape[0] * (windows.shape[1] - 1), points[0].perplexity, points)

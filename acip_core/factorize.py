@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .basis import Basis, Moment
-from .errors import ModelError
+from .errors import ModelError, StorageError
 from .progress import Progress, Steps
 from .storage import atomic_path, cache_dir, remove_leftovers
 
@@ -105,7 +105,7 @@ def factorize(weights: dict[str, torch.Tensor], basis: Basis | None) -> Steps[di
         basis: second moments by layer name; None for plain SVD.
 
     Raises:
-        ModelError: a weight is not finite.
+        ModelError: a weight is not finite, or it or its second moment is beyond the eigensolver.
     """
     for name, weight in weights.items():
         if not torch.isfinite(weight).all():
@@ -135,10 +135,12 @@ def _groups(weights: dict[str, torch.Tensor], basis: Basis | None) -> list[tuple
 def _factorize_group(
     weights: dict[str, torch.Tensor], names: tuple[str, ...], moment: Moment | None
 ) -> dict[str, Factors]:
-    if moment is None:
-        return {name: factorize_layer(weights[name]) for name in names}
-    matrix = moment.matrix().to(weights[names[0]].device)
-    return {name: factorize_layer(weights[name], matrix, moment.side) for name in names}
+    matrix = None if moment is None else moment.matrix().to(weights[names[0]].device)
+    side = "input" if moment is None else moment.side
+    try:
+        return {name: factorize_layer(weights[name], matrix, side) for name in names}
+    except torch.linalg.LinAlgError as error:
+        raise ModelError(f"Cannot factorize {names[0]}: its weight or its second moment is damaged.") from error
 
 
 def cached_factors(weights: dict[str, torch.Tensor], model_fingerprint: str, basis: Basis) -> Steps[dict[str, Factors]]:
@@ -152,8 +154,8 @@ def cached_factors(weights: dict[str, torch.Tensor], model_fingerprint: str, bas
     factors = yield from factorize(weights, basis)
     try:
         _write_cache(path, factors)
-    except (OSError, SafetensorError) as error:
-        log.warning("Cannot cache the factors in %s (%s); every start will compute them again.", path.parent, error)
+    except StorageError as error:
+        log.warning("%s Until then, every start will compute the factors again.", error)
     return factors
 
 

@@ -75,9 +75,10 @@ def _check_shapes(name: str, m: int, n: int, artifact: Artifact) -> None:
             f"scores.safetensors: '{name}' has {len(scores)} scores, the model has {min(m, n)} directions there."
         )
     moment = artifact.basis[name]
-    if len(moment.scale) != (n if moment.side == "input" else m):
+    if len(moment.scale) != (n if moment.side == "input" else m) or (moment.side == "output" and m > n):
         raise ArtifactError(
-            f"basis.safetensors: '{name}' has {len(moment.scale)} channels, which do not fit a {m} × {n} layer."
+            f"basis.safetensors: '{name}' has {len(moment.scale)} {moment.side} channels, "
+            f"which do not fit a {m} × {n} layer."
         )
     if artifact.adapters is not None:
         adapter = artifact.adapters[name]

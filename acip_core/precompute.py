@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .adapters import AdapterSettings, train_adapters
-from .artifact import Artifact, Curve, CurvePoint, write_artifact
+from .artifact import Artifact, Curve, CurvePoint, check_replaceable, write_artifact
 from .base import BaseModel, fingerprint, load_base, target_layers
 from .basis import DEFAULT_RANK, Basis, measure_basis, read_basis, save_basis
-from .corpus import documents, token_windows
+from .corpus import CORPORA, documents, token_windows
 from .elastic import ElasticModel, build_elastic
 from .evaluate import WINDOW, measure_curve
 from .factorize import Factors, cached_factors, factorize
@@ -30,6 +34,8 @@ from .scoring.baselines import svd_magnitude_scores, uniform_scores
 from .scoring.fisher import fisher_scores
 from .storage import atomic_path, cache_dir
 
+T = TypeVar("T")
+log = logging.getLogger("acip")
 FINE = tuple(round(1 - 0.05 * i, 2) for i in range(15))  # 100, 95 … 30 %
 COARSE = FINE[::2]  # 100, 90 … 30 %: comparison lines
 
@@ -76,10 +82,17 @@ def precompute(source: str | None, recipe: Recipe, folder: Path | None = None) -
         The artifact's folder.
 
     Raises:
-        ModelError, CorpusError, ArtifactError: one sentence each; finished stages are kept.
+        ModelError, CorpusError, ArtifactError, StorageError: one sentence each; finished stages are kept.
     """
+    for corpus in recipe.corpora:  # mistakes that need no model to be seen are said before it is loaded
+        for split in ("calibration", "held-out"):
+            documents(corpus, split)
+    if folder is not None:
+        check_replaceable(folder)
     yield Progress("loading the model", 0, 1)
     base = load_base(source)
+    target = folder if folder is not None else Path("precomputed") / base.name
+    check_replaceable(target)
     run = _Run(base, recipe)
     basis = yield from run.basis()
     factors = yield from cached_factors(run.weights, run.fingerprint, basis)
@@ -88,6 +101,8 @@ def precompute(source: str | None, recipe: Recipe, folder: Path | None = None) -
     curves: list[Curve] = []
     adapters, history = None, {}
     if recipe.adapters is not None:
+        smallest = min(recipe.adapters.smallest, *recipe.ratios)
+        elastic.planner_for(recipe.adapters.rank).at_ratio(smallest)  # raises before hours of training would
         trained = yield from train_adapters(
             elastic, run.calibration(), recipe.adapters, run.work / "adapters.safetensors"
         )
@@ -98,7 +113,6 @@ def precompute(source: str | None, recipe: Recipe, folder: Path | None = None) -
     curves = (yield from run.curves(elastic, method, recipe.ratios)) + curves
     if recipe.comparisons:
         curves += yield from run.comparisons(factors)
-    target = folder if folder is not None else Path("precomputed") / base.name
     facts = asdict(recipe) | _versions()
     artifact = Artifact(base.name, base.source, run.fingerprint, facts, tuple(curves), scores, basis, adapters, history)
     write_artifact(artifact, target)
@@ -117,7 +131,9 @@ class _Run:
         self.base, self.recipe = base, recipe
         self.weights = {name: layer.weight.detach() for name, layer in target_layers(base.model).items()}
         self.fingerprint = fingerprint(self.weights)
-        identity = json.dumps(asdict(recipe)) + self.fingerprint
+        files = [c for c in recipe.corpora if c not in CORPORA]  # their text may be edited between two runs
+        own = [documents(c, split) for c in files for split in ("calibration", "held-out")]
+        identity = json.dumps(asdict(recipe)) + self.fingerprint + (json.dumps(own) if own else "")
         self.work = cache_dir() / "precompute" / f"{base.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         self._calibration = [self._windows(corpus, "calibration") for corpus in recipe.corpora]
         self._held_out = {c: self._windows(c, "held-out", recipe.curve_windows) for c in recipe.corpora}
@@ -132,8 +148,8 @@ class _Run:
 
     def basis(self) -> Steps[Basis]:
         path = self.work / "basis.safetensors"
-        if path.exists():
-            return read_basis(path)
+        if (kept := _kept(path, read_basis)) is not None:
+            return kept
         windows = self.calibration(self.recipe.moment_windows)
         basis = yield from measure_basis(self.base.model, windows, self.recipe.basis_rank)
         with atomic_path(path) as temporary:
@@ -142,8 +158,8 @@ class _Run:
 
     def scores(self, factors: dict[str, Factors]) -> Steps[dict[str, torch.Tensor]]:
         path = self.work / "scores.safetensors"
-        if path.exists():
-            return load_file(path)
+        if (kept := _kept(path, load_file)) is not None:
+            return kept
         windows = self.calibration(self.recipe.score_windows)
         rank = self.recipe.adapters.rank if self.recipe.adapters is not None else 0
         scores = yield from fisher_scores(self.base.model, factors, windows, rank)
@@ -156,7 +172,7 @@ class _Run:
         curves = []
         for corpus, windows in self._held_out.items():
             path = self.work / f"curve-{method}-{hashlib.sha256(corpus.encode()).hexdigest()[:8]}.json"
-            known = {p[0]: CurvePoint(*p[1]) for p in json.loads(path.read_text())} if path.exists() else {}
+            known = _kept(path, _read_points) or {}
             steps = measure_curve(elastic, windows, ratios, (method, corpus, "held-out"), known)
             curves.append((yield from _keeping(steps, path, known)))
         return curves
@@ -186,6 +202,22 @@ def _keeping(steps: Steps[Curve], path: Path, known: dict[float, CurvePoint]) ->
         yield step
 
 
+def _kept(path: Path, read: Callable[[Path], T]) -> T | None:
+    """What an interrupted run left in a file, or None: a damaged file is made again, not trusted."""
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        log.warning("The file %s is damaged (%s); making it again.", path, error)
+        return None
+
+
+def _read_points(path: Path) -> dict[float, CurvePoint]:
+    return {ratio: CurvePoint(*values) for ratio, values in json.loads(path.read_text(encoding="utf-8"))}
+
+
 def _write_points(path: Path, known: dict[float, CurvePoint]) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps([[ratio, list(asdict(point).values())] for ratio, point in known.items()]))
+        points = [[ratio, list(asdict(point).values())] for ratio, point in known.items()]
+        temporary.write_text(json.dumps(points), encoding="utf-8")

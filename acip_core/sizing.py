@@ -158,8 +158,10 @@ class SizePlanner:
         """The cut whose whole model reaches `parameters`.
 
         Raises:
-            SizeError: more than the base model has, or fewer than its parts that are always kept.
+            SizeError: no number, more than the base model has, or fewer than its parts that are always kept.
         """
+        if not (isinstance(parameters, int | float) and math.isfinite(parameters)):
+            raise SizeError(f"A size must be a number of parameters or bytes, not {parameters!r}.")
         return self._plan(int(parameters) - self.footprint.other_parameters)
 
     def at_bytes(self, size: int) -> Plan:
@@ -168,7 +170,8 @@ class SizePlanner:
         Raises:
             SizeError: as `at_parameters`.
         """
-        return self.at_parameters(size // self.footprint.bytes_per_parameter)
+        is_number = isinstance(size, int | float)
+        return self.at_parameters(size // self.footprint.bytes_per_parameter if is_number else size)
 
     def _plan(self, wanted: int) -> Plan:
         if wanted > self.base_target_parameters or wanted < self._floor:

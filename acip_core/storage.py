@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from platformdirs import user_cache_path
+from safetensors import SafetensorError
 
-log = logging.getLogger("acip")
+from .errors import StorageError
 
 
 def cache_dir() -> Path:
@@ -28,24 +29,49 @@ def atomic_path(target: Path) -> Iterator[Path]:
     The block may create a file or a folder there. Readers see the old content or the new, never a part.
 
     Raises:
-        OSError: the folder cannot be created or written.
+        StorageError: the folder cannot be created or written, or the disk is full; the old content is still there.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        temporary = holder / target.name
-        yield temporary
-        if target.is_dir():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            temporary = holder / target.name
+            yield temporary
+            _open_to_readers(temporary, holder / "probe")
+            _replace(target, temporary, holder / "replaced")
+        finally:
+            shutil.rmtree(holder, ignore_errors=True)
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk in a class of its own
+        way = "set ACIP_CACHE to another folder" if target.is_relative_to(cache_dir()) else "choose another folder"
+        raise StorageError(f"Cannot write {target} ({error}); free space or {way}.") from error
+
+
+def _open_to_readers(path: Path, probe: Path) -> None:
+    """Give files the permissions of any new file: safetensors writes them for their owner alone."""
+    probe.touch()
+    mode = probe.stat().st_mode & 0o777
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            file.chmod(mode)
+
+
+def _replace(target: Path, new: Path, aside: Path) -> None:
+    """Put `new` in place of `target`; a folder cannot be replaced in one move, so the old one is moved aside first."""
+    if not target.is_dir():
+        os.replace(new, target)
+        return
+    try:
+        os.replace(target, aside)
+        os.replace(new, target)
+    except BaseException:
+        if aside.exists() and not target.exists():
+            os.replace(aside, target)
+        raise
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what writers killed half-way left in `folder` (hidden temporaries older than a day)."""
-    import time
-
     for leftover in folder.glob(".*.*"):
-        if leftover.is_dir() and time.time() - leftover.stat().st_mtime > 86_400:
-            shutil.rmtree(leftover, ignore_errors=True)
+        with suppress(OSError):  # another process may be doing the same
+            if leftover.is_dir() and time.time() - leftover.stat().st_mtime > 86_400:
+                shutil.rmtree(leftover, ignore_errors=True)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from acip_core import adapters as module
 from acip_core.adapters import AdapterSettings, TrainedAdapters, train_adapters
-from acip_core.errors import ModelError
+from acip_core.elastic import ElasticModel
+from acip_core.errors import ModelError, StorageError
 from acip_core.evaluate import token_losses
 from acip_core.progress import finish
+from tests.conftest import full_disk
 from tests.tiny import calibration, tiny_elastic
 
 SETTINGS = AdapterSettings(rank=2, alpha=4, steps=12, learning_rate=1e-2, smallest=0.4)
@@ -24,6 +29,13 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """float32 and a checkpoint after every step."""
     monkeypatch.setattr(module, "mixed_precision_is_native", lambda device: False)
     monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0)
+
+
+@pytest.fixture(params=[False, True], ids=["float32", "bfloat16"])
+def mixed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Both precisions, whatever this machine's processor multiplies natively."""
+    monkeypatch.setattr(module, "mixed_precision_is_native", lambda device: request.param)
+    return request.param
 
 
 def same(one: TrainedAdapters, other: TrainedAdapters) -> bool:
@@ -46,7 +58,7 @@ def test_training_repairs_damage(family: str) -> None:
     elastic.install(trained.weights)
     assert loss() < untrained - 0.05
     assert trained.losses.shape == trained.ratios.shape == (60,)
-    assert trained.ratios.min() >= 0.39 and trained.ratios.max() <= 0.97
+    assert 0.39 <= trained.ratios.min() < 0.5 and 0.85 < trained.ratios.max() <= 0.97
 
 
 def test_one_seed_one_result() -> None:
@@ -56,7 +68,7 @@ def test_one_seed_one_result() -> None:
 
 
 @pytest.mark.parametrize("killed_after", [1, 7, 11])
-def test_a_killed_run_continues_to_the_same_result(tmp_path: Path, killed_after: int) -> None:
+def test_a_killed_run_continues_to_the_same_result(tmp_path: Path, killed_after: int, mixed: bool) -> None:
     checkpoint = tmp_path / "adapters.safetensors"
     steps = train_adapters(tiny_elastic(), calibration(), SETTINGS, checkpoint)
     for _ in range(killed_after + 1):  # the checkpoint follows the yield
@@ -92,19 +104,90 @@ def test_a_checkpoint_of_another_kind_is_not_trusted(tmp_path: Path, wrong: str)
     assert same(result, finish(train_adapters(tiny_elastic(), calibration(), SETTINGS)))
 
 
-def test_the_model_is_as_before_also_after_cancelling() -> None:
-    elastic = tiny_elastic()
+@pytest.mark.parametrize("change", ["text", "model", "settings"])
+def test_what_makes_another_run(tmp_path: Path, change: str) -> None:
+    checkpoint = tmp_path / "adapters.safetensors"
+    finish(train_adapters(tiny_elastic(), calibration(), SETTINGS, checkpoint))
+    elastic = tiny_elastic("qwen2" if change == "model" else "llama")
+    windows = calibration().flip(0) if change == "text" else calibration()
+    settings = replace(SETTINGS, alpha=8) if change == "settings" else SETTINGS
+    assert next(train_adapters(elastic, windows, settings, checkpoint)).done == 1
+
+
+@pytest.mark.parametrize("how", ["finished", "cancelled", "failed"])
+def test_the_model_is_as_before(how: str, family: str, mixed: bool) -> None:
+    elastic = tiny_elastic(family)
     elastic.set_size(0.7)
     plan, windows = elastic.plan, calibration()
     before = elastic.model(windows).logits
-    flags = [p.requires_grad for p in elastic.model.parameters()]
-    steps = train_adapters(elastic, windows, SETTINGS)
+    for index, parameter in enumerate(elastic.model.parameters()):
+        parameter.requires_grad_(index % 3 == 0)
+    weights = {name: tensor.clone() for name, tensor in tensors(elastic).items()}
+    steps = train_adapters(elastic, windows, replace(SETTINGS, steps=2))
     next(steps)
-    steps.close()
+    if how == "finished":
+        finish(steps)
+    elif how == "cancelled":
+        steps.close()
+    else:
+        with pytest.raises(RuntimeError, match="from outside"):
+            steps.throw(RuntimeError("from outside"))
     assert elastic.plan == plan
-    assert [p.requires_grad for p in elastic.model.parameters()] == flags
+    assert [p.requires_grad for p in elastic.model.parameters()] == [
+        index % 3 == 0 for index, _ in enumerate(elastic.model.parameters())
+    ]
+    after = tensors(elastic)
+    assert list(after) == list(weights) and all(torch.equal(after[name], weights[name]) for name in weights)
     assert torch.equal(elastic.model(windows).logits, before)
     assert all(layer.adapter is None for layer in elastic.elastic_layers().values())
+
+
+def tensors(elastic: ElasticModel) -> dict[str, torch.Tensor]:
+    return dict(elastic.model.named_parameters()) | dict(elastic.model.named_buffers())
+
+
+def _without(tensors: dict[str, torch.Tensor], name: str) -> None:
+    del tensors[name]
+
+
+HALVES: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
+    "a parameter is missing": lambda t: _without(t, "parameter.5"),
+    "a parameter is not finite": lambda t: t["parameter.5"].fill_(torch.nan),
+    "a parameter has another shape": lambda t: t.update({"parameter.5": torch.zeros(1)}),
+    "half a moment": lambda t: _without(t, "exp_avg.3"),
+    "no step": lambda t: _without(t, "step.3"),
+    "a moment is not finite": lambda t: t["exp_avg_sq.3"].fill_(torch.inf),
+    "no losses": lambda t: _without(t, "losses"),
+    "too few losses": lambda t: t.update(losses=torch.ones(2)),
+}
+
+
+@pytest.mark.parametrize("case", HALVES)
+def test_a_checkpoint_of_this_run_with_damaged_content_is_not_trusted(
+    tmp_path: Path, case: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = tmp_path / "adapters.safetensors"
+    whole = finish(train_adapters(tiny_elastic(), calibration(), SETTINGS, checkpoint))
+    with safe_open(checkpoint, "pt") as file:
+        metadata = file.metadata()
+    content = load_file(checkpoint)
+    HALVES[case](content)
+    save_file(content, checkpoint, metadata)
+    again = train_adapters(tiny_elastic(), calibration(), SETTINGS, checkpoint)
+    assert next(again).done == 1
+    assert same(finish(again), whole)
+    assert "is damaged" in caplog.text
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "adapters.safetensors"
+    steps = train_adapters(tiny_elastic(), calibration(), SETTINGS, checkpoint)
+    for _ in range(4):
+        next(steps)
+    with pytest.raises(StorageError, match=r"adapters\.safetensors .*File too large"), full_disk():
+        next(steps)
+    assert list(tmp_path.iterdir()) == [checkpoint]
+    assert next(train_adapters(tiny_elastic(), calibration(), SETTINGS, checkpoint)).done == 4
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_good_state(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from acip_core import artifact as module
 from acip_core.artifact import Artifact, read_artifact, write_artifact
 from acip_core.base import target_layers
-from acip_core.errors import ArtifactError
-from acip_core.storage import atomic_path, remove_leftovers
+from acip_core.errors import ArtifactError, StorageError
+from tests.conftest import full_disk
 from tests.tiny import calibration, tiny_artifact, tiny_base
 
 
@@ -128,7 +128,17 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "binary JSON": (lambda f: (f / "acip.json").write_bytes(b"\xff\xfe\x00"), "acip.json is not valid JSON"),
     "JSON list": (lambda f: (f / "acip.json").write_text("[]"), "acip.json is not valid JSON"),
     "version": (_edit_json("acip.json", lambda c: c.update(format_version=9)), "format_version is 9"),
-    "no fingerprint": (_edit_json("acip.json", lambda c: c.pop("fingerprint")), "field 'fingerprint'"),
+    **{
+        f"no {field}": (_edit_json("acip.json", lambda c, field=field: c.pop(field)), f"field '{field}'")
+        for field in ("name", "source", "fingerprint", "recipe", "curves")
+    },
+    "no version": (_edit_json("acip.json", lambda c: c.pop("format_version")), "format_version is None"),
+    "number as name": (_edit_json("acip.json", lambda c: c.update(name=3)), "field 'name'"),
+    "curve of nothing": (_edit_json("acip.json", lambda c: c["curves"][0].update(points=[])), "field 'curves'"),
+    "curve without name": (_edit_json("acip.json", lambda c: c["curves"][0].update(corpus=None)), "field 'curves'"),
+    "curve of text": (_edit_json("acip.json", lambda c: c.update(curves=["low"])), "field 'curves'"),
+    "unknown curve field": (_edit_json("acip.json", lambda c: c["curves"][0].update(color="red")), "field 'curves'"),
+    "no tokens": (_edit_json("acip.json", lambda c: c["curves"][0].update(tokens=0)), "field 'curves'"),
     "curves": (_edit_json("acip.json", lambda c: c["curves"][0].pop("points")), "field 'curves'"),
     "curve point": (_edit_json("acip.json", lambda c: c["curves"][0]["points"][0].pop("ratio")), "field 'curves'"),
     "NaN curve": (
@@ -146,6 +156,16 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "adapter rank": (_edit_tensors("adapter_model.safetensors", _first(lambda t: t[:1], "A.weight")), "rank 2"),
     "missing adapter": (_edit_tensors("adapter_model.safetensors", lambda t: t.pop(next(iter(t)))), "no adapter for"),
     "rank 0": (_edit_json("adapter_config.json", lambda c: c.update(r=0)), "adapter_config.json"),
+    "infinite scaling": (
+        _edit_json("adapter_config.json", lambda c: c.update(lora_alpha=float("inf"))),
+        "adapter_config.json",
+    ),
+    "config list": (lambda f: (f / "adapter_config.json").write_text("[]"), "adapter_config.json"),
+    "folder as scores": (
+        lambda f: ((f / "scores.safetensors").unlink(), (f / "scores.safetensors").mkdir()),
+        "scores.safetensors",
+    ),
+    "flat adapter": (_edit_tensors("adapter_model.safetensors", _first(torch.flatten)), "rank 2"),
     "text rank": (_edit_json("adapter_config.json", lambda c: c.update(r="two")), "adapter_config.json"),
 }
 
@@ -161,7 +181,7 @@ def test_damage_is_one_sentence_that_names_the_file(copy: Path, case: str) -> No
     assert "\n" not in message and message.endswith(".")
 
 
-@pytest.mark.parametrize("change", ["scale of the wrong length", "NaN scale", "flat factor"])
+@pytest.mark.parametrize("change", ["scale of the wrong length", "NaN scale", "flat factor", "float factor", "side"])
 def test_damaged_basis(copy: Path, change: str) -> None:
     from safetensors import safe_open
 
@@ -174,9 +194,11 @@ def test_damaged_basis(copy: Path, change: str) -> None:
         tensors[scale] = tensors[scale][:-1].clone()
     elif change.startswith("NaN"):
         tensors[scale][0] = torch.nan
+    elif change == "side":
+        metadata["groups"] = metadata["groups"].replace('"output"', '"outside"')
     else:
         factor = scale.replace(".scale", ".factor")
-        tensors[factor] = tensors[factor].flatten()
+        tensors[factor] = tensors[factor].flatten() if change.startswith("flat") else tensors[factor].float()
     save_file(tensors, path, metadata)
     with pytest.raises(ArtifactError, match=r"basis\.safetensors"):
         read_artifact(copy)
@@ -188,32 +210,28 @@ def test_a_full_disk_leaves_the_old_artifact(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
+    newer = replace(written[0], name="newer")
     monkeypatch.setattr(module, "save_basis", full)
-    with pytest.raises(ArtifactError, match="No space left"):
-        write_artifact(written[0], copy)
-    assert asdict(read_artifact(copy).curves[0]) == asdict(written[0].curves[0])
+    with pytest.raises(StorageError, match="No space left"):
+        write_artifact(newer, copy)
+    monkeypatch.undo()
+    with pytest.raises(StorageError, match="File too large"), full_disk():
+        write_artifact(newer, copy)
+    assert read_artifact(copy).name == written[0].name
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+    write_artifact(newer, copy)
+    assert read_artifact(copy).name == "newer"
 
 
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "folder"
-    for content in ("old", "new"):
-        with atomic_path(target) as temporary:
-            temporary.mkdir()
-            (temporary / content).touch()
-    assert [path.name for path in target.iterdir()] == ["new"]
-    with pytest.raises(KeyboardInterrupt), atomic_path(target) as temporary:
-        temporary.mkdir()
-        raise KeyboardInterrupt
-    assert [path.name for path in target.iterdir()] == ["new"]
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_leftovers_of_killed_writers_go_after_a_day(tmp_path: Path) -> None:
-    import os
-
-    for name, age in ((".old.x", 90_000), (".new.x", 10)):
-        (tmp_path / name).mkdir()
-        os.utime(tmp_path / name, times=(os.path.getmtime(tmp_path) - age,) * 2)
-    remove_leftovers(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".new.x"]
+def test_only_artifacts_and_empty_folders_are_replaced(written: tuple[Artifact, Path], tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("Dear reader")
+    for taken in (tmp_path / "letters", tmp_path / "letters" / "dear.txt"):
+        with pytest.raises(ArtifactError, match="holds other files") as caught:
+            write_artifact(written[0], taken)
+        assert str(taken) in str(caught.value)
+    assert (tmp_path / "letters" / "dear.txt").read_text() == "Dear reader"
+    (tmp_path / "empty").mkdir()
+    for free in (tmp_path / "empty", tmp_path / "new" / "deep", written[1]):
+        write_artifact(written[0], free)
+        assert read_artifact(free).name == written[0].name

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from acip_core import base as base_module
 from acip_core.base import BaseModel, fingerprint, load_base, target_layers
@@ -23,6 +24,12 @@ def test_target_layers_are_the_linear_layers_of_the_blocks(base: BaseModel):
 def test_model_without_blocks_is_refused():
     with pytest.raises(ModelError, match="decoder blocks"):
         target_layers(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+
+
+def test_blocks_without_linear_layers_are_refused():
+    config = GPT2Config(vocab_size=16, n_embd=8, n_layer=2, n_head=2, n_positions=16)  # its layers are Conv1D
+    with pytest.raises(ModelError, match="GPT2LMHeadModel hold no linear layers"):
+        target_layers(GPT2LMHeadModel(config))
 
 
 def test_fingerprint_is_stable_and_agrees_across_precisions(base: BaseModel, family: str):
@@ -85,6 +92,16 @@ def refused(source: str | None) -> str:
 
 def test_missing_gguf(tmp_path: Path):
     assert str(tmp_path / "gone.gguf") in refused(str(tmp_path / "gone.gguf"))
+
+
+@pytest.mark.parametrize("source", ["~nobody-lives-here/model", "x" * 5000, "a\0b", "", "/", "not a name!"])
+def test_names_that_no_model_can_have(source: str):
+    refused(source)
+
+
+def test_file_in_place_of_a_folder(tmp_path: Path):
+    (tmp_path / "model.bin").write_bytes(b"\x00\xff")
+    assert str(tmp_path / "model.bin") in refused(str(tmp_path / "model.bin"))
 
 
 def test_folder_without_config(tmp_path: Path):

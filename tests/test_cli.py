@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from acip_core import cli, precompute
-from acip_core.artifact import write_artifact
+from acip_core.artifact import read_artifact
 from acip_core.progress import Progress
-from tests.tiny import tiny_artifact, tiny_base
+from tests.conftest import full_disk
+from tests.tiny import tiny_base
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default folder of an artifact is below the working directory, which is not to be this repository."""
+    monkeypatch.chdir(tmp_path)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -38,6 +49,8 @@ def test_help_names_every_option(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         (("precompute", "--model", "nobody/nothing"), "nobody/nothing"),
         (("precompute", "--model", "/nowhere/model.gguf"), "/nowhere/model.gguf"),
         (("precompute", "--corpus", "/nowhere/text.txt"), "/nowhere/text.txt"),
+        (("precompute", "--model", "/nowhere/[/red] [b]model.gguf"), "/nowhere/[/red] [b]model.gguf"),
+        (("precompute", "--out", __file__), __file__),
         (("prepare", "--model", "nobody/nothing"), "nobody/nothing"),
     ],
 )
@@ -55,12 +68,104 @@ def test_a_mistake_is_one_sentence(
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("arguments", [("precompute", "--steps", "0"), ("prepare", "--steps", "1"), ("fly",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("precompute", "--steps", "0"),
+        ("precompute", "--steps", "many"),
+        ("precompute", "--seed", "-1"),
+        ("precompute", "--seed", "99999999999999999999"),
+        ("precompute", "--steps", "5", "--quick"),
+        ("precompute", "--seed", "5", "--quick"),
+        ("precompute", "--out"),
+        ("prepare", "--steps", "1"),
+        ("fly",),
+    ],
+)
 def test_options_that_do_not_exist_or_fit(
     arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(precompute, "precompute", lambda *_: pytest.fail("it ran"))
     code, output = run(monkeypatch, capsys, *arguments)
     assert code == 2 and "Traceback" not in output and arguments[:2][-1] in output
+
+
+def test_no_verb_shows_the_verbs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, output = run(monkeypatch, capsys)
+    assert code in (0, 2) and "precompute" in output and "prepare" in output
+
+
+@pytest.fixture
+def model(tmp_path: Path, cache: Path) -> str:
+    base = tiny_base()
+    base.model.save_pretrained(tmp_path / "tiny [1]")
+    base.tokenizer.save_pretrained(tmp_path / "tiny [1]")
+    return str(tmp_path / "tiny [1]")
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    file = tmp_path / "text [b].txt"
+    file.write_text("\n\n".join(f"Line {i} says {i * i} and then {i**5}, no more." * 2 for i in range(700)))
+    return str(file)
+
+
+def test_precompute_and_prepare(
+    model: str, text: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("precompute", "--model", model, "--quick", "--corpus", text, "--out", str(out))
+    code, output = run(monkeypatch, capsys, *arguments)
+    assert code == 0, output
+    assert f"The artifact is in {out}." in output
+    assert f"measuring fisher, {text} 48/48" in output  # nothing of a name is taken for colours
+    assert "scoring 12/12" in output and "second moments 1/12" in output
+    (curve,) = read_artifact(out).curves
+    assert curve.corpus == text and [round(p.ratio, 1) for p in curve.points] == [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
+    code, output = run(monkeypatch, capsys, "prepare", "--model", model, "--artifact", str(out))
+    assert code == 0 and "tiny [1] is ready." in output
+    assert list((cache / "factors").glob("*.safetensors"))
+
+
+def test_prepare_without_an_artifact(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, output = run(monkeypatch, capsys, "prepare", "--model", model, "--artifact", str(tmp_path / "none"))
+    assert code == 1 and f"Error: No artifact at {tmp_path / 'none'};" in output and "Traceback" not in output
+
+
+def test_a_full_disk(
+    model: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("precompute", "--model", model, "--quick", "--corpus", text, "--out", str(tmp_path / "out"))
+    with full_disk():
+        code, output = run(monkeypatch, capsys, *arguments)
+    assert code == 1 and "Error: Cannot write" in output and "Traceback" not in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_for_real(model: str, text: str, cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "acip_core", "precompute", "--model", model, "--quick", "--corpus", text]
+    environment = os.environ | {
+        "COLUMNS": "300",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(cli.__file__).parents[1]),
+    }
+    with subprocess.Popen(
+        [*command, "--out", str(out)], stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
+    ) as process:
+        assert process.stderr is not None
+        shown = ""
+        while "factorizing" not in shown:
+            line = process.stderr.readline()
+            assert line, shown
+            shown += line
+        process.send_signal(signal.SIGINT)
+        shown += process.stderr.read()
+    assert process.returncode == 130, shown
+    assert shown.rstrip().endswith("the same command continues.") and "Traceback" not in shown
+    assert not out.exists() and sorted(p.name for p in tmp_path.iterdir()) == ["cache", "text [b].txt", "tiny [1]"]
 
 
 def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,16 +177,3 @@ def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     code, output = run(monkeypatch, capsys, "precompute")
     assert code == 130
     assert "scoring 1/2" in output and "the same command continues" in output and "Traceback" not in output
-
-
-def test_prepare(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path
-) -> None:
-    base = tiny_base()
-    base.model.save_pretrained(tmp_path / "tiny")
-    base.tokenizer.save_pretrained(tmp_path / "tiny")
-    write_artifact(tiny_artifact(base), tmp_path / "artifact")
-    arguments = ("prepare", "--model", str(tmp_path / "tiny"), "--artifact", str(tmp_path / "artifact"))
-    code, output = run(monkeypatch, capsys, *arguments)
-    assert code == 0 and "tiny is ready" in output
-    assert list((cache / "factors").glob("*.safetensors"))

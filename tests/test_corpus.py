@@ -124,8 +124,26 @@ def test_binary_file(tmp_path: Path):
 
 
 def test_folder_in_place_of_a_file(tmp_path: Path):
-    with pytest.raises(CorpusError):
+    with pytest.raises(CorpusError, match=str(tmp_path)):
         documents(str(tmp_path), "held-out")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "~nobody-lives-here/text.txt", "x" * 5000])
+def test_names_that_no_file_can_have(name: str):
+    with pytest.raises(CorpusError) as caught:
+        documents(name, "held-out")
+    assert "\n" not in str(caught.value)
+
+
+def test_much_text_without_blank_lines_says_what_is_missing(tmp_path: Path):
+    (tmp_path / "lines.txt").write_text("\n".join(f"Line {i} of a long text." for i in range(1000)))
+    messages = []
+    for split in SPLITS:
+        try:
+            documents(str(tmp_path / "lines.txt"), split)
+        except CorpusError as error:
+            messages.append(str(error))
+    assert len(messages) == 2 and all("blank lines" in message for message in messages)
 
 
 def test_one_document_cannot_fill_every_split(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from acip_core.artifact import default_artifact, read_artifact
-from acip_core.base import DEFAULT_MODEL, BaseModel, load_base
+from acip_core.base import DEFAULT_MODEL, BaseModel, fingerprint, load_base, target_layers
 from acip_core.corpus import documents, token_windows
 from acip_core.elastic import ElasticModel
 from acip_core.evaluate import measure_perplexity
@@ -23,6 +24,9 @@ PROMPT = "The capital of Germany is called"
 
 @pytest.fixture(scope="module")
 def loaded(default_gguf: Path) -> Loaded:
+    folder = default_artifact(DEFAULT_MODEL)
+    if not folder.exists() and not os.environ.get("CI"):
+        pytest.skip(f"no artifact of the default model at {folder}")
     return finish(open_model())
 
 
@@ -52,6 +56,8 @@ def test_the_artifact_fits_and_is_complete(loaded: Loaded) -> None:
         own = by_label["fisher+adapters", corpus]
         assert [round(100 * p.ratio) for p in own.points] == list(range(100, 25, -5))
         assert own.split == "held-out" and own.tokens >= 16 * 511
+        plans = [loaded.elastic.planner.at_ratio(round(p.ratio, 2)) for p in own.points]
+        assert [(p.parameters, p.bytes) for p in own.points] == [(p.parameters, p.bytes) for p in plans]
         for method in ("svd-llm", "svd-magnitude"):
             for point in by_label[method, corpus].points[1:]:
                 nearest = min(own.points, key=lambda p: abs(p.ratio - point.ratio))
@@ -71,7 +77,7 @@ def test_full_size_is_the_base_model_bit_for_bit_after_a_thousand_sizes(
         assert torch.equal(elastic.model(ids).logits, plain.model(ids).logits)
 
 
-def test_perplexity_at_full_size_and_below(elastic: ElasticModel, plain: BaseModel) -> None:
+def test_perplexity_at_full_size_and_below(elastic: ElasticModel, plain: BaseModel, loaded: Loaded) -> None:
     windows = token_windows(plain.tokenizer, documents("wikipedia", "held-out"), 256, 2)
     with torch.no_grad():
         losses = [plain.model(w[None], labels=w[None]).loss.item() for w in windows]
@@ -80,7 +86,18 @@ def test_perplexity_at_full_size_and_below(elastic: ElasticModel, plain: BaseMod
     assert full.value == pytest.approx(base, rel=1e-5)
     elastic.set_size(0.8)
     *_, smaller = measure_perplexity(elastic.model, windows)
-    assert base < smaller.value < 1.6 * base
+    curve = next(c for c in loaded.artifact.curves if c.corpus == "wikipedia")
+    (point,) = [p for p in curve.points if round(p.ratio, 2) == 0.8]
+    assert smaller.value / base == pytest.approx(point.perplexity / curve.base_perplexity, rel=0.3)
+    assert base < smaller.value < 2 * base
+
+
+def test_the_gguf_file_by_its_path_is_the_same_model(plain: BaseModel, default_gguf: Path) -> None:
+    named = load_base(str(default_gguf))
+    assert named.name == default_gguf.stem.lower()
+    weights, others = ({n: layer.weight for n, layer in target_layers(b.model).items()} for b in (plain, named))
+    assert fingerprint(weights) == fingerprint(others)
+    assert fingerprint({name: weight.bfloat16() for name, weight in weights.items()}) == fingerprint(others)
 
 
 def test_the_capital_of_germany(elastic: ElasticModel, plain: BaseModel) -> None:

@@ -7,8 +7,11 @@ import math
 import pytest
 import torch
 
+from acip_core.artifact import CurvePoint
 from acip_core.base import BaseModel
-from acip_core.evaluate import Perplexity, measure_perplexity, token_losses
+from acip_core.errors import ModelError
+from acip_core.evaluate import Perplexity, measure_curve, measure_perplexity, token_losses
+from acip_core.progress import Progress, finish
 from tests.tiny import tiny_base, tiny_elastic
 
 
@@ -74,6 +77,49 @@ def test_cancelling_runs_no_further_window(windows):
     handle.remove()
     assert len(calls) == 2
     assert last(model, windows).done == 4
+
+
+def test_a_curve_is_made_of_plain_perplexities(family: str, windows):
+    elastic = tiny_elastic(family, adapter_rank=2)
+    known: dict[float, CurvePoint] = {}
+    steps: list[Progress] = []
+    label = ("method", "corpus", "held-out")
+    curve = finish(measure_curve(elastic, windows, (0.6, 0.8), label, known), steps.append)
+    assert [point.ratio for point in curve.points] == pytest.approx([1.0, 0.8, 0.6], abs=0.03)
+    assert curve.base_perplexity == curve.points[0].perplexity == last(tiny_base(family).model, windows).value
+    assert curve.tokens == windows.numel() - len(windows) and elastic.plan.ratio == 1
+    for point, ratio in zip(curve.points, (1.0, 0.8, 0.6), strict=True):
+        plan = elastic.set_size(ratio)
+        assert point == CurvePoint(plan.ratio, plan.parameters, plan.bytes, last(elastic.model, windows).value)
+    assert [step.done for step in steps] == list(range(1, 13)) and steps[-1].total == 12
+    assert list(known) == [1.0, 0.8, 0.6]
+    again: list[Progress] = []
+    assert finish(measure_curve(elastic, windows, (0.6, 0.8), label, known), again.append) == curve
+    assert not again, "points that are known are not measured again"
+
+
+def test_sizes_beyond_all_numbers_are_left_out(windows):
+    elastic = tiny_elastic()
+    for layer in elastic.elastic_layers().values():
+        layer.up.fill_(float("inf"))
+    curve = finish(measure_curve(elastic, windows, (0.5,), ("method", "corpus", "held-out"), {}))
+    assert [point.ratio for point in curve.points] == [1.0]
+
+
+def test_a_loss_beyond_the_exponent_is_infinite_not_an_error(windows):
+    model = tiny_base().model
+    with torch.no_grad():
+        model.model.norm.weight.mul_(1e5)
+    assert token_losses(model, windows).mean() > 1000
+    assert last(model, windows).value == math.inf
+
+
+def test_a_curve_of_a_damaged_model_is_refused(windows):
+    elastic = tiny_elastic()
+    with torch.no_grad():
+        elastic.model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="corpus is not finite"):
+        finish(measure_curve(elastic, windows, (0.5,), ("method", "corpus", "held-out"), {}))
 
 
 def test_the_model_stays_trainable(windows):

@@ -11,10 +11,11 @@ import torch
 
 from acip_core import factorize as factorize_module
 from acip_core.artifact import Artifact, write_artifact
-from acip_core.base import BaseModel
-from acip_core.errors import ArtifactError
+from acip_core.base import BaseModel, target_layers
+from acip_core.errors import ArtifactError, ModelError
 from acip_core.loading import open_model
 from acip_core.progress import finish
+from tests.conftest import full_disk
 from tests.tiny import calibration, tiny_artifact, tiny_base
 
 
@@ -55,7 +56,9 @@ def test_the_second_time_factors_come_from_the_cache(model: str, artifact: tuple
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "folder"])
-def test_a_damaged_cache_is_made_again(model: str, artifact: tuple[Artifact, Path], cache: Path, damage: str) -> None:
+def test_a_damaged_cache_is_made_again(
+    model: str, artifact: tuple[Artifact, Path], cache: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     def logits() -> torch.Tensor:
         elastic = finish(open_model(model, artifact[1])).elastic
         elastic.set_size(0.5)
@@ -71,6 +74,7 @@ def test_a_damaged_cache_is_made_again(model: str, artifact: tuple[Artifact, Pat
     else:
         file.write_bytes({"flipped": bytes(content), "truncated": bytes(content[:-40]), "empty": b""}[damage])
     torch.testing.assert_close(logits(), expected)
+    assert f"The factor cache {file} is damaged" in caplog.text
     assert "factorizing" not in stages(model, artifact[1])
 
 
@@ -84,6 +88,16 @@ def test_a_cache_that_cannot_be_written_only_costs_time(
     with caplog.at_level(logging.WARNING, "acip"):
         assert finish(open_model(model, artifact[1])).elastic.set_size(0.5).ratio < 0.52
     assert "No space left" in caplog.text
+
+
+def test_a_disk_that_is_really_full_only_costs_time(
+    model: str, artifact: tuple[Artifact, Path], cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with full_disk():
+        assert finish(open_model(model, artifact[1])).elastic.set_size(0.5).ratio < 0.52
+    assert "File too large" in caplog.text and str(cache) in caplog.text
+    assert not list((cache / "factors").iterdir())
+    assert "factorizing" in stages(model, artifact[1])
 
 
 def test_a_cache_folder_that_is_a_file(
@@ -120,6 +134,33 @@ def test_shapes_that_do_not_fit_are_named(model: str, artifact: tuple[Artifact, 
     write_artifact(replace(made, adapters=wrong), folder)
     with pytest.raises(ArtifactError, match=f"adapter of '{name}'"):
         finish(open_model(model, folder))
+    moment = made.basis[name]
+    narrow = replace(moment, scale=moment.scale[:-1], factor=moment.factor[:-1].contiguous())
+    write_artifact(replace(made, basis=made.basis | dict.fromkeys(moment.layers, narrow)), folder)
+    with pytest.raises(ArtifactError, match=r"basis\.safetensors: '.*' has 31 input channels"):
+        finish(open_model(model, folder))
+
+
+def test_layers_that_do_not_fit_are_named_by_model(model: str, artifact: tuple[Artifact, Path]) -> None:
+    made, folder = artifact
+    name = list(made.scores)[-1]
+    fewer = {part: {n: v for n, v in getattr(made, part).items() if n != name} for part in ("scores", "basis")}
+    write_artifact(replace(made, **fewer), folder)
+    with pytest.raises(ArtifactError, match=r"names other layers than tiny-llama; precompute"):
+        finish(open_model(model, folder))
+
+
+def test_the_papers_convention_does_not_count_adapters(model: str, artifact: tuple[Artifact, Path]) -> None:
+    ours, papers = (finish(open_model(model, artifact[1], count)).elastic for count in (True, False))
+    assert papers.planner.smallest == 0 < ours.planner.smallest
+
+
+def test_a_damaged_model_is_refused(artifact: tuple[Artifact, Path], cache: Path, tmp_path: Path) -> None:
+    base = tiny_base()
+    with torch.no_grad():
+        next(iter(target_layers(base.model).values())).weight[0, 0] = torch.nan
+    with pytest.raises(ModelError, match="q_proj holds values that are not finite"):
+        finish(open_model(saved(base, tmp_path / "tiny-llama"), artifact[1]))
 
 
 def test_no_artifact_names_the_way_out(model: str) -> None:

@@ -14,11 +14,13 @@ import torch
 from acip_core import adapters as adapters_module
 from acip_core.adapters import AdapterSettings
 from acip_core.artifact import Artifact, read_artifact
-from acip_core.corpus import documents, token_windows
-from acip_core.errors import CorpusError
+from acip_core.corpus import _all_documents, documents, token_windows
+from acip_core.errors import ArtifactError, CorpusError, ModelError, SizeError, StorageError
+from acip_core.evaluate import measure_perplexity
 from acip_core.loading import open_model
 from acip_core.precompute import Recipe, precompute
 from acip_core.progress import Progress, finish
+from tests.conftest import full_disk
 from tests.tiny import tiny_base
 
 
@@ -65,7 +67,7 @@ def same(one: Artifact, other: Artifact) -> bool:
     return one.curves == other.curves and all(torch.equal(a, b) for a, b in tensors)
 
 
-def test_whole_run(model: str, recipe: Recipe, text: str, tmp_path: Path) -> None:
+def test_whole_run(model: str, recipe: Recipe, text: str, tmp_path: Path, cache: Path) -> None:
     stages: list[Progress] = []
     folder = finish(precompute(model, recipe, tmp_path / "out"), stages.append)
     artifact = read_artifact(folder)
@@ -85,24 +87,144 @@ def test_whole_run(model: str, recipe: Recipe, text: str, tmp_path: Path) -> Non
         assert curve.points[0].perplexity == curve.base_perplexity == pytest.approx(expected, rel=1e-5)
 
     loaded = finish(open_model(model, folder))
-    assert loaded.note == "" and loaded.elastic.set_size(0.6).ratio == pytest.approx(0.6, abs=0.02)
+    assert loaded.note == "" and not list((cache / "precompute").iterdir())
+    plan = loaded.elastic.set_size(0.6)
+    *_, measured = measure_perplexity(loaded.elastic.model, windows)
+    tuned, cut = artifact.curves[0].points[1], artifact.curves[1].points[-4]
+    assert (tuned.ratio, tuned.parameters, tuned.bytes) == (plan.ratio, plan.parameters, plan.bytes)
+    assert tuned.perplexity == pytest.approx(measured.value, rel=1e-3)  # adapters are stored in bfloat16
+    assert round(cut.ratio, 1) == 0.6 and cut.perplexity != pytest.approx(measured.value, rel=1e-3)
 
 
 @pytest.mark.parametrize("stage", ["scoring", "training adapters", "measuring fisher+adapters", "measuring svd-llm"])
 def test_a_killed_run_continues_to_the_same_artifact(model: str, recipe: Recipe, tmp_path: Path, stage: str) -> None:
     def kill(step: Progress) -> None:
-        if step.stage.startswith(stage) and step.done >= 2:
+        if step.stage.startswith(stage) and step.done >= (5 if stage.startswith("measuring") else 2):
             raise KeyboardInterrupt
 
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         finish(precompute(model, recipe, out), kill)
-    assert not out.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "text.txt", "tiny"]
     continued: list[Progress] = []
     finish(precompute(model, recipe, out), continued.append)
     assert stage == "scoring" or "scoring" not in {step.stage for step in continued}
+    if stage.startswith("measuring"):  # the first point, three windows, was kept
+        assert next(step.done for step in continued if step.stage.startswith(stage)) == 4
     whole = finish(precompute(model, recipe, tmp_path / "whole"))
     assert same(read_artifact(out), read_artifact(whole))
+
+
+def test_a_run_closed_again_and_again_ends_in_the_same_artifact(model: str, recipe: Recipe, tmp_path: Path) -> None:
+    out, runs = tmp_path / "out", 0
+    while not out.exists():
+        runs += 1
+        steps = precompute(model, recipe, out)
+        for _ in range(24 + 13 * runs):  # every time a little further, never at the border of a stage
+            if next(steps, None) is None:
+                break
+        steps.close()
+        assert runs < 20
+    assert runs > 4
+    assert same(read_artifact(out), read_artifact(finish(precompute(model, recipe, tmp_path / "whole"))))
+
+
+@pytest.mark.parametrize("damage", [b"", b"no such file", None], ids=["empty", "text", "truncated"])
+def test_damaged_work_is_made_again(
+    model: str, recipe: Recipe, tmp_path: Path, cache: Path, damage: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps = precompute(model, recipe, tmp_path / "out")
+    while not next(steps).stage.startswith("measuring svd-magnitude"):
+        pass
+    steps.close()
+    files = [path for path in (cache / "precompute").rglob("*.*") if path.is_file()]
+    assert {path.name.partition("-")[0] for path in files} == {
+        "basis.safetensors", "scores.safetensors", "adapters.safetensors", "curve",
+    }  # fmt: skip
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-9] if damage is None else damage)
+    artifact = read_artifact(finish(precompute(model, recipe, tmp_path / "out")))
+    assert caplog.text.count("is damaged") == len(files)
+    assert same(artifact, read_artifact(finish(precompute(model, recipe, tmp_path / "whole"))))
+
+
+def test_an_edited_text_file_is_another_run(model: str, recipe: Recipe, text: str, tmp_path: Path) -> None:
+    def kill(step: Progress) -> None:
+        if step.stage.startswith("measuring"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finish(precompute(model, recipe, tmp_path / "out"), kill)
+    content = Path(text).read_text()
+    Path(text).write_text(content.replace("e", "E"))
+    _all_documents.cache_clear()  # a new process
+    stages: list[Progress] = []
+    finish(precompute(model, recipe, tmp_path / "out"), stages.append)
+    assert "scoring" in {step.stage for step in stages}
+
+
+def test_a_folder_with_other_files_is_refused_at_once(model: str, recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").touch()
+    stages: list[Progress] = []
+    with pytest.raises(ArtifactError, match="letters holds other files"):
+        finish(precompute(model, recipe, tmp_path / "letters"), stages.append)
+    assert not stages and (tmp_path / "letters" / "dear.txt").exists()
+
+
+def test_a_text_that_is_not_there_is_said_before_the_model_is_loaded(model: str, recipe: Recipe) -> None:
+    stages: list[Progress] = []
+    with pytest.raises(CorpusError, match="nowhere"):
+        finish(precompute(model, replace(recipe, corpora=("/nowhere/text.txt",))), stages.append)
+    assert not stages
+
+
+def test_sizes_that_adapters_leave_no_room_for_are_said_before_training(
+    model: str, recipe: Recipe, tmp_path: Path
+) -> None:
+    stages: list[Progress] = []
+    wide = replace(recipe, adapters=AdapterSettings(rank=9, alpha=4, steps=6, smallest=0.9), ratios=(1.0, 0.2))
+    with pytest.raises(SizeError, match="No cut of this model"):
+        finish(precompute(model, wide, tmp_path / "out"), stages.append)
+    assert "training adapters" not in {step.stage for step in stages}
+
+
+def test_a_full_disk_is_one_sentence_and_continues_later(model: str, recipe: Recipe, tmp_path: Path) -> None:
+    stages: list[Progress] = []
+    with pytest.raises(StorageError, match=r"basis\.safetensors .*File too large.*ACIP_CACHE"), full_disk():
+        finish(precompute(model, recipe, tmp_path / "out"), stages.append)
+    with pytest.raises(StorageError, match=r"scores\.safetensors|adapters\.safetensors"), full_disk(15_000):
+        finish(precompute(model, recipe, tmp_path / "out"), stages.append)
+    assert not (tmp_path / "out").exists()
+    assert same(
+        read_artifact(finish(precompute(model, recipe, tmp_path / "out"))),
+        read_artifact(finish(precompute(model, recipe, tmp_path / "whole"))),
+    )
+
+
+@pytest.mark.parametrize("where", ["target", "norm"])
+def test_a_model_with_weights_that_are_not_finite_is_refused(
+    cache: Path, recipe: Recipe, tmp_path: Path, where: str
+) -> None:
+    base = tiny_base()
+    with torch.no_grad():
+        block = base.model.model.layers[0]
+        (block.self_attn.q_proj if where == "target" else block.input_layernorm).weight.view(-1)[0] = torch.nan
+    base.model.save_pretrained(tmp_path / "tiny")
+    base.tokenizer.save_pretrained(tmp_path / "tiny")
+    with pytest.raises(ModelError, match="not finite; the model is damaged"):
+        finish(precompute(str(tmp_path / "tiny"), recipe, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_family(family: str, cache: Path, recipe: Recipe, tmp_path: Path) -> None:
+    base = tiny_base(family)
+    base.model.save_pretrained(tmp_path / "other")
+    base.tokenizer.save_pretrained(tmp_path / "other")
+    folder = finish(precompute(str(tmp_path / "other"), replace(recipe, comparisons=False), tmp_path / "out"))
+    elastic = finish(open_model(str(tmp_path / "other"), folder)).elastic
+    ids = torch.arange(5, 25)[None]
+    assert torch.equal(elastic.model(ids).logits, base.model(ids).logits)
 
 
 def test_another_recipe_does_not_continue_it(model: str, recipe: Recipe, tmp_path: Path) -> None:

@@ -164,6 +164,14 @@ def test_sizes_that_no_cut_has():
             call()
 
 
+@pytest.mark.parametrize("size", [math.nan, math.inf, "1000", None])
+def test_sizes_that_are_no_numbers(size):
+    planner = SizePlanner(*random_case(0))
+    for call in (planner.at_parameters, planner.at_bytes):
+        with pytest.raises(SizeError, match="must be a number"):
+            call(size)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_scores_that_are_not_finite(value: float):
     shapes, scores = random_case(0)
