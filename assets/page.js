@@ -182,8 +182,12 @@ window.acip = (() => {
         "error_y.arrayminus": [points.map((p) => p.value - p.low)],
         text: [points.map((p) => `${p.title}, measured here<br>${p.done} of ${p.total} windows<br>perplexity ${p.value.toPrecision(4)}`)],
       };
-      if (drawn) Plotly.restyle(plot, update, [here + 1]);
       plot.dataset.measured = points.length;
+      if (!drawn) return;
+      Plotly.restyle(plot, update, [here + 1]);
+      const [bottom, top] = plot.layout.yaxis.range; // grows until it holds every measured point
+      const ends = points.map((p) => Math.log10(p.value));
+      Plotly.relayout(plot, { "yaxis.range": [Math.min(bottom, ...ends.map((end) => end - 0.1)), Math.max(top, ...ends.map((end) => end + 0.1))] });
     };
     const draw = () => {
       if (!window.Plotly) return void setTimeout(draw, 50);
@@ -197,8 +201,9 @@ window.acip = (() => {
           error_y: { type: "data", array: [], symmetric: false, color: "gray", thickness: 1.5 },
         },
       ];
-      Plotly.newPlot(plot, data, props.figure.layout, { displayModeBar: false, responsive: true }).then(() => {
+      Plotly.newPlot(plot, data, props.figure.layout, { displayModeBar: false }).then(() => {
         drawn = true;
+        new ResizeObserver(() => plot.clientWidth && Plotly.Plots.resize(plot)).observe(plot); // columns settle late
         Plotly.relayout(plot, themed());
         follow();
         showMeasured();

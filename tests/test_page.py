@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from acip_core.artifact import default_artifact
 from acip_core.base import DEFAULT_MODEL
-from acip_core.elastic import build_elastic
 from acip_core.generate import Engine, Sampling, Token
-from acip_core.loading import Loaded, open_model
+from acip_core.loading import open_model
 from acip_core.progress import finish
 from acip_core.ui.handlers import Handlers
-from acip_core.ui.launch import launch
-from acip_core.ui.page import EXAMPLES, build_page
+from acip_core.ui.page import EXAMPLES
 from acip_core.ui.table import plan_at
-from tests.tiny import tiny_artifact, tiny_base, tiny_factors
+from tests.visitor import SLIDER, drag, opened, readout, served, text, tiny_loaded, wait_state
 
 pytestmark = pytest.mark.browser
-SLIDER = "#size input[type=range]"
-STATE = "#completion [data-state]"
-SLOW = 0.03  # seconds a pass of the slowed model takes
-Visit = Callable[[], Page]
-
-
-def tiny_loaded(note: str = "", adapter_rank: int = 2, curves: bool = True) -> Loaded:
-    base = tiny_base()
-    artifact = tiny_artifact(base, adapter_rank, curves)
-    elastic = finish(build_elastic(base, tiny_factors(base), artifact.scores, artifact.adapters))
-    return Loaded(elastic, artifact, note)
-
-
-def serve(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    page, handlers = build_page(loaded)
-    yield launch(page, "127.0.0.1", port), handlers
-    page.close(verbose=False)
+SLOW = 0.02  # seconds a pass of the slowed model takes
+Visit = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, Handlers]]:
-    for address, handlers in serve(tiny_loaded("A note for <b>people</b>.")):
+    with served(tiny_loaded("A note for <b>people</b>.")) as (address, handlers):
         handlers.engine._ends = frozenset()  # a random model ends its text at random
         handlers._windows = lambda corpus: torch.randint(3, 128, (16, 24), generator=torch.Generator().manual_seed(1))
         yield address, handlers
@@ -76,7 +56,7 @@ def slow(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
 def browser() -> Iterator[Browser]:
     path = os.environ.get("CHROMIUM")
     if not path:
-        if os.environ.get("CI"):
+        if os.environ.get("CI") or os.environ.get("ACIP_REQUIRE_BROWSER"):
             pytest.fail("CHROMIUM names no browser; continuous integration runs the browser tests.")
         pytest.skip("no Chrome or Chromium: `make test` sets CHROMIUM to its path")
     with sync_playwright() as playwright:
@@ -85,68 +65,26 @@ def browser() -> Iterator[Browser]:
         instance.close()
 
 
-def visitor(browser: Browser, address: str, wrong: list[str]) -> Page:
-    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
-    page.set_default_timeout(60_000)
-    page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: request.url.startswith((address, "data:", "blob:")) or wrong.append(request.url))
-    page.goto(address)
-    page.wait_for_selector(SLIDER)
-    page.wait_for_selector("#chart .plot[data-ready=true]")
-    return page
-
-
 @pytest.fixture
 def visit(browser: Browser, server: tuple[str, Handlers]) -> Iterator[Visit]:
-    """Opens the page; afterwards there must have been no console error and no request to anywhere else."""
+    """Opens the page for a new visitor, or in another tab of a visitor's browser.
+
+    Afterwards there must have been no console error and no request to anywhere else.
+    """
     wrong: list[str] = []
-    pages: list[Page] = []
+    contexts: list[BrowserContext] = []
 
-    def opened() -> Page:
-        pages.append(visitor(browser, server[0], wrong))
-        return pages[-1]
+    def visited(context: BrowserContext | None = None) -> Page:
+        contexts.append(context or browser.new_context())
+        return opened(contexts[-1], server[0], wrong)
 
-    yield opened
-    for page in pages:
-        page.context.close()
+    yield visited
+    for context in contexts:
+        context.close()
     assert wrong == []
 
 
-def readout(page: Page, key: str) -> str:
-    return page.locator(f'#readouts [data-key="{key}"]').inner_text()
-
-
-def text(page: Page) -> str:
-    return page.locator("#completion .text").text_content() or ""
-
-
-def wait_state(page: Page, state: str, percent: int | None = None) -> None:
-    at = "" if percent is None else f'[data-percent="{percent}"]'
-    page.wait_for_selector(f'#completion [data-state="{state}"]{at}')
-
-
-def drag(page: Page, percent: float, steps: int = 12) -> list[str]:
-    """Drag the thumb there without letting go; returns the megabytes shown on the way."""
-    box = page.locator(SLIDER).bounding_box()
-    assert box is not None
-    low, high = (float(page.locator(SLIDER).get_attribute(end) or 0) for end in ("min", "max"))
-    value = float(page.locator(SLIDER).input_value())
-    thumb = 26
-
-    def x(at: float) -> float:
-        return box["x"] + thumb / 2 + (box["width"] - thumb) * (at - low) / (high - low)
-
-    y = box["y"] + box["height"] / 2
-    page.mouse.move(x(value), y)
-    page.mouse.down()
-    seen = []
-    for step in range(1, steps + 1):
-        page.mouse.move(x(value + (percent - value) * step / steps), y)
-        seen.append(readout(page, "megabytes") + readout(page, "saved"))
-    return seen
-
-
+@cache
 def expected(engine: Engine, percent: int, prompt: str = EXAMPLES[0]) -> str:
     plan = plan_at(engine.elastic.planner, percent)[1]
     return "".join(token.text for token in engine.stream(prompt, plan, Sampling(max_new_tokens=96)))
@@ -243,7 +181,9 @@ def test_measure_fills_in_points(visit: Visit) -> None:
 
 
 @pytest.mark.usefixtures("slow")
-def test_measuring_can_be_stopped(visit: Visit) -> None:
+def test_measuring_can_be_stopped(visit: Visit, server: tuple[str, Handlers], monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = torch.randint(3, 128, (2000, 24), generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(server[1], "_windows", lambda corpus: endless)
     page = visit()
     page.click("#measure")
     page.wait_for_selector('#chart .plot[data-measured="2"]')
@@ -298,23 +238,26 @@ def test_settings_out_of_range_are_refused_by_name(visit: Visit) -> None:
 
 
 @pytest.mark.usefixtures("slow")
-def test_a_second_visitor_is_answered_while_the_first_generates(visit: Visit) -> None:
-    first, second = visit(), visit()
-    wait_state(first, "running")
+@pytest.mark.parametrize("tabs", [False, True], ids=["another visitor", "another tab"])
+def test_others_are_answered_while_one_generates(visit: Visit, engine: Engine, tabs: bool) -> None:
+    first = visit()
+    second = visit(first.context if tabs else None)
+    first.click("#run")
+    wait_state(first, "running", 100)
     assert len(set(drag(second, 50))) > 8
     second.mouse.up()
     percent = round(float(second.locator(SLIDER).input_value()))
-    second.wait_for_function("document.querySelector('#completion .text').textContent.length > 0")
-    wait_state(second, "running", percent)
     wait_state(second, "done", percent)
     wait_state(first, "done", 100)
+    assert (text(first), text(second)) == (expected(engine, 100), expected(engine, percent))
 
 
 @pytest.mark.usefixtures("slow")
 def test_closing_the_tab_stops_its_run(visit: Visit, server: tuple[str, Handlers]) -> None:
     page = visit()
+    page.click("#run")
     wait_state(page, "running")
-    assert server[1].visitors.count >= 1
+    assert server[1].visitors.count == 1
     page.close()
     deadline = time.monotonic() + 30
     while server[1].visitors.count and time.monotonic() < deadline:
@@ -324,8 +267,8 @@ def test_closing_the_tab_stops_its_run(visit: Visit, server: tuple[str, Handlers
 
 def test_without_curves_and_with_adapters_that_leave_no_room_for_30_percent(browser: Browser) -> None:
     wrong: list[str] = []
-    for address, _ in serve(tiny_loaded(adapter_rank=7, curves=False)):
-        page = visitor(browser, address, wrong)
+    with served(tiny_loaded(adapter_rank=7, curves=False)) as (address, _):
+        page = opened(browser.new_context(), address, wrong)
         low = int(page.locator(SLIDER).get_attribute("min") or 0)
         assert low > 30
         page.focus(SLIDER)
@@ -340,8 +283,8 @@ def test_without_curves_and_with_adapters_that_leave_no_room_for_30_percent(brow
 def test_the_default_model(browser: Browser, default_gguf: Path) -> None:
     assert default_artifact(DEFAULT_MODEL).is_dir()
     wrong: list[str] = []
-    for address, handlers in serve(finish(open_model())):
-        page = visitor(browser, address, wrong)
+    with served(finish(open_model())) as (address, handlers):
+        page = opened(browser.new_context(), address, wrong)
         page.wait_for_function("document.querySelector('#completion .text').textContent.includes('Berlin')")
         drag(page, 60)
         page.mouse.up()

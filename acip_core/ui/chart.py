@@ -15,8 +15,9 @@ from .table import own_curves
 COLORS = {"c4": "#d9622b", "wikipedia": "#2b7bd9"}  # readable on light and dark
 TITLES = {"c4": "C4", "wikipedia": "Wikipedia", "wikitext2": "WikiText-2"}
 METHODS = {"fisher": "no adapters", "svd-magnitude": "plain SVD", "svd-llm": "uniform rank"}
-_DASHES = {"fisher": "longdash", "svd-magnitude": "dot", "svd-llm": "dash"}
+_DASHES = {"fisher": "dashdot", "svd-magnitude": "dot", "svd-llm": "dash"}
 _OTHER_COLOR = "#7a7f87"
+_TICKS = [digit * 10**power for power in range(8) for digit in (1, 2, 5)]  # those in the frame are drawn
 _FRAME = 30  # the axis ends at this multiple of the base perplexity; comparison lines may leave the frame
 
 
@@ -60,7 +61,7 @@ def _line(curve: Curve, own: bool) -> go.Scatter:
         line={
             "color": corpus_color(curve.corpus),
             "width": 3 if own else 1.5,
-            "dash": "solid" if own else _DASHES.get(curve.method, "dashdot"),
+            "dash": "solid" if own else _DASHES.get(curve.method, "longdash"),
         },
         marker={"size": 6},
         opacity=1.0 if own else 0.65,
@@ -70,7 +71,7 @@ def _line(curve: Curve, own: bool) -> go.Scatter:
 
 def _legend_entry(method: str) -> go.Scatter:
     """One entry for a method's lines on all corpora; clicking it hides them."""
-    line = {"color": _OTHER_COLOR, "width": 1.5, "dash": _DASHES.get(method, "dashdot")}
+    line = {"color": _OTHER_COLOR, "width": 1.5, "dash": _DASHES.get(method, "longdash")}
     return go.Scatter(x=[None], y=[None], name=METHODS.get(method, method), legendgroup=method, mode="lines", line=line)
 
 
@@ -90,19 +91,19 @@ def _base_mark(curve: Curve) -> go.Scatter:
 def _layout(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
     return {
         "xaxis": {
-            "title": {"text": "size of the layers, %", "standoff": 8},
+            "title": {"text": "size of the compressed layers, %", "standoff": 8},
             "range": [smallest_percent - 2, 102],
             "dtick": 10,
             "fixedrange": True,
             "zeroline": False,
         },
         "yaxis": {
-            "title": {"text": "perplexity (lower is better)", "standoff": 4},
             "type": "log",
             "range": _visible_range(curves),
             "fixedrange": True,
             "zeroline": False,
-            "dtick": "D2",
+            "tickvals": _TICKS,
+            "ticktext": [f"{tick:,}" for tick in _TICKS],
         },
         "legend": {
             "orientation": "h",
@@ -112,7 +113,7 @@ def _layout(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
             "yanchor": "bottom",
             "font": {"size": 11},
         },
-        "margin": {"l": 52, "r": 12, "t": 8, "b": 44},
+        "margin": {"l": 48, "r": 12, "t": 8, "b": 44},
         "hovermode": "closest",
         "dragmode": False,
         "font": {"size": 12, "family": "system-ui, sans-serif"},

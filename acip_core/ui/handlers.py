@@ -6,6 +6,7 @@ what belongs to an older run. The completion's text travels as text and is never
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from functools import lru_cache
@@ -28,7 +29,7 @@ Message = dict[str, Any]
 COMPLETION, MEASUREMENT = "completion", "measurement"
 MEASURED_WINDOWS = 16  # per corpus, as many as the measured curve at least has
 _FRAME_SECONDS = 0.04  # on a fast device several tokens travel together
-_FINISH = {"end": "finished", "length": "stopped at the length limit", "stopped": "stopped"}
+_FINISH = {"end": "finished", "length": "length reached", "stopped": "stopped"}
 
 
 class Handlers:
@@ -57,17 +58,18 @@ class Handlers:
         run = self.visitors.begin(session, COMPLETION)
         used, plan = plan_at(self._planner, percent)
         fixed = {"run": run.id, "percent": used, "prompt": "" if chat else prompt or ""}
-        yield fixed | {"text": "", "state": "running", "status": "starting"}
         try:
+            yield fixed | {"text": "", "state": "running", "status": "starting"}
             sampling = Sampling(temperature, top_p, _whole(seed), _whole(length))
             steps = self.engine.stream(prompt, plan, sampling, run.cancel, chat)
             for update in _frames(steps):
                 if not self.visitors.is_newest(session, COMPLETION, run):
                     return
                 yield fixed | update
-        except AcipError as error:
-            gr.Warning(str(error), title="Not completed")
-            yield fixed | {"text": "", "state": "error", "status": str(error)}
+        except Exception as error:
+            sentence = _sentence(error)
+            gr.Warning(sentence, title="Not completed")
+            yield fixed | {"text": "", "state": "error", "status": sentence}
         finally:
             self.visitors.end(session, COMPLETION, run)
 
@@ -78,8 +80,8 @@ class Handlers:
         used, plan = plan_at(self._planner, percent)
         fixed = {"run": run.id, "percent": used, "ratio": plan.ratio}
         found: dict[str, Perplexity] = {}
-        yield fixed | {"points": [], "state": "running", "status": f"Measuring {used} %: reading held-out text …"}
         try:
+            yield fixed | {"points": [], "state": "running", "status": f"Measuring {used} %: reading held-out text …"}
             streams = [self._measure_corpus(corpus, plan, run) for corpus in self._corpora]
             for step in (pair for round in zip_longest(*streams) for pair in round if pair is not None):
                 found[step[0]] = step[1]
@@ -87,8 +89,8 @@ class Handlers:
                     return
                 yield fixed | _measurement(used, found, "running", self._total_windows())
             yield fixed | _measurement(used, found, "stopped" if run.cancel.is_set() else "done", self._total_windows())
-        except AcipError as error:
-            gr.Warning(str(error), title="Not measured")
+        except Exception as error:
+            gr.Warning(_sentence(error), title="Not measured")
             yield fixed | _measurement(used, found, "error", self._total_windows())
         finally:
             self.visitors.end(session, MEASUREMENT, run)
@@ -161,6 +163,14 @@ def _with_error(perplexity: Perplexity) -> str:
     if perplexity.done < 2:
         return f"{perplexity.value:.4g}"
     return f"{perplexity.value:.4g} ± {(perplexity.high - perplexity.low) / 2:.2g}"
+
+
+def _sentence(error: Exception) -> str:
+    """What the visitor reads; the traceback of a mistake of ours goes to the server's log."""
+    if isinstance(error, AcipError):
+        return str(error)
+    logging.getLogger(__name__).error("A visitor's request failed.", exc_info=error)
+    return "Something went wrong on the server; its log says what."
 
 
 def _session(request: gr.Request) -> str:

@@ -18,6 +18,7 @@ from .page import ASSETS
 
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _PLOTLY_ROUTE = "acip/plotly.min.js"
+_MAX_WAITING = 300  # requests beyond the running ones; later ones are told that the page is busy
 _MAX_THREADS = 100  # 30 completions and 30 measurements may wait for their turns, and the page still answers
 
 
@@ -52,7 +53,7 @@ def launch(page: gr.Blocks, host: str, port: int) -> str:
     Raises:
         PortError: as `check_port`.
     """
-    page.queue(default_concurrency_limit=None)
+    page.queue(default_concurrency_limit=None, max_size=_MAX_WAITING, api_open=False)  # no way past the queue
     try:
         page.launch(
             server_name=host,
@@ -62,13 +63,16 @@ def launch(page: gr.Blocks, host: str, port: int) -> str:
             prevent_thread_lock=True,
             inline=False,
             show_error=False,
+            enable_monitoring=False,
+            run_history=False,  # prompts are kept nowhere, not even in the visitor's browser
+            max_file_size=1,  # bytes; the page takes no files
             ssr_mode=False,
             max_threads=_MAX_THREADS,
             footer_links=[],
             theme=_theme(),
             css_paths=[ASSETS / "page.css"],
             head=_head(),
-            app_kwargs={"routes": [Route(f"/{_PLOTLY_ROUTE}", _plotly_file)]},
+            app_kwargs={"routes": [Route(f"/{_PLOTLY_ROUTE}", _plotly_file)], "openapi_url": None},
         )
     except OSError as error:
         check_port(host, port)

@@ -18,10 +18,15 @@ TITLE = "One model, every size"
 EXAMPLES = (
     "The capital of Germany is called",
     "The three primary colors are",
+    "Water is made of",
     "Once upon a time, there was a little girl who",
-    "Water is made of two elements:",
-    "The best way to learn a new language is to",
+    "The best way to learn a language is to",
 )
+_COMPLETION = (
+    '<div class="bar"><span class="label">Completion</span><span class="status" role="status"></span></div>'
+    '<pre dir="auto" tabindex="0" aria-label="Completion"><span class="prompt"></span><span class="text"></span></pre>'
+)
+ASSETS = Path(__file__).parents[2] / "assets"
 _CONCURRENT_RUNS = 30  # threads that may wait for a turn of the model; the rest of the page has its own
 
 
@@ -38,7 +43,7 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
                 completion, run, stop = _completion_part()
             with gr.Column(scale=5, min_width=340):
                 measured, measure, stop_measuring = _curve_part(rows, loaded)
-                settings = _advanced_part()
+                settings = _advanced_part(loaded)
         start = [completion.release, run.click, prompt.submit, examples.load_input_event.then, page.load]
         for event in start:
             event(
@@ -78,7 +83,7 @@ def _prompt_part() -> tuple[gr.Textbox, Examples]:
         placeholder="Type the beginning of a text",
     )
     examples: Examples = gr.Examples(
-        [[text] for text in EXAMPLES], prompt, label="Try one of these", elem_id="examples"
+        [[text] for text in EXAMPLES], prompt, label="Try one of these", elem_id="examples", api_visibility="private"
     )
     return prompt, examples
 
@@ -124,7 +129,7 @@ def _curve_part(rows: list[Row], loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr
     curves = loaded.artifact.curves
     measured = gr.HTML(
         value=None,
-        html_template=_CHART,
+        html_template=_chart(bool(curves)),
         js_on_load="acip.chart(element, props, watch);",
         apply_default_css=False,
         elem_id="chart",
@@ -137,7 +142,7 @@ def _curve_part(rows: list[Row], loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr
     return measured, measure, stop
 
 
-def _advanced_part() -> list[gr.components.Component]:
+def _advanced_part(loaded: Loaded) -> list[gr.components.Component]:
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
         with gr.Row():
             temperature = gr.Slider(
@@ -147,7 +152,12 @@ def _advanced_part() -> list[gr.components.Component]:
         with gr.Row():
             length = gr.Slider(8, 512, value=96, step=8, label="Length", info="most tokens to write", buttons=[])
             seed = gr.Number(0, precision=0, label="Seed", info="same seed, same text", elem_id="seed")
-        chat = gr.Checkbox(False, label="Use the chat template", info="answer the prompt instead of continuing it")
+        chat = gr.Checkbox(
+            False,
+            label="Use the chat template",
+            info="answer the prompt instead of continuing it",
+            visible=bool(loaded.elastic.tokenizer.chat_template),
+        )
     return [temperature, top_p, seed, length, chat]
 
 
@@ -183,14 +193,10 @@ def _literal(text: str) -> str:
     return "".join(f"&#{ord(c)};" if c in "`${}\\" else c for c in escaped)
 
 
-_COMPLETION = (
-    '<div class="bar"><span class="label">Completion</span><span class="status" role="status"></span></div>'
-    '<pre dir="auto" tabindex="0" aria-label="Completion"><span class="prompt"></span><span class="text"></span></pre>'
-)
-_CHART = (
-    '<div class="bar"><span class="label">Perplexity against size</span></div>'
-    '<div class="plot" role="img" aria-label="Perplexity against size, logarithmic"></div>'
-    '<p class="status" role="status"></p>'
-)
-
-ASSETS = Path(__file__).parents[2] / "assets"
+def _chart(measured: bool) -> str:
+    told = "Measured beforehand on held-out text." if measured else "Nothing is measured yet; the button below does it."
+    return (
+        '<div class="bar"><span class="label">Perplexity at every size</span><span>lower is better</span></div>'
+        '<div class="plot" role="img" aria-label="Perplexity against size, logarithmic"></div>'
+        f'<p class="status" role="status">{told}</p>'
+    )

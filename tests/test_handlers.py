@@ -1,0 +1,71 @@
+"""The page's server side without a browser: what is left behind, what is logged, what is open to strangers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gradio as gr
+import httpx
+import pytest
+
+from acip_core.generate import Engine, Token
+from acip_core.ui.handlers import Handlers
+from tests.visitor import served, tiny_loaded
+
+REQUEST = gr.Request(session_hash="somebody")
+SETTINGS = (0.0, 1.0, 0, 16, False)  # temperature, top-p, seed, length, chat
+
+
+@pytest.fixture
+def handlers() -> Handlers:
+    return Handlers(tiny_loaded())
+
+
+@pytest.mark.parametrize("messages", [1, 2, 3])
+@pytest.mark.parametrize("known", [True, False], ids=["leaving is noticed", "leaving came before"])
+def test_an_abandoned_run_leaves_nothing_behind(handlers: Handlers, messages: int, known: bool) -> None:
+    runs = [handlers.complete("prompt", 100, *SETTINGS, REQUEST), handlers.measure(100, REQUEST)]
+    for run in runs:
+        next(run)
+    for _ in range(messages - 1):
+        next(runs[0])
+    if known:
+        handlers.leave(REQUEST)
+    for run in runs:
+        run.close()  # type: ignore[attr-defined]
+    assert handlers.visitors.count == 0
+
+
+def test_a_newer_run_ends_the_former(handlers: Handlers) -> None:
+    former = handlers.complete("prompt", 100, *SETTINGS, REQUEST)
+    started = next(former)["run"]
+    newer = handlers.complete("prompt", 50, *SETTINGS, REQUEST)
+    assert next(newer)["run"] > started
+    assert list(former) == []
+    assert [message["percent"] for message in newer][-1] == 50
+
+
+@pytest.mark.filterwarnings("ignore:Something went wrong")
+def test_a_mistake_of_ours_is_one_sentence_and_the_log_has_the_rest(
+    handlers: Handlers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> Iterator[Token]:
+        yield Token("half", 1, 3, 3)
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(Engine, "stream", broken)
+    last = list(handlers.complete("prompt", 100, *SETTINGS, REQUEST))[-1]
+    assert last["state"] == "error" and "kernel" not in last["status"]
+    assert "no such kernel" in caplog.text
+    assert handlers.visitors.count == 0
+
+
+def test_nothing_is_open_to_strangers() -> None:
+    with served(tiny_loaded()) as (address, handlers), httpx.Client(base_url=address) as client:
+        assert client.get("gradio_api/info").json() == {"named_endpoints": {}, "unnamed_endpoints": {}}
+        call = {"data": ["prompt", 100, *SETTINGS], "session_hash": "stranger"}
+        assert client.post("gradio_api/run/complete", json=call).status_code == 404
+        assert client.post("gradio_api/upload", files={"files": b"some bytes"}).status_code == 413
+        assert client.get("monitoring/summary").status_code == 403
+        assert client.get("openapi.json").status_code == 404
+        assert handlers.visitors.count == 0

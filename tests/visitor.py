@@ -1,0 +1,87 @@
+"""Serving the page of a tiny model, and what a visitor's hands and eyes do there."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import BrowserContext, Page
+
+from acip_core.elastic import build_elastic
+from acip_core.loading import Loaded
+from acip_core.progress import finish
+from acip_core.ui.handlers import Handlers
+from acip_core.ui.launch import launch
+from acip_core.ui.page import build_page
+from tests.tiny import tiny_artifact, tiny_base, tiny_factors
+
+SLIDER = "#size input[type=range]"
+
+
+def tiny_loaded(note: str = "", adapter_rank: int = 2, curves: bool = True) -> Loaded:
+    base = tiny_base()
+    artifact = tiny_artifact(base, adapter_rank, curves)
+    elastic = finish(build_elastic(base, tiny_factors(base), artifact.scores, artifact.adapters))
+    return Loaded(elastic, artifact, note)
+
+
+@contextmanager
+def served(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
+    """The page's address and server side, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    page, handlers = build_page(loaded)
+    try:
+        yield launch(page, "127.0.0.1", port), handlers
+    finally:
+        page.close(verbose=False)
+
+
+def opened(context: BrowserContext, address: str, wrong: list[str]) -> Page:
+    """A tab with the page, ready to use; console errors and requests to other hosts are added to `wrong`."""
+    page = context.new_page()
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.set_default_timeout(60_000)
+    page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: request.url.startswith((address, "data:", "blob:")) or wrong.append(request.url))
+    page.goto(address)
+    page.wait_for_selector(SLIDER)
+    page.wait_for_selector("#chart .plot[data-ready=true]")
+    return page
+
+
+def readout(page: Page, key: str) -> str:
+    return page.locator(f'#readouts [data-key="{key}"]').inner_text()
+
+
+def text(page: Page) -> str:
+    return page.locator("#completion .text").text_content() or ""
+
+
+def wait_state(page: Page, state: str, percent: int | None = None) -> None:
+    at = "" if percent is None else f'[data-percent="{percent}"]'
+    page.wait_for_selector(f'#completion [data-state="{state}"]{at}')
+
+
+def drag(page: Page, percent: float, steps: int = 12) -> list[str]:
+    """Drag the thumb there without letting go; returns the megabytes shown on the way."""
+    box = page.locator(SLIDER).bounding_box()
+    assert box is not None
+    low, high = (float(page.locator(SLIDER).get_attribute(end) or 0) for end in ("min", "max"))
+    value = float(page.locator(SLIDER).input_value())
+    thumb = 26
+
+    def x(at: float) -> float:
+        return box["x"] + thumb / 2 + (box["width"] - thumb) * (at - low) / (high - low)
+
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(x(value), y)
+    page.mouse.down()
+    seen = []
+    for step in range(1, steps + 1):
+        page.mouse.move(x(value + (percent - value) * step / steps), y)
+        seen.append(readout(page, "megabytes") + readout(page, "saved"))
+    return seen
