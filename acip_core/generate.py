@@ -28,6 +28,7 @@ PREFILL_CHUNK = 256  # prompt tokens per turn: about half a second on two cores,
 _MEASURE_CHUNK = 128  # tokens of an evaluation window per turn; smaller, for every chunk also pays for the head
 _CONTEXT_IDS = 5  # prompt tokens decoded in front of the new ones, so that a leading space survives
 _HOLD_BACK = 8  # tokens after which undecodable bytes are shown as they are
+_CACHED_TOKENS = 32_768  # of all callers together; their caches take 1.5 GB for the default model
 _MAX_CHARACTERS = 2_000_000  # rejected before the tokenizer spends seconds on it
 _REPLACEMENT = "\ufffd"
 
@@ -129,6 +130,7 @@ class Engine:
         config = elastic.model.config.get_text_config()
         self.context = int(getattr(config, "max_position_embeddings", None) or 2048)  # tokens
         self._ends = _end_ids(elastic)
+        self._guard, self._cached = threading.Lock(), 0
 
     def stream(
         self,
@@ -145,7 +147,8 @@ class Engine:
             chat: put the prompt into the model's chat template as a user's message.
 
         Raises:
-            GenerationError: the prompt is empty or too long, or a setting is out of range; raised at once.
+            GenerationError: the prompt is empty or too long, or a setting is out of range, raised at once; or others'
+                long prompts fill the memory, raised on the first step.
         """
         check_sampling(sampling, self.context)
         ids = self._encode(prompt, chat)
@@ -155,7 +158,8 @@ class Engine:
                 f"The prompt has {len(ids):,} tokens, but at most {room:,} fit beside {sampling.max_new_tokens:,} new "
                 f"ones in this model's context of {self.context:,}; shorten the prompt."
             )
-        return self._stream(ids, plan, sampling, cancel or threading.Event())
+        steps = self._stream(ids, plan, sampling, cancel or threading.Event())
+        return self._within_memory(len(ids) + sampling.max_new_tokens, steps)
 
     def measure(self, windows: torch.Tensor, plan: Plan, cancel: threading.Event | None = None) -> Iterator[Perplexity]:
         """Perplexity of the size `plan`, window by window, taking turns with everybody else.
@@ -180,6 +184,19 @@ class Engine:
             self.elastic.apply(plan)
             model = self.elastic.model
             return model(ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=keep).logits
+
+    def _within_memory(self, tokens: int, steps: Iterator[Token]) -> Iterator[Token]:
+        with self._guard:
+            if self._cached + tokens > max(_CACHED_TOKENS, 2 * self.context):
+                raise GenerationError(
+                    "Others' long prompts fill the memory; shorten this one or try again in a moment."
+                )
+            self._cached += tokens
+        try:
+            yield from steps
+        finally:
+            with self._guard:
+                self._cached -= tokens
 
     def _encode(self, prompt: str, chat: bool) -> list[int]:
         if not prompt or not prompt.strip():

@@ -4,6 +4,7 @@
 "use strict";
 window.acip = (() => {
   const SETTLE_MS = 80; // a held arrow key repeats faster than this
+  const REDRAW_MS = 100; // the plot takes tens of milliseconds; the readouts must not wait for it at every movement
   const size = { percent: 100, low: 30, high: 100 };
   const followers = []; // called with the new percentage on every movement
   let rows = new Map(); // percentage → row of the size table
@@ -150,6 +151,7 @@ window.acip = (() => {
     const taken = new Map(); // "corpus at ratio" → measured point
     let drawn = false;
     let waiting = false;
+    let redrawn = 0;
     let newest = 0;
     const here = props.figure.data.length; // index of the trace at the slider's position, then of the measured points
 
@@ -164,13 +166,14 @@ window.acip = (() => {
     };
     const follow = () => {
       if (!drawn || waiting) return;
-      waiting = true; // one redraw per frame, however fast the drag
-      requestAnimationFrame(() => {
+      waiting = true;
+      setTimeout(() => {
         waiting = false;
+        redrawn = performance.now();
         const { x, y, color } = live();
         Plotly.update(plot, { x: [x], y: [y], "marker.line.color": [color] }, { shapes: [marker(size.percent)] }, [here]);
         plot.dataset.percent = size.percent;
-      });
+      }, Math.max(0, redrawn + REDRAW_MS - performance.now()));
     };
     const showMeasured = () => {
       const points = [...taken.values()];

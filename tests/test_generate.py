@@ -49,6 +49,21 @@ def _text(steps) -> str:
     return "".join(step.text for step in steps)
 
 
+def test_long_prompts_together_never_exceed_the_memory(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "_CACHED_TOKENS", 100)  # twice the context of 256 counts instead
+    plan, settings = engine.elastic.planner.at_ratio(1.0), Sampling(max_new_tokens=20)
+    first, second, never_started = (engine.stream("x" * 200, plan, settings) for _ in range(3))
+    next(first), next(second)
+    with pytest.raises(GenerationError, match="try again"):
+        next(engine.stream("x" * 200, plan, settings))
+    assert list(engine.stream("x" * 20, plan, settings))
+    first.close()  # type: ignore[attr-defined]
+    never_started.close()  # type: ignore[attr-defined]
+    assert list(engine.stream("x" * 200, plan, settings))
+    assert list(second)
+    assert engine._cached == 0
+
+
 @pytest.mark.usefixtures("small_slices")
 @pytest.mark.parametrize("length", [1, 16, 75])
 def test_greedy_equals_generate(family: str, length: int) -> None:
