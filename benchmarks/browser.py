@@ -33,8 +33,8 @@ class Server:
 
 
 @contextmanager
-def served(*arguments: str) -> Iterator[Server]:
-    """Run `app.py` on a free port until the block ends.
+def served(*arguments: str, cache: str | None = None) -> Iterator[Server]:
+    """Run `app.py` on a free port until the block ends, with a cache folder of its own if one is named.
 
     Raises:
         RuntimeError: it stopped, with what it printed last.
@@ -48,6 +48,7 @@ def served(*arguments: str) -> Iterator[Server]:
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        env=os.environ | ({"ACIP_CACHE": cache} if cache else {}),
     )
     try:
         address = f"http://127.0.0.1:{port}/"
