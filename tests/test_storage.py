@@ -122,6 +122,7 @@ def test_files_have_the_permissions_of_any_new_file(target: Path, mask: int, mod
 
 def test_the_cache_folder_is_the_users_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("ACIP_CACHE", "~/mine")
     assert cache_dir() == tmp_path / "mine"
     monkeypatch.delenv("ACIP_CACHE")
