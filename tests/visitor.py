@@ -50,6 +50,7 @@ def opened(context: BrowserContext, address: str, wrong: list[str]) -> Page:
     page.goto(address)
     page.wait_for_selector(SLIDER)
     page.wait_for_selector("#chart .plot[data-ready=true]")
+    page.wait_for_selector("#completion [data-state]")  # its own first run has begun and cannot come later
     return page
 
 
