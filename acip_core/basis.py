@@ -29,6 +29,34 @@ _RESIDUAL_FLOOR = 1e-3  # of a channel's variance: keeps every approximated mome
 
 
 @dataclass(frozen=True)
+class Root:
+    """A second moment `C = columns columnsᵀ + diag(diagonal²)`.
+
+    Attributes:
+        columns: (channels, q).
+        diagonal: (channels,).
+    """
+
+    columns: torch.Tensor
+    diagonal: torch.Tensor
+
+    def to(self, device: torch.device) -> Root:
+        return Root(self.columns.to(device), self.diagonal.to(device))
+
+    def images(self, rows: torch.Tensor) -> torch.Tensor:
+        """`rows @ [columns, diag(diagonal)]`, (r, q + channels), whose Gram matrix is `rows C rowsᵀ`."""
+        q = self.columns.shape[1]
+        images = rows.new_empty(len(rows), q + len(self.diagonal))
+        torch.mm(rows, self.columns, out=images[:, :q])
+        torch.mul(rows, self.diagonal, out=images[:, q:])
+        return images
+
+    def matrix(self) -> torch.Tensor:
+        """C itself, symmetric (channels, channels)."""
+        return self.columns @ self.columns.T + self.diagonal.square().diag()
+
+
+@dataclass(frozen=True)
 class Moment:
     """Second moment of the input or output shared by `layers`.
 
@@ -45,13 +73,11 @@ class Moment:
     factor: torch.Tensor
     columns: torch.Tensor
 
-    def matrix(self) -> torch.Tensor:
-        """The moment as a symmetric positive definite float32 matrix (channels, channels)."""
+    def root(self) -> Root:
+        """The moment's exact square root, float32; positive definite however few columns are kept."""
         p = self.factor.float() * self.columns
-        correlation = p @ p.T
         residual = (1 - p.square().sum(1)).clamp_min(_RESIDUAL_FLOOR)
-        correlation.diagonal().add_(residual)
-        return correlation * self.scale[:, None] * self.scale
+        return Root(p * self.scale[:, None], residual.sqrt() * self.scale)
 
 
 Basis = dict[str, Moment]  # by layer name; layers of one group share one Moment

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from acip_core.base import BaseModel, target_layers
-from acip_core.basis import compress_moment, measure_basis, read_basis, save_basis
+from acip_core.basis import Root, compress_moment, measure_basis, read_basis, save_basis
 from acip_core.errors import ModelError
 from acip_core.factorize import Factors, factorize, factorize_layer
 from acip_core.progress import finish
@@ -23,6 +23,10 @@ def random_moment(channels: int, seed: int = 5) -> torch.Tensor:
     x = torch.randn(4 * channels, channels, generator=generator(seed)) * torch.logspace(-1.5, 1, channels)
     x = x @ torch.randn(channels, channels, generator=generator(seed + 1))
     return x.T @ x / len(x)
+
+
+def root_of(moment: torch.Tensor) -> Root:
+    return Root(torch.linalg.cholesky(moment), torch.zeros(len(moment)))
 
 
 def random_weight(kind: str, deficient: bool = False) -> torch.Tensor:
@@ -90,13 +94,13 @@ def test_full_rank_moment_is_the_exact_one_to_int8_precision(base: BaseModel):
     for name, (x, y) in captured(base).items():
         samples = x if basis[name].side == "input" else y
         exact = samples.T @ samples / len(samples)
-        assert torch.dist(basis[name].matrix().double(), exact) < 0.02 * exact.norm(), name
+        assert torch.dist(basis[name].root().matrix().double(), exact) < 0.02 * exact.norm(), name
 
 
 def test_moment_of_low_rank_keeps_the_variances_and_is_positive_definite(base: BaseModel):
     exact = captured(base)
     for name, moment in finish(measure_basis(base.model, calibration(), rank=6)).items():
-        matrix = moment.matrix()
+        matrix = moment.root().matrix()
         samples = exact[name][0 if moment.side == "input" else 1]
         assert torch.allclose(matrix.diagonal().double(), samples.square().mean(0), rtol=0.02)
         assert torch.linalg.eigvalsh(matrix.double()).min() > 0
@@ -107,10 +111,10 @@ def test_moment_of_low_rank_keeps_the_variances_and_is_positive_definite(base: B
 def test_channels_that_are_never_used_leave_it_positive_definite():
     moment = random_moment(20)
     moment[3], moment[:, 3] = 0, 0
-    matrix = compress_moment(("layer",), "input", moment, 20).matrix()
-    torch.linalg.cholesky(matrix)
+    root = compress_moment(("layer",), "input", moment, 20).root()
+    torch.linalg.cholesky(root.matrix())
     weight = torch.randn(9, 20, generator=generator())
-    assert_exact(weight, factorize_layer(weight, matrix))
+    assert_exact(weight, factorize_layer(weight, root))
 
 
 def test_basis_file_round_trip(base: BaseModel, tmp_path: Path):
@@ -138,7 +142,7 @@ def test_full_rank_product_is_exact(kind: str, deficient: bool, side: str | None
     weight = random_weight(kind, deficient)
     m, n = weight.shape
     moment = random_moment(m if side == "output" else n) if side else None
-    factors = factorize_layer(weight, moment, side or "input")
+    factors = factorize_layer(weight, None if moment is None else root_of(moment), side or "input")
     assert_exact(weight, factors)
     assert (factors.singular_values.diff() <= 0).all()
 
@@ -146,7 +150,7 @@ def test_full_rank_product_is_exact(kind: str, deficient: bool, side: str | None
 @pytest.mark.parametrize("kind", SHAPES)
 def test_a_weight_of_zeros_survives(kind: str):
     weight = torch.zeros(SHAPES[kind])
-    factors = factorize_layer(weight, random_moment(weight.shape[1]))
+    factors = factorize_layer(weight, root_of(random_moment(weight.shape[1])))
     assert factors.directions.isfinite().all()
     assert torch.equal(factors.directions.T @ factors.down(weight), weight)
 
@@ -170,7 +174,7 @@ def test_whitened_truncation_is_optimal_and_beats_plain_svd(kind: str):
     moment = random_moment(weight.shape[1])
     w, c = weight.double(), moment.double()
     optimal = torch.linalg.svdvals(w @ torch.linalg.cholesky(c))
-    whitened, plain = factorize_layer(weight, moment), factorize_layer(weight)
+    whitened, plain = factorize_layer(weight, root_of(moment)), factorize_layer(weight)
 
     def error(factors: Factors, k: int) -> float:
         u = factors.directions[:k].double()
@@ -187,8 +191,8 @@ def test_whitened_truncation_is_optimal_and_beats_plain_svd(kind: str):
 
 def test_output_moment_fixes_the_same_directions_as_the_input_moment():
     weight, moment = random_weight("wide"), random_moment(60)
-    by_input = factorize_layer(weight, moment)
-    by_output = factorize_layer(weight, weight @ moment @ weight.T, "output")
+    by_input = factorize_layer(weight, root_of(moment))
+    by_output = factorize_layer(weight, root_of(weight @ moment @ weight.T), "output")
     for k in (1, 6, 12):
         projections = [f.directions[:k].T @ f.directions[:k] for f in (by_input, by_output)]
         assert torch.dist(*projections) < 1e-2
@@ -213,11 +217,11 @@ def test_a_weight_that_is_not_finite_is_refused():
         finish(factorize(weights, None))
 
 
-def test_a_moment_that_is_none_is_one_clear_error():
+def test_a_moment_that_is_not_finite_is_one_clear_error():
     weights = target_weights(tiny_base())
     basis = tiny_basis(tiny_base())
     name = list(weights)[3]  # alone in its group
-    broken = replace(basis[name], scale=torch.zeros_like(basis[name].scale))
+    broken = replace(basis[name], scale=torch.full_like(basis[name].scale, torch.nan))
     with pytest.raises(ModelError, match=f"Cannot factorize {name}"):
         finish(factorize(weights, basis | {name: broken}))
 
