@@ -9,29 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch.nn import functional as F
 
+from . import training
 from .elastic import AdapterWeights, ElasticModel
 from .errors import ModelError
 from .layers import Adapter
 from .progress import Progress, Steps
 from .sizing import Plan
-from .storage import atomic_path
-
-log = logging.getLogger("acip")
-_CHECKPOINT_SECONDS = 45
-_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
+from .training import Checkpoint, distilled_loss, mixed_precision, window_at
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,7 @@ def train_adapters(
     Args:
         elastic: the model without adapters.
         windows: (windows, length) calibration token ids.
-        checkpoint: file written at most every 45 s and read when it belongs to this very run.
+        checkpoint: file written every 45 s and read when it belongs to this very run.
 
     Returns:
         The adapters, not yet installed, with the history of the run.
@@ -87,19 +79,16 @@ def train_adapters(
         ModelError: the loss is not finite; the message names the step, the checkpoint keeps the last good state.
     """
     run = _Run(elastic, windows, settings)
-    if checkpoint is not None and checkpoint.exists():
-        run.resume(checkpoint)
-    saved = time.monotonic()
+    kept = Checkpoint(checkpoint, run.identity())
+    if state := kept.load(run.parameters, run.optimizer, dict.fromkeys(run.history())):
+        run.step, run.losses, run.ratios = state[0], *(state[1][name].tolist() for name in run.history())
     with run.adapters_attached():
         while run.step < settings.steps:
             loss = run.advance()
             recent = torch.tensor(run.losses[-50:]).mean()
             yield Progress("training adapters", run.step, settings.steps, f"loss {loss:.3f} (mean of 50: {recent:.3f})")
-            if checkpoint is not None and (
-                run.step == settings.steps or time.monotonic() - saved > _CHECKPOINT_SECONDS
-            ):
-                run.save(checkpoint)
-                saved = time.monotonic()
+            if run.step == settings.steps or kept.due():
+                kept.save(run.step, run.parameters, run.optimizer, run.history())
     return TrainedAdapters(run.weights(), torch.tensor(run.losses), torch.tensor(run.ratios))
 
 
@@ -127,7 +116,7 @@ class _Run:
         exact = {name: (layer.weight.data, layer.down, layer.up) for name, layer in self.layers.items()}
         for name, layer in self.layers.items():
             layer.adapter = self.adapters[name]
-            if mixed_precision_is_native(model.device):  # once, not at every step as autocast would
+            if training.mixed_precision_is_native(model.device):  # once, not at every step as autocast would
                 layer.weight.data, layer.down, layer.up = (t.bfloat16() for t in exact[name])
         try:
             yield
@@ -160,10 +149,9 @@ class _Run:
     def _draw(self) -> tuple[torch.Tensor, Plan]:
         """The window and the size of this step: windows in a new order each epoch, sizes uniform."""
         s = self.settings
-        epoch, position = divmod(self.step, len(self.windows))
-        order = torch.randperm(len(self.windows), generator=torch.Generator().manual_seed(s.seed * 7919 + epoch))
         draw = torch.rand((), generator=torch.Generator().manual_seed(s.seed * 1_000_003 + self.step)).item()
-        return self.windows[order[position]], self.planner.at_ratio(s.smallest + (s.largest - s.smallest) * draw)
+        window = self.windows[window_at(self.step, len(self.windows), s.seed)]
+        return window, self.planner.at_ratio(s.smallest + (s.largest - s.smallest) * draw)
 
     def _schedule(self) -> float:
         warmup = max(1, self.settings.steps // 20)
@@ -173,23 +161,21 @@ class _Run:
 
     def _loss(self, ids: torch.Tensor, plan: Plan) -> torch.Tensor:
         model, weight = self.elastic.model, self.settings.distillation
+        teacher = None
+        if weight > 0:
+            with torch.no_grad(), mixed_precision(model.device), self.elastic.at(self.planner.at_ratio(1.0)):
+                teacher = model(ids, use_cache=False).logits[0, :-1].float()  # (tokens, vocabulary)
         with mixed_precision(model.device), self.elastic.at(plan):
-            logits = model(ids, use_cache=False).logits[0, :-1].float()  # (tokens, vocabulary)
-        log_probabilities = F.log_softmax(logits, dim=-1)
-        likelihood = F.nll_loss(log_probabilities, ids[0, 1:])
-        if weight == 0:
-            return likelihood
-        with torch.no_grad(), mixed_precision(model.device), self.elastic.at(self.planner.at_ratio(1.0)):
-            teacher = model(ids, use_cache=False).logits[0, :-1].float()
-        return weight * _divergence(teacher, log_probabilities) + (1 - weight) * likelihood
+            logits = model(ids, use_cache=False).logits[0, :-1].float()
+        return distilled_loss(logits, ids[0, 1:], teacher, weight)
+
+    def history(self) -> dict[str, torch.Tensor]:
+        return {"losses": torch.tensor(self.losses), "ratios": torch.tensor(self.ratios)}
 
     def weights(self) -> dict[str, AdapterWeights]:
-        return {
-            name: AdapterWeights(adapter.a.detach().cpu().clone(), (adapter.b.detach() * adapter.scaling).cpu().clone())
-            for name, adapter in self.adapters.items()
-        }
+        return {name: AdapterWeights.of(adapter) for name, adapter in self.adapters.items()}
 
-    def _identity(self) -> str:
+    def identity(self) -> str:
         """What makes two runs the same: settings, text and the frozen factors they train against.
 
         The factors are taken in bfloat16, which is all that is left of them while adapters are attached.
@@ -198,66 +184,3 @@ class _Run:
         for layer in self.layers.values():
             digest.update(layer.up[:, :8].bfloat16().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
-
-    def save(self, path: Path) -> None:
-        tensors = {f"parameter.{i}": p.detach() for i, p in enumerate(self.parameters)}
-        for i, p in enumerate(self.parameters):  # a layer that was dense at every step so far has no state
-            tensors |= {f"{key}.{i}": value for key, value in self.optimizer.state.get(p, {}).items()}
-        tensors |= {"losses": torch.tensor(self.losses), "ratios": torch.tensor(self.ratios)}
-        with atomic_path(path) as temporary:
-            save_file(tensors, temporary, {"step": str(self.step), "identity": self._identity()})
-
-    def resume(self, path: Path) -> None:
-        """Continue from a checkpoint of this very run; any other file there is left for `save` to replace."""
-        try:
-            with safe_open(path, "pt") as file:
-                if file.metadata()["identity"] != self._identity():
-                    log.warning("The checkpoint %s belongs to another run; starting anew.", path)
-                    return
-                step = int(file.metadata()["step"])
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-            self._check(state, step)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            log.warning("The checkpoint %s is damaged (%s); starting anew.", path, error)
-            return
-        for i, parameter in enumerate(self.parameters):
-            parameter.data.copy_(state[f"parameter.{i}"])
-            kept = {key: state[f"{key}.{i}"] for key in _ADAM_STATE if f"{key}.{i}" in state}
-            if kept:
-                moments = {key: kept[key].to(parameter.device) for key in _ADAM_STATE[1:]}
-                self.optimizer.state[parameter] = {"step": kept["step"]} | moments  # Adam counts steps on the CPU
-        self.step, self.losses, self.ratios = step, state["losses"].tolist(), state["ratios"].tolist()
-
-    def _check(self, state: dict[str, torch.Tensor], step: int) -> None:
-        """Raise ValueError or KeyError unless a checkpoint's tensors are whole: a part of one is worse than none."""
-        for i, parameter in enumerate(self.parameters):
-            moments = [state[f"{key}.{i}"] for key in _ADAM_STATE[1:] if f"{key}.{i}" in state]
-            if len(moments) == 1 or (f"step.{i}" in state) != bool(moments):
-                raise ValueError(f"half an optimizer state of parameter {i}")
-            for tensor in (state[f"parameter.{i}"], *moments):
-                if tensor.shape != parameter.shape or not torch.isfinite(tensor).all():
-                    raise ValueError(f"parameter {i} has another shape or values that are not finite")
-        if not len(state["losses"]) == len(state["ratios"]) == step:
-            raise ValueError(f"{len(state['losses'])} losses after {step} steps")
-
-
-def _divergence(teacher: torch.Tensor, log_probabilities: torch.Tensor) -> torch.Tensor:
-    """Mean KL divergence per token from the teacher's logits to log-probabilities, both (tokens, vocabulary).
-
-    Two dot products instead of elementwise `kl_div`, which costs a quarter of a step at 49,152 tokens of vocabulary.
-    """
-    p = teacher.softmax(dim=-1).flatten()
-    negative_entropy = p @ teacher.flatten() - teacher.logsumexp(dim=-1).sum()
-    return (negative_entropy - p @ log_probabilities.flatten()) / len(teacher)
-
-
-def mixed_precision_is_native(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware."""
-    if device.type == "cpu":
-        return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return device.type == "cuda"
-
-
-def mixed_precision(device: torch.device):
-    """bfloat16 autocast where it is native, otherwise nothing."""
-    return torch.autocast(device.type, torch.bfloat16) if mixed_precision_is_native(device) else nullcontext()

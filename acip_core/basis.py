@@ -114,6 +114,16 @@ def measure_basis(model: nn.Module, windows: torch.Tensor, rank: int = DEFAULT_R
     return basis
 
 
+def plain_basis(weights: dict[str, torch.Tensor]) -> Basis:
+    """Unit moments: every layer's factorization in this basis is its plain SVD."""
+    return {name: diagonal_moment((name,), torch.ones(weight.shape[1])) for name, weight in weights.items()}
+
+
+def diagonal_moment(layers: tuple[str, ...], scale: torch.Tensor) -> Moment:
+    """The second moment of inputs with independent channels of root mean square `scale` (channels,)."""
+    return Moment(layers, "input", scale, torch.zeros(len(scale), 0, dtype=torch.int8), torch.zeros(0))
+
+
 def compress_moment(layers: tuple[str, ...], side: str, matrix: torch.Tensor, rank: int) -> Moment:
     """The best rank-`rank` scaled form of a second moment (channels, channels)."""
     scale = matrix.diagonal().clamp_min(matrix.diagonal().mean() * 1e-6 + 1e-30).sqrt()

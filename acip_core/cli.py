@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.console import Console
@@ -31,6 +32,8 @@ Model = Annotated[
 
 def draw(steps: Steps[T]) -> T:
     """Run a computation with a progress bar per stage (done, elapsed, left, note); lines without a terminal."""
+    if os.environ.get("RANK", "0") != "0":  # one process of several shows what all do
+        return finish(steps)
     if not console.is_terminal:
         return finish(steps, _lines())
     columns = (
@@ -74,6 +77,28 @@ def precompute(
     model: Model = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="No adapters, little text: usable in minutes.")] = False,
+    scorer: Annotated[
+        Literal["fisher", "acip"], typer.Option(help="Rank by gradients alone, or by the order of a pruning run.")
+    ] = "fisher",
+    preset: Annotated[
+        Literal["small", "paper"],
+        typer.Option(
+            help="Settings of the pruning run: for models under 1 B, or as published (its adapters are kept)."
+        ),
+    ] = "small",
+    basis: Annotated[
+        Literal["activation", "svd"], typer.Option(help="Activation-aware directions, or those of the plain SVD.")
+    ] = "activation",
+    stop: Annotated[
+        float | None, typer.Option(min=0.01, max=0.99, help="Size ratio at which the pruning run stops.")
+    ] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Windows per backward pass of the pruning run; the rest accumulates.")
+    ] = None,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Recompute activations in the pruning run instead of keeping them.")
+    ] = False,
+    float32: Annotated[bool, typer.Option("--float32", help="No bfloat16 in the pruning run.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Adapter training steps of one window each.")] = None,
     corpus: Annotated[
         list[str] | None, typer.Option(help="c4, wikipedia, wikitext2 or a text file; may be repeated.")
@@ -84,15 +109,29 @@ def precompute(
 ) -> None:
     """Order all singular directions of a model, train its adapters, measure its curve, write its artifact."""
     from .adapters import AdapterSettings
-    from .precompute import QUICK, Recipe
+    from .precompute import PAPER_RECIPE, QUICK, SMALL_RECIPE, Recipe
     from .precompute import precompute as run
 
-    if quick and (steps is not None or seed is not None):
-        raise typer.BadParameter("--steps and --seed belong to adapters, which --quick leaves out.")
-    adapters = AdapterSettings(seed=seed or 0, steps=steps or AdapterSettings.steps)
-    recipe = QUICK if quick else Recipe(adapters=adapters)
-    if corpus:
-        recipe = replace(recipe, corpora=tuple(corpus))
+    if quick and (steps is not None or seed is not None or scorer != "fisher"):
+        raise typer.BadParameter("--steps, --seed and --scorer acip belong to runs that --quick leaves out.")
+    if scorer == "fisher" and (preset != "small" or stop or micro_batch or checkpointing or float32):
+        raise typer.BadParameter("--preset, --stop, --micro-batch, --checkpointing and --float32 need --scorer acip.")
+    recipe = QUICK if quick else Recipe()
+    if scorer == "acip":
+        recipe = PAPER_RECIPE if preset == "paper" else SMALL_RECIPE
+        assert recipe.pruning is not None
+        changes: dict[str, Any] = {"stop_ratio": stop, "micro_batch": micro_batch, "seed": seed}
+        changes |= {"checkpointing": checkpointing or None, "mixed_precision": False if float32 else None}
+        kept = {name: value for name, value in changes.items() if value is not None}
+        recipe = replace(recipe, pruning=replace(recipe.pruning, **kept))
+    if recipe.adapters is not None:
+        adapters = replace(recipe.adapters, seed=seed or 0, steps=steps or AdapterSettings.steps)
+        recipe = replace(recipe, adapters=adapters)
+    elif steps is not None:
+        raise typer.BadParameter(
+            "--steps belongs to adapters trained after the pruning run, which this preset has not."
+        )
+    recipe = replace(recipe, basis=basis, corpora=tuple(corpus) if corpus else recipe.corpora)
     folder = draw(run(model, recipe, out))
     console.print(escape(f"The artifact is in {folder}."), highlight=False, soft_wrap=True)
 

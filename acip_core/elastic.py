@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .base import BaseModel, target_layers
 from .factorize import Factors
-from .layers import Cut, ElasticLinear
+from .layers import Adapter, Cut, ElasticLinear
 from .progress import Progress, Steps
 from .sizing import Footprint, Plan, SizePlanner, break_even_rank
 
@@ -33,6 +33,11 @@ class AdapterWeights:
 
     a: torch.Tensor
     b: torch.Tensor
+
+    @classmethod
+    def of(cls, adapter: Adapter) -> AdapterWeights:
+        """A copy of an adapter in training."""
+        return cls(adapter.a.detach().cpu().clone(), (adapter.b.detach() * adapter.scaling).cpu().clone())
 
 
 class ElasticModel:

@@ -5,7 +5,7 @@ energy they carry, so any prefix is the best truncation of that rank for the mom
 
     C = L Lᵀ,   W L = U Σ Vᵀ        dropping direction i costs exactly σ_i² of E‖W x‖²   (L = I: plain SVD)
 
-`U` comes from an eigendecomposition of the smaller Gram matrix, single precision throughout. With `Uᵀ W` as the other factor the full-rank
+`U` comes from an eigendecomposition of the smaller Gram matrix. With `Uᵀ W` as the other factor the full-rank
 product is exact whatever the eigensolver's precision. Only `U` is kept in the machine's cache; `Uᵀ W` is one product.
 """
 
@@ -95,14 +95,14 @@ def _gram(rows: torch.Tensor, blocks: int = 6) -> torch.Tensor:
     return gram
 
 
-def factorize(weights: dict[str, torch.Tensor], basis: Basis | None) -> Steps[dict[str, Factors]]:
+def factorize(weights: dict[str, torch.Tensor], basis: Basis) -> Steps[dict[str, Factors]]:
     """Factorize all target layers, yielding progress.
 
     Eigensolvers of this size gain little from threads, so on the CPU each core works on a layer group of its own.
 
     Args:
         weights: (out_features, in_features) by layer name.
-        basis: second moments by layer name; None for plain SVD.
+        basis: second moments by layer name.
 
     Raises:
         ModelError: a weight is not finite, or it or its second moment is beyond the eigensolver.
@@ -110,7 +110,7 @@ def factorize(weights: dict[str, torch.Tensor], basis: Basis | None) -> Steps[di
     for name, weight in weights.items():
         if not weight.sum(dtype=torch.float32).isfinite():
             raise ModelError(f"The weight {name} holds values that are not finite; the model is damaged.")
-    groups = _groups(weights, basis)
+    moments = {id(m): m for m in basis.values()}.values()
     threads = torch.get_num_threads()
     workers = threads if next(iter(weights.values())).device.type == "cpu" else 1
     result: dict[str, Factors] = {}
@@ -118,7 +118,7 @@ def factorize(weights: dict[str, torch.Tensor], basis: Basis | None) -> Steps[di
         if workers > 1:
             torch.set_num_threads(1)
         with ThreadPoolExecutor(workers) as pool:
-            for part in pool.map(lambda group: _factorize_group(weights, *group), groups):
+            for part in pool.map(lambda moment: _factorize_group(weights, moment), moments):
                 result |= part
                 yield Progress("factorizing", len(result), len(weights))
     finally:
@@ -126,19 +126,11 @@ def factorize(weights: dict[str, torch.Tensor], basis: Basis | None) -> Steps[di
     return {name: result[name] for name in weights}
 
 
-def _groups(weights: dict[str, torch.Tensor], basis: Basis | None) -> list[tuple[tuple[str, ...], Moment | None]]:
-    if basis is None:
-        return [((name,), None) for name in weights]
-    return [(moment.layers, moment) for moment in {id(m): m for m in basis.values()}.values()]
-
-
-def _factorize_group(
-    weights: dict[str, torch.Tensor], names: tuple[str, ...], moment: Moment | None
-) -> dict[str, Factors]:
-    root = None if moment is None else moment.root().to(weights[names[0]].device)
-    side = "input" if moment is None else moment.side
+def _factorize_group(weights: dict[str, torch.Tensor], moment: Moment) -> dict[str, Factors]:
+    names = moment.layers
+    root = moment.root().to(weights[names[0]].device)
     try:
-        part = {name: factorize_layer(weights[name], root, side) for name in names}
+        part = {name: factorize_layer(weights[name], root, moment.side) for name in names}
         damaged = [name for name in names if not part[name].singular_values.isfinite().all()]
     except torch.linalg.LinAlgError:
         damaged = list(names)

@@ -11,25 +11,30 @@ import json
 import logging
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from accelerate import PartialState
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .adapters import AdapterSettings, train_adapters
 from .artifact import Artifact, Curve, CurvePoint, check_replaceable, write_artifact
 from .base import BaseModel, fingerprint, load_base, target_layers
-from .basis import DEFAULT_RANK, Basis, measure_basis, read_basis, save_basis
+from .basis import DEFAULT_RANK, Basis, measure_basis, plain_basis, read_basis, save_basis
 from .corpus import CORPORA, documents, token_windows
-from .elastic import ElasticModel, build_elastic
+from .elastic import AdapterWeights, ElasticModel, build_elastic
+from .errors import StorageError
 from .evaluate import WINDOW, measure_curve
 from .factorize import Factors, cached_factors, factorize
 from .progress import Progress, Steps
+from .scoring.acip import PAPER, SMALL, AcipSettings, acip_scores
 from .scoring.baselines import svd_magnitude_scores, uniform_scores
 from .scoring.fisher import fisher_scores
 from .storage import atomic_path, cache_dir
@@ -48,8 +53,10 @@ class Recipe:
         corpora: names or files, as `corpus.documents`.
         window: tokens per window, everywhere.
         moment_windows, score_windows: calibration windows per corpus.
+        basis: `activation` or `svd` (plain, as in the paper).
         basis_rank: columns kept of each correlation.
-        adapters: how adapters are trained; None for none.
+        pruning: rank the directions by a pruning run (Step 2 of ACIP); None for the Fisher score map.
+        adapters: how adapters are trained; None keeps those of the pruning run, if there is one.
         curve_windows: held-out windows per corpus and size.
         ratios: sizes of the curve.
         comparisons: whether to measure the comparison lines too.
@@ -59,13 +66,17 @@ class Recipe:
     window: int = WINDOW
     moment_windows: int = 64
     score_windows: int = 64
+    basis: str = "activation"
     basis_rank: int = DEFAULT_RANK
+    pruning: AcipSettings | None = None
     adapters: AdapterSettings | None = field(default_factory=AdapterSettings)
     curve_windows: int = 16
     ratios: tuple[float, ...] = FINE
     comparisons: bool = True
 
 
+PAPER_RECIPE = Recipe(pruning=PAPER, adapters=None)
+SMALL_RECIPE = Recipe(pruning=SMALL)
 QUICK = Recipe(
     moment_windows=12, score_windows=12, adapters=None, curve_windows=6, ratios=COARSE, comparisons=False
 )  # fmt: skip
@@ -93,31 +104,57 @@ def precompute(source: str | None, recipe: Recipe, folder: Path | None = None) -
     base = load_base(source)
     target = folder if folder is not None else Path("precomputed") / base.name
     check_replaceable(target)
-    run = _Run(base, recipe)
+    with _only_run(target):
+        return (yield from _precompute(_Run(base, recipe), target))
+
+
+def _precompute(run: _Run, target: Path) -> Steps[Path]:
+    base, recipe = run.base, run.recipe
     basis = yield from run.basis()
     factors = yield from cached_factors(run.weights, run.fingerprint, basis)
-    scores = yield from run.scores(factors)
+    method, scores, adapters, history = yield from run.scores(factors)
     elastic = yield from build_elastic(base, factors, scores)
-    curves: list[Curve] = []
-    adapters, history = None, {}
+    trained_as = asdict(recipe.pruning) if recipe.pruning is not None else {}
     if recipe.adapters is not None:
         smallest = min(recipe.adapters.smallest, *recipe.ratios)
         elastic.planner_for(recipe.adapters.rank).at_ratio(smallest)  # raises before hours of training would
         trained = yield from train_adapters(
             elastic, run.calibration(), recipe.adapters, run.work / "adapters.safetensors"
         )
-        adapters, history = trained.weights, {"loss": trained.losses, "ratio": trained.ratios}
-        curves += yield from run.curves(elastic, "fisher", COARSE)
+        adapters = trained.weights
+        history |= {"loss": trained.losses, "ratio": trained.ratios}
+        trained_as = asdict(recipe.adapters)
+    curves: list[Curve] = []
+    if adapters is not None:
+        curves += yield from run.curves(elastic, method, COARSE)
         elastic.install(adapters)
-    method = "fisher" if adapters is None else "fisher+adapters"
+        method += "+adapters"
     curves = (yield from run.curves(elastic, method, recipe.ratios)) + curves
     if recipe.comparisons:
         curves += yield from run.comparisons(factors)
-    facts = asdict(recipe) | _versions()
+    facts = asdict(recipe) | {"adapters": trained_as if adapters is not None else None} | _versions()
     artifact = Artifact(base.name, base.source, run.fingerprint, facts, tuple(curves), scores, basis, adapters, history)
-    write_artifact(artifact, target)
-    shutil.rmtree(run.work, ignore_errors=True)
+    if PartialState().is_main_process:
+        write_artifact(artifact, target)
+        shutil.rmtree(run.work, ignore_errors=True)
     return target
+
+
+@contextmanager
+def _only_run(target: Path) -> Iterator[None]:
+    """Keep a second run from writing the same artifact; processes of one `accelerate launch` are one run."""
+    path = cache_dir() / "locks" / f"{hashlib.sha256(str(target.resolve()).encode()).hexdigest()[:16]}.lock"
+    if not PartialState().is_main_process:
+        yield
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise StorageError(f"Another run is writing {target}; wait for it, stop it, or name another folder.") from None
+    except OSError as error:
+        raise StorageError(f"Cannot write {path} ({error}); free space or set ACIP_CACHE to another folder.") from error
 
 
 def _versions() -> dict[str, str]:
@@ -138,15 +175,17 @@ class _Run:
         self._calibration = [self._windows(corpus, "calibration") for corpus in recipe.corpora]
         self._held_out = {c: self._windows(c, "held-out", recipe.curve_windows) for c in recipe.corpora}
 
-    def _windows(self, corpus: str, split: str, count: int | None = None) -> torch.Tensor:
+    def _windows(self, corpus: str, split: str, count: int | None = None, length: int | None = None) -> torch.Tensor:
         """All text is read at the start, so that an hour of work does not end in an error about too little of it."""
-        return token_windows(self.base.tokenizer, documents(corpus, split), self.recipe.window, count)
+        return token_windows(self.base.tokenizer, documents(corpus, split), length or self.recipe.window, count)
 
     def calibration(self, per_corpus: int | None = None) -> torch.Tensor:
         """Calibration windows (windows, length), the same number of each corpus, or all there are."""
         return torch.cat([windows[:per_corpus] for windows in self._calibration])
 
     def basis(self) -> Steps[Basis]:
+        if self.recipe.basis == "svd":
+            return plain_basis(self.weights)
         path = self.work / "basis.safetensors"
         if (kept := _kept(path, read_basis)) is not None:
             return kept
@@ -156,7 +195,21 @@ class _Run:
             save_basis(basis, temporary)
         return basis
 
-    def scores(self, factors: dict[str, Factors]) -> Steps[dict[str, torch.Tensor]]:
+    def scores(
+        self, factors: dict[str, Factors]
+    ) -> Steps[tuple[str, dict[str, torch.Tensor], dict[str, AdapterWeights] | None, dict[str, torch.Tensor]]]:
+        """The score map's name, the map, adapters trained on the way, history of the way."""
+        pruning = self.recipe.pruning
+        if pruning is None:
+            return "fisher", (yield from self._fisher(factors)), None, {}
+        warm = (yield from self._fisher(factors)) if pruning.warm_start > 0 else None
+        texts = [self._windows(corpus, "calibration", None, pruning.window) for corpus in self.recipe.corpora]
+        checkpoint = self.work / "pruning.safetensors"
+        result = yield from acip_scores(self.base, factors, torch.cat(texts), pruning, warm, checkpoint)
+        history = {f"acip.{name}": values for name, values in result.history.items()}
+        return "acip", result.scores, result.adapters, history
+
+    def _fisher(self, factors: dict[str, Factors]) -> Steps[dict[str, torch.Tensor]]:
         path = self.work / "scores.safetensors"
         if (kept := _kept(path, load_file)) is not None:
             return kept
@@ -182,7 +235,7 @@ class _Run:
         shapes = {name: (w.shape[0], w.shape[1]) for name, w in self.weights.items()}
         elastic = yield from build_elastic(self.base, factors, uniform_scores(factors, shapes))
         curves = yield from self.curves(elastic, "svd-llm", COARSE)
-        plain = yield from factorize(self.weights, None)
+        plain = yield from factorize(self.weights, plain_basis(self.weights))
         elastic = yield from build_elastic(self.base, plain, svd_magnitude_scores(plain))
         return curves + (yield from self.curves(elastic, "svd-magnitude", COARSE))
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from acip_core import adapters as module
+from acip_core import training
 from acip_core.adapters import AdapterSettings, TrainedAdapters, train_adapters
 from acip_core.elastic import ElasticModel
 from acip_core.errors import ModelError, StorageError
@@ -27,14 +27,14 @@ SETTINGS = AdapterSettings(rank=2, alpha=4, steps=12, learning_rate=1e-2, smalle
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """float32 and a checkpoint after every step."""
-    monkeypatch.setattr(module, "mixed_precision_is_native", lambda device: False)
-    monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(training, "mixed_precision_is_native", lambda device: False)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)
 
 
 @pytest.fixture(params=[False, True], ids=["float32", "bfloat16"])
 def mixed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Both precisions, whatever this machine's processor multiplies natively."""
-    monkeypatch.setattr(module, "mixed_precision_is_native", lambda device: request.param)
+    monkeypatch.setattr(training, "mixed_precision_is_native", lambda device: request.param)
     return request.param
 
 
@@ -207,4 +207,4 @@ def test_the_divergence_is_that_of_torch() -> None:
     teacher, student = torch.randn(2, 7, 50, generator=torch.Generator().manual_seed(0)) * 3
     log_q = F.log_softmax(student, dim=-1)
     expected = F.kl_div(log_q, F.log_softmax(teacher, dim=-1), log_target=True, reduction="batchmean")
-    torch.testing.assert_close(module._divergence(teacher, log_q), expected)
+    torch.testing.assert_close(training.divergence(teacher, log_q), expected)

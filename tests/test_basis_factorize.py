@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from acip_core.base import BaseModel, target_layers
-from acip_core.basis import Root, compress_moment, measure_basis, read_basis, save_basis
+from acip_core.basis import Root, compress_moment, measure_basis, plain_basis, read_basis, save_basis
 from acip_core.errors import ModelError
 from acip_core.factorize import Factors, factorize, factorize_layer
 from acip_core.progress import finish
@@ -214,7 +214,7 @@ def test_a_weight_that_is_not_finite_is_refused():
     name = list(weights)[4]
     weights[name] = weights[name].clone().fill_diagonal_(float("nan"))
     with pytest.raises(ModelError, match=name):
-        finish(factorize(weights, None))
+        finish(factorize(weights, plain_basis(weights)))
 
 
 def test_a_moment_that_is_not_finite_is_one_clear_error():
@@ -233,3 +233,14 @@ def test_activations_that_are_not_finite_are_one_clear_error():
     with pytest.raises(ModelError, match=r"layers\.1\.self_attn\.q_proj reads are not finite"):
         finish(measure_basis(base.model, calibration()))
     assert not any(layer._forward_hooks for layer in target_layers(base.model).values())
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_the_plain_basis_is_the_plain_svd(kind: str):
+    weight = random_weight(kind)
+    root = plain_basis({"layer": weight})["layer"].root()
+    for k in (1, 5, 20):
+        one, other = (
+            f.directions[:k].T @ f.directions[:k] for f in (factorize_layer(weight, root), factorize_layer(weight))
+        )
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)

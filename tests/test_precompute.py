@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from acip_core import adapters as adapters_module
+from acip_core import training
 from acip_core.adapters import AdapterSettings
 from acip_core.artifact import Artifact, read_artifact
 from acip_core.corpus import _all_documents, documents, token_windows
@@ -20,13 +20,14 @@ from acip_core.evaluate import measure_perplexity
 from acip_core.loading import open_model
 from acip_core.precompute import Recipe, precompute
 from acip_core.progress import Progress, finish
+from acip_core.scoring.acip import AcipSettings
 from tests.conftest import full_disk
 from tests.tiny import tiny_base
 
 
 @pytest.fixture(autouse=True)
 def frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapters_module, "_CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)
 
 
 @pytest.fixture
@@ -57,6 +58,52 @@ def recipe(text: str) -> Recipe:
         curve_windows=3,
         ratios=(1.0, 0.6),
     )
+
+
+PRUNING = AcipSettings(
+    mask_learning_rate=2e-3, penalty=1e-2, penalty_growth=1.1, post_steps=3, batch=2, micro_batch=2, window=24, rank=2,
+    alpha=4, max_steps=200, stop_ratio=0.6,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("basis", ["activation", "svd"])
+@pytest.mark.parametrize("own_adapters", [True, False])
+def test_a_pruning_run_makes_an_artifact(model: str, recipe: Recipe, tmp_path: Path, basis: str, own_adapters: bool):
+    adapters = None if own_adapters else recipe.adapters
+    pruned = replace(
+        recipe, pruning=replace(PRUNING, warm_start=0.5), adapters=adapters, basis=basis, comparisons=False
+    )
+
+    def kill(step: Progress) -> None:
+        if step.stage == "pruning" and step.done > 100:
+            raise KeyboardInterrupt
+
+    for out in ("whole", "killed"):
+        if out == "killed":
+            with pytest.raises(KeyboardInterrupt):
+                finish(precompute(model, pruned, tmp_path / out), kill)
+        finish(precompute(model, pruned, tmp_path / out))
+    whole, killed = (read_artifact(tmp_path / out) for out in ("whole", "killed"))
+    assert same(whole, killed)
+    assert [curve.method for curve in whole.curves] == ["acip+adapters", "acip"]
+    assert set(whole.history) >= {f"acip.{name}" for name in ("size", "loss", "lambda", "trajectories", "sample")}
+    assert ("loss" in whole.history) == (not own_adapters)
+    loaded = finish(open_model(model, tmp_path / "whole"))
+    plan = loaded.elastic.set_size(0.6)
+    windows = token_windows(loaded.elastic.tokenizer, documents(recipe.corpora[0], "held-out"), 32, 3)
+    *_, measured = measure_perplexity(loaded.elastic.model, windows)
+    point = whole.curves[0].points[1]
+    assert (plan.ratio, measured.value) == (point.ratio, pytest.approx(point.perplexity, rel=1e-3))
+
+
+def test_two_runs_cannot_write_the_same_artifact(model: str, recipe: Recipe, tmp_path: Path) -> None:
+    first = precompute(model, recipe, tmp_path / "out")
+    while next(first).stage != "scoring":
+        pass
+    with pytest.raises(StorageError, match=r"Another run is writing .*out; wait"):
+        finish(precompute(model, recipe, tmp_path / "out"))
+    first.close()
+    finish(precompute(model, replace(recipe, adapters=None, comparisons=False), tmp_path / "out"))
 
 
 def same(one: Artifact, other: Artifact) -> bool:

@@ -1,0 +1,485 @@
+"""Step 2 of ACIP (arXiv 2502.01717): the order in which one gradient run prunes the directions is the score map.
+
+Every direction has a mask parameter `p`, used as the binary mask `1[p > 0]` with a straight-through gradient, while
+low-rank adapters repair what is lost. The run minimizes
+
+    NLL(p, adapters) + λ Σ max(p, 0)        λ grows geometrically; a direction that reached p ≤ 0 stays pruned
+
+until the size ratio falls to `stop_ratio`, then trains the adapters alone. Algorithm 1 scores a direction that is
+left with `p`, one that was pruned t steps before the stop with its last `p` minus t.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import nn
+
+from .. import training
+from ..base import BaseModel, target_layers
+from ..elastic import AdapterWeights
+from ..errors import CorpusError, ModelError
+from ..factorize import Factors
+from ..layers import Adapter
+from ..progress import Progress, Steps
+from ..training import Checkpoint, distilled_loss, mixed_precision, window_at
+from .masked import MaskedLinear
+
+log = logging.getLogger("acip")
+_SAMPLE = 256  # directions whose masks are recorded at every step
+_LOOK_BACK = 20  # steps over which the speed of the masks is measured for the estimate of the time left
+
+
+@dataclass(frozen=True)
+class AcipSettings:
+    """Hyperparameters of the pruning run; the defaults are the paper's (sections 3.2 and 4).
+
+    Attributes:
+        mask: initial value of every mask parameter.
+        warm_start: 0 starts all masks alike; s spreads them over mask · (1 ± s) in the order of a given score map.
+        mask_learning_rate, adapter_learning_rate: of Adam without weight decay, constant.
+        penalty, penalty_growth, penalty_every: λ at the start and its factor every so many steps.
+        stop_ratio: size ratio of the target layers, adapters not counted, at which scores are final.
+        post_steps: steps on the adapters alone after the stop.
+        max_steps: a run that has not stopped by then is given up.
+        batch, window: windows per step over all processes, and their length in tokens.
+        micro_batch: windows per backward pass; gradients are accumulated over a step.
+        mixed_precision: bfloat16 where the device multiplies it natively.
+        checkpointing: recompute activations in the backward pass instead of keeping them.
+        rank, alpha, dropout: of the adapters.
+        distillation: weight of the KL divergence from the full model; the text's likelihood has the rest.
+        seed: fixes initial adapters, order of windows and dropout.
+    """
+
+    mask: float = 0.02
+    warm_start: float = 0.0
+    mask_learning_rate: float = 5e-5
+    adapter_learning_rate: float = 5e-5
+    penalty: float = 1e-3
+    penalty_growth: float = 1.01
+    penalty_every: int = 4
+    stop_ratio: float = 0.4
+    post_steps: int = 1000
+    max_steps: int = 20_000
+    batch: int = 4
+    window: int = 1024
+    micro_batch: int = 4
+    mixed_precision: bool = True
+    checkpointing: bool = False
+    rank: int = 32
+    alpha: int = 16
+    dropout: float = 0.05
+    distillation: float = 0.0
+    seed: int = 0
+
+    def penalty_at(self, step: int) -> float:
+        """λ at a step, counted from 0."""
+        return self.penalty * self.penalty_growth ** (step // self.penalty_every)
+
+
+PAPER = AcipSettings()
+SMALL = AcipSettings(  # for models under 1 B on little text, chosen on the validation split (benchmarks/LOG.md)
+    warm_start=0.7, mask_learning_rate=2e-4, adapter_learning_rate=1e-3, penalty_every=1, post_steps=0, max_steps=2000,
+    batch=1, window=512, micro_batch=1, rank=16, alpha=32, dropout=0.0, distillation=0.5,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AcipResult:
+    """What the run leaves.
+
+    Attributes:
+        scores: float32 (r,) per layer, by Algorithm 1.
+        adapters: by layer, as trained along the way and after the stop.
+        history: `size`, `loss` and `lambda` (steps,), `trajectories` (steps, sample) of the masks `sample` (sample, 2),
+            each a layer's and a direction's index.
+    """
+
+    scores: dict[str, torch.Tensor]
+    adapters: dict[str, AdapterWeights]
+    history: dict[str, torch.Tensor]
+
+
+def acip_scores(
+    base: BaseModel,
+    factors: Mapping[str, Factors],
+    windows: torch.Tensor,
+    settings: AcipSettings = PAPER,
+    warm: Mapping[str, torch.Tensor] | None = None,
+    checkpoint: Path | None = None,
+) -> Steps[AcipResult]:
+    """Rank all directions by the order in which they are pruned; the model is unchanged afterwards.
+
+    Under `accelerate launch` every process takes its share of each batch and all end with the same result.
+
+    Args:
+        windows: (windows, settings.window) calibration token ids.
+        warm: (r,) scores per layer in whose order the masks start when `settings.warm_start` is not 0.
+        checkpoint: file written every 45 s and read when it belongs to this very run, which then ends bit-identically.
+
+    Raises:
+        CorpusError: fewer windows than one batch.
+        ModelError: a loss is not finite (the message names step and windows), memory does not hold one window, or the
+            stop was not reached within `max_steps`; the checkpoint keeps the last good state.
+    """
+    state = PartialState()
+    if len(windows) < settings.batch:
+        raise CorpusError(
+            f"The calibration text has {len(windows)} windows of {windows.shape[1]} tokens, fewer than one batch of "
+            f"{settings.batch}; give more text or a smaller batch."
+        )
+    if settings.batch % state.num_processes:
+        raise ModelError(f"A batch of {settings.batch} windows cannot be split over {state.num_processes} processes.")
+    run = _Run(base, factors, windows, settings, warm, state)
+    kept = Checkpoint(checkpoint, run.identity())
+    run.resume(kept)
+    with run.attached():
+        while not run.finished():
+            run.advance()
+            yield run.progress()
+            if state.is_main_process and (run.finished() or kept.due()):
+                kept.save(run.step, run.parameters, run.optimizer, run.state())
+    state.wait_for_everyone()
+    return AcipResult(run.scores(), run.weights(), run.history())
+
+
+class Masks:
+    """The mask parameters of a whole model: one flat vector, what is pruned of it, and the size that is left.
+
+    Attributes:
+        values: (directions,) parameter p of every direction, layer after layer.
+        pruned_at: (directions,) the step after which a direction was pruned, −1 while it is left.
+    """
+
+    def __init__(self, shapes: list[tuple[int, int]], initial: torch.Tensor):
+        ranks = [min(shape) for shape in shapes]
+        self.values = nn.Parameter(initial.clone())
+        self.pruned_at = torch.full((len(initial),), -1, dtype=torch.int32, device=initial.device)
+        self.slices = [slice(end - rank, end) for rank, end in zip(ranks, _sums(ranks), strict=True)]
+        layers = torch.arange(len(ranks)).repeat_interleave(torch.tensor(ranks))
+        self.layer = layers.to(initial.device)
+        self.left = torch.tensor(ranks)
+        self._row = torch.tensor([m + n for m, n in shapes])
+        self._dense = torch.tensor([m * n for m, n in shapes])
+        self.size = 1.0
+
+    def prune(self, step: int) -> list[int]:
+        """Prune what has reached p ≤ 0 by `step`; returns the layers that lost directions. Only these are recounted."""
+        new = ((self.values.detach() <= 0) & (self.pruned_at < 0)).nonzero().squeeze(1)
+        if not len(new):
+            return []
+        self.pruned_at[new] = step
+        self.left -= torch.bincount(self.layer[new], minlength=len(self.left)).cpu()
+        self._recount()
+        return self.layer[new].unique().tolist()
+
+    def restore(self, pruned_at: torch.Tensor) -> None:
+        """Take over what was pruned in an interrupted run."""
+        self.pruned_at.copy_(pruned_at)
+        self.left = torch.bincount(self.layer[self.pruned_at < 0], minlength=len(self.left)).cpu()
+        self._recount()
+
+    def _recount(self) -> None:
+        kept = torch.minimum(self.left * self._row, self._dense).sum()
+        self.size = (kept / self._dense.sum()).item()
+
+    def share_to_prune(self, ratio: float) -> float:
+        """Roughly the share of all directions that are pruned at a size ratio."""
+        return 1 - ratio * (self._dense / self._row).sum().item() / len(self.values)
+
+    def scores(self, step: int) -> torch.Tensor:
+        """Algorithm 1 after `step` steps: p, less one for every step since a direction was pruned."""
+        since = torch.where(self.pruned_at < 0, 0, step - self.pruned_at)
+        return (self.values.detach() - since).float().cpu()
+
+
+class _Run:
+    """State of one pruning run: masks, adapters, optimizer, history."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        factors: Mapping[str, Factors],
+        windows: torch.Tensor,
+        settings: AcipSettings,
+        warm: Mapping[str, torch.Tensor] | None,
+        state: PartialState,
+    ):
+        self.model, self.factors, self.windows, self.settings, self.process = (
+            base.model,
+            factors,
+            windows,
+            settings,
+            state,
+        )
+        self.targets = target_layers(base.model)
+        generator = torch.Generator().manual_seed(settings.seed)
+        scaling = settings.alpha / settings.rank
+        self.adapters = {
+            name: Adapter(layer, settings.rank, scaling, generator) for name, layer in self.targets.items()
+        }
+        shapes = [(layer.out_features, layer.in_features) for layer in self.targets.values()]
+        self.initial = _initial(settings, sum(min(shape) for shape in shapes), _flat(warm, self.targets))
+        self.masks = Masks(shapes, self.initial.to(self.model.device))
+        adapter_parameters = [p for adapter in self.adapters.values() for p in (adapter.a, adapter.b)]
+        self.parameters = [self.masks.values, *adapter_parameters]
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": [self.masks.values], "lr": settings.mask_learning_rate},
+                {"params": adapter_parameters, "lr": settings.adapter_learning_rate},
+            ]
+        )
+        self.sample = torch.randperm(len(self.initial), generator=generator)[:_SAMPLE].sort().values
+        self.step = 0
+        self.mixed = settings.mixed_precision and training.mixed_precision_is_native(self.model.device)
+        self.stopped_at: int | None = None
+        self.sizes: list[float] = []
+        self.losses: list[float] = []
+        self.trajectories: list[torch.Tensor] = []
+        self.shed_at = [0] * len(self.targets)  # step after which a layer's working factors were last copied
+        self.micro_batch = min(settings.micro_batch, settings.batch // state.num_processes)
+        self.layers: list[MaskedLinear] = []
+        self._stride = max(1, len(self.initial) // 10_000)
+        self._recent: list[tuple[float, torch.Tensor]] = []  # times and some of the masks after the last steps
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """The model with masked layers in place of its target layers, its own parameters frozen."""
+        model = self.model
+        trainable = {p: p.requires_grad for p in model.parameters()}
+        was_training = model.training
+        dtype = torch.bfloat16 if self.mixed else None
+        model.requires_grad_(False)
+        self.layers = []
+        for index, (name, layer) in enumerate(self.targets.items()):
+            up = self.factors[name].directions
+            down = self.factors[name].down(layer.weight.detach().float())
+            pruned_at = self.masks.pruned_at[self.masks.slices[index]]
+            left = ((pruned_at < 0) | (pruned_at > self.shed_at[index])).nonzero().squeeze(1)
+            to = dtype or layer.weight.dtype
+            masked = MaskedLinear(layer, down.to(to), up.to(to), self.adapters[name], self.settings.dropout, left)
+            if (pruned_at > self.shed_at[index]).any():
+                masked.mask = (pruned_at[left] < 0).to(to)
+            model.set_submodule(name, masked)
+            self.layers.append(masked)
+        if self.settings.checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.train()
+        try:
+            yield
+        finally:
+            if self.settings.checkpointing:
+                model.gradient_checkpointing_disable()
+                model.train(was_training)
+            for name, layer in self.targets.items():
+                model.set_submodule(name, layer)
+            for parameter, flag in trainable.items():
+                parameter.requires_grad_(flag)
+
+    def finished(self) -> bool:
+        return self.stopped_at is not None and self.step >= self.stopped_at + self.settings.post_steps
+
+    def advance(self) -> None:
+        """One optimization step and, until the stop, its pruning."""
+        if self.stopped_at is None and self.step >= self.settings.max_steps:
+            raise ModelError(
+                f"Pruning has reached a size ratio of {self.masks.size:.2f} after {self.step} steps, not "
+                f"{self.settings.stop_ratio}; raise the penalty's growth, the mask learning rate or the step limit."
+            )
+        loss, gradient = self._gradients()
+        penalty = self.settings.penalty_at(self.step)
+        values = self.masks.values
+        if self.stopped_at is None:
+            left = self.masks.pruned_at < 0
+            before = values.detach().clone()
+            values.grad = (gradient + penalty) * left
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.stopped_at is None:
+            values.data = torch.where(left, values.data, before)  # Adam's momentum would move them on
+            for index in self.masks.prune(self.step):
+                self._shed(index)
+            if self.masks.size <= self.settings.stop_ratio:
+                self.stopped_at = self.step
+        self.losses.append(loss)
+        self.sizes.append(self.masks.size)
+        self.trajectories.append(values.detach()[self.sample].cpu())
+
+    def _shed(self, index: int) -> None:
+        if self.layers[index].prune(self.masks.pruned_at[self.masks.slices[index]] >= 0):
+            self.shed_at[index] = self.step
+
+    def _gradients(self) -> tuple[float, torch.Tensor]:
+        """Fill the adapters' gradients from this step's batch; returns its mean loss and the gradient of the masks."""
+        s, state = self.settings, self.process
+        chosen = [window_at(self.step * s.batch + i, len(self.windows), s.seed) for i in range(s.batch)]
+        mine = chosen[state.process_index :: state.num_processes]
+        while True:
+            try:
+                loss = self._accumulate(mine)
+                break
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                if self.micro_batch == 1:
+                    raise ModelError(
+                        f"Memory does not hold one window of {self.windows.shape[1]} tokens; use shorter windows or "
+                        "gradient checkpointing."
+                    ) from error
+                self.micro_batch = max(1, self.micro_batch // 2)
+                log.warning("Out of memory; continuing with %d windows per backward pass.", self.micro_batch)
+        gradient = torch.zeros_like(self.masks.values)
+        for layer, part in zip(self.layers, self.masks.slices, strict=True):
+            gradient[part][layer.left] = layer.gradient
+        if state.num_processes > 1:
+            gradient = reduce(gradient, "mean")
+            for parameter in self.parameters[1:]:
+                parameter.grad = reduce(parameter.grad, "mean")
+            loss = reduce(torch.tensor(loss, device=self.model.device), "mean").item()
+        if not math.isfinite(loss):
+            raise ModelError(
+                f"The loss is not finite at step {self.step + 1}, calibration windows {sorted(chosen)}; lower the "
+                "learning rates or look at these windows."
+            )
+        return loss, gradient
+
+    def _accumulate(self, mine: list[int]) -> float:
+        self.optimizer.zero_grad(set_to_none=True)
+        for layer in self.layers:
+            layer.gradient.zero_()
+        total = 0.0
+        device = self.model.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed((self.settings.seed * 1_000_003 + self.step) * 97 + self.process.process_index)
+            for start in range(0, len(mine), self.micro_batch):
+                part = mine[start : start + self.micro_batch]
+                loss = self._loss(self.windows[part].to(device)) * (len(part) / len(mine))
+                loss.backward()
+                total += loss.item()
+        return total
+
+    def _loss(self, ids: torch.Tensor) -> torch.Tensor:
+        teacher = None
+        if self.settings.distillation > 0:
+            with torch.no_grad(), self._dense():
+                teacher = self._logits(ids)
+        logits = self._logits(ids)
+        return distilled_loss(logits, ids[:, 1:].flatten(), teacher, self.settings.distillation)
+
+    def _logits(self, ids: torch.Tensor) -> torch.Tensor:
+        with mixed_precision(self.model.device) if self.mixed else nullcontext():
+            return self.model(ids, use_cache=False).logits[:, :-1].flatten(0, 1).float()
+
+    @contextmanager
+    def _dense(self) -> Iterator[None]:
+        for layer in self.layers:
+            layer.dense = True
+        try:
+            yield
+        finally:
+            for layer in self.layers:
+                layer.dense = False
+
+    def progress(self) -> Progress:
+        """Share of the way to the stop, then of the post-tuning, in permille, with an estimate of the time left."""
+        s = self.settings
+        self._recent.append((time.monotonic(), self.masks.values.detach()[:: self._stride].clone()))
+        del self._recent[:-_LOOK_BACK]
+        rate = (len(self._recent) - 1) / max(1e-9, self._recent[-1][0] - self._recent[0][0])
+        note = f"size {self.masks.size:.1%}, loss {self.losses[-1]:.3f}, λ {s.penalty_at(self.step):.2e}, {rate:.2f}/s"
+        if self.stopped_at is not None:
+            return Progress("adapters alone", self.step - self.stopped_at, s.post_steps, note)
+        if rate > 0:
+            note += f", about {self._steps_left() / rate / 60:.0f} min to the stop"
+        way = (1 - self.masks.size) / (1 - s.stop_ratio)
+        return Progress("pruning", min(1000, round(1000 * way)), 1000, note)
+
+    def _steps_left(self) -> float:
+        """When the masks, moving on as fast as of late, will have pruned enough."""
+        (_, then), (_, now) = self._recent[0], self._recent[-1]
+        arrival = now.clamp_min(0) / ((then - now) / (len(self._recent) - 1)).clamp_min(1e-9)
+        needed = math.ceil(self.masks.share_to_prune(self.settings.stop_ratio) * len(now))
+        return arrival.kthvalue(min(max(needed, 1), len(now))).values.item()
+
+    def scores(self) -> dict[str, torch.Tensor]:
+        flat = self.masks.scores(self.stopped_at if self.stopped_at is not None else self.step)
+        return {name: flat[part].clone() for name, part in zip(self.targets, self.masks.slices, strict=True)}
+
+    def weights(self) -> dict[str, AdapterWeights]:
+        return {name: AdapterWeights.of(adapter) for name, adapter in self.adapters.items()}
+
+    def history(self) -> dict[str, torch.Tensor]:
+        starts = torch.tensor([part.start for part in self.masks.slices])
+        layer = self.masks.layer.cpu()[self.sample]
+        return {
+            "size": torch.tensor(self.sizes),
+            "loss": torch.tensor(self.losses),
+            "lambda": torch.tensor([self.settings.penalty_at(step) for step in range(self.step)]),
+            "trajectories": torch.stack(self.trajectories),
+            "sample": torch.stack([layer, self.sample - starts[layer]], 1),
+        }
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {
+            "sizes": torch.tensor(self.sizes, dtype=torch.float64),
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "trajectories": torch.stack(self.trajectories),
+            "pruned_at": self.masks.pruned_at,
+            "shed_at": torch.tensor(self.shed_at),
+            "stopped_at": torch.tensor([-1 if self.stopped_at is None else self.stopped_at]),
+        }
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        lengths = {"sizes": None, "losses": None, "trajectories": None, "stopped_at": 1}
+        lengths |= {"pruned_at": len(self.masks.values), "shed_at": len(self.targets)}
+        loaded = checkpoint.load(self.parameters, self.optimizer, lengths)
+        if loaded is None:
+            return
+        self.step, state = loaded
+        self.sizes, self.losses = state["sizes"].tolist(), state["losses"].tolist()
+        self.trajectories = list(state["trajectories"].unbind())
+        self.masks.restore(state["pruned_at"])
+        self.shed_at = state["shed_at"].tolist()
+        stopped = int(state["stopped_at"])
+        self.stopped_at = None if stopped < 0 else stopped
+
+    def identity(self) -> str:
+        """What makes two runs the same: settings, text, factors and where the masks start."""
+        digest = hashlib.sha256(json.dumps(asdict(self.settings)).encode() + self.windows.numpy().tobytes())
+        for factors in self.factors.values():
+            digest.update(factors.directions[:, :8].cpu().contiguous().numpy().tobytes())
+        digest.update(self.initial.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _sums(numbers: list[int]) -> list[int]:
+    return torch.tensor(numbers).cumsum(0).tolist()
+
+
+def _flat(scores: Mapping[str, torch.Tensor] | None, layers: Mapping[str, nn.Module]) -> torch.Tensor | None:
+    return None if scores is None else torch.cat([scores[name].cpu() for name in layers])
+
+
+def _initial(settings: AcipSettings, count: int, warm: torch.Tensor | None) -> torch.Tensor:
+    """(count,) initial masks: all alike, or spread evenly in the order of the warm scores."""
+    values = torch.full((count,), settings.mask)
+    if settings.warm_start == 0:
+        return values
+    if warm is None:
+        raise ModelError("A warm start needs a score map to start from.")
+    position = torch.empty(count)
+    position[warm.argsort(stable=True)] = torch.linspace(-1, 1, count)
+    return values * (1 + settings.warm_start * position)

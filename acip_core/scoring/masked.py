@@ -1,0 +1,82 @@
+"""The target layer while its directions are being ranked: a masked factorization that sheds what is pruned.
+
+    x (tokens, n) ──► D (k, n) ──► z (tokens, k) ──► mask ──► U (k, m) ──► y (tokens, m)      + adapter(dropout(x))
+
+The mask is 1 for every direction that is still there, so the forward pass is an ordinary low-rank product; its
+straight-through gradient `∂L/∂mask_i = Σ_tokens z_i ∂L/∂z_i` falls out of the backward pass at no matrix product.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..layers import Adapter
+
+_SHED = 1 / 32  # share of a layer's working rows that must be pruned before they are copied into smaller ones
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The identity on directions that are left; adds the gradient of their mask to `slot`."""
+
+    @staticmethod
+    def forward(ctx, z: torch.Tensor, mask: torch.Tensor | None, slot: torch.Tensor, anchor: torch.Tensor):
+        ctx.save_for_backward(z)
+        ctx.mask, ctx.slot = mask, slot
+        return z.view_as(z) if mask is None else z * mask
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor):
+        (z,) = ctx.saved_tensors
+        ctx.slot += (z * gradient).flatten(0, -2).sum(0, dtype=torch.float32)
+        return gradient if ctx.mask is None else gradient * ctx.mask, None, None, None
+
+
+class MaskedLinear(nn.Module):
+    """A linear layer as the sum of its directions that are left, with an adapter beside it.
+
+    Attributes:
+        left: (k,) the directions in the working factors, ascending.
+        mask: (k,) 0 where one of these is pruned already; None when none is.
+        gradient: (k,) accumulated gradient of the loss with respect to the masks in `left`.
+        dense: run the original weight instead, without adapter (the teacher of a distillation).
+    """
+
+    def __init__(
+        self,
+        layer: nn.Linear,
+        down: torch.Tensor,
+        up: torch.Tensor,
+        adapter: Adapter,
+        dropout: float,
+        left: torch.Tensor,
+    ):
+        super().__init__()
+        self.weight, self.bias, self.adapter, self.dropout = layer.weight, layer.bias, adapter, dropout
+        self.dense = False
+        # The first layers read embeddings, which need no gradient: without this they would have no backward pass.
+        self._anchor = torch.zeros((), device=up.device, requires_grad=True)
+        self.down, self.up = down, up
+        self._hold(left, down[left], up[left])
+
+    def _hold(self, left: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> None:
+        self.left, self.down, self.up = left, down, up
+        self.mask: torch.Tensor | None = None
+        self.gradient = torch.zeros(len(left), device=up.device)
+
+    def prune(self, pruned: torch.Tensor) -> bool:
+        """Take directions (r,) bool out; returns whether the working factors became smaller."""
+        keep = ~pruned[self.left]
+        if keep.sum() <= len(keep) * (1 - _SHED):
+            self._hold(self.left[keep], self.down[keep], self.up[keep])
+            return True
+        self.mask = keep.to(self.up.dtype)
+        return False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.dense:
+            return F.linear(x, self.weight, self.bias)
+        z = _StraightThrough.apply(F.linear(x, self.down), self.mask, self.gradient, self._anchor)
+        y = z @ self.up + self.adapter(F.dropout(x, self.dropout))
+        return y if self.bias is None else y + self.bias
