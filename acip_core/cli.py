@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Table
 
 from .errors import AcipError
 from .progress import Progress, Steps, finish
@@ -148,6 +149,48 @@ def prepare(
 
     loaded = draw(open_model(model, artifact))
     console.print(escape(f"{loaded.elastic.base.source} is ready."), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    model: Model = None,
+    artifact: Annotated[
+        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="A method; may be repeated. All by default.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Adapter training steps per method.")] = 120,
+) -> None:
+    """Measure the score maps of all methods at the same sizes on the same text; continues where it was."""
+    from .adapters import AdapterSettings
+    from .compare import Budget
+    from .compare import compare as run
+
+    budget = Budget(adapters=AdapterSettings(steps=steps))
+    comparison = draw(run(model, artifact, budget, tuple(method) if method else None))
+    table = Table("method", "adapters", "size", "corpus", "perplexity ÷ base", "KL divergence", "same token")
+    for r in comparison.results:
+        relative = r.perplexity / comparison.base_perplexity[r.corpus]
+        cells = (f"{relative:.3g}", f"{r.divergence:.3f}", f"{r.agreement:.1%}")
+        table.add_row(r.method, "yes" if r.adapters else "no", f"{r.ratio:.1%}", escape(r.corpus), *cells)
+    Console().print(table)
+
+
+@app.command()
+def ablate(
+    model: Model = None,
+    artifact: Annotated[
+        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
+    ] = None,
+    row: Annotated[list[str] | None, typer.Option(help="A row; may be repeated. All by default.")] = None,
+) -> None:
+    """Answer the paper's questions on this model: pruning runs that differ in one thing; continues where it was."""
+    from .ablate import ablate as run
+
+    rows = draw(run(model, artifact, rows=tuple(row) if row else None))
+    table = Table("perplexity ÷ base, worst corpus", *(f"{float(ratio):.0%}" for ratio in rows[0].relative))
+    for found in rows:
+        table.add_row(found.name, *("∞" if value is None else f"{value:.3g}" for value in found.relative.values()))
+    Console().print(table)
 
 
 def main() -> None:

@@ -49,9 +49,9 @@ class ElasticModel:
         plan: the size in force.
     """
 
-    def __init__(self, base: BaseModel, cut: Cut, scores: Scores, count_adapters: bool = True):
+    def __init__(self, base: BaseModel, cut: Cut, scores: Scores, count_adapters: bool = True, reset: bool = True):
         self.base = base
-        self._cut, self._scores, self._count_adapters = cut, scores, count_adapters
+        self._cut, self._scores, self._count_adapters, self._reset = cut, scores, count_adapters, reset
         self.planner = self.planner_for(0)
         self.plan = self.planner.at_ratio(1.0)
 
@@ -60,7 +60,7 @@ class ElasticModel:
         layers = self.elastic_layers()
         shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
         scores = {name: self._scores[name].numpy() for name in layers}
-        return SizePlanner(shapes, scores, adapter_rank, footprint(self.model), self._count_adapters)
+        return SizePlanner(shapes, scores, adapter_rank, footprint(self.model), self._count_adapters, self._reset)
 
     def install(self, adapters: Mapping[str, AdapterWeights]) -> None:
         """Put trained adapters in front of every layer's factors; from now on they count in every size."""
@@ -113,6 +113,7 @@ def build_elastic(
     scores: Scores,
     adapters: Mapping[str, AdapterWeights] | None = None,
     count_adapters: bool = True,
+    reset: bool = True,
 ) -> Steps[ElasticModel]:
     """Replace the target layers of a base model by elastic ones, in place.
 
@@ -128,10 +129,10 @@ def build_elastic(
     targets = target_layers(base.model)
     cut = Cut(len(targets))
     for index, (name, layer) in enumerate(targets.items()):
-        down, up = _bank(layer, factors[name], scores[name])
+        down, up = _bank(layer, factors[name], scores[name], reset)
         _replace(base.model, name, ElasticLinear(layer, index, cut, down, up))
         yield Progress("building elastic layers", index + 1, len(targets))
-    elastic = ElasticModel(base, cut, scores, count_adapters)
+    elastic = ElasticModel(base, cut, scores, count_adapters, reset)
     if adapters is not None:
         elastic.install(adapters)
     return elastic
@@ -144,10 +145,10 @@ def footprint(model: nn.Module) -> Footprint:
     return Footprint(other, next(model.parameters()).element_size())
 
 
-def _bank(layer: nn.Linear, factors: Factors, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of both factors in descending order of score, up to break-even."""
+def _bank(layer: nn.Linear, factors: Factors, scores: torch.Tensor, reset: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of both factors in descending order of score, up to break-even where the dense weight takes over there."""
     weight = layer.weight.detach()
-    kept = min(break_even_rank(*weight.shape), len(scores))
+    kept = min(break_even_rank(*weight.shape), len(scores)) if reset else len(scores)
     order = scores.argsort(descending=True, stable=True)[:kept].to(weight.device)
     up = factors.directions[order]  # (K, m)
     down = up @ weight.float()  # (K, n)

@@ -14,6 +14,7 @@ from .artifact import Curve, CurvePoint
 from .elastic import ElasticModel
 from .errors import ModelError
 from .progress import Progress, Steps
+from .training import divergence, mixed_precision
 
 WINDOW = 512  # tokens per evaluation window
 
@@ -109,3 +110,49 @@ def measure_curve(
         raise ModelError(f"The base model's perplexity on {corpus} is not finite; the model is damaged.")
     points = tuple(known[ratio] for ratio in wanted if math.isfinite(known[ratio].perplexity))
     return Curve(method, corpus, split, windows.shape[0] * (windows.shape[1] - 1), points[0].perplexity, points)
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How close a cut is to text and to the full model: see `compare.Result`."""
+
+    perplexity: float
+    divergence: float
+    agreement: float
+
+
+def full_logits(model: PreTrainedModel, windows: torch.Tensor, corpus: str) -> Steps[tuple[torch.Tensor, float]]:
+    """The full model's logits less their maximum, float16 (windows, length − 1, vocabulary), and its perplexity."""
+    kept, losses = [], []
+    for index, window in enumerate(windows):
+        logits = _logits(model, window)
+        losses.append(F.cross_entropy(logits, window[1:].to(logits.device)).item())
+        kept.append((logits - logits.amax(-1, keepdim=True)).half().cpu())  # precise where it matters
+        yield Progress(f"full model, {corpus}", index + 1, len(windows))
+    return torch.stack(kept), _exp(math.fsum(losses) / len(losses))
+
+
+def measure_fidelity(
+    model: PreTrainedModel, windows: torch.Tensor, teacher: torch.Tensor, label: str
+) -> Steps[Fidelity]:
+    """Perplexity, mean KL divergence from the full model in nats, and top-1 agreement with it, at the size in force.
+
+    In bfloat16 where that is native, as the full model's logits from `full_logits`.
+    """
+    sums = torch.zeros(3, dtype=torch.float64)
+    for index, (window, full) in enumerate(zip(windows, teacher, strict=True)):
+        logits = _logits(model, window)
+        full = full.to(logits.device).float()
+        log_probabilities = F.log_softmax(logits, dim=-1)
+        loss = F.nll_loss(log_probabilities, window[1:].to(logits.device))
+        agreement = (logits.argmax(-1) == full.argmax(-1)).float().mean()
+        sums += torch.stack([loss, divergence(full, log_probabilities), agreement]).double().cpu()
+        mean = (sums / (index + 1)).tolist()
+        yield Progress(label, index + 1, len(windows), f"{_exp(mean[0]):.2f}, agrees {mean[2]:.0%}")
+    return Fidelity(_exp(mean[0]), mean[1], mean[2])
+
+
+def _logits(model: PreTrainedModel, window: torch.Tensor) -> torch.Tensor:
+    """Logits of all tokens but the last, float32 (length − 1, vocabulary)."""
+    with torch.inference_mode(), mixed_precision(model.device):
+        return model(window[None].to(model.device), use_cache=False).logits[0, :-1].float()

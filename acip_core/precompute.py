@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .adapters import AdapterSettings, train_adapters
@@ -36,11 +33,9 @@ from .factorize import Factors, cached_factors, factorize
 from .progress import Progress, Steps
 from .scoring.acip import PAPER, SMALL, AcipSettings, acip_scores
 from .scoring.baselines import svd_magnitude_scores, uniform_scores
-from .scoring.fisher import fisher_scores
-from .storage import atomic_path, cache_dir
+from .scoring.fisher import fisher_densities, fisher_scores
+from .storage import atomic_path, cache_dir, read_kept
 
-T = TypeVar("T")
-log = logging.getLogger("acip")
 FINE = tuple(round(1 - 0.05 * i, 2) for i in range(15))  # 100, 95 … 30 %
 COARSE = FINE[::2]  # 100, 90 … 30 %: comparison lines
 
@@ -187,7 +182,7 @@ class _Run:
         if self.recipe.basis == "svd":
             return plain_basis(self.weights)
         path = self.work / "basis.safetensors"
-        if (kept := _kept(path, read_basis)) is not None:
+        if (kept := read_kept(path, read_basis)) is not None:
             return kept
         windows = self.calibration(self.recipe.moment_windows)
         basis = yield from measure_basis(self.base.model, windows, self.recipe.basis_rank)
@@ -199,23 +194,26 @@ class _Run:
         self, factors: dict[str, Factors]
     ) -> Steps[tuple[str, dict[str, torch.Tensor], dict[str, AdapterWeights] | None, dict[str, torch.Tensor]]]:
         """The score map's name, the map, adapters trained on the way, history of the way."""
-        pruning = self.recipe.pruning
+        pruning, windows = self.recipe.pruning, self.calibration(self.recipe.score_windows)
         if pruning is None:
-            return "fisher", (yield from self._fisher(factors)), None, {}
-        warm = (yield from self._fisher(factors)) if pruning.warm_start > 0 else None
+            rank = self.recipe.adapters.rank if self.recipe.adapters is not None else 0
+            steps = fisher_scores(self.base.model, factors, windows, rank)
+            return "fisher", (yield from self._kept_scores("scores", steps)), None, {}
+        warm = None
+        if pruning.warm_start > 0:
+            steps = fisher_densities(self.base.model, factors, windows)
+            warm = yield from self._kept_scores("warm-start", steps)
         texts = [self._windows(corpus, "calibration", None, pruning.window) for corpus in self.recipe.corpora]
         checkpoint = self.work / "pruning.safetensors"
         result = yield from acip_scores(self.base, factors, torch.cat(texts), pruning, warm, checkpoint)
         history = {f"acip.{name}": values for name, values in result.history.items()}
         return "acip", result.scores, result.adapters, history
 
-    def _fisher(self, factors: dict[str, Factors]) -> Steps[dict[str, torch.Tensor]]:
-        path = self.work / "scores.safetensors"
-        if (kept := _kept(path, load_file)) is not None:
+    def _kept_scores(self, name: str, steps: Steps[dict[str, torch.Tensor]]) -> Steps[dict[str, torch.Tensor]]:
+        path = self.work / f"{name}.safetensors"
+        if (kept := read_kept(path, load_file)) is not None:
             return kept
-        windows = self.calibration(self.recipe.score_windows)
-        rank = self.recipe.adapters.rank if self.recipe.adapters is not None else 0
-        scores = yield from fisher_scores(self.base.model, factors, windows, rank)
+        scores = yield from steps
         with atomic_path(path) as temporary:
             save_file(scores, temporary)
         return scores
@@ -225,7 +223,7 @@ class _Run:
         curves = []
         for corpus, windows in self._held_out.items():
             path = self.work / f"curve-{method}-{hashlib.sha256(corpus.encode()).hexdigest()[:8]}.json"
-            known = _kept(path, _read_points) or {}
+            known = read_kept(path, _read_points) or {}
             steps = measure_curve(elastic, windows, ratios, (method, corpus, "held-out"), known)
             curves.append((yield from _keeping(steps, path, known)))
         return curves
@@ -253,17 +251,6 @@ def _keeping(steps: Steps[Curve], path: Path, known: dict[float, CurvePoint]) ->
             written = len(known)
             _write_points(path, known)
         yield step
-
-
-def _kept(path: Path, read: Callable[[Path], T]) -> T | None:
-    """What an interrupted run left in a file, or None: a damaged file is made again, not trusted."""
-    if not path.exists():
-        return None
-    try:
-        return read(path)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        log.warning("The file %s is damaged (%s); making it again.", path, error)
-        return None
 
 
 def _read_points(path: Path) -> dict[float, CurvePoint]:

@@ -82,6 +82,7 @@ class SizePlanner:
         adapter_rank: a, rows that every factorized layer carries besides its directions.
         footprint: the rest of the model.
         count_adapters: False reproduces the paper's convention, which leaves adapter parameters out.
+        reset: False never returns to the dense weight, however much the factors cost (the paper's ablation D.3).
 
     Raises:
         SizeError: layers differ between `shapes` and `scores`, or a score is not finite.
@@ -94,6 +95,7 @@ class SizePlanner:
         adapter_rank: int = 0,
         footprint: Footprint = Footprint(),
         count_adapters: bool = True,
+        reset: bool = True,
     ):
         if list(shapes) != list(scores):
             raise SizeError("Shapes and scores name different layers; they must come from the same model.")
@@ -105,6 +107,9 @@ class SizePlanner:
         self._adapters = counted
         self._break_even = np.array([break_even_rank(a, b, counted) for a, b in shapes.values()])
         self._floor = int(np.minimum(counted * self._row, self._dense).sum())
+        self._reset = reset
+        if not reset:
+            self._floor = int(counted * self._row.sum())
         self._sort(list(scores.values()))
 
     def _sort(self, scores: list[np.ndarray]) -> None:
@@ -129,6 +134,8 @@ class SizePlanner:
     def _steps(self, layer: int, length: int) -> np.ndarray:
         """Parameters each direction of a layer adds: m + n, the remainder at break-even, then none."""
         row, dense, last = self._row[layer], self._dense[layer], self._break_even[layer]
+        if not self._reset:
+            return np.full(length, row, dtype=np.int64)
         steps = np.zeros(length, dtype=np.int64)
         steps[:last] = row
         if last > 0:
@@ -187,7 +194,7 @@ class SizePlanner:
         kept_counts = self._counts[start] + np.bincount(
             self._layers[start * _STRIDE : prefix], minlength=len(self._row)
         )
-        dense = kept_counts >= self._break_even
+        dense = (kept_counts >= self._break_even) & self._reset
         target = int(self._cumulative[prefix])
         other, width = self.footprint.other_parameters, self.footprint.bytes_per_parameter
         base = self.base_target_parameters

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from .errors import StorageError
+
+T = TypeVar("T")
+log = logging.getLogger("acip")
 
 
 def cache_dir() -> Path:
@@ -67,6 +72,17 @@ def _replace(target: Path, new: Path, aside: Path) -> None:
         if aside.exists() and not target.exists():
             os.replace(aside, target)
         raise
+
+
+def read_kept(path: Path, read: Callable[[Path], T]) -> T | None:
+    """What an interrupted run left in a file, or None: a damaged file is made again, not trusted."""
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        log.warning("The file %s is damaged (%s); making it again.", path, error)
+        return None
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -16,11 +16,13 @@ from .planning import measure_planning
 from .quality import measure_quality
 from .readme import RESULTS, ROOT, refreshed
 from .speed import measure_speed
+from .training import measure_training
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "quality": measure_quality,
     "factorization": measure_factorization,
     "planning": measure_planning,
+    "training": measure_training,
     "speed": measure_speed,
     "page": measure_page,
 }

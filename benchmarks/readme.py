@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from acip_core.artifact import Curve
+from acip_core.ablate import read_rows
+from acip_core.artifact import Curve, default_artifact
+from acip_core.base import DEFAULT_MODEL
+from acip_core.compare import Comparison, method_title, read_comparison
 
 from .figure import Figure, table
 from .quality import default_curves
@@ -26,7 +29,12 @@ _METHODS = {
 
 def refreshed(text: str) -> str:
     """The README's text with its generated parts renewed; each lies between `<!-- name -->` and `<!-- /name -->`."""
-    parts = {"perplexity": perplexity_table(default_curves()), "figures": figures_table()}
+    parts = {
+        "perplexity": perplexity_table(default_curves()),
+        "comparison": comparison_table(read_comparison(default_artifact(DEFAULT_MODEL))),
+        "ablation": ablation_table(read_rows(default_artifact(DEFAULT_MODEL))),
+        "figures": figures_table(),
+    }
     for name, lines in parts.items():
         body = "\n".join([f"<!-- {name} -->", *lines, f"<!-- /{name} -->"])
         text, found = re.subn(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _: body, text, flags=re.DOTALL)  # noqa: B023
@@ -51,8 +59,54 @@ def _cell(curve: Curve, ratio: float) -> str:
     found = next((p for p in curve.points if round(p.ratio, 2) == ratio), None)
     if found is None:
         return ""
-    relative = found.perplexity / curve.base_perplexity
-    return f"{relative:.2f} ×" if relative < 100 else f"10^{math.log10(relative):.1f} ×"
+    return _relative(found.perplexity / curve.base_perplexity)
+
+
+def comparison_table(comparison: Comparison | None) -> list[str]:
+    """Perplexity ÷ base of the worse corpus by method and size; divergence and agreement, means of the corpora."""
+    if comparison is None or not comparison.results:
+        return ["Not measured yet: run `python -m acip_core compare`."]
+    ratios = sorted({r.wanted for r in comparison.results}, reverse=True)
+    lines = ["| method | " + " | ".join(f"{ratio:.0%}" for ratio in ratios) + " |", "|---|" + "---|" * len(ratios)]
+    for method, adapters in dict.fromkeys((r.method, r.adapters) for r in comparison.results):
+        cells = [_compared(comparison, method, adapters, ratio) for ratio in ratios]
+        lines.append(f"| {method_title(method, adapters)} | " + " | ".join(cells) + " |")
+    corpora = [_CORPORA.get(corpus, corpus) for corpus in comparison.base_perplexity]
+    windows, length = comparison.budget["held_out_windows"], comparison.budget["window"]
+    told = f"{' and '.join(corpora)}, {windows} × {length} held-out tokens each; the worse corpus counts for perplexity"
+    return [
+        *lines,
+        "",
+        f"Perplexity ÷ base · KL divergence from the full model in nats · same likeliest token. {told}.",
+    ]
+
+
+def _compared(comparison: Comparison, method: str, adapters: bool, ratio: float) -> str:
+    found = [r for r in comparison.results if (r.method, r.adapters, r.wanted) == (method, adapters, ratio)]
+    if len(found) < len(comparison.base_perplexity):
+        return ""
+    worst = max(r.perplexity / comparison.base_perplexity[r.corpus] for r in found)
+    divergence = sum(r.divergence for r in found) / len(found)
+    agreement = sum(r.agreement for r in found) / len(found)
+    return f"{_relative(worst)} · {divergence:.2f} · {agreement:.0%}"
+
+
+def _relative(value: float) -> str:
+    if not math.isfinite(value):
+        return "∞"
+    return f"{value:.2f} ×" if value < 100 else f"10^{math.log10(value):.1f} ×"
+
+
+def ablation_table(rows: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """Perplexity ÷ base of the worse corpus, one row an ablation."""
+    if not rows:
+        return ["Not measured yet: run `python -m acip_core ablate`."]
+    ratios = list(next(iter(rows.values())))
+    lines = ["| | " + " | ".join(f"{float(ratio):.0%}" for ratio in ratios) + " |", "|---|" + "---|" * len(ratios)]
+    for name, relative in rows.items():
+        cells = [_relative(math.inf if relative[r] is None else float(relative[r] or 0)) for r in ratios]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def figures_table() -> list[str]:

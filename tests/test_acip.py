@@ -177,6 +177,14 @@ def test_directions_that_matter_are_kept_longer():
     assert mean["model.layers.1.mlp.up_proj"] < mean["model.layers.0.mlp.up_proj"]
 
 
+def test_excluded_layers_are_not_pruned_and_rank_above_all_others():
+    result = finish(run(settings=replace(SETTINGS, exclude=("up_proj", "o_proj"), stop_ratio=0.7)))
+    excluded = {name: s for name, s in result.scores.items() if name.endswith(("up_proj", "o_proj"))}
+    others = torch.cat([s for name, s in result.scores.items() if name not in excluded])
+    assert len(excluded) == 4 and all((s > others.max()).all() for s in excluded.values())
+    assert (others <= 0).any()
+
+
 def test_a_warm_start_begins_in_the_order_of_its_scores():
     base = tiny_base()
     factors = tiny_factors(base)

@@ -15,8 +15,16 @@ from acip_core.elastic import ElasticModel, build_elastic
 from acip_core.errors import SizeError
 from acip_core.layers import ElasticLinear
 from acip_core.progress import finish
-from acip_core.sizing import DENSE
-from tests.tiny import random_adapters, random_scores, target_weights, tiny_base, tiny_elastic, tiny_factors
+from acip_core.sizing import DENSE, break_even_rank
+from tests.tiny import (
+    generator,
+    random_adapters,
+    random_scores,
+    target_weights,
+    tiny_base,
+    tiny_elastic,
+    tiny_factors,
+)
 
 SIZES = (0.35, 0.5, 0.62, 0.8, 0.97)
 
@@ -193,3 +201,21 @@ def test_saved_files_are_the_base_models(elastic: ElasticModel, family: str, win
     elastic.model.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     assert torch.equal(logits(loaded, windows), logits(original, windows))
+
+
+def test_without_reset_ranks_beyond_break_even_run_as_factors(windows):
+    base = tiny_base()
+    factors, plain = tiny_factors(base), tiny_base().model
+    elastic = finish(build_elastic(base, factors, random_scores(base), reset=False))
+    plan = elastic.set_size(1.0)
+    assert DENSE not in plan.ranks
+    shapes = [(layer.out_features, layer.in_features) for layer in elastic.elastic_layers().values()]
+    assert any(k > break_even_rank(*shape) for k, shape in zip(plan.ranks, shapes, strict=True))
+    for (name, layer), k in zip(elastic.elastic_layers().items(), plan.ranks, strict=True):
+        x = torch.randn(3, layer.in_features, generator=generator())
+        order = random_scores(base)[name].argsort(descending=True)[:k]
+        u = factors[name].directions[order]
+        expected = x @ (u.T @ (u @ plain.get_submodule(name).weight)).T
+        if layer.bias is not None:
+            expected = expected + layer.bias
+        torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)

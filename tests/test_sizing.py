@@ -197,3 +197,14 @@ def test_a_million_directions():
         plan = planner.at_ratio(ratio)
         assert 0 <= plan.target_parameters - ratio * planner.base_target_parameters <= 2 * 4096 + 128
         assert plan.target_parameters == cost_of(plan, shapes, 16)
+
+
+@pytest.mark.parametrize("adapter_rank", [0, 2])
+def test_without_reset_no_layer_is_dense_and_every_direction_costs_the_same(adapter_rank: int):
+    shapes, scores = random_case(3)
+    planner = SizePlanner(shapes, scores, adapter_rank, reset=False)
+    for wanted in range(planner.smallest, planner.base_target_parameters + 1, 11):
+        plan = planner.at_parameters(wanted)
+        cost = sum((adapter_rank + k) * (m + n) for k, (m, n) in zip(plan.ranks, shapes.values(), strict=True))
+        assert DENSE not in plan.ranks and plan.target_parameters == cost
+        assert 0 <= cost - wanted < max(m + n for m, n in shapes.values())

@@ -58,6 +58,7 @@ class AcipSettings:
         micro_batch: windows per backward pass; gradients are accumulated over a step.
         mixed_precision: bfloat16 where the device multiplies it natively.
         checkpointing: recompute activations in the backward pass instead of keeping them.
+        exclude: last parts of the names of layers that are not pruned, as `up_proj` (they rank above all others).
         rank, alpha, dropout: of the adapters.
         distillation: weight of the KL divergence from the full model; the text's likelihood has the rest.
         seed: fixes initial adapters, order of windows and dropout.
@@ -78,6 +79,7 @@ class AcipSettings:
     micro_batch: int = 4
     mixed_precision: bool = True
     checkpointing: bool = False
+    exclude: tuple[str, ...] = ()
     rank: int = 32
     alpha: int = 16
     dropout: float = 0.05
@@ -233,6 +235,8 @@ class _Run:
         shapes = [(layer.out_features, layer.in_features) for layer in self.targets.values()]
         self.initial = _initial(settings, sum(min(shape) for shape in shapes), _flat(warm, self.targets))
         self.masks = Masks(shapes, self.initial.to(self.model.device))
+        excluded = torch.tensor([name.rpartition(".")[2] in settings.exclude for name in self.targets])
+        self.prunable = ~excluded.to(self.model.device)[self.masks.layer]
         adapter_parameters = [p for adapter in self.adapters.values() for p in (adapter.a, adapter.b)]
         self.parameters = [self.masks.values, *adapter_parameters]
         self.optimizer = torch.optim.Adam(
@@ -302,7 +306,7 @@ class _Run:
         penalty = self.settings.penalty_at(self.step)
         values = self.masks.values
         if self.stopped_at is None:
-            left = self.masks.pruned_at < 0
+            left = (self.masks.pruned_at < 0) & self.prunable
             before = values.detach().clone()
             values.grad = (gradient + penalty) * left
         self.optimizer.step()
@@ -416,6 +420,7 @@ class _Run:
 
     def scores(self) -> dict[str, torch.Tensor]:
         flat = self.masks.scores(self.stopped_at if self.stopped_at is not None else self.step)
+        flat[~self.prunable.cpu()] = flat.max() + 1
         return {name: flat[part].clone() for name, part in zip(self.targets, self.masks.slices, strict=True)}
 
     def weights(self) -> dict[str, AdapterWeights]:

@@ -1,12 +1,15 @@
-"""Score maps of other methods, for comparison: plain singular values and uniform ranks."""
+"""Score maps of other methods, for comparison: plain singular values, uniform ranks, accumulated gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
+from torch import nn
 
 from ..factorize import Factors
+from ..progress import Steps
+from .fisher import accumulated
 
 
 def svd_magnitude_scores(factors: Mapping[str, Factors]) -> dict[str, torch.Tensor]:
@@ -27,3 +30,20 @@ def uniform_scores(factors: Mapping[str, Factors], shapes: Mapping[str, tuple[in
         name: 1 - torch.arange(len(f.directions)).float() * sum(shapes[name]) / (shapes[name][0] * shapes[name][1])
         for name, f in factors.items()
     }
+
+
+def gradient_scores(
+    model: nn.Module, factors: Mapping[str, Factors], windows: torch.Tensor
+) -> Steps[dict[str, torch.Tensor]]:
+    """Accumulated mask gradients `Σ_windows |∂NLL/∂mask_i|` at the full model (ACIP, section D.6).
+
+    Args:
+        windows: (windows, length) token ids.
+
+    Returns:
+        float32 (r,) per layer, not divided by what a direction costs.
+
+    Raises:
+        ModelError: the loss of a window is not finite.
+    """
+    return (yield from accumulated(torch.abs, model, factors, windows))

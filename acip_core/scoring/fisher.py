@@ -6,7 +6,7 @@ With `W = Σ_i u_i (u_iᵀ W)` and a mask on each term, the gradient of the loss
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -38,16 +38,38 @@ def fisher_scores(
     return {name: envelope_scores(gain, shapes[name], adapter_rank) for name, gain in gains.items()}
 
 
+def fisher_densities(
+    model: nn.Module, factors: Mapping[str, Factors], windows: torch.Tensor
+) -> Steps[dict[str, torch.Tensor]]:
+    """Squared mask gradients per parameter of each direction alone, without the envelope: as `fisher_scores` else."""
+    gains = yield from fisher_gains(model, factors, windows)
+    return {
+        name: gain / sum(layer.weight.shape)
+        for (name, layer), gain in zip(target_layers(model).items(), gains.values(), strict=True)
+    }
+
+
 def fisher_gains(
     model: nn.Module, factors: Mapping[str, Factors], windows: torch.Tensor
 ) -> Steps[dict[str, torch.Tensor]]:
-    """Accumulate squared mask gradients over calibration windows.
+    """Float32 (r,) per layer: `Σ_windows (∂NLL/∂mask_i)²`; arguments and errors as `accumulated`."""
+    return (yield from accumulated(torch.square, model, factors, windows))
+
+
+def accumulated(
+    of: Callable[[torch.Tensor], torch.Tensor],
+    model: nn.Module,
+    factors: Mapping[str, Factors],
+    windows: torch.Tensor,
+) -> Steps[dict[str, torch.Tensor]]:
+    """Accumulate a function of the mask gradients over calibration windows.
 
     Args:
+        of: elementwise, as `torch.square`.
         windows: (windows, length) token ids.
 
     Returns:
-        float32 (r,) per layer: `Σ_windows (∂NLL/∂mask_i)²`.
+        float32 (r,) per layer: `Σ_windows of(∂NLL/∂mask_i)`.
 
     Raises:
         ModelError: the loss of a window is not finite.
@@ -70,7 +92,7 @@ def fisher_gains(
             gradients = torch.autograd.grad(loss, weights, materialize_grads=True)  # zeros for experts left unused
             for name, weight, gradient in zip(targets, weights, gradients, strict=True):
                 u = factors[name].directions
-                totals[name] += ((u @ gradient.float()) * (u @ weight.detach().float())).sum(1).square()  # (r,)
+                totals[name] += of(((u @ gradient.float()) * (u @ weight.detach().float())).sum(1))  # (r,)
             yield Progress("scoring", index + 1, len(windows), f"loss {loss.item():.3f}")
     finally:
         for parameter, flag in trainable.items():

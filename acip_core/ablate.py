@@ -1,0 +1,205 @@
+"""The paper's ablations (arXiv 2502.01717, appendix D) on any model: short pruning runs that differ in one thing each.
+
+Every row is a score map with the adapters of its own run, measured on held-out text at a few sizes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .artifact import default_artifact, read_artifact
+from .base import load_base, target_layers
+from .corpus import documents, token_windows
+from .elastic import AdapterWeights, build_elastic
+from .errors import ArtifactError
+from .evaluate import measure_perplexity
+from .factorize import Factors, factorize
+from .progress import Progress, Steps
+from .scoring.acip import SMALL, AcipResult, AcipSettings, acip_scores
+from .scoring.baselines import gradient_scores
+from .scoring.fisher import fisher_densities
+from .storage import atomic_path, cache_dir
+
+FILE = "ablation.json"
+
+
+@dataclass(frozen=True)
+class AblationSettings:
+    """What all rows share.
+
+    Attributes:
+        pruning: of the run that the others differ from.
+        score_windows, held_out_windows: windows per corpus for warm starts and for results.
+    """
+
+    pruning: AcipSettings = field(default_factory=lambda: replace(SMALL, post_steps=60))
+    ratios: tuple[float, ...] = (0.8, 0.6, 0.4)
+    corpora: tuple[str, ...] = ("c4", "wikipedia")
+    score_windows: int = 16
+    held_out_windows: int = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One ablation: perplexity ÷ base, the worst corpus', by size ratio."""
+
+    name: str
+    relative: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """How a row differs: in its run, in whose scores it takes, in how it is cut.
+
+    Attributes:
+        run: its pruning run's settings, made from those that all share.
+        scores_of: another variant whose scores it takes with its own adapters; `gradient` needs no run.
+        adapters: whether it is measured with adapters.
+        reset: whether layers above break-even return to their dense weight.
+    """
+
+    run: Callable[[AcipSettings], AcipSettings] = lambda s: s
+    scores_of: str | None = None
+    adapters: bool = True
+    reset: bool = True
+
+
+VARIANTS: dict[str, _Variant] = {
+    "all as it is": _Variant(),
+    "without adapters (D.2)": _Variant(lambda s: replace(s, adapter_learning_rate=0.0, post_steps=0), adapters=False),
+    "without reset (D.3)": _Variant(reset=False),
+    "stop at 80 % (D.4)": _Variant(lambda s: replace(s, stop_ratio=0.8)),
+    "stop at 60 % (D.4)": _Variant(lambda s: replace(s, stop_ratio=0.6)),
+    "scores frozen at 80 % (D.5)": _Variant(scores_of="stop at 80 % (D.4)"),
+    "scores by accumulated gradient (D.6)": _Variant(scores_of="gradient"),
+    "no post-tuning (D.7)": _Variant(lambda s: replace(s, post_steps=0)),
+    "twice the post-tuning (D.7)": _Variant(lambda s: replace(s, post_steps=2 * s.post_steps)),
+    "up_proj excluded (D.8)": _Variant(lambda s: replace(s, exclude=("up_proj",))),
+    "down_proj excluded (D.8)": _Variant(lambda s: replace(s, exclude=("down_proj",))),
+}
+
+
+def ablate(
+    source: str | None = None,
+    artifact: Path | None = None,
+    settings: AblationSettings = AblationSettings(),
+    rows: tuple[str, ...] | None = None,
+) -> Steps[tuple[Row, ...]]:
+    """Measure the rows, writing each to the artifact's folder as it comes; a later call continues.
+
+    Args:
+        rows: some of `VARIANTS`; all by default.
+
+    Raises:
+        ModelError, CorpusError, ArtifactError, StorageError: one sentence each; rows so far are kept.
+    """
+    chosen = tuple(VARIANTS) if rows is None else rows
+    if unknown := [name for name in chosen if name not in VARIANTS]:
+        raise ArtifactError(f"Unknown ablation '{unknown[0]}'; choose among: {'; '.join(VARIANTS)}.")
+    yield Progress("loading the model", 0, 1)
+    name = load_base(source).name
+    run = _Run(source, artifact if artifact is not None else default_artifact(name), settings)
+    for row in chosen:
+        if row not in run.rows:
+            yield from run.measure(row)
+    return tuple(Row(row, run.rows[row]) for row in chosen)
+
+
+def read_rows(folder: Path) -> dict[str, dict[str, float | None]]:
+    """What `ablate` wrote to an artifact's folder: perplexity ÷ base by row and size ratio; empty if nothing.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    return _read(folder / FILE).get("rows", {})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {"settings": content["settings"], "rows": dict(content["rows"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); delete it and run `python -m acip_core ablate`.") from error
+
+
+class _Run:
+    """One set of ablations: the model, the text, the rows so far."""
+
+    def __init__(self, source: str | None, folder: Path, settings: AblationSettings):
+        self.source, self.settings, self.path = source, settings, folder / FILE
+        base, artifact = load_base(source), read_artifact(folder)
+        self.weights = {name: layer.weight.detach().clone() for name, layer in target_layers(base.model).items()}
+        self.basis = artifact.basis
+        window, tokenizer = settings.pruning.window, base.tokenizer
+        texts = [token_windows(tokenizer, documents(c, "calibration"), window) for c in settings.corpora]
+        self.calibration = torch.cat(texts)
+        self.score_windows = torch.cat([text[: settings.score_windows] for text in texts])
+        self.held_out = [
+            token_windows(tokenizer, documents(c, "held-out"), window, settings.held_out_windows)
+            for c in settings.corpora
+        ]
+        self.facts = json.loads(json.dumps(asdict(settings) | {"fingerprint": artifact.fingerprint}))
+        identity = hashlib.sha256(json.dumps([self.facts, artifact.recipe], default=str).encode()).hexdigest()[:12]
+        self.work = cache_dir() / "ablate" / identity
+        kept = _read(self.path)
+        self.rows: dict[str, dict[str, float | None]] = kept["rows"] if kept.get("settings") == self.facts else {}
+
+    def measure(self, row: str) -> Steps[None]:
+        variant, shared = VARIANTS[row], self.settings.pruning
+        factors = yield from factorize(self.weights, self.basis)
+        own = yield from self._prune(factors, variant.run(shared))
+        scores: Mapping[str, torch.Tensor] = own.scores
+        if variant.scores_of == "gradient":
+            scores = yield from gradient_scores(load_base(self.source).model, factors, self.score_windows)
+        elif variant.scores_of is not None:
+            scores = (yield from self._prune(factors, VARIANTS[variant.scores_of].run(shared))).scores
+        adapters: Mapping[str, AdapterWeights] | None = own.adapters if variant.adapters else None
+        base = load_base(self.source)
+        elastic = yield from build_elastic(base, factors, scores, adapters, reset=variant.reset)
+        relative: dict[str, float | None] = {}
+        for ratio in self.settings.ratios:
+            plan = elastic.planner.at_ratio(ratio)
+            worst = 0.0
+            for index, windows in enumerate(self.held_out):
+                full = yield from self._full(index)
+                with elastic.at(plan):
+                    for step in measure_perplexity(base.model, windows):
+                        yield Progress(f"measuring {row}, {ratio:.0%}", step.done, step.total, f"{step.value:.2f}")
+                worst = max(worst, step.value / full)
+            relative[f"{ratio:.2f}"] = worst if math.isfinite(worst) else None
+        self.rows[row] = relative
+        with atomic_path(self.path) as temporary:
+            content = {"settings": self.facts, "rows": self.rows}
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    def _full(self, index: int) -> Steps[float]:
+        """Perplexity of the base model on one corpus."""
+        kept = self.work / f"base-{index}.json"
+        if kept.is_file():
+            return float(kept.read_text())
+        model = load_base(self.source).model
+        for step in measure_perplexity(model, self.held_out[index]):
+            yield Progress("measuring the full model", step.done, step.total)
+        with atomic_path(kept) as temporary:
+            temporary.write_text(str(step.value))
+        return step.value
+
+    def _prune(self, factors: dict[str, Factors], settings: AcipSettings) -> Steps[AcipResult]:
+        """A pruning run; rows with equal settings share it."""
+        base = load_base(self.source)
+        warm = None
+        if settings.warm_start > 0:
+            warm = yield from fisher_densities(base.model, factors, self.score_windows)
+        key = hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest()[:12]
+        checkpoint = self.work / f"{key}.safetensors"
+        return (yield from acip_scores(base, factors, self.calibration, settings, warm, checkpoint))

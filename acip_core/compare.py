@@ -1,0 +1,366 @@
+"""Score maps of all methods on the same model, text and size accounting, measured one after the other, resumable.
+
+Every method is a basis and a score map, cut without adapters and with adapters that are trained on the same number of
+tokens for each. Besides perplexity, which adapters can lower by adapting to the text, every cut is measured by its
+divergence from the full model and by how often both predict the same token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .adapters import AdapterSettings, train_adapters
+from .artifact import Artifact, default_artifact, read_artifact
+from .base import BaseModel, load_base, target_layers
+from .basis import Basis, plain_basis
+from .corpus import documents, token_windows
+from .elastic import AdapterWeights, ElasticModel, build_elastic
+from .errors import ArtifactError, SizeError
+from .evaluate import Fidelity, full_logits, measure_fidelity
+from .factorize import Factors, factorize
+from .progress import Progress, Steps
+from .scoring.acip import PAPER, SMALL, AcipResult, AcipSettings, acip_scores
+from .scoring.asvd import asvd_basis, asvd_scores
+from .scoring.baselines import gradient_scores, svd_magnitude_scores, uniform_scores
+from .scoring.dobi import dobi_scores
+from .scoring.envelope import envelope_scores
+from .scoring.fisher import fisher_gains
+from .storage import atomic_path, cache_dir, read_kept
+
+FILE = "comparison.json"
+Scores = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every method is given.
+
+    Attributes:
+        ratios: sizes to be measured, adapters counted.
+        corpora: names or files, as `corpus.documents`.
+        window: tokens per window.
+        score_windows: calibration windows per corpus for scores and second moments.
+        held_out_windows: windows per corpus that results are measured on.
+        adapters: how adapters are trained for every method.
+        ours, published: settings of the two pruning runs.
+    """
+
+    ratios: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+    corpora: tuple[str, ...] = ("c4", "wikipedia")
+    window: int = 512
+    score_windows: int = 32
+    held_out_windows: int = 32
+    adapters: AdapterSettings = field(default_factory=lambda: AdapterSettings(steps=120))
+    ours: AcipSettings = SMALL
+    # As published but for the batch: one window a step instead of 4 of 1,024 tokens.
+    published: AcipSettings = field(
+        default_factory=lambda: replace(PAPER, batch=1, window=512, micro_batch=1, post_steps=120)
+    )
+
+
+@dataclass(frozen=True)
+class Result:
+    """One method at one size on one corpus.
+
+    Attributes:
+        adapters: whether it was measured with adapters.
+        wanted, ratio: size ratio asked for and that of the cut.
+        perplexity: on held-out text.
+        divergence: mean KL divergence from the full model per token, in nats.
+        agreement: share of tokens for which both models' likeliest token is the same.
+    """
+
+    method: str
+    adapters: bool
+    corpus: str
+    wanted: float
+    ratio: float
+    parameters: int
+    bytes: int
+    perplexity: float
+    divergence: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All results, with the base model's perplexity by corpus and what they were measured with."""
+
+    budget: dict
+    base_perplexity: dict[str, float]
+    results: tuple[Result, ...]
+
+
+def compare(
+    source: str | None = None,
+    artifact: Path | None = None,
+    budget: Budget = Budget(),
+    methods: tuple[str, ...] | None = None,
+) -> Steps[Comparison]:
+    """Measure every method at every size; results are written to the artifact's folder as they come.
+
+    A later call with the same budget continues: what is in `comparison.json` is not measured again.
+
+    Args:
+        source: as `load_base`.
+        artifact: folder of the artifact; `precomputed/<model>` by default.
+        methods: some of `METHODS`; all by default.
+
+    Raises:
+        ModelError, CorpusError, ArtifactError, StorageError: one sentence each; results so far are kept.
+    """
+    chosen = tuple(METHODS) if methods is None else methods
+    if unknown := [name for name in chosen if name not in METHODS]:
+        raise ArtifactError(f"Unknown method '{unknown[0]}'; choose among {', '.join(METHODS)}.")
+    yield Progress("loading the model", 0, 1)
+    base = load_base(source)
+    folder = artifact if artifact is not None else default_artifact(base.name)
+    run = _Run(source, base, read_artifact(folder), budget, folder / FILE)
+    del base
+    if any(run.missing(name) for name in chosen):
+        yield from run.measure_base()
+    for name in chosen:
+        if run.missing(name):
+            yield from METHODS[name](run, name)
+    return run.comparison()
+
+
+def read_comparison(folder: Path) -> Comparison | None:
+    """What `compare` wrote to an artifact's folder, or None.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        results = tuple(Result(**_with_infinity(result)) for result in read["results"])
+        return Comparison(dict(read["budget"]), dict(read["base_perplexity"]), results)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); delete it and run `python -m acip_core compare`.") from error
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity: a perplexity beyond all numbers is null there."""
+    return value if math.isfinite(value) else None
+
+
+def _with_infinity(result: dict[str, Any]) -> dict[str, Any]:
+    return result | {"perplexity": math.inf if result["perplexity"] is None else result["perplexity"]}
+
+
+_TITLES = {
+    "artifact": "this project's artifact",
+    "ours": "pruning run from the Fisher ranking",
+    "fisher": "Fisher ÷ cost",
+    "svd-llm": "SVD-LLM",
+    "gradient": "accumulated gradient",
+    "dobi-svd": "Dobi-SVD",
+    "acip": "ACIP as published",
+    "asvd": "ASVD",
+    "svd-magnitude": "plain singular values",
+}
+
+
+def method_title(method: str, adapters: bool) -> str:
+    """A method as people write it."""
+    title = _TITLES.get(method, method)
+    return f"{title}, adapters" if adapters and method != "artifact" else title
+
+
+class _Run:
+    """One comparison: the model, the text, the results so far."""
+
+    def __init__(self, source: str | None, base: BaseModel, artifact: Artifact, budget: Budget, path: Path):
+        self.source, self.artifact, self.budget, self.path = source, artifact, budget, path
+        self.weights = {name: layer.weight.detach().clone() for name, layer in target_layers(base.model).items()}
+        self.shapes = {name: (w.shape[0], w.shape[1]) for name, w in self.weights.items()}
+        self.tokenizer = base.tokenizer
+        self.calibration = {c: self._windows(c, "calibration", None) for c in budget.corpora}
+        self.held_out = {c: self._windows(c, "held-out", budget.held_out_windows) for c in budget.corpora}
+        facts = asdict(budget) | {"fingerprint": artifact.fingerprint, "machine": platform.machine()}
+        self.facts = json.loads(json.dumps(facts))
+        identity = json.dumps([self.facts, artifact.recipe], default=str)
+        self.work = cache_dir() / "compare" / f"{base.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        kept = read_comparison(path.parent)
+        same = kept is not None and all(kept.budget.get(key) == value for key, value in self.facts.items())
+        self.results = list(kept.results) if kept is not None and same else []
+        self.base_perplexity = kept.base_perplexity if kept is not None and same else {}
+        self.teacher: dict[str, torch.Tensor] = {}
+
+    def _windows(self, corpus: str, split: str, count: int | None, length: int | None = None) -> torch.Tensor:
+        return token_windows(self.tokenizer, documents(corpus, split), length or self.budget.window, count)
+
+    def score_windows(self) -> torch.Tensor:
+        return torch.cat([windows[: self.budget.score_windows] for windows in self.calibration.values()])
+
+    def missing(self, method: str) -> bool:
+        variants = {(r.adapters, r.corpus, r.wanted) for r in self.results if r.method == method}
+        return len(variants) < _VARIANTS[method] * len(self.budget.corpora) * len(self.budget.ratios)
+
+    def fresh(self) -> BaseModel:
+        return load_base(self.source)
+
+    def measure_base(self) -> Steps[None]:
+        """Logits of the full model on the held-out text, kept in memory for the comparisons."""
+        base = self.fresh()
+        for corpus, windows in self.held_out.items():
+            self.teacher[corpus], self.base_perplexity[corpus] = yield from full_logits(base.model, windows, corpus)
+
+    def measure(self, elastic: ElasticModel, method: str, adapters: bool, ratios: tuple[float, ...]) -> Steps[None]:
+        for ratio in ratios:
+            try:
+                plan = elastic.planner.at_ratio(ratio)
+            except SizeError:  # the adapters alone are larger
+                continue
+            for corpus, windows in self.held_out.items():
+                key = (method, adapters, corpus, ratio)
+                if any((r.method, r.adapters, r.corpus, r.wanted) == key for r in self.results):
+                    continue
+                with elastic.at(plan):
+                    label = f"measuring {method}{'+adapters' if adapters else ''} at {ratio:.0%}, {corpus}"
+                    found: Fidelity = yield from measure_fidelity(elastic.model, windows, self.teacher[corpus], label)
+                size = (plan.ratio, plan.parameters, plan.bytes)
+                self.results.append(Result(*key, *size, found.perplexity, found.divergence, found.agreement))
+                self.write()
+
+    def write(self) -> None:
+        content = {
+            "budget": self.facts,
+            "base_perplexity": self.base_perplexity,
+            "results": [asdict(r) | {"perplexity": _finite(r.perplexity)} for r in self.results],
+        }
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
+
+    def comparison(self) -> Comparison:
+        return Comparison(self.facts, self.base_perplexity, tuple(self.results))
+
+    def kept(self, name: str, steps: Steps[Scores]) -> Steps[Scores]:
+        """A score map from this machine's cache, made when it is not there."""
+        path = self.work / f"{name}.safetensors"
+        if (kept := read_kept(path, load_file)) is not None:
+            return kept
+        scores = yield from steps
+        with atomic_path(path) as temporary:
+            save_file({layer: score.contiguous() for layer, score in scores.items()}, temporary)
+        return scores
+
+    def prune(
+        self, name: str, factors: dict[str, Factors], settings: AcipSettings, warm: Scores | None
+    ) -> Steps[AcipResult]:
+        """A pruning run on all calibration text; continues from its checkpoint."""
+        texts = [self._windows(corpus, "calibration", None, settings.window) for corpus in self.budget.corpora]
+        checkpoint = self.work / f"{name}-run.safetensors"
+        return (yield from acip_scores(self.fresh(), factors, torch.cat(texts), settings, warm, checkpoint))
+
+    def both(
+        self,
+        method: str,
+        factors: dict[str, Factors],
+        scores: Scores,
+        adapters: dict[str, AdapterWeights] | None = None,
+    ) -> Steps[None]:
+        """Measure a score map without adapters, then with: the given ones or such as are trained for it."""
+        elastic = yield from build_elastic(self.fresh(), factors, scores)
+        yield from self.measure(elastic, method, False, self.budget.ratios)
+        if adapters is None:
+            checkpoint = self.work / f"{method}-adapters.safetensors"
+            windows = torch.cat(list(self.calibration.values()))
+            trained = yield from train_adapters(elastic, windows, self.budget.adapters, checkpoint)
+            adapters = trained.weights
+        elastic.install(adapters)
+        yield from self.measure(elastic, method, True, self.budget.ratios)
+
+
+def _artifact(run: _Run, name: str) -> Steps[None]:
+    factors = yield from factorize(run.weights, run.artifact.basis)
+    elastic = yield from build_elastic(run.fresh(), factors, run.artifact.scores, run.artifact.adapters)
+    yield from run.measure(elastic, name, run.artifact.adapters is not None, run.budget.ratios)
+
+
+def _ours(run: _Run, name: str) -> Steps[None]:
+    """A pruning run that starts from the Fisher ranking; its adapters are trained anew, at random sizes."""
+    factors = yield from factorize(run.weights, run.artifact.basis)
+    gains = yield from run.kept("gains", fisher_gains(run.fresh().model, factors, run.score_windows()))
+    warm = {layer: gain / sum(run.shapes[layer]) for layer, gain in gains.items()}
+    result = yield from run.prune(name, factors, run.budget.ours, warm)
+    yield from run.both(name, factors, result.scores)
+
+
+def _published(run: _Run, name: str) -> Steps[None]:
+    """The pruning run of the paper, on the plain SVD and with its own adapters."""
+    factors = yield from factorize(run.weights, plain_basis(run.weights))
+    result = yield from run.prune(name, factors, run.budget.published, None)
+    yield from run.both(name, factors, result.scores, result.adapters)
+
+
+def _simple(basis: Callable[[_Run], Basis], score: Callable[[_Run, dict[str, Factors]], Steps[Scores]]):
+    def method(run: _Run, name: str) -> Steps[None]:
+        factors = yield from factorize(run.weights, basis(run))
+        scores = yield from run.kept(name, score(run, factors))
+        yield from run.both(name, factors, scores)
+
+    return method
+
+
+def _fisher(run: _Run, name: str) -> Steps[None]:
+    factors = yield from factorize(run.weights, run.artifact.basis)
+    gains = yield from run.kept("gains", fisher_gains(run.fresh().model, factors, run.score_windows()))
+    yield from run.both(name, factors, {n: envelope_scores(gain, run.shapes[n]) for n, gain in gains.items()})
+
+
+def _asvd(run: _Run, name: str) -> Steps[None]:
+    basis = yield from asvd_basis(run.fresh().model, run.score_windows())
+    factors = yield from factorize(run.weights, basis)
+    windows = torch.cat([windows[:1] for windows in run.calibration.values()])
+    scores = yield from run.kept(name, asvd_scores(run.fresh(), factors, windows))
+    yield from run.both(name, factors, scores)
+
+
+def _dobi(run: _Run, name: str) -> Steps[None]:
+    """One run per size; it has no adapters."""
+    factors = yield from factorize(run.weights, run.artifact.basis)
+    for ratio in run.budget.ratios:
+        steps = dobi_scores(run.fresh(), factors, torch.cat(list(run.calibration.values())), ratio)
+        scores = yield from run.kept(f"{name}-{ratio}", steps)
+        elastic = yield from build_elastic(run.fresh(), factors, scores)
+        yield from run.measure(elastic, name, False, (ratio,))
+
+
+def _done(scores: Scores) -> Steps[Scores]:
+    yield Progress("ranking", 1, 1)
+    return scores
+
+
+def _activation(run: _Run) -> Basis:
+    return run.artifact.basis
+
+
+METHODS: dict[str, Callable[[_Run, str], Steps[None]]] = {
+    "artifact": _artifact,
+    "ours": _ours,
+    "fisher": _fisher,
+    "svd-llm": _simple(_activation, lambda run, f: _done(uniform_scores(f, run.shapes))),
+    "gradient": _simple(
+        _activation,
+        lambda run, f: gradient_scores(run.fresh().model, f, run.score_windows()),
+    ),
+    "dobi-svd": _dobi,
+    "acip": _published,
+    "asvd": _asvd,
+    "svd-magnitude": _simple(lambda run: plain_basis(run.weights), lambda run, f: _done(svd_magnitude_scores(f))),
+}
+_VARIANTS = {name: 1 if name in ("artifact", "dobi-svd") else 2 for name in METHODS}

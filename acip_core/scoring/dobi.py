@@ -1,0 +1,136 @@
+"""Dobi-SVD without remapping (arXiv 2502.02723): one learned truncation position per layer, one run per target size.
+
+Direction i of a layer with rank r passes through a smooth gate around the position k ∈ (0, 1), its share of the rank,
+
+    gate_i = ½ tanh(β (k − (i + ½) / r)) + ½
+
+and Adam moves the positions alone on `NLL + weight · (size ratio − target)²`. Where the paper differentiates through
+the SVD of activations, the gates here act on the directions of given factors, in a whitened basis the same truncation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .. import training
+from ..base import BaseModel, target_layers
+from ..errors import ModelError
+from ..factorize import Factors
+from ..progress import Progress, Steps
+from ..training import mixed_precision, window_at
+
+
+@dataclass(frozen=True)
+class DobiSettings:
+    """Attributes:
+    steps: optimization steps of one window each.
+    learning_rate: of the positions.
+    sharpness: β; the gate of a layer rises over about 2 / β of its rank.
+    weight: of the squared distance from the target size.
+    """
+
+    steps: int = 40
+    learning_rate: float = 0.02
+    sharpness: float = 40.0
+    weight: float = 200.0
+    seed: int = 0
+
+
+class _Gated(nn.Module):
+    def __init__(
+        self, layer: nn.Linear, factors: Factors, position: nn.Parameter, sharpness: float, dtype: torch.dtype
+    ):
+        super().__init__()
+        self.up = factors.directions.to(dtype)
+        self.down = factors.down(layer.weight.detach().float()).to(dtype)
+        self.bias, self.position, self.sharpness = layer.bias, position, sharpness
+        rank = len(self.up)
+        self.places = (torch.arange(rank, device=self.up.device) + 0.5) / rank
+
+    def gate(self) -> torch.Tensor:
+        return 0.5 * torch.tanh(self.sharpness * (self.position - self.places)) + 0.5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = (F.linear(x, self.down) * self.gate().to(self.down.dtype)) @ self.up
+        return y if self.bias is None else y + self.bias
+
+
+def dobi_scores(
+    base: BaseModel,
+    factors: Mapping[str, Factors],
+    windows: torch.Tensor,
+    ratio: float,
+    settings: DobiSettings = DobiSettings(),
+) -> Steps[dict[str, torch.Tensor]]:
+    """Learn where to truncate every layer for one size; the model is unchanged afterwards.
+
+    Args:
+        windows: (windows, length) calibration token ids.
+        ratio: target size ratio, without adapters.
+
+    Returns:
+        float32 (r,) per layer: `k − (i + ½) / r`, so that the cut at `ratio` keeps about `k · r` directions.
+
+    Raises:
+        ModelError: the loss is not finite.
+    """
+    model, targets = base.model, target_layers(base.model)
+    shapes = [(layer.out_features, layer.in_features) for layer in targets.values()]
+    start = [ratio * m * n / (m + n) / min(m, n) for m, n in shapes]
+    positions = [nn.Parameter(torch.tensor(value, device=model.device)) for value in start]
+    optimizer = torch.optim.Adam(positions, lr=settings.learning_rate)
+    dense = sum(m * n for m, n in shapes)
+    with _gated(base, factors, positions, settings) as layers:
+        for step in range(settings.steps):
+            ids = windows[window_at(step, len(windows), settings.seed)][None].to(model.device)
+            with mixed_precision(model.device):
+                logits = model(ids, use_cache=False).logits[0, :-1].float()
+            loss = F.cross_entropy(logits, ids[0, 1:])
+            if not torch.isfinite(loss):
+                raise ModelError(f"The loss is not finite at step {step + 1} of Dobi-SVD at {ratio:.0%}.")
+            costs = [
+                (layer.gate().sum() * (m + n)).clamp_max(m * n) for layer, (m, n) in zip(layers, shapes, strict=True)
+            ]
+            size = torch.stack(costs).sum() / dense
+            (loss + settings.weight * (size - ratio).square()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            note = f"loss {loss.item():.3f}, size {size.item():.1%}"
+            yield Progress(f"Dobi-SVD at {ratio:.0%}", step + 1, settings.steps, note)
+    scores = {}
+    for name, position in zip(targets, positions, strict=True):
+        rank = len(factors[name].directions)
+        scores[name] = (position.detach().cpu() - (torch.arange(rank) + 0.5) / rank).float()
+    if not all(math.isfinite(position.item()) for position in positions):
+        raise ModelError("Dobi-SVD has diverged; lower its learning rate.")
+    return scores
+
+
+@contextmanager
+def _gated(
+    base: BaseModel, factors: Mapping[str, Factors], positions: list[nn.Parameter], settings: DobiSettings
+) -> Iterator[list[_Gated]]:
+    """The model with gated layers in place of its target layers, its own parameters frozen."""
+    model, targets = base.model, target_layers(base.model)
+    trainable = {p: p.requires_grad for p in model.parameters()}
+    model.requires_grad_(False)
+    native = training.mixed_precision_is_native(model.device)
+    layers = []
+    for (name, layer), position in zip(targets.items(), positions, strict=True):
+        dtype = torch.bfloat16 if native else layer.weight.dtype
+        layers.append(_Gated(layer, factors[name], position, settings.sharpness, dtype))
+        model.set_submodule(name, layers[-1])
+    try:
+        yield layers
+    finally:
+        for name, layer in targets.items():
+            model.set_submodule(name, layer)
+        for parameter, flag in trainable.items():
+            parameter.requires_grad_(flag)
