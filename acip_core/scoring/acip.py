@@ -178,7 +178,7 @@ class Masks:
         self.size = 1.0
 
     def prune(self, step: int) -> list[int]:
-        """Prune what has reached p ≤ 0 by `step`; returns the layers that lost directions. Only these are recounted."""
+        """Prune what has reached p ≤ 0 by `step`; returns the layers that lost directions."""
         new = ((self.values.detach() <= 0) & (self.pruned_at < 0)).nonzero().squeeze(1)
         if not len(new):
             return []
@@ -219,13 +219,8 @@ class _Run:
         warm: Mapping[str, torch.Tensor] | None,
         state: PartialState,
     ):
-        self.model, self.factors, self.windows, self.settings, self.process = (
-            base.model,
-            factors,
-            windows,
-            settings,
-            state,
-        )
+        self.model, self.factors = base.model, factors
+        self.windows, self.settings, self.process = windows, settings, state
         self.targets = target_layers(base.model)
         generator = torch.Generator().manual_seed(settings.seed)
         scaling = settings.alpha / settings.rank
@@ -264,24 +259,15 @@ class _Run:
         model = self.model
         trainable = {p: p.requires_grad for p in model.parameters()}
         was_training = model.training
-        dtype = torch.bfloat16 if self.mixed else None
         model.requires_grad_(False)
         self.layers = []
-        for index, (name, layer) in enumerate(self.targets.items()):
-            up = self.factors[name].directions
-            down = self.factors[name].down(layer.weight.detach().float())
-            pruned_at = self.masks.pruned_at[self.masks.slices[index]]
-            left = ((pruned_at < 0) | (pruned_at > self.shed_at[index])).nonzero().squeeze(1)
-            to = dtype or layer.weight.dtype
-            masked = MaskedLinear(layer, down.to(to), up.to(to), self.adapters[name], self.settings.dropout, left)
-            if (pruned_at > self.shed_at[index]).any():
-                masked.mask = (pruned_at[left] < 0).to(to)
-            model.set_submodule(name, masked)
-            self.layers.append(masked)
-        if self.settings.checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            model.train()
         try:
+            for index, (name, layer) in enumerate(self.targets.items()):
+                self.layers.append(self._masked(index, name, layer))
+                model.set_submodule(name, self.layers[-1])
+            if self.settings.checkpointing:
+                model.gradient_checkpointing_enable({"use_reentrant": False})
+                model.train()
             yield
         finally:
             if self.settings.checkpointing:
@@ -291,6 +277,18 @@ class _Run:
                 model.set_submodule(name, layer)
             for parameter, flag in trainable.items():
                 parameter.requires_grad_(flag)
+
+    def _masked(self, index: int, name: str, layer: nn.Linear) -> MaskedLinear:
+        """A layer with the working factors that it had after the last step, in a resumed run too."""
+        dtype = torch.bfloat16 if self.mixed else layer.weight.dtype
+        up = self.factors[name].directions
+        down = self.factors[name].down(layer.weight.detach().float())
+        pruned_at = self.masks.pruned_at[self.masks.slices[index]]
+        left = ((pruned_at < 0) | (pruned_at > self.shed_at[index])).nonzero().squeeze(1)
+        masked = MaskedLinear(layer, down.to(dtype), up.to(dtype), self.adapters[name], self.settings.dropout, left)
+        if (pruned_at > self.shed_at[index]).any():
+            masked.mask = (pruned_at[left] < 0).to(dtype)
+        return masked
 
     def finished(self) -> bool:
         return self.stopped_at is not None and self.step >= self.stopped_at + self.settings.post_steps

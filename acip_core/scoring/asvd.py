@@ -6,6 +6,7 @@ loss of the whole model rises by when this layer alone is truncated to it; a com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -30,21 +31,19 @@ def asvd_basis(model: nn.Module, windows: torch.Tensor, alpha: float = 0.5) -> S
 
     Args:
         windows: (windows, length) calibration token ids.
+        alpha: exponent; 0 gives the plain SVD, the paper takes 0.5.
+
+    Returns:
+        The basis, one moment per group of layers with a common input, all of them of side `input` and without columns.
 
     Raises:
         ModelError: the model's activations are not finite.
+
+    Reference: ASVD (arXiv 2312.05821), scaling by the mean absolute activation, `S_jj = (mean |x_j|)^α`.
     """
     targets = target_layers(model)
-    sums: dict[str, torch.Tensor] = {}
-
-    def hook(name: str):
-        def add(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            size = inputs[0].detach().flatten(0, -2).float().abs().mean(0)
-            sums[name] = sums.get(name, torch.zeros_like(size)) + size
-
-        return add
-
-    hooks = [layer.register_forward_pre_hook(hook(name)) for name, layer in targets.items()]
+    sizes = _Sizes()
+    hooks = [layer.register_forward_pre_hook(sizes.hook(name)) for name, layer in targets.items()]
     try:
         with torch.no_grad():
             for index, window in enumerate(windows):
@@ -53,13 +52,39 @@ def asvd_basis(model: nn.Module, windows: torch.Tensor, alpha: float = 0.5) -> S
     finally:
         for handle in hooks:
             handle.remove()
-    basis = {}
-    for name, total in sums.items():
+    basis: Basis = {}
+    for first, total in sizes.sums.items():
         if not torch.isfinite(total).all():
-            raise ModelError(f"The activations that {name} reads are not finite; the model is damaged.")
+            raise ModelError(f"The activations that {first} reads are not finite; the model is damaged.")
         mean = (total / len(windows)).cpu()
-        basis[name] = diagonal_moment((name,), mean.clamp_min(mean.max() * 1e-6 + 1e-30) ** alpha)
+        layers = tuple(name for name in targets if sizes.first[name] == first)
+        basis |= dict.fromkeys(layers, diagonal_moment(layers, mean.clamp_min(mean.max() * 1e-6 + 1e-30) ** alpha))
     return {name: basis[name] for name in targets}
+
+
+class _Sizes:
+    """Sums over windows of every input's mean |x_j|; layers called with the same tensor in a row share one.
+
+    Attributes:
+        first: by layer, the first one that reads the same input.
+        sums: (channels,) by these first layers.
+    """
+
+    def __init__(self) -> None:
+        self.first: dict[str, str] = {}
+        self.sums: dict[str, torch.Tensor] = {}
+        self._current: tuple[torch.Tensor, str] | None = None  # held, so that no other tensor takes its place
+
+    def hook(self, name: str):
+        def add(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            x = inputs[0]
+            if self._current is None or self._current[0] is not x:
+                self._current = x, name
+                size = x.detach().flatten(0, -2).float().abs().mean(0)  # (channels,)
+                self.sums[name] = self.sums.get(name, torch.zeros_like(size)) + size
+            self.first[name] = self._current[1]
+
+        return add
 
 
 def asvd_scores(
@@ -70,24 +95,29 @@ def asvd_scores(
 ) -> Steps[dict[str, torch.Tensor]]:
     """Truncate one layer after the other at every candidate size and score its directions by the loss it costs.
 
-    The model becomes elastic. Between candidates the sensitivity is interpolated, so one map serves all sizes.
+    The paper has nine candidates, measures perplexity, and cuts every layer at a candidate; here the loss, of which
+    perplexity is the exponential, is interpolated between fewer candidates, so that one map serves all sizes.
 
     Args:
+        base: its model becomes elastic, and runs at 100 % afterwards.
+        factors: of the weights in the basis of `asvd_basis`.
         windows: (windows, length) calibration token ids that the sensitivity is measured on.
-        candidates: size ratios of a layer.
+        candidates: size ratios of a layer, between 0 and 1.
 
     Returns:
-        float32 (r,) per layer: the rise of the mean loss, in nats per token, when the layer is cut just below a
-        direction; negative, and falling, beyond break-even.
+        float32 (r,) per layer, never rising: the rise of the mean loss, in nats per token, when the layer is cut just
+        below a direction; negative, and falling, beyond break-even.
 
     Raises:
-        ModelError: the full model's loss is not finite.
+        ModelError: the loss of the full model, or with a layer truncated, is not finite.
+
+    Reference: ASVD (arXiv 2312.05821), sensitivity-based truncation rank searching.
     """
     elastic = yield from build_elastic(base, factors, svd_magnitude_scores(factors))
     shapes = {name: (layer.out_features, layer.in_features) for name, layer in elastic.elastic_layers().items()}
     full = elastic.planner.at_ratio(1.0)
     reference = _loss(base, windows)
-    if reference != reference or reference == float("inf"):
+    if not math.isfinite(reference):
         raise ModelError("The full model's loss on the calibration text is not finite; the model is damaged.")
     scores = {}
     sizes = sorted(candidates, reverse=True)
@@ -97,8 +127,11 @@ def asvd_scores(
             ranks = list(full.ranks)
             ranks[index] = int(size * m * n / (m + n))
             with elastic.at(replace(full, ranks=tuple(ranks))):
-                rises.append(max(rises[-1], _loss(base, windows) - reference))  # monotone: noise must not reorder
-        scores[name] = _interpolated([1.0, *sizes], rises, (torch.arange(min(m, n))) * (m + n) / (m * n))
+                loss = _loss(base, windows)
+            if not math.isfinite(loss):  # a NaN would pass for a layer that can be cut at no cost
+                raise ModelError(f"The loss with {name} cut to {size:.0%} is not finite; use other calibration text.")
+            rises.append(max(rises[-1], loss - reference))  # monotone: noise must not reorder
+        scores[name] = _interpolated([1.0, *sizes], rises, torch.arange(min(m, n)) * (m + n) / (m * n))
         yield Progress("sensitivity", index + 1, len(shapes), f"{name} at {sizes[-1]:.0%}: +{rises[-1]:.3f}")
     return scores
 

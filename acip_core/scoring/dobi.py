@@ -4,8 +4,14 @@ Direction i of a layer with rank r passes through a smooth gate around the posit
 
     gate_i = ½ tanh(β (k − (i + ½) / r)) + ½
 
-and Adam moves the positions alone on `NLL + weight · (size ratio − target)²`. Where the paper differentiates through
-the SVD of activations, the gates here act on the directions of given factors, in a whitened basis the same truncation.
+and Adam moves the positions alone on `NLL + weight · (size ratio − target)²`. Where this is not the paper's method:
+
+- it truncates the SVD of each batch's activations and differentiates through that; the gates here act on the fixed
+  directions of given factors, in a whitened basis the best truncation of the activations on average;
+- the weights are not updated by incremental PCA afterwards: those directions are what that update aims at;
+- its gate counts i in directions, with β = 10; in shares of a rank that would be 10 r, and at a few dozen steps only
+  directions next to the position would have a say. `sharpness` is much lower;
+- a layer's size counts as everywhere here: dense from break-even on.
 """
 
 from __future__ import annotations
@@ -33,17 +39,19 @@ class DobiSettings:
     steps: optimization steps of one window each.
     learning_rate: of the positions.
     sharpness: β; the gate of a layer rises over about 2 / β of its rank.
-    weight: of the squared distance from the target size.
+    weight: of the squared distance from the target size; far above this, the loss has no say any more.
     """
 
     steps: int = 40
     learning_rate: float = 0.02
     sharpness: float = 40.0
-    weight: float = 200.0
+    weight: float = 20.0
     seed: int = 0
 
 
 class _Gated(nn.Module):
+    """A target layer as the sum of all its directions, each behind its gate."""
+
     def __init__(
         self, layer: nn.Linear, factors: Factors, position: nn.Parameter, sharpness: float, dtype: torch.dtype
     ):
@@ -80,6 +88,8 @@ def dobi_scores(
 
     Raises:
         ModelError: the loss is not finite.
+
+    Reference: Dobi-SVD (arXiv 2502.02723), differentiable truncation position.
     """
     model, targets = base.model, target_layers(base.model)
     shapes = [(layer.out_features, layer.in_features) for layer in targets.values()]
@@ -102,14 +112,16 @@ def dobi_scores(
             (loss + settings.weight * (size - ratio).square()).backward()
             optimizer.step()
             optimizer.zero_grad()
+            for position in positions:  # outside, all gates are shut or open and their gradient is lost
+                position.data.clamp_(0, 1)
             note = f"loss {loss.item():.3f}, size {size.item():.1%}"
             yield Progress(f"Dobi-SVD at {ratio:.0%}", step + 1, settings.steps, note)
+    if not all(math.isfinite(position.item()) for position in positions):
+        raise ModelError("Dobi-SVD has diverged; lower its learning rate.")
     scores = {}
     for name, position in zip(targets, positions, strict=True):
         rank = len(factors[name].directions)
         scores[name] = (position.detach().cpu() - (torch.arange(rank) + 0.5) / rank).float()
-    if not all(math.isfinite(position.item()) for position in positions):
-        raise ModelError("Dobi-SVD has diverged; lower its learning rate.")
     return scores
 
 
@@ -123,11 +135,11 @@ def _gated(
     model.requires_grad_(False)
     native = training.mixed_precision_is_native(model.device)
     layers = []
-    for (name, layer), position in zip(targets.items(), positions, strict=True):
-        dtype = torch.bfloat16 if native else layer.weight.dtype
-        layers.append(_Gated(layer, factors[name], position, settings.sharpness, dtype))
-        model.set_submodule(name, layers[-1])
     try:
+        for (name, layer), position in zip(targets.items(), positions, strict=True):
+            dtype = torch.bfloat16 if native else layer.weight.dtype
+            layers.append(_Gated(layer, factors[name], position, settings.sharpness, dtype))
+            model.set_submodule(name, layers[-1])
         yield layers
     finally:
         for name, layer in targets.items():
