@@ -107,6 +107,7 @@ def precompute(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**31 - 1, help="Fixes every random draw; 0 if left out.")
     ] = None,
+    report: Annotated[bool, typer.Option("--report", help="Write report.html, its pictures, beside it.")] = False,
 ) -> None:
     """Order all singular directions of a model, train its adapters, measure its curve, write its artifact."""
     from .adapters import AdapterSettings
@@ -135,6 +136,34 @@ def precompute(
     recipe = replace(recipe, basis=basis, corpora=tuple(corpus) if corpus else recipe.corpora)
     folder = draw(run(model, recipe, out))
     console.print(escape(f"The artifact is in {folder}."), highlight=False, soft_wrap=True)
+    if report and os.environ.get("RANK", "0") == "0":
+        _report(folder, folder / "report.html")
+
+
+def _report(folder: Path, path: Path) -> None:
+    from .artifact import read_artifact
+    from .ui.report import write_report
+
+    write_report(read_artifact(folder), path)
+    console.print(escape(f"The report is {path}."), highlight=False, soft_wrap=True)
+
+
+@app.command("report")
+def report_command(
+    model: Model = None,
+    artifact: Annotated[
+        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; report.html in that folder by default.")] = None,
+) -> None:
+    """Write an artifact's pictures and figures as one HTML page; the model is not loaded."""
+    from .artifact import default_artifact
+    from .base import DEFAULT_MODEL
+
+    path = Path(model or DEFAULT_MODEL).expanduser().resolve()
+    name = (path.stem if path.suffix.lower() == ".gguf" else path.name).lower()  # as `load_base` names it
+    folder = artifact or default_artifact(name)
+    _report(folder, out or folder / "report.html")
 
 
 @app.command()

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio.helpers import Examples
 
+from ..artifact import Artifact
+from ..errors import ArtifactError
 from ..loading import Loaded
 from .chart import corpus_color, corpus_title, curve_figure
 from .handlers import Handlers
+from .pictures import gallery, history_pictures, layer_types, score_map_pictures
 from .table import LARGEST_PERCENT, Row, own_curves, size_table
 
 TITLE = "One model, every size"
@@ -44,6 +50,7 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
             with gr.Column(scale=5, min_width=340):
                 measured, measure, stop_measuring = _curve_part(rows, loaded)
                 settings = _advanced_part(loaded)
+        _pictures_part(loaded.artifact)
         start = [completion.release, run.click, prompt.submit, examples.load_input_event.then, page.load]
         for event in start:
             event(
@@ -159,6 +166,46 @@ def _advanced_part(loaded: Loaded) -> list[gr.components.Component]:
             visible=bool(loaded.elastic.tokenizer.chat_template),
         )
     return [temperature, top_p, seed, length, chat]
+
+
+def _pictures_part(artifact: Artifact) -> None:
+    """How the artifact was made; nothing of it is computed, sent or drawn before it is opened."""
+    kinds = list(layer_types(artifact))
+    show = _gallery_source(artifact)
+    with gr.Accordion("How it was made", open=False, elem_id="pictures") as part:
+        kind = gr.Radio(kinds, value=kinds[0], label="Layer type", elem_id="layer-type")
+        galleries = [
+            gr.HTML(
+                value=None,
+                html_template='<div class="pictures"></div>',
+                js_on_load=(ASSETS / "pictures.js").read_text(encoding="utf-8")
+                + "acipPictures.follow(element, props, watch);",
+                apply_default_css=False,
+                elem_id=place,
+            )
+            for place in ("score-map", "history")
+        ]
+    quietly: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+    part.expand(show, kind, galleries, **quietly)
+    kind.input(lambda kind: show(kind)[0], kind, galleries[0], **quietly)
+
+
+def _gallery_source(artifact: Artifact) -> Callable[[str], tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """What the two galleries show for a layer type: its score map, and the history; made at the first call."""
+
+    @cache
+    def pictures() -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]]]:
+        maps = {kind: gallery([picture]) for kind, picture in score_map_pictures(artifact).items()}
+        return maps, gallery(history_pictures(artifact.history))
+
+    def show(kind: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        try:
+            maps, history = pictures()
+        except ArtifactError as error:
+            return [{"title": "There are no pictures", "note": str(error), "figure": None}], []
+        return maps[kind], history
+
+    return show
 
 
 def _header(loaded: Loaded) -> str:
