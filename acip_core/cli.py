@@ -79,7 +79,7 @@ def precompute(
     out: Annotated[Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="No adapters, little text: usable in minutes.")] = False,
     scorer: Annotated[
-        Literal["fisher", "acip"], typer.Option(help="Rank by gradients alone, or by the order of a pruning run.")
+        Literal["fisher", "acip"], typer.Option(help="Rank by gradients at ever smaller sizes, or by a pruning run.")
     ] = "fisher",
     preset: Annotated[
         Literal["small", "paper"],

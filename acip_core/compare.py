@@ -35,6 +35,7 @@ from .scoring.baselines import gradient_scores, svd_magnitude_scores, uniform_sc
 from .scoring.dobi import dobi_scores
 from .scoring.envelope import envelope_scores
 from .scoring.fisher import fisher_gains
+from .scoring.iterative import iterative_scores
 from .storage import atomic_path, cache_dir, read_kept
 
 FILE = "comparison.json"
@@ -52,7 +53,7 @@ class Budget:
         score_windows: calibration windows per corpus for scores and second moments.
         held_out_windows: windows per corpus that results are measured on.
         adapters: how adapters are trained for every method.
-        ours, published: settings of the two pruning runs.
+        small, published: settings of the two pruning runs.
     """
 
     ratios: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
@@ -61,7 +62,7 @@ class Budget:
     score_windows: int = 32
     held_out_windows: int = 32
     adapters: AdapterSettings = field(default_factory=lambda: AdapterSettings(steps=120))
-    ours: AcipSettings = SMALL
+    small: AcipSettings = SMALL
     # As published but for the batch: one window a step instead of 4 of 1,024 tokens.
     published: AcipSettings = field(
         default_factory=lambda: replace(PAPER, batch=1, window=512, micro_batch=1, post_steps=120)
@@ -163,7 +164,8 @@ def _with_infinity(result: dict[str, Any]) -> dict[str, Any]:
 
 _TITLES = {
     "artifact": "this project's artifact",
-    "ours": "pruning run from the Fisher ranking",
+    "ours": "iterated Fisher information",
+    "acip-small": "pruning run from the Fisher ranking",
     "fisher": "Fisher ÷ cost",
     "svd-llm": "SVD-LLM",
     "gradient": "accumulated gradient",
@@ -292,11 +294,18 @@ def _artifact(run: _Run, name: str) -> Steps[None]:
 
 
 def _ours(run: _Run, name: str) -> Steps[None]:
+    """Fisher information measured anew at ever smaller sizes, on as much text as the other score maps."""
+    factors = yield from factorize(run.weights, run.artifact.basis)
+    steps = iterative_scores(run.fresh().model, factors, run.score_windows(), run.budget.adapters.rank)
+    yield from run.both(name, factors, (yield from run.kept(name, steps)))
+
+
+def _pruned(run: _Run, name: str) -> Steps[None]:
     """A pruning run that starts from the Fisher ranking; its adapters are trained anew, at random sizes."""
     factors = yield from factorize(run.weights, run.artifact.basis)
     gains = yield from run.kept("gains", fisher_gains(run.fresh().model, factors, run.score_windows()))
     warm = {layer: gain / sum(run.shapes[layer]) for layer, gain in gains.items()}
-    result = yield from run.prune(name, factors, run.budget.ours, warm)
+    result = yield from run.prune(name, factors, run.budget.small, warm)
     yield from run.both(name, factors, result.scores)
 
 
@@ -352,6 +361,7 @@ def _activation(run: _Run) -> Basis:
 METHODS: dict[str, Callable[[_Run, str], Steps[None]]] = {
     "artifact": _artifact,
     "ours": _ours,
+    "acip-small": _pruned,
     "fisher": _fisher,
     "svd-llm": _simple(_activation, lambda run, f: _done(uniform_scores(f, run.shapes))),
     "gradient": _simple(

@@ -104,7 +104,7 @@ def test_the_gradient_is_that_of_an_explicit_mask():
     layer, down, up = layer_and_factors()
     adapter = Adapter(layer, 2, 1.0, generator())
     adapter.b.data = torch.randn(5, 2, generator=generator(2))
-    masked = MaskedLinear(layer, down, up, adapter, 0.0, torch.arange(5))
+    masked = MaskedLinear(layer, down, up, torch.arange(5), adapter)
     pruned = torch.tensor([False, True, False, False, False])
     x = torch.randn(2, 7, 6, generator=generator(1))
     for step in range(2):

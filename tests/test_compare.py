@@ -27,7 +27,7 @@ from acip_core.progress import Progress, finish
 from acip_core.scoring.acip import AcipSettings
 from tests.tiny import calibration, random_scores, tiny_artifact, tiny_base, tiny_factors
 
-METHODS = ("artifact", "ours", "fisher", "svd-llm", "acip", "svd-magnitude")
+METHODS = ("artifact", "ours", "acip-small", "fisher", "svd-llm", "acip", "svd-magnitude")
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def budget(tmp_path: Path) -> Budget:
     pruning = AcipSettings(mask_learning_rate=4e-3, penalty=1e-2, batch=1, window=32, rank=2, post_steps=2)
     return Budget(
         (0.8, 0.7), (text,), window=32, score_windows=4, held_out_windows=3, adapters=adapters,
-        ours=replace(pruning, warm_start=0.5), published=pruning,
+        small=replace(pruning, warm_start=0.5), published=pruning,
     )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_file_is_one_sentence(model: str, budget: Budget, tmp_path: Pa
 
 
 def test_an_unknown_method_is_one_sentence(model: str, budget: Budget, tmp_path: Path):
-    with pytest.raises(ArtifactError, match="Unknown method 'magic'; choose among artifact, ours, fisher"):
+    with pytest.raises(ArtifactError, match="Unknown method 'magic'; choose among artifact, ours, acip-small, fisher"):
         run(model, budget, tmp_path, ("magic",))
 
 
@@ -155,7 +155,7 @@ def test_a_cut_beyond_all_numbers_is_kept_as_such(model: str, budget: Budget, tm
 
 @pytest.fixture
 def settings(budget: Budget) -> AblationSettings:
-    pruning = replace(budget.ours, post_steps=3)
+    pruning = replace(budget.small, post_steps=3)
     return AblationSettings(pruning, (0.8, 0.6), budget.corpora, score_windows=4, held_out_windows=3)
 
 

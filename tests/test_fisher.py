@@ -1,4 +1,4 @@
-"""The Fisher score map against automatic differentiation through masks that are really there."""
+"""Fisher information against automatic differentiation through masks that are really there, at any cut."""
 
 from __future__ import annotations
 
@@ -6,17 +6,29 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from acip_core import training
 from acip_core.base import BaseModel, target_layers
 from acip_core.errors import ModelError
 from acip_core.factorize import Factors
 from acip_core.progress import finish
-from acip_core.scoring.fisher import fisher_gains, fisher_scores
+from acip_core.scoring.fisher import accumulated, fisher_gains, per_token
 from tests.tiny import calibration, tiny_base, tiny_factors
 
 
-def by_masks(base: BaseModel, factors: dict[str, Factors], windows: torch.Tensor) -> dict[str, torch.Tensor]:
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "mixed_precision_is_native", lambda device: False)
+
+
+def by_masks(
+    base: BaseModel,
+    factors: dict[str, Factors],
+    windows: torch.Tensor,
+    left: dict[str, torch.Tensor] | None = None,
+) -> dict[str, torch.Tensor]:
     """Σ_windows (∂NLL/∂mask_i)², with W(mask) = Uᵀ diag(mask) U W in place of every weight."""
-    masks = {name: torch.ones(len(f.directions), requires_grad=True) for name, f in factors.items()}
+    ones = {name: torch.ones(len(f.directions)) for name, f in factors.items()}
+    masks = {name: (left[name].float() if left else one).requires_grad_() for name, one in ones.items()}
     totals = {name: torch.zeros(len(mask)) for name, mask in masks.items()}
     layers = target_layers(base.model)
     for window in windows:
@@ -41,13 +53,53 @@ def test_equals_gradients_through_explicit_masks(base: BaseModel):
         torch.testing.assert_close(score, expected[name], rtol=2e-2, atol=1e-4 * expected[name].max().item())
 
 
+def test_a_cut_model_has_its_own(base: BaseModel):
+    factors, windows = tiny_factors(base), calibration()[:2]
+    left = {name: torch.arange(len(f.directions)) % 3 > 0 for name, f in factors.items()}
+    found = finish(accumulated(lambda c: c.sum(0).square(), base.model, factors, windows, left))
+    expected, full = by_masks(base, factors, windows, left), by_masks(base, factors, windows)
+    for name, value in found.items():
+        assert (value[~left[name]] == 0).all()
+        wanted = expected[name] * left[name]
+        torch.testing.assert_close(value, wanted, rtol=2e-2, atol=1e-4 * wanted.max().item())
+        assert not torch.allclose(value, full[name] * left[name], rtol=0.1)
+
+
+def test_tokens_add_up_to_their_window():
+    base = tiny_base()
+    factors, window = tiny_factors(base), calibration()[:1]
+    tokens: dict[int, torch.Tensor] = {}
+
+    def keep(contributions: torch.Tensor) -> torch.Tensor:
+        tokens[len(tokens)] = contributions  # backward: the last layer first
+        return per_token(contributions)
+
+    squares = finish(accumulated(keep, base.model, factors, window))
+    gains = finish(fisher_gains(base.model, factors, window))
+    assert len(tokens) == len(squares)
+    last = list(squares)[-1]
+    torch.testing.assert_close(tokens[0].square().sum(0), squares[last])
+    torch.testing.assert_close(tokens[0].sum(0).square(), gains[last])
+
+
+def test_half_precision_gives_nearly_the_same(monkeypatch: pytest.MonkeyPatch):
+    base = tiny_base()
+    factors = tiny_factors(base)
+    exact = finish(accumulated(per_token, base.model, factors, calibration()))
+    monkeypatch.setattr(training, "mixed_precision_is_native", lambda device: True)
+    rounded = finish(accumulated(per_token, base.model, factors, calibration()))
+    for name, value in exact.items():
+        assert rounded[name].dtype == torch.float32
+        torch.testing.assert_close(rounded[name], value, rtol=0.1, atol=0.02 * value.max().item())
+
+
 def test_leaves_gradients_and_flags_as_they_were(base: BaseModel):
     parameters = list(base.model.parameters())
     for index, parameter in enumerate(parameters):
         parameter.requires_grad_(index % 3 == 0)
         parameter.grad = torch.full_like(parameter, 0.25) if index % 2 else None
     before = [parameter.detach().clone() for parameter in parameters]
-    finish(fisher_scores(base.model, tiny_factors(base), calibration()[:2]))
+    finish(fisher_gains(base.model, tiny_factors(base), calibration()[:2]))
     for index, parameter in enumerate(parameters):
         assert parameter.requires_grad is (index % 3 == 0)
         assert (parameter.grad is not None) == bool(index % 2)
@@ -57,11 +109,12 @@ def test_leaves_gradients_and_flags_as_they_were(base: BaseModel):
 
 def test_cancelling_restores_the_flags():
     base = tiny_base()
-    steps = fisher_scores(base.model, tiny_factors(base), calibration())
+    steps = fisher_gains(base.model, tiny_factors(base), calibration())
     step = next(steps)
     assert (step.done, step.total) == (1, len(calibration()))
     steps.close()
     assert all(parameter.requires_grad for parameter in base.model.parameters())
+    assert all(isinstance(layer, torch.nn.Linear) for layer in target_layers(base.model).values())
 
 
 def test_a_loss_that_is_not_finite_is_one_clear_error():
@@ -70,5 +123,5 @@ def test_a_loss_that_is_not_finite_is_one_clear_error():
     with torch.no_grad():
         base.model.model.norm.weight.fill_(float("inf"))
     with pytest.raises(ModelError, match="window 0 is not finite"):
-        finish(fisher_scores(base.model, factors, calibration()))
+        finish(fisher_gains(base.model, factors, calibration()))
     assert all(parameter.requires_grad for parameter in base.model.parameters())

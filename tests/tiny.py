@@ -23,7 +23,7 @@ from acip_core.basis import Basis, measure_basis
 from acip_core.elastic import AdapterWeights, ElasticModel, build_elastic
 from acip_core.factorize import Factors, factorize
 from acip_core.progress import finish
-from acip_core.scoring.fisher import fisher_scores
+from acip_core.scoring.iterative import iterative_scores
 
 FAMILIES = ("llama", "qwen2", "mistral", "gemma3")
 VOCABULARY = 128
@@ -120,7 +120,7 @@ def tiny_elastic(family: str = "llama", fisher: bool = False, adapter_rank: int 
     """An elastic model with measured basis, random or Fisher scores, and random adapters where a rank is given."""
     base = tiny_base(family)
     factors = tiny_factors(base)
-    scores = finish(fisher_scores(base.model, factors, calibration())) if fisher else random_scores(base)
+    scores = finish(iterative_scores(base.model, factors, calibration())) if fisher else random_scores(base)
     adapters = random_adapters(base, adapter_rank) if adapter_rank else None
     return finish(build_elastic(base, factors, scores, adapters, **options))
 

@@ -35,7 +35,7 @@ from ..factorize import Factors
 from ..layers import Adapter
 from ..progress import Progress, Steps
 from ..training import Checkpoint, distilled_loss, mixed_precision, window_at
-from .masked import MaskedLinear
+from .masked import MaskedLinear, standing_in
 
 log = logging.getLogger("acip")
 _SAMPLE = 256  # directions whose masks are recorded at every step
@@ -256,36 +256,27 @@ class _Run:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """The model with masked layers in place of its target layers, its own parameters frozen."""
-        model = self.model
-        trainable = {p: p.requires_grad for p in model.parameters()}
-        was_training = model.training
-        model.requires_grad_(False)
-        self.layers = []
+        model, was_training = self.model, self.model.training
         try:
-            for index, (name, layer) in enumerate(self.targets.items()):
-                self.layers.append(self._masked(index, name, layer))
-                model.set_submodule(name, self.layers[-1])
-            if self.settings.checkpointing:
-                model.gradient_checkpointing_enable({"use_reentrant": False})
-                model.train()
-            yield
+            with standing_in(model, self._masked) as self.layers:
+                if self.settings.checkpointing:
+                    model.gradient_checkpointing_enable({"use_reentrant": False})
+                    model.train()
+                yield
         finally:
             if self.settings.checkpointing:
                 model.gradient_checkpointing_disable()
                 model.train(was_training)
-            for name, layer in self.targets.items():
-                model.set_submodule(name, layer)
-            for parameter, flag in trainable.items():
-                parameter.requires_grad_(flag)
 
-    def _masked(self, index: int, name: str, layer: nn.Linear) -> MaskedLinear:
+    def _masked(self, name: str, layer: nn.Linear) -> MaskedLinear:
         """A layer with the working factors that it had after the last step, in a resumed run too."""
+        index = list(self.targets).index(name)
         dtype = torch.bfloat16 if self.mixed else layer.weight.dtype
         up = self.factors[name].directions
         down = self.factors[name].down(layer.weight.detach().float())
         pruned_at = self.masks.pruned_at[self.masks.slices[index]]
         left = ((pruned_at < 0) | (pruned_at > self.shed_at[index])).nonzero().squeeze(1)
-        masked = MaskedLinear(layer, down.to(dtype), up.to(dtype), self.adapters[name], self.settings.dropout, left)
+        masked = MaskedLinear(layer, down.to(dtype), up.to(dtype), left, self.adapters[name], self.settings.dropout)
         if (pruned_at > self.shed_at[index]).any():
             masked.mask = (pruned_at[left] < 0).to(dtype)
         return masked

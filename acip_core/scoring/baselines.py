@@ -46,4 +46,8 @@ def gradient_scores(
     Raises:
         ModelError: the loss of a window is not finite.
     """
-    return (yield from accumulated(torch.abs, model, factors, windows))
+    return (yield from accumulated(_absolute, model, factors, windows))
+
+
+def _absolute(contributions: torch.Tensor) -> torch.Tensor:
+    return contributions.sum(0, dtype=torch.float32).abs()

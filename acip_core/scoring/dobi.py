@@ -17,8 +17,7 @@ and Adam moves the positions alone on `NLL + weight · (size ratio − target)²
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +30,7 @@ from ..errors import ModelError
 from ..factorize import Factors
 from ..progress import Progress, Steps
 from ..training import mixed_precision, window_at
+from .masked import standing_in
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,14 @@ def dobi_scores(
     positions = [nn.Parameter(torch.tensor(value, device=model.device)) for value in start]
     optimizer = torch.optim.Adam(positions, lr=settings.learning_rate)
     dense = sum(m * n for m, n in shapes)
-    with _gated(base, factors, positions, settings) as layers:
+    native = training.mixed_precision_is_native(model.device)
+    own = dict(zip(targets, positions, strict=True))
+
+    def gated(name: str, layer: nn.Linear) -> _Gated:
+        dtype = torch.bfloat16 if native else layer.weight.dtype
+        return _Gated(layer, factors[name], own[name], settings.sharpness, dtype)
+
+    with standing_in(model, gated) as layers:
         for step in range(settings.steps):
             ids = windows[window_at(step, len(windows), settings.seed)][None].to(model.device)
             with mixed_precision(model.device):
@@ -123,26 +130,3 @@ def dobi_scores(
         rank = len(factors[name].directions)
         scores[name] = (position.detach().cpu() - (torch.arange(rank) + 0.5) / rank).float()
     return scores
-
-
-@contextmanager
-def _gated(
-    base: BaseModel, factors: Mapping[str, Factors], positions: list[nn.Parameter], settings: DobiSettings
-) -> Iterator[list[_Gated]]:
-    """The model with gated layers in place of its target layers, its own parameters frozen."""
-    model, targets = base.model, target_layers(base.model)
-    trainable = {p: p.requires_grad for p in model.parameters()}
-    model.requires_grad_(False)
-    native = training.mixed_precision_is_native(model.device)
-    layers = []
-    try:
-        for (name, layer), position in zip(targets.items(), positions, strict=True):
-            dtype = torch.bfloat16 if native else layer.weight.dtype
-            layers.append(_Gated(layer, factors[name], position, settings.sharpness, dtype))
-            model.set_submodule(name, layers[-1])
-        yield layers
-    finally:
-        for name, layer in targets.items():
-            model.set_submodule(name, layer)
-        for parameter, flag in trainable.items():
-            parameter.requires_grad_(flag)

@@ -1,47 +1,39 @@
-"""The empirical Fisher score map: squared gradients of the loss with respect to each direction's mask, per parameter.
+"""Statistics of the mask gradients at any cut of a model, and the empirical Fisher information made of them.
 
-With `W = Σ_i u_i (u_iᵀ W)` and a mask on each term, the gradient of the loss at the full model is
-`∂NLL/∂mask_i = u_iᵀ (∂NLL/∂W) Wᵀ u_i`: one ordinary backward pass per window gives it for all directions at once.
+With `W = Σ_i u_i (u_iᵀ W)`, latents `z = (U W) x` and a mask on each term, `∂NLL/∂mask_i = Σ_tokens z_i ∂NLL/∂z_i`: one
+backward pass through the factors gives the contributions of every token for all directions at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
+from .. import training
 from ..base import target_layers
 from ..errors import ModelError
 from ..factorize import Factors
 from ..progress import Progress, Steps
-from .envelope import envelope_scores
+from ..training import mixed_precision
+from .masked import MaskedLinear, Statistic, standing_in
 
 
-def fisher_scores(
-    model: nn.Module, factors: Mapping[str, Factors], windows: torch.Tensor, adapter_rank: int = 0
-) -> Steps[dict[str, torch.Tensor]]:
-    """Squared mask gradients per parameter.
+def per_window(contributions: torch.Tensor) -> torch.Tensor:
+    """`(∂NLL/∂mask_i)²`, the window as the sample of which the Fisher information is the mean."""
+    return contributions.sum(0, dtype=torch.float32).square()
 
-    Args:
-        windows: (windows, length) token ids.
-        adapter_rank: of the adapters that will be trained for these scores; they count in a layer's size.
 
-    Returns:
-        float32 (r,) per layer: `fisher_gains` on the envelope of the layer's size.
-
-    Raises:
-        ModelError: the loss of a window is not finite.
-    """
-    gains = yield from fisher_gains(model, factors, windows)
-    shapes = {name: (layer.out_features, layer.in_features) for name, layer in target_layers(model).items()}
-    return {name: envelope_scores(gain, shapes[name], adapter_rank) for name, gain in gains.items()}
+def per_token(contributions: torch.Tensor) -> torch.Tensor:
+    """`Σ_tokens (z_i ∂NLL/∂z_i)²`, the token as the sample: hundreds of them a window, so much less noise."""
+    return contributions.float().square().sum(0)
 
 
 def fisher_densities(
     model: nn.Module, factors: Mapping[str, Factors], windows: torch.Tensor
 ) -> Steps[dict[str, torch.Tensor]]:
-    """Squared mask gradients per parameter of each direction alone, without the envelope: as `fisher_scores` else."""
+    """`fisher_gains` per parameter of a direction, without the envelope."""
     gains = yield from fisher_gains(model, factors, windows)
     return {
         name: gain / sum(layer.weight.shape)
@@ -52,49 +44,50 @@ def fisher_densities(
 def fisher_gains(
     model: nn.Module, factors: Mapping[str, Factors], windows: torch.Tensor
 ) -> Steps[dict[str, torch.Tensor]]:
-    """Float32 (r,) per layer: `Σ_windows (∂NLL/∂mask_i)²`; arguments and errors as `accumulated`."""
-    return (yield from accumulated(torch.square, model, factors, windows))
+    """Float32 (r,) per layer: `Σ_windows (∂NLL/∂mask_i)²` at the full model; arguments and errors as `accumulated`."""
+    return (yield from accumulated(per_window, model, factors, windows))
 
 
 def accumulated(
-    of: Callable[[torch.Tensor], torch.Tensor],
+    statistic: Statistic,
     model: nn.Module,
     factors: Mapping[str, Factors],
     windows: torch.Tensor,
+    left: Mapping[str, torch.Tensor] | None = None,
 ) -> Steps[dict[str, torch.Tensor]]:
-    """Accumulate a function of the mask gradients over calibration windows.
+    """Accumulate a statistic of the mask gradients over calibration windows; the model is unchanged afterwards.
 
     Args:
-        of: elementwise, as `torch.square`.
+        statistic: of one window's contributions.
         windows: (windows, length) token ids.
+        left: bool (r,) per layer, the directions that the model is cut to; all by default.
 
     Returns:
-        float32 (r,) per layer: `Σ_windows of(∂NLL/∂mask_i)`.
+        float32 (r,) per layer, zero for directions that are not left.
 
     Raises:
         ModelError: the loss of a window is not finite.
     """
-    targets = target_layers(model)
-    totals = {name: torch.zeros(len(f.directions), device=f.directions.device) for name, f in factors.items()}
-    trainable = {p: p.requires_grad for p in model.parameters()}
-    model.requires_grad_(False)
-    for layer in targets.values():
-        layer.weight.requires_grad_(True)
-    try:
+    native = training.mixed_precision_is_native(next(model.parameters()).device)
+
+    def masked(name: str, layer: nn.Linear) -> MaskedLinear:
+        dtype = torch.bfloat16 if native else layer.weight.dtype
+        up, down = factors[name].directions, factors[name].down(layer.weight.detach().float())
+        kept = torch.arange(len(up)) if left is None else left[name].nonzero().squeeze(1)
+        return MaskedLinear(layer, down.to(dtype), up.to(dtype), kept.to(up.device), statistic=statistic)
+
+    with standing_in(model, masked) as layers:
         for index, window in enumerate(windows):
             ids = window[None].to(model.device)
-            loss = model(ids, labels=ids, use_cache=False).loss
+            with mixed_precision(ids.device):
+                loss = model(ids, labels=ids, use_cache=False).loss
             if not torch.isfinite(loss):
                 raise ModelError(
                     f"The loss of calibration window {index} is not finite; the model or its precision is broken."
                 )
-            weights = [layer.weight for layer in targets.values()]
-            gradients = torch.autograd.grad(loss, weights, materialize_grads=True)  # zeros for experts left unused
-            for name, weight, gradient in zip(targets, weights, gradients, strict=True):
-                u = factors[name].directions
-                totals[name] += of(((u @ gradient.float()) * (u @ weight.detach().float())).sum(1))  # (r,)
+            loss.backward()
             yield Progress("scoring", index + 1, len(windows), f"loss {loss.item():.3f}")
-    finally:
-        for parameter, flag in trainable.items():
-            parameter.requires_grad_(flag)
-    return {name: total.float().cpu() for name, total in totals.items()}
+    totals = {}
+    for (name, found), layer in zip(factors.items(), layers, strict=True):
+        totals[name] = torch.zeros(len(found.directions)).index_copy_(0, layer.left.cpu(), layer.gradient.cpu())
+    return totals
