@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from .storage import atomic_path
 
 FORMAT_VERSION = 1
 _PEFT_PREFIX = "base_model.model."
+_OF_OTHER_COMMANDS = ("comparison.json", "ablation.json")  # they cost hours
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ def default_artifact(name: str) -> Path:
 def write_artifact(artifact: Artifact, folder: Path) -> None:
     """Write all files, replacing an older artifact only when the new one is complete.
 
+    What `compare` and `ablate` measured on the same model stays in the folder.
+
     Raises:
         ArtifactError: something else is at that place.
         StorageError: the folder cannot be written.
@@ -98,6 +102,17 @@ def write_artifact(artifact: Artifact, folder: Path) -> None:
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         _write_files(artifact, temporary)
+        for name in _OF_OTHER_COMMANDS if _fingerprint(folder) == artifact.fingerprint else ():
+            if (folder / name).is_file():
+                shutil.copy(folder / name, temporary / name)
+
+
+def _fingerprint(folder: Path) -> str | None:
+    """Of the model that an artifact was made from; None where there is none that can be read."""
+    try:
+        return json.loads((folder / "acip.json").read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def check_replaceable(folder: Path) -> None:

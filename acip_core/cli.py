@@ -142,9 +142,10 @@ def precompute(
 
 def _report(folder: Path, path: Path) -> None:
     from .artifact import read_artifact
+    from .comparison import read_comparison
     from .ui.report import write_report
 
-    write_report(read_artifact(folder), path)
+    write_report(read_artifact(folder), path, read_comparison(folder))
     console.print(escape(f"The report is {path}."), highlight=False, soft_wrap=True)
 
 

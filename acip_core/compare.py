@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,6 +21,7 @@ from .adapters import AdapterSettings, train_adapters
 from .artifact import Artifact, default_artifact, read_artifact
 from .base import BaseModel, load_base, target_layers
 from .basis import Basis, plain_basis
+from .comparison import FILE, Comparison, Result, read_comparison, write_comparison
 from .corpus import documents, token_windows
 from .elastic import AdapterWeights, ElasticModel, build_elastic
 from .errors import ArtifactError, SizeError
@@ -38,7 +37,6 @@ from .scoring.fisher import fisher_gains
 from .scoring.iterative import iterative_scores
 from .storage import atomic_path, cache_dir, read_kept
 
-FILE = "comparison.json"
 Scores = dict[str, torch.Tensor]
 
 
@@ -67,39 +65,6 @@ class Budget:
     published: AcipSettings = field(
         default_factory=lambda: replace(PAPER, batch=1, window=512, micro_batch=1, post_steps=120)
     )
-
-
-@dataclass(frozen=True)
-class Result:
-    """One method at one size on one corpus.
-
-    Attributes:
-        adapters: whether it was measured with adapters.
-        wanted, ratio: size ratio asked for and that of the cut.
-        perplexity: on held-out text.
-        divergence: mean KL divergence from the full model per token, in nats.
-        agreement: share of tokens for which both models' likeliest token is the same.
-    """
-
-    method: str
-    adapters: bool
-    corpus: str
-    wanted: float
-    ratio: float
-    parameters: int
-    bytes: int
-    perplexity: float
-    divergence: float
-    agreement: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All results, with the base model's perplexity by corpus and what they were measured with."""
-
-    budget: dict
-    base_perplexity: dict[str, float]
-    results: tuple[Result, ...]
 
 
 def compare(
@@ -136,52 +101,6 @@ def compare(
     return run.comparison()
 
 
-def read_comparison(folder: Path) -> Comparison | None:
-    """What `compare` wrote to an artifact's folder, or None.
-
-    Raises:
-        ArtifactError: the file is damaged.
-    """
-    path = folder / FILE
-    if not path.is_file():
-        return None
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        results = tuple(Result(**_with_infinity(result)) for result in read["results"])
-        return Comparison(dict(read["budget"]), dict(read["base_perplexity"]), results)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); delete it and run `python -m acip_core compare`.") from error
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinity: a perplexity beyond all numbers is null there."""
-    return value if math.isfinite(value) else None
-
-
-def _with_infinity(result: dict[str, Any]) -> dict[str, Any]:
-    return result | {"perplexity": math.inf if result["perplexity"] is None else result["perplexity"]}
-
-
-_TITLES = {
-    "artifact": "this project's artifact",
-    "ours": "iterated Fisher information",
-    "acip-small": "pruning run from the Fisher ranking",
-    "fisher": "Fisher ÷ cost",
-    "svd-llm": "SVD-LLM",
-    "gradient": "accumulated gradient",
-    "dobi-svd": "Dobi-SVD",
-    "acip": "ACIP as published",
-    "asvd": "ASVD",
-    "svd-magnitude": "plain singular values",
-}
-
-
-def method_title(method: str, adapters: bool) -> str:
-    """A method as people write it."""
-    title = _TITLES.get(method, method)
-    return f"{title}, adapters" if adapters and method != "artifact" else title
-
-
 class _Run:
     """One comparison: the model, the text, the results so far."""
 
@@ -199,6 +118,10 @@ class _Run:
         kept = read_comparison(path.parent)
         same = kept is not None and all(kept.budget.get(key) == value for key, value in self.facts.items())
         self.results = list(kept.results) if kept is not None and same else []
+        made = hashlib.sha256(json.dumps([artifact.recipe, [asdict(c) for c in artifact.curves]]).encode()).hexdigest()
+        if kept is not None and kept.budget.get("artifact") != made:
+            self.results = [r for r in self.results if r.method != "artifact"]
+        self.facts["artifact"] = made
         self.base_perplexity = kept.base_perplexity if kept is not None and same else {}
         self.teacher: dict[str, torch.Tensor] = {}
 
@@ -236,16 +159,7 @@ class _Run:
                     found: Fidelity = yield from measure_fidelity(elastic.model, windows, self.teacher[corpus], label)
                 size = (plan.ratio, plan.parameters, plan.bytes)
                 self.results.append(Result(*key, *size, found.perplexity, found.divergence, found.agreement))
-                self.write()
-
-    def write(self) -> None:
-        content = {
-            "budget": self.facts,
-            "base_perplexity": self.base_perplexity,
-            "results": [asdict(r) | {"perplexity": _finite(r.perplexity)} for r in self.results],
-        }
-        with atomic_path(self.path) as temporary:
-            temporary.write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
+                write_comparison(self.comparison(), self.path.parent)
 
     def comparison(self) -> Comparison:
         return Comparison(self.facts, self.base_perplexity, tuple(self.results))

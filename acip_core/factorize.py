@@ -79,7 +79,7 @@ def factorize_layer(weight: torch.Tensor, root: Root | None = None, side: str = 
 def _eigen(symmetric: torch.Tensor) -> Factors:
     """Eigenvectors as rows in descending order; only the lower triangle is read."""
     energies, vectors = torch.linalg.eigh(symmetric)
-    return Factors(vectors.flip(1).T.contiguous(), energies.flip(0).clamp_min(0).sqrt())
+    return Factors(vectors.T.flip(0), energies.flip(0).clamp_min(0).sqrt())
 
 
 def _images_gram(rows: torch.Tensor, root: Root | None) -> torch.Tensor:

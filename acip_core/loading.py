@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .artifact import Artifact, default_artifact, read_artifact
 from .base import BaseModel, fingerprint, load_base, target_layers
+from .comparison import Comparison, read_comparison
 from .elastic import ElasticModel, build_elastic
 from .errors import ArtifactError
 from .factorize import cached_factors
@@ -15,11 +16,17 @@ from .progress import Progress, Steps
 
 @dataclass(frozen=True)
 class Loaded:
-    """An elastic model with the artifact it was built from; `note` is one sentence for people, or empty."""
+    """An elastic model with the artifact it was built from.
+
+    Attributes:
+        note: one sentence for people, or empty.
+        comparison: what was measured of other methods on the same model, if anything.
+    """
 
     elastic: ElasticModel
     artifact: Artifact
     note: str
+    comparison: Comparison | None = None
 
 
 def open_model(source: str | None = None, artifact: Path | None = None, count_adapters: bool = True) -> Steps[Loaded]:
@@ -36,13 +43,14 @@ def open_model(source: str | None = None, artifact: Path | None = None, count_ad
     yield Progress("loading the model", 0, 1)
     base = load_base(source)
     yield Progress("loading the model", 1, 1)
-    read = read_artifact(artifact if artifact is not None else default_artifact(base.name))
+    folder = artifact if artifact is not None else default_artifact(base.name)
+    read = read_artifact(folder)
     weights = {name: layer.weight.detach() for name, layer in target_layers(base.model).items()}
     found = fingerprint(weights)
     note = _match(base, found, read)
     factors = yield from cached_factors(weights, found, read.basis)
     elastic = yield from build_elastic(base, factors, read.scores, read.adapters, count_adapters)
-    return Loaded(elastic, read, note)
+    return Loaded(elastic, read, note, read_comparison(folder))
 
 
 def _match(base: BaseModel, found: str, artifact: Artifact) -> str:

@@ -49,6 +49,7 @@ window.acipPictures ??= (() => {
       const plot = part.querySelector("div");
       if (!figure) return plot.remove(), part; // a sentence in its place
       plot.className = "plot";
+      if (figure.layout.height) plot.style.height = `${figure.layout.height}px`;
       plot.setAttribute("role", "img");
       plot.setAttribute("aria-label", title);
       queue.push([plot, figure]);

@@ -13,6 +13,7 @@ from .factorization import measure_factorization
 from .figure import Figure, merge, table
 from .page import measure_page
 from .planning import measure_planning
+from .plot import draw_comparison
 from .quality import measure_quality
 from .readme import RESULTS, ROOT, refreshed
 from .speed import measure_speed
@@ -31,13 +32,16 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
 def main(
     names: Annotated[list[str] | None, typer.Argument(help=f"Any of {', '.join(BENCHMARKS)}; all by default.")] = None,
     readme_only: Annotated[bool, typer.Option("--readme", help="Measure nothing, only refresh the README.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Measure nothing, only draw the comparison.")] = False,
 ) -> None:
     """Measure the README's figures; nothing else should run on the machine meanwhile."""
     console = Console()
     unknown = set(names or []) - set(BENCHMARKS)
     if unknown:
         raise typer.BadParameter(f"there is no benchmark {', '.join(sorted(unknown))}")
-    for name in [] if readme_only else names or BENCHMARKS:
+    if plot:
+        draw_comparison()
+    for name in [] if readme_only or plot else names or BENCHMARKS:
         with console.status(f"measuring {name} …"):
             figures = BENCHMARKS[name]()
             merge(RESULTS, figures)

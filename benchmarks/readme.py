@@ -11,7 +11,7 @@ from pathlib import Path
 from acip_core.ablate import read_rows
 from acip_core.artifact import Curve, default_artifact
 from acip_core.base import DEFAULT_MODEL
-from acip_core.compare import Comparison, method_title, read_comparison
+from acip_core.comparison import Comparison, method_title, read_comparison
 
 from .figure import Figure, table
 from .quality import default_curves

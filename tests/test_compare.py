@@ -16,9 +16,10 @@ from acip_core import training
 from acip_core.ablate import FILE as ABLATION
 from acip_core.ablate import VARIANTS, AblationSettings, ablate
 from acip_core.adapters import AdapterSettings
-from acip_core.artifact import write_artifact
+from acip_core.artifact import read_artifact, write_artifact
 from acip_core.base import load_base
-from acip_core.compare import FILE, Budget, Comparison, compare, read_comparison
+from acip_core.compare import Budget, compare
+from acip_core.comparison import FILE, Comparison, read_comparison, worst_relative
 from acip_core.corpus import documents, token_windows
 from acip_core.elastic import build_elastic
 from acip_core.errors import ArtifactError
@@ -74,6 +75,30 @@ def test_every_method_is_measured_at_every_size(model: str, budget: Budget, tmp_
     *_, base = measure_perplexity(load_base(model).model, windows)
     assert comparison.base_perplexity == {budget.corpora[0]: pytest.approx(base.value, rel=1e-5)}
     assert read_comparison(tmp_path / "artifact") == comparison
+
+
+def test_a_new_artifact_is_measured_again_and_nothing_else(model: str, budget: Budget, tmp_path: Path):
+    methods = ("artifact", "svd-llm")
+    before = run(model, budget, tmp_path, methods)
+    read = read_artifact(tmp_path / "artifact")
+    write_artifact(replace(read, recipe=read.recipe | {"steps": 1}), tmp_path / "artifact")
+    stages: list[str] = []
+    after = run(model, budget, tmp_path, methods, lambda step: stages.append(step.stage))
+    assert {stage.split()[1] for stage in stages if stage.startswith("measuring")} == {"artifact+adapters"}
+    assert {r for r in after.results if r.method == "svd-llm"} == {r for r in before.results if r.method == "svd-llm"}
+    other = replace(read, fingerprint="another model's")
+    write_artifact(other, tmp_path / "artifact")
+    assert not (tmp_path / "artifact" / FILE).exists()
+
+
+def test_the_worse_corpus_counts(model: str, budget: Budget, tmp_path: Path):
+    comparison = run(model, replace(budget, corpora=(budget.corpora[0],)), tmp_path, ("svd-llm",))
+    (base,) = comparison.base_perplexity.values()
+    found = worst_relative(comparison, "svd-llm", True)
+    assert list(found) == [0.7, 0.8]
+    assert set(found.values()) == {r.perplexity / base for r in comparison.results if r.adapters}
+    two = replace(comparison, base_perplexity=comparison.base_perplexity | {"other": 1.0})
+    assert worst_relative(two, "svd-llm", True) == {}  # the other corpus has not been measured
 
 
 def test_a_killed_comparison_continues_and_measures_nothing_twice(model: str, budget: Budget, tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from acip_core import precompute
 from acip_core.artifact import Artifact, default_artifact, read_artifact, write_artifact
 from acip_core.base import DEFAULT_MODEL
+from acip_core.comparison import Comparison, Result
 from acip_core.errors import ArtifactError, StorageError
 from acip_core.loading import Loaded
 from acip_core.progress import Progress
 from acip_core.sizing import DENSE
+from acip_core.ui.comparison import comparison_picture
 from acip_core.ui.pictures import (
     gallery,
     history_pictures,
@@ -205,6 +208,28 @@ def test_adapters_that_do_not_fit(artifact: Artifact) -> None:
         score_map_figures(replace(artifact, scores=scores))
 
 
+def a_comparison() -> Comparison:
+    """Two methods, two corpora, two sizes; one of them without the second corpus at the smaller size."""
+    results = []
+    for method, adapters, factor in (("artifact", True, 2.0), ("svd-llm", False, 9.0), (HOSTILE, True, math.inf)):
+        for corpus, base in (("c4", 30.0), ("wikipedia", 20.0)):
+            for ratio in (0.9, 0.5):
+                if (method, corpus, ratio) != ("svd-llm", "wikipedia", 0.5):
+                    worse = 1.1 if corpus == "c4" else 1.0
+                    results.append(
+                        Result(method, adapters, corpus, ratio, ratio, 10, 40, base * factor * worse, 1, 0.5)
+                    )
+    return Comparison({}, {"c4": 30.0, "wikipedia": 20.0}, tuple(results))
+
+
+def test_the_comparison_shows_the_worse_corpus() -> None:
+    ours, other, hostile = comparison_picture(a_comparison()).figure.data
+    assert list(ours.x) == [50, 90] and list(ours.y) == pytest.approx([2.2, 2.2]) and ours.line.dash == "solid"
+    assert list(other.x) == [90] and list(other.y) == pytest.approx([9.9]) and other.line.dash == "dash"
+    assert hostile.name.startswith(HOSTILE[:10])
+    assert len(json.dumps(gallery([comparison_picture(a_comparison())]))) < MOST_BYTES
+
+
 # ---- the report ------------------------------------------------------------------------------------------------------
 
 
@@ -321,12 +346,14 @@ def browser() -> Iterator[Browser]:
 def test_the_page_shows_them_when_asked(browser: Browser, artifact: Artifact) -> None:
     plain = tiny_loaded()
     wrong: list[str] = []
-    with served(Loaded(plain.elastic, replace(plain.artifact, history=artifact.history), "")) as (address, _):
+    made = replace(plain.artifact, history=artifact.history)
+    with served(Loaded(plain.elastic, made, "", a_comparison())) as (address, _):
         page = opened(browser.new_context(), address, wrong)
         wait_state(page, "done", 100)
         assert page.locator("#pictures .plot").count() == 0
         page.click("#pictures > button")
-        expect(page.locator("#history .plot[data-ready=true]")).to_have_count(5, timeout=PATIENCE)
+        expect(page.locator("#history .plot[data-ready=true]")).to_have_count(6, timeout=PATIENCE)
+        expect(page.locator("#history h3").first).to_have_text("Against other methods")
         expect(page.locator("#score-map h3")).to_have_text(["Score map, q_proj"], timeout=PATIENCE)
         page.get_by_label("k_proj").check()
         expect(page.locator("#score-map h3")).to_have_text(["Score map, k_proj"], timeout=PATIENCE)
@@ -352,7 +379,8 @@ def test_a_damaged_history_is_a_sentence_on_the_page(browser: Browser) -> None:
 @pytest.mark.browser
 def test_the_report_needs_nothing_else(browser: Browser, artifact: Artifact, tmp_path: Path) -> None:
     names = {f"model.layers.{i}.<b>{HOSTILE}": score for i, score in enumerate(random_scores(tiny_base()).values())}
-    write_report(replace(artifact, name=HOSTILE, scores=names, adapters=None), tmp_path / "report.html")
+    hostile = replace(artifact, name=HOSTILE, scores=names, adapters=None)
+    write_report(hostile, tmp_path / "report.html", a_comparison())
     page = browser.new_page()
     page.set_default_timeout(60_000)
     wrong: list[str] = []
@@ -363,7 +391,7 @@ def test_the_report_needs_nothing_else(browser: Browser, artifact: Artifact, tmp
     page.goto(f"file://{tmp_path / 'report.html'}")
     expect(page.locator("h1")).to_contain_text(HOSTILE)
     expect(page.locator("#history .plot[data-ready=true]")).to_have_count(5, timeout=PATIENCE)
-    expect(page.locator("#curves .plot[data-ready=true]")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("#curves .plot[data-ready=true]")).to_have_count(2, timeout=PATIENCE)
     assert page.locator("#maps .plot").count() >= 1
     light = page.evaluate("document.querySelector('#curves .xtick text').style.fill")
     page.emulate_media(color_scheme="dark")

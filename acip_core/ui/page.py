@@ -12,10 +12,10 @@ from typing import Any
 import gradio as gr
 from gradio.helpers import Examples
 
-from ..artifact import Artifact
 from ..errors import ArtifactError
 from ..loading import Loaded
 from .chart import corpus_color, corpus_title, curve_figure
+from .comparison import comparison_picture
 from .handlers import Handlers
 from .pictures import gallery, history_pictures, layer_types, score_map_pictures
 from .table import LARGEST_PERCENT, Row, own_curves, size_table
@@ -50,7 +50,7 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
             with gr.Column(scale=5, min_width=340):
                 measured, measure, stop_measuring = _curve_part(rows, loaded)
                 settings = _advanced_part(loaded)
-        _pictures_part(loaded.artifact)
+        _pictures_part(loaded)
         start = [completion.release, run.click, prompt.submit, examples.load_input_event.then, page.load]
         for event in start:
             event(
@@ -168,11 +168,11 @@ def _advanced_part(loaded: Loaded) -> list[gr.components.Component]:
     return [temperature, top_p, seed, length, chat]
 
 
-def _pictures_part(artifact: Artifact) -> None:
+def _pictures_part(loaded: Loaded) -> None:
     """How the artifact was made; nothing of it is computed, sent or drawn before it is opened."""
-    kinds = list(layer_types(artifact))
-    show = _gallery_source(artifact)
-    with gr.Accordion("How it was made", open=False, elem_id="pictures") as part:
+    kinds = list(layer_types(loaded.artifact))
+    show = _gallery_source(loaded)
+    with gr.Accordion("How it was made and measured", open=False, elem_id="pictures") as part:
         kind = gr.Radio(kinds, value=kinds[0], label="Layer type", elem_id="layer-type")
         galleries = [
             gr.HTML(
@@ -190,13 +190,15 @@ def _pictures_part(artifact: Artifact) -> None:
     kind.input(lambda kind: show(kind)[0], kind, galleries[0], **quietly)
 
 
-def _gallery_source(artifact: Artifact) -> Callable[[str], tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-    """What the two galleries show for a layer type: its score map, and the history; made at the first call."""
+def _gallery_source(loaded: Loaded) -> Callable[[str], tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """What the two galleries show for a layer type: its score map, and all other pictures; made at the first call."""
+    artifact = loaded.artifact
 
     @cache
     def pictures() -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]]]:
         maps = {kind: gallery([picture]) for kind, picture in score_map_pictures(artifact).items()}
-        return maps, gallery(history_pictures(artifact.history))
+        others = [comparison_picture(loaded.comparison)] if loaded.comparison and loaded.comparison.results else []
+        return maps, gallery([*others, *history_pictures(artifact.history)])
 
     def show(kind: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         try:

@@ -16,9 +16,11 @@ from typing import Any
 import plotly
 
 from ..artifact import Artifact, Curve
+from ..comparison import Comparison
 from ..errors import StorageError
 from ..storage import atomic_path
 from .chart import corpus_title, curve_figure
+from .comparison import comparison_picture
 from .pictures import gallery, history_pictures, score_map_pictures
 from .table import own_curves
 
@@ -30,7 +32,7 @@ _CURVES_NOTE = (
 )
 
 
-def write_report(artifact: Artifact, path: Path) -> None:
+def write_report(artifact: Artifact, path: Path, comparison: Comparison | None = None) -> None:
     """Write the report, replacing an older one only when the new one is complete.
 
     Raises:
@@ -39,18 +41,20 @@ def write_report(artifact: Artifact, path: Path) -> None:
     """
     if path.is_dir():
         raise StorageError(f"{path} is a folder; name a file for the report, such as {path / 'report.html'}.")
-    text = report_html(artifact)
+    text = report_html(artifact, comparison)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def report_html(artifact: Artifact) -> str:
+def report_html(artifact: Artifact, comparison: Comparison | None = None) -> str:
     """The report's text.
 
     Raises:
         ArtifactError: as `write_report`.
     """
     galleries = _galleries(artifact)
+    if comparison is not None and comparison.results:
+        galleries.setdefault("curves", []).extend(gallery([comparison_picture(comparison)]))
     directions = sum(len(score) for score in artifact.scores.values())
     title = f"How {artifact.name} was made elastic"
     summary = (

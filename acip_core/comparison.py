@@ -1,0 +1,116 @@
+"""What `compare` measured, as the file `comparison.json` in an artifact's folder keeps it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import ArtifactError
+from .storage import atomic_path
+
+FILE = "comparison.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One method at one size on one corpus.
+
+    Attributes:
+        adapters: whether it was measured with adapters.
+        wanted, ratio: size ratio asked for and that of the cut.
+        perplexity: on held-out text.
+        divergence: mean KL divergence from the full model per token, in nats.
+        agreement: share of tokens for which both models' likeliest token is the same.
+    """
+
+    method: str
+    adapters: bool
+    corpus: str
+    wanted: float
+    ratio: float
+    parameters: int
+    bytes: int
+    perplexity: float
+    divergence: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All results, with the base model's perplexity by corpus and what they were measured with."""
+
+    budget: dict
+    base_perplexity: dict[str, float]
+    results: tuple[Result, ...]
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> None:
+    """Replace the file in an artifact's folder.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    content = asdict(comparison)
+    content["results"] = [asdict(r) | {"perplexity": _finite(r.perplexity)} for r in comparison.results]
+    with atomic_path(folder / FILE) as temporary:
+        temporary.write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
+
+
+def read_comparison(folder: Path) -> Comparison | None:
+    """What `compare` wrote to an artifact's folder, or None.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        results = tuple(Result(**_with_infinity(result)) for result in read["results"])
+        return Comparison(dict(read["budget"]), dict(read["base_perplexity"]), results)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); delete it and run `python -m acip_core compare`.") from error
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity: a perplexity beyond all numbers is null there."""
+    return value if math.isfinite(value) else None
+
+
+def _with_infinity(result: dict[str, Any]) -> dict[str, Any]:
+    return result | {"perplexity": math.inf if result["perplexity"] is None else result["perplexity"]}
+
+
+_TITLES = {
+    "artifact": "this project's artifact",
+    "ours": "iterated Fisher (this project)",
+    "acip-small": "pruning run from the Fisher ranking",
+    "fisher": "Fisher ÷ cost",
+    "svd-llm": "SVD-LLM",
+    "gradient": "accumulated gradient",
+    "dobi-svd": "Dobi-SVD",
+    "acip": "ACIP as published",
+    "asvd": "ASVD",
+    "svd-magnitude": "plain singular values",
+}
+
+
+def method_title(method: str, adapters: bool) -> str:
+    """A method as people write it."""
+    title = _TITLES.get(method, method)
+    return f"{title}, adapters" if adapters and method != "artifact" else title
+
+
+def worst_relative(comparison: Comparison, method: str, adapters: bool) -> Mapping[float, float]:
+    """Perplexity ÷ base of the worse corpus by size ratio asked for, where all corpora are measured."""
+    found: dict[float, list[float]] = {}
+    for r in comparison.results:
+        if (r.method, r.adapters) == (method, adapters):
+            found.setdefault(r.wanted, []).append(r.perplexity / comparison.base_perplexity[r.corpus])
+    count = len(comparison.base_perplexity)
+    return {ratio: max(values) for ratio, values in sorted(found.items()) if len(values) == count}
