@@ -110,7 +110,9 @@ def factorize(weights: dict[str, torch.Tensor], basis: Basis) -> Steps[dict[str,
     for name, weight in weights.items():
         if not weight.sum(dtype=torch.float32).isfinite():
             raise ModelError(f"The weight {name} holds values that are not finite; the model is damaged.")
-    moments = {id(m): m for m in basis.values()}.values()
+    groups = {id(m): m for m in basis.values()}.values()
+    # The longest first, so that no core waits for another one at the end.
+    moments = sorted(groups, key=lambda moment: -sum(weights[name].numel() for name in moment.layers))
     threads = torch.get_num_threads()
     workers = threads if next(iter(weights.values())).device.type == "cpu" else 1
     result: dict[str, Factors] = {}
