@@ -5,7 +5,8 @@ Takes factors, scores and adapters as given; knows nothing of files, text or pag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,10 +15,11 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .base import BaseModel, target_layers
+from .errors import SizeError
 from .factorize import Factors
-from .layers import Adapter, Cut, ElasticLinear
+from .layers import Adapter, Cut, ElasticLinear, Ranks
 from .progress import Progress, Steps
-from .sizing import Footprint, Plan, SizePlanner, break_even_rank
+from .sizing import DENSE, Footprint, Plan, SizePlanner, break_even_rank
 
 Scores = Mapping[str, torch.Tensor]  # (r,) per layer, one score per direction, in the order of its factors
 
@@ -40,6 +42,14 @@ class AdapterWeights:
         return cls(adapter.a.detach().cpu().clone(), (adapter.b.detach() * adapter.scaling).cpu().clone())
 
 
+@dataclass(frozen=True)
+class BatchPlan:
+    """The sizes of a batch's sequences, largest first; made by `ElasticModel.batch`."""
+
+    plans: tuple[Plan, ...]
+    ranks: tuple[int | Ranks, ...]
+
+
 class ElasticModel:
     """An ordinary transformers model (`model`) that runs at the size last set.
 
@@ -53,7 +63,7 @@ class ElasticModel:
         self.base = base
         self._cut, self._scores, self._count_adapters, self._reset = cut, scores, count_adapters, reset
         self.planner = self.planner_for(0)
-        self.plan = self.planner.at_ratio(1.0)
+        self.plan: Plan | BatchPlan = self.planner.at_ratio(1.0)
 
     def planner_for(self, adapter_rank: int) -> SizePlanner:
         """A planner for this model's scores with adapters of `adapter_rank` in every factorized layer."""
@@ -77,7 +87,24 @@ class ElasticModel:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self.base.tokenizer
 
-    def apply(self, plan: Plan) -> None:
+    def batch(self, plans: Sequence[Plan]) -> BatchPlan:
+        """A plan by which each sequence of a batch runs at a size of its own, as it would alone.
+
+        Args:
+            plans: of the sequences, largest first, all from one planner.
+
+        Raises:
+            SizeError: they are not in that order.
+        """
+        ranks = []
+        for layer, own in zip(self.elastic_layers().values(), zip(*(p.ranks for p in plans), strict=True), strict=True):
+            order = [math.inf if rank == DENSE else rank for rank in own]
+            if order != sorted(order, reverse=True):
+                raise SizeError("The sizes of a batch must come from one planner, the largest first.")
+            ranks.append(layer.in_batch(own))
+        return BatchPlan(tuple(plans), tuple(ranks))
+
+    def apply(self, plan: Plan | BatchPlan) -> None:
         """Run at `plan` from now on: one assignment, no weight is touched."""
         self._cut.ranks = plan.ranks
         self.plan = plan
@@ -93,7 +120,7 @@ class ElasticModel:
         return plan
 
     @contextmanager
-    def at(self, plan: Plan) -> Iterator[None]:
+    def at(self, plan: Plan | BatchPlan) -> Iterator[None]:
         """Run at `plan` within the block, then at the size before."""
         before = self.plan
         self.apply(plan)

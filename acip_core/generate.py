@@ -10,16 +10,16 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from .elastic import ElasticModel
+from .elastic import BatchPlan, ElasticModel
 from .errors import GenerationError
 from .evaluate import Perplexity, measure_perplexity
 from .sizing import Plan
@@ -31,6 +31,7 @@ _HOLD_BACK = 8  # tokens after which undecodable bytes are shown as they are
 _CACHED_TOKENS = 32_768  # of all callers together; their caches take 1.5 GB for the default model
 _MAX_CHARACTERS = 2_000_000  # rejected before the tokenizer spends seconds on it
 _REPLACEMENT = "\ufffd"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,33 @@ class Engine:
             GenerationError: the prompt is empty or too long, or a setting is out of range, raised at once; or others'
                 long prompts fill the memory, raised on the first step.
         """
+        steps = self.compare(prompt, (plan,), sampling, cancel, chat)
+        return (step[0] for step in steps)
+
+    def compare(
+        self,
+        prompt: str,
+        plans: Sequence[Plan],
+        sampling: Sampling = Sampling(),
+        cancel: threading.Event | None = None,
+        chat: bool = False,
+    ) -> Iterator[dict[int, Token]]:
+        """Continue `prompt` at several sizes side by side, one token of each per step, in one batch.
+
+        Weights are read once for all sizes, so five cost little more than the largest alone; a size that is finished
+        leaves the batch.
+
+        Args:
+            plans: of the sizes, in any order.
+            cancel: set it to stop within one token.
+            chat: put the prompt into the model's chat template as a user's message.
+
+        Returns:
+            Steps: the tokens of those that are running, by index into `plans`.
+
+        Raises:
+            GenerationError: as `stream`.
+        """
         check_sampling(sampling, self.context)
         ids = self._encode(prompt, chat)
         room = self.context - sampling.max_new_tokens
@@ -158,8 +186,8 @@ class Engine:
                 f"The prompt has {len(ids):,} tokens, but at most {room:,} fit beside {sampling.max_new_tokens:,} new "
                 f"ones in this model's context of {self.context:,}; shorten the prompt."
             )
-        steps = self._stream(ids, plan, sampling, cancel or threading.Event())
-        return self._within_memory(len(ids) + sampling.max_new_tokens, steps)
+        steps = self._columns(ids, plans, sampling, cancel or threading.Event())
+        return self._within_memory(len(plans) * (len(ids) + sampling.max_new_tokens), steps)
 
     def measure(self, windows: torch.Tensor, plan: Plan, cancel: threading.Event | None = None) -> Iterator[Perplexity]:
         """Perplexity of the size `plan`, window by window, taking turns with everybody else.
@@ -174,7 +202,7 @@ class Engine:
         except _Cancelled:
             return
 
-    def forward(self, ids: torch.Tensor, plan: Plan, cache: DynamicCache, keep: int = 1) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: DynamicCache, keep: int = 1) -> torch.Tensor:
         """One turn: logits (batch, keep, vocabulary) of the last `keep` positions (all for 0), at the size `plan`.
 
         Args:
@@ -185,7 +213,7 @@ class Engine:
             model = self.elastic.model
             return model(ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=keep).logits
 
-    def _within_memory(self, tokens: int, steps: Iterator[Token]) -> Iterator[Token]:
+    def _within_memory(self, tokens: int, steps: Iterator[T]) -> Iterator[T]:
         with self._guard:
             if self._cached + tokens > max(_CACHED_TOKENS, 2 * self.context):
                 raise GenerationError(
@@ -213,28 +241,47 @@ class Engine:
             return tokenizer(rendered, add_special_tokens=False, verbose=False).input_ids
         return tokenizer(text, verbose=False).input_ids
 
-    def _stream(self, ids: list[int], plan: Plan, sampling: Sampling, cancel: threading.Event) -> Iterator[Token]:
+    def _columns(
+        self, ids: list[int], plans: Sequence[Plan], sampling: Sampling, cancel: threading.Event
+    ) -> Iterator[dict[int, Token]]:
+        """The prompt continued at several sizes in step; by index into `plans`, the tokens of those still running."""
+        words = [Detokenizer(self.elastic.tokenizer, ids) for _ in plans]
+        choose = [_Chooser(sampling) for _ in plans]
+        running = sorted(range(len(plans)), key=lambda i: -plans[i].target_parameters)  # a batch's order
+        batch = self._batch(plans, running)
         cache = DynamicCache(config=self.elastic.model.config)
-        choose = _Chooser(sampling)
-        words = Detokenizer(self.elastic.tokenizer, ids)
         total, logits = len(ids), torch.empty(0)
-        for start in range(0, total, PREFILL_CHUNK):
+        chunk = max(1, PREFILL_CHUNK // len(plans))
+        for start in range(0, total, chunk):
             if cancel.is_set():
-                yield Token("", 0, start, total, "stopped")
+                yield {i: Token("", 0, start, total, "stopped") for i in running}
                 return
-            logits = self.forward(torch.tensor([ids[start : start + PREFILL_CHUNK]]), plan, cache)
-            yield Token("", 0, min(start + PREFILL_CHUNK, total), total)
+            logits = self.forward(torch.tensor([ids[start : start + chunk]] * len(running)), batch, cache)
+            yield {i: Token("", 0, min(start + chunk, total), total) for i in running}
         for count in range(1, sampling.max_new_tokens + 1):
-            token = choose(logits[0, -1])
-            finish = "end" if token in self._ends else "length" if count == sampling.max_new_tokens else ""
-            text = words.flush() if finish == "end" else words.push(token)
-            yield Token(text + (words.flush() if finish == "length" else ""), count, total, total, finish)
-            if finish:
-                return
+            tokens, step = [], {}
+            for i, scores in zip(running, logits[:, -1], strict=True):
+                token = choose[i](scores)
+                finish = "end" if token in self._ends else "length" if count == sampling.max_new_tokens else ""
+                text = words[i].flush() if finish == "end" else words[i].push(token)
+                step[i] = Token(text + (words[i].flush() if finish == "length" else ""), count, total, total, finish)
+                if not finish:
+                    tokens.append(token)
+            yield step
+            left = [row for row, i in enumerate(running) if not step[i].finish]
+            if len(left) < len(running):
+                running = [running[row] for row in left]
+                if not running:
+                    return
+                cache.batch_select_indices(torch.tensor(left, device=logits.device))
+                batch = self._batch(plans, running)
             if cancel.is_set():
-                yield Token(words.flush(), count, total, total, "stopped")
+                yield {i: Token(words[i].flush(), count, total, total, "stopped") for i in running}
                 return
-            logits = self.forward(torch.tensor([[token]]), plan, cache)
+            logits = self.forward(torch.tensor(tokens)[:, None], batch, cache)
+
+    def _batch(self, plans: Sequence[Plan], chosen: list[int]) -> Plan | BatchPlan:
+        return plans[chosen[0]] if len(chosen) == 1 else self.elastic.batch([plans[i] for i in chosen])
 
 
 class _Cancelled(Exception):

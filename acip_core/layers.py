@@ -5,9 +5,15 @@
 
 Rows of the bank come in descending order of score, so rank k is a prefix of it, a view. The ranks of all layers of a
 model live in one `Cut`; changing size is assigning one tuple. A layer knows nothing of scores or of other layers.
+
+In a batch whose sequences run at sizes of their own (`Ranks`), larger ones come first, so that the dense ones are a
+slice and the others share the longest prefix, each with its latents zero beyond its own rank.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -15,12 +21,29 @@ from torch.nn import functional as F
 
 from .sizing import DENSE
 
+_LONG = 16  # tokens per sequence from which on products cost more than reading weights, and each runs on its own
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One layer's ranks in a batch.
+
+    Attributes:
+        dense: sequences at the front of the batch that run the dense weight.
+        ranks: of all others, descending.
+        mask: (sequences after `dense`, 1, a + largest rank), 1 up to a sequence's own rank and 0 beyond.
+    """
+
+    dense: int
+    ranks: tuple[int, ...]
+    mask: torch.Tensor
+
 
 class Cut:
     """The ranks in force, one per elastic layer of a model; replaced as a whole, never edited."""
 
     def __init__(self, layers: int):
-        self.ranks: tuple[int, ...] = (DENSE,) * layers
+        self.ranks: tuple[int | Ranks, ...] = (DENSE,) * layers
 
 
 class Adapter(nn.Module):
@@ -75,10 +98,42 @@ class ElasticLinear(nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rank = self.cut.ranks[self.index]
+        if isinstance(rank, Ranks):
+            return self._batch(x, rank)
         if rank == DENSE:
             return F.linear(x, self.weight, self.bias)
-        width = self.adapter_rank + rank
-        y = F.linear(x, self.down[:width]) @ self.up[:width]
-        if self.adapter is not None:
-            y = y + self.adapter(x)
+        y = self._low_rank(x, self.adapter_rank + rank)
         return y if self.bias is None else y + self.bias
+
+    def _low_rank(self, x: torch.Tensor, width: int, mask: torch.Tensor | None = None) -> torch.Tensor:
+        z = F.linear(x, self.down[:width])
+        y = (z if mask is None else z * mask) @ self.up[:width]
+        return y if self.adapter is None else y + self.adapter(x)
+
+    def _batch(self, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
+        """Sequences (batch, tokens, in_features) at ranks of their own."""
+        parts = [F.linear(x[: ranks.dense], self.weight)] if ranks.dense else []
+        rest = x[ranks.dense :]
+        if x.shape[1] >= _LONG:
+            parts += [
+                self._low_rank(row[None], self.adapter_rank + k) for row, k in zip(rest, ranks.ranks, strict=True)
+            ]
+        else:
+            parts.append(self._low_rank(rest, ranks.mask.shape[-1], ranks.mask))
+        y = torch.cat(parts)
+        return y if self.bias is None else y + self.bias
+
+    def in_batch(self, ranks: Sequence[int]) -> int | Ranks:
+        """What the `Cut` of a batch holds for this layer.
+
+        Args:
+            ranks: of each sequence, `DENSE` first, then descending.
+        """
+        if len(set(ranks)) == 1:
+            return ranks[0]
+        dense = sum(rank == DENSE for rank in ranks)
+        widths = [self.adapter_rank + rank for rank in ranks[dense:]]
+        mask = self.down.new_zeros(len(widths), 1, widths[0])
+        for row, width in zip(mask, widths, strict=True):
+            row[:, :width] = 1
+        return Ranks(dense, tuple(ranks[dense:]), mask)
