@@ -17,6 +17,7 @@ from .plot import draw_comparison
 from .quality import measure_quality
 from .readme import RESULTS, ROOT, refreshed
 from .speed import measure_speed
+from .start import measure_start
 from .training import measure_training
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
@@ -25,6 +26,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "planning": measure_planning,
     "training": measure_training,
     "speed": measure_speed,
+    "start": measure_start,
     "page": measure_page,
 }
 
@@ -41,6 +43,8 @@ def main(
         raise typer.BadParameter(f"there is no benchmark {', '.join(sorted(unknown))}")
     if plot:
         draw_comparison()
+    if not (names or readme_only or plot):
+        RESULTS.unlink(missing_ok=True)  # a whole run leaves nothing of an older one
     for name in [] if readme_only or plot else names or BENCHMARKS:
         with console.status(f"measuring {name} …"):
             figures = BENCHMARKS[name]()

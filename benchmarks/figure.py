@@ -23,6 +23,7 @@ class Figure:
         target: what is aimed at, None where there is none.
         spread: half the distance between the quartiles of the repetitions, in `unit`.
         better: `lower` or `higher`.
+        limit: what the memory's bandwidth would allow, in `unit`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Figure:
     target: float | None = None
     spread: float = 0.0
     better: str = "lower"
+    limit: float | None = None
 
     @property
     def reached(self) -> bool | None:
@@ -59,13 +61,14 @@ def machine() -> str:
 
 def table(figures: Sequence[Figure]) -> list[str]:
     """Markdown, one row a figure."""
-    lines = ["| figure | measured | target | reached |", "|---|---|---|---|"]
+    lines = ["| figure | measured | target | reached | limit |", "|---|---|---|---|---|"]
     for f in figures:
         spread = f" ± {f.spread:.2g}" if f.spread else ""
         sign = "≤" if f.better == "lower" else "≥"
         target = "" if f.target is None else f"{sign} {f.target:g} {f.unit}"
         reached = {None: "", True: "yes", False: "**no**"}[f.reached]
-        lines.append(f"| {f.name} | {f.value:.3g}{spread} {f.unit} | {target} | {reached} |")
+        limit = "" if f.limit is None else f"{f.limit:.3g} {f.unit}"
+        lines.append(f"| {f.name} | {f.value:.3g}{spread} {f.unit} | {target} | {reached} | {limit} |")
     return lines
 
 

@@ -1,37 +1,81 @@
-"""Planning a million directions: once, then per query."""
+"""Planning sizes and resizing: the default model's 210 layers, and a 7B-shaped model's million directions."""
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import Callable, Mapping
 
 import numpy as np
+import torch
 
+from acip_core.loading import open_model
+from acip_core.progress import finish
 from acip_core.sizing import SizePlanner
 
 from .figure import Figure, median_of
 
+Shapes = dict[str, tuple[int, int]]
+
 
 def measure_planning(rounds: int = 9) -> list[Figure]:
-    """A 7B-shaped model: 32 blocks of 7 layers, one million directions."""
-    shapes, scores = {}, {}
-    random = np.random.default_rng(0)
-    block = {"q": (4096, 4096), "k": (4096, 4096), "v": (4096, 4096), "o": (4096, 4096)}
-    block |= {"gate": (11008, 4096), "up": (11008, 4096), "down": (4096, 11008)}
-    for layer in range(32):
-        for name, shape in block.items():
-            shapes[f"{layer}.{name}"] = shape
-            scores[f"{layer}.{name}"] = random.random(min(shape), dtype=np.float32)
-    once, queries = [], []
+    """Planner once, then from a ratio to a model ready to run, also against recounting masks by bisection."""
+    shapes, scores = _large_model()
+    once = []
     for _ in range(rounds):
         began = time.perf_counter()
         planner = SizePlanner(shapes, scores, 16)
         once.append(1e3 * (time.perf_counter() - began))
-    for ratio in np.linspace(0.3, 1.0, 200):
-        began = time.perf_counter()
-        planner.at_ratio(float(ratio))
-        queries.append(1e3 * (time.perf_counter() - began))
+    queries = _resizes(planner.at_ratio)
+    loaded = finish(open_model())
+    own = loaded.artifact.scores
+    resizes = _resizes(loaded.elastic.set_size)
+    layers = loaded.elastic.elastic_layers()
+    own_shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+    recounts = [_timed(lambda r=ratio: _bisected(own_shapes, own, r)) for ratio in (0.9, 0.7, 0.5, 0.3)]
     directions = sum(len(s) for s in scores.values())
     return [
         median_of(f"planning {directions / 1e6:.2f} million directions, once", once, "ms", 50),
-        median_of("one size planned afterwards", queries, "ms", 1),
+        Figure("one of its sizes afterwards, 99th percentile", float(np.percentile(queries, 99)), "ms", 1),
+        Figure("resizing the default model, 99th percentile", float(np.percentile(resizes, 99)), "ms", 1),
+        median_of(
+            "recounting masks by bisection ÷ resizing", [r / np.median(resizes) for r in recounts], "×", 100, "higher"
+        ),
     ]
+
+
+def _large_model() -> tuple[Shapes, dict[str, np.ndarray]]:
+    """32 blocks of 7 layers, as LLaMA-7B's, with random scores."""
+    shapes: Shapes = {}
+    block = {"q": (4096, 4096), "k": (4096, 4096), "v": (4096, 4096), "o": (4096, 4096)}
+    block |= {"gate": (11008, 4096), "up": (11008, 4096), "down": (4096, 11008)}
+    for layer in range(32):
+        shapes |= {f"{layer}.{name}": shape for name, shape in block.items()}
+    source = np.random.default_rng(0)
+    return shapes, {name: source.random(min(shape), dtype=np.float32) for name, shape in shapes.items()}
+
+
+def _resizes(resize: Callable[[float], object], count: int = 2000) -> list[float]:
+    """Milliseconds of resizes to random ratios."""
+    source = random.Random(0)
+    return [_timed(lambda ratio=source.uniform(0.35, 1.0): resize(ratio)) for _ in range(count)]
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return 1e3 * (time.perf_counter() - began)
+
+
+def _bisected(shapes: Shapes, scores: Mapping[str, torch.Tensor], ratio: float) -> list[int]:
+    """Ranks for a ratio by bisection of the threshold, recounting every layer's mask at each step."""
+    total = sum(m * n for m, n in shapes.values())
+    low = min(float(score.min()) for score in scores.values())
+    high = max(float(score.max()) for score in scores.values())
+    ranks: list[int] = []
+    for _ in range(30):
+        middle = (low + high) / 2
+        ranks = [int((scores[name] > middle).sum()) for name in shapes]
+        size = sum(min(rank * (m + n), m * n) for rank, (m, n) in zip(ranks, shapes.values(), strict=True))
+        low, high = (middle, high) if size > ratio * total else (low, middle)
+    return ranks

@@ -7,7 +7,7 @@ from acip_core.base import DEFAULT_MODEL
 
 from .figure import Figure
 
-_TARGETS = {0.9: 1.12, 0.8: 1.5, 0.7: 2.1, 0.6: 3.2}
+_TARGETS = {0.9: 1.08, 0.8: 1.3, 0.7: 1.65, 0.6: 2.3, 0.5: 3.4, 0.4: 5.5}
 _TITLES = {"c4": "C4", "wikipedia": "Wikipedia"}
 
 
