@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
@@ -23,15 +21,18 @@ from .elastic import BatchPlan, ElasticModel
 from .errors import GenerationError
 from .evaluate import Perplexity, measure_perplexity
 from .sizing import Plan
+from .turns import Line, Turns
 
 PREFILL_CHUNK = 256  # prompt tokens per turn: about half a second on two cores, so a long prompt blocks nobody
 _MEASURE_CHUNK = 128  # tokens of an evaluation window per turn; smaller, for every chunk also pays for the head
 _CONTEXT_IDS = 5  # prompt tokens decoded in front of the new ones, so that a leading space survives
 _HOLD_BACK = 8  # tokens after which undecodable bytes are shown as they are
 _CACHED_TOKENS = 32_768  # of all callers together; their caches take 1.5 GB for the default model
+_ACTIVE, _WAITING = 8, 40  # callers that generate at once; callers in line
+_PATIENCE = 0.2  # seconds between two looks at the line
 _MAX_CHARACTERS = 2_000_000  # rejected before the tokenizer spends seconds on it
 _REPLACEMENT = "\ufffd"
-T = TypeVar("T")
+Steps = Iterator[dict[int, "Token"]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Token:
         count: tokens generated so far, 0 while the prompt is read.
         prompt_read, prompt_tokens: how much of the prompt has been read, in tokens.
         finish: "" while running, then "end" (the model ended the text), "length" or "stopped".
+        ahead: callers that come first, while waiting in line.
     """
 
     text: str
@@ -67,29 +69,7 @@ class Token:
     prompt_read: int
     prompt_tokens: int
     finish: str = ""
-
-
-class Turns:
-    """A lock that serves waiters in the order they came; `threading.Lock` may starve one of them."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._queue: deque[object] = deque()
-
-    @contextmanager
-    def take(self) -> Iterator[None]:
-        """Hold the lock within the block."""
-        ticket = object()
-        with self._changed:
-            self._queue.append(ticket)
-        try:
-            with self._changed:
-                self._changed.wait_for(lambda: self._queue[0] is ticket)
-            yield
-        finally:
-            with self._changed:
-                self._queue.remove(ticket)
-                self._changed.notify_all()
+    ahead: int = 0
 
 
 class Detokenizer:
@@ -131,7 +111,7 @@ class Engine:
         config = elastic.model.config.get_text_config()
         self.context = int(getattr(config, "max_position_embeddings", None) or 2048)  # tokens
         self._ends = _end_ids(elastic)
-        self._guard, self._cached = threading.Lock(), 0
+        self._line = Line(_ACTIVE, _WAITING, max(_CACHED_TOKENS, 2 * self.context))
 
     def stream(
         self,
@@ -148,8 +128,8 @@ class Engine:
             chat: put the prompt into the model's chat template as a user's message.
 
         Raises:
-            GenerationError: the prompt is empty or too long, or a setting is out of range, raised at once; or others'
-                long prompts fill the memory, raised on the first step.
+            GenerationError: the prompt is empty or too long, or a setting is out of range, raised at once; or too many
+                are waiting, raised on the first step.
         """
         steps = self.compare(prompt, (plan,), sampling, cancel, chat)
         return (step[0] for step in steps)
@@ -161,7 +141,7 @@ class Engine:
         sampling: Sampling = Sampling(),
         cancel: threading.Event | None = None,
         chat: bool = False,
-    ) -> Iterator[dict[int, Token]]:
+    ) -> Steps:
         """Continue `prompt` at several sizes side by side, one token of each per step, in one batch.
 
         Weights are read once for all sizes, so five cost little more than the largest alone; a size that is finished
@@ -186,8 +166,9 @@ class Engine:
                 f"The prompt has {len(ids):,} tokens, but at most {room:,} fit beside {sampling.max_new_tokens:,} new "
                 f"ones in this model's context of {self.context:,}; shorten the prompt."
             )
-        steps = self._columns(ids, plans, sampling, cancel or threading.Event())
-        return self._within_memory(len(plans) * (len(ids) + sampling.max_new_tokens), steps)
+        cancel = cancel or threading.Event()
+        tokens = len(plans) * (len(ids) + sampling.max_new_tokens)
+        return self._in_line(tokens, len(ids), len(plans), self._columns(ids, plans, sampling, cancel), cancel)
 
     def measure(self, windows: torch.Tensor, plan: Plan, cancel: threading.Event | None = None) -> Iterator[Perplexity]:
         """Perplexity of the size `plan`, window by window, taking turns with everybody else.
@@ -213,18 +194,15 @@ class Engine:
             model = self.elastic.model
             return model(ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=keep).logits
 
-    def _within_memory(self, tokens: int, steps: Iterator[T]) -> Iterator[T]:
-        with self._guard:
-            if self._cached + tokens > max(_CACHED_TOKENS, 2 * self.context):
-                raise GenerationError(
-                    "Others' long prompts fill the memory; shorten this one or try again in a moment."
-                )
-            self._cached += tokens
-        try:
+    def _in_line(self, tokens: int, prompt_tokens: int, columns: int, steps: Steps, cancel: threading.Event) -> Steps:
+        """The steps, once there is room for their tokens; while waiting, how many come first."""
+        with self._line.place(tokens) as mine:
+            while ahead := self._line.ahead(mine, _PATIENCE):
+                finish = "stopped" if cancel.is_set() else ""
+                yield dict.fromkeys(range(columns), Token("", 0, 0, prompt_tokens, finish, ahead))
+                if finish:
+                    return
             yield from steps
-        finally:
-            with self._guard:
-                self._cached -= tokens
 
     def _encode(self, prompt: str, chat: bool) -> list[int]:
         if not prompt or not prompt.strip():
@@ -241,9 +219,7 @@ class Engine:
             return tokenizer(rendered, add_special_tokens=False, verbose=False).input_ids
         return tokenizer(text, verbose=False).input_ids
 
-    def _columns(
-        self, ids: list[int], plans: Sequence[Plan], sampling: Sampling, cancel: threading.Event
-    ) -> Iterator[dict[int, Token]]:
+    def _columns(self, ids: list[int], plans: Sequence[Plan], sampling: Sampling, cancel: threading.Event) -> Steps:
         """The prompt continued at several sizes in step; by index into `plans`, the tokens of those still running."""
         words = [Detokenizer(self.elastic.tokenizer, ids) for _ in plans]
         choose = [_Chooser(sampling) for _ in plans]

@@ -16,7 +16,8 @@ from acip_core.base import load_base
 from acip_core.elastic import ElasticModel
 from acip_core.errors import GenerationError
 from acip_core.evaluate import measure_perplexity
-from acip_core.generate import Detokenizer, Engine, Sampling, Turns
+from acip_core.generate import Detokenizer, Engine, Sampling
+from acip_core.turns import Turns
 from tests.tiny import tiny_elastic
 
 PROMPT = "The capital of Germany is called"
@@ -49,19 +50,38 @@ def _text(steps) -> str:
     return "".join(step.text for step in steps)
 
 
-def test_long_prompts_together_never_exceed_the_memory(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_prompts_together_never_exceed_the_memory(elastic: ElasticModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "_CACHED_TOKENS", 100)  # twice the context of 256 counts instead
-    plan, settings = engine.elastic.planner.at_ratio(1.0), Sampling(max_new_tokens=20)
-    first, second, never_started = (engine.stream("x" * 200, plan, settings) for _ in range(3))
-    next(first), next(second)
-    with pytest.raises(GenerationError, match="try again"):
-        next(engine.stream("x" * 200, plan, settings))
-    assert list(engine.stream("x" * 20, plan, settings))
+    monkeypatch.setattr(generate, "_PATIENCE", 0.0)
+    engine = Engine(elastic)
+    plan, settings = elastic.planner.at_ratio(1.0), Sampling(max_new_tokens=20)
+    first, second, third, never_started = (engine.stream("x" * 200, plan, settings) for _ in range(4))
+    assert next(first).ahead == next(second).ahead == 0
+    assert [next(third).ahead for _ in range(3)] == [1, 1, 1]
+    assert next(engine.stream("x" * 20, plan, settings)).ahead == 2  # nobody overtakes, however small
     first.close()  # type: ignore[attr-defined]
     never_started.close()  # type: ignore[attr-defined]
-    assert list(engine.stream("x" * 200, plan, settings))
-    assert list(second)
-    assert engine._cached == 0
+    assert [step.count for step in third][-1] == 20 and list(second)
+    assert [step.ahead for step in engine.stream("x" * 200, plan, settings)] == [0] * 21
+
+
+def test_a_full_line_says_so_and_one_who_waits_can_leave(
+    elastic: ElasticModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_ACTIVE", 1), ("_WAITING", 2), ("_PATIENCE", 0.0)):
+        monkeypatch.setattr(generate, name, value)
+    engine, cancel = Engine(elastic), threading.Event()
+    plan = elastic.planner.at_ratio(0.7)
+    running, waiting = engine.stream(PROMPT, plan), engine.stream(PROMPT, plan)
+    leaving = engine.stream(PROMPT, plan, cancel=cancel)
+    assert [next(step).ahead for step in (running, leaving, waiting)] == [0, 1, 2]
+    with pytest.raises(GenerationError, match="2 are waiting already; try again"):
+        next(engine.stream(PROMPT, plan))
+    cancel.set()
+    assert [step.finish for step in leaving] == ["stopped"]
+    assert next(waiting).ahead == 1
+    list(running)
+    assert next(waiting).ahead == 0
 
 
 @pytest.mark.usefixtures("small_slices")

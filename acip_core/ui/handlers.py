@@ -134,6 +134,8 @@ def _frames(steps: Iterator[Token]) -> Iterator[Message]:
 
 
 def _status(step: Token, seconds: float) -> str:
+    if step.ahead and not step.finish:
+        return f"busy, {step.ahead} ahead"
     if step.count == 0 and not step.finish:
         return f"reading the prompt, {step.prompt_read:,} of {step.prompt_tokens:,} tokens"
     parts = [f"{step.count} token{'' if step.count == 1 else 's'}"]

@@ -19,7 +19,7 @@ from .page import ASSETS
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _PLOTLY_ROUTE = "acip/plotly.min.js"
 _MAX_WAITING = 300  # requests beyond the running ones; later ones are told that the page is busy
-_MAX_THREADS = 100  # 30 completions and 30 measurements may wait for their turns, and the page still answers
+_MAX_THREADS = 140  # 50 completions and 50 measurements may wait for their turns, and the page still answers
 
 
 class PortError(AcipError):

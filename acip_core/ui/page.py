@@ -33,7 +33,7 @@ _COMPLETION = (
     '<pre dir="auto" tabindex="0" aria-label="Completion"><span class="prompt"></span><span class="text"></span></pre>'
 )
 ASSETS = Path(__file__).parents[2] / "assets"
-_CONCURRENT_RUNS = 30  # threads that may wait for a turn of the model; the rest of the page has its own
+_CONCURRENT_RUNS = 50  # more than the model admits and lets wait in line, so that it says who is ahead
 
 
 def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
