@@ -1,8 +1,8 @@
 """Streaming decoding of one elastic model for many visitors at once, each at a size of their own.
 
-One model, one forward pass at a time. Every pass (a token, a slice of a prompt, a slice of an evaluation window) takes
-a turn: set the size, run, release. Turns go first come, first served, so visitors interleave token by token, and since
-each has a key-value cache of its own, nobody sees another's size. Knows nothing of pages or sessions.
+One model, one thread that owns it, one forward pass at a time. Every pass (a token, a slice of a prompt, a slice of an
+evaluation window) sets the size and runs. Passes go first come, first served, so visitors interleave token by token,
+and since each has a key-value cache of its own, nobody sees another's size. Knows nothing of pages or sessions.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import cast
@@ -20,8 +21,8 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from .elastic import BatchPlan, ElasticModel
 from .errors import GenerationError
 from .evaluate import Perplexity, measure_perplexity
+from .line import Line
 from .sizing import Plan
-from .turns import Line, Turns
 
 PREFILL_CHUNK = 256  # prompt tokens per turn: about half a second on two cores, so a long prompt blocks nobody
 _MEASURE_CHUNK = 128  # tokens of an evaluation window per turn; smaller, for every chunk also pays for the head
@@ -103,11 +104,15 @@ class Detokenizer:
 
 
 class Engine:
-    """Serves one elastic model to many callers, each on a thread and at a size of their own."""
+    """Serves one elastic model to many callers, each on a thread and at a size of their own.
+
+    One thread owns the model and runs what the callers ask for in the order they asked, a token or a slice of a
+    prompt at a time.
+    """
 
     def __init__(self, elastic: ElasticModel):
         self.elastic = elastic
-        self._turns = Turns()
+        self._owner = ThreadPoolExecutor(1, thread_name_prefix="model")
         config = elastic.model.config.get_text_config()
         self.context = int(getattr(config, "max_position_embeddings", None) or 2048)  # tokens
         self._ends = _end_ids(elastic)
@@ -189,10 +194,13 @@ class Engine:
         Args:
             ids: (batch, tokens) that follow what `cache` holds.
         """
-        with self._turns.take(), torch.inference_mode():
-            self.elastic.apply(plan)
-            model = self.elastic.model
-            return model(ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=keep).logits
+        return self._owner.submit(self._forward, ids, plan, cache, keep).result()
+
+    @torch.inference_mode()
+    def _forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: DynamicCache, keep: int) -> torch.Tensor:
+        self.elastic.apply(plan)
+        model = self.elastic.model
+        return model(ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=keep).logits
 
     def _in_line(self, tokens: int, prompt_tokens: int, columns: int, steps: Steps, cancel: threading.Event) -> Steps:
         """The steps, once there is room for their tokens; while waiting, how many come first."""

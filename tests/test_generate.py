@@ -17,7 +17,6 @@ from acip_core.elastic import ElasticModel
 from acip_core.errors import GenerationError
 from acip_core.evaluate import measure_perplexity
 from acip_core.generate import Detokenizer, Engine, Sampling
-from acip_core.turns import Turns
 from tests.tiny import tiny_elastic
 
 PROMPT = "The capital of Germany is called"
@@ -127,25 +126,6 @@ def test_streams_on_threads_equal_streams_alone(engine: Engine) -> None:
     for thread in threads:
         thread.join()
     assert results == alone
-
-
-def test_turns_are_served_in_order_of_arrival() -> None:
-    turns, served, queued = Turns(), [], []
-
-    def wait(index: int) -> None:
-        with turns.take():
-            served.append(index)
-
-    with turns.take():
-        for index in range(8):
-            thread = threading.Thread(target=wait, args=(index,))
-            queued.append(thread)
-            thread.start()
-            while len(turns._queue) < index + 2:  # this one is waiting now
-                pass
-    for thread in queued:
-        thread.join()
-    assert served == list(range(8))
 
 
 def test_cancel_stops_within_one_token(engine: Engine) -> None:

@@ -1,37 +1,13 @@
-"""Who may use the model: a few callers at a time, one forward pass at a time, always in the order they came."""
+"""A waiting line: a few callers at a time, as many as memory holds, always in the order they came."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .errors import GenerationError
-
-
-class Turns:
-    """A lock that serves waiters in the order they came; `threading.Lock` may starve one of them."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._queue: deque[object] = deque()
-
-    @contextmanager
-    def take(self) -> Iterator[None]:
-        """Hold the lock within the block."""
-        ticket = object()
-        with self._changed:
-            self._queue.append(ticket)
-        try:
-            with self._changed:
-                self._changed.wait_for(lambda: self._queue[0] is ticket)
-            yield
-        finally:
-            with self._changed:
-                self._queue.remove(ticket)
-                self._changed.notify_all()
 
 
 @dataclass(eq=False)
