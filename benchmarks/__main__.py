@@ -19,6 +19,7 @@ from .readme import RESULTS, ROOT, refreshed
 from .speed import measure_speed
 from .start import measure_start
 from .training import measure_training
+from .visitors import measure_visitors
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "quality": measure_quality,
@@ -28,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "speed": measure_speed,
     "start": measure_start,
     "page": measure_page,
+    "visitors": measure_visitors,
 }
 
 

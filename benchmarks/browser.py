@@ -31,6 +31,11 @@ class Server:
     pid: int
     began: float
 
+    def memory(self, peak: bool = False) -> int:
+        """Resident bytes of the process, now or at most so far (Linux)."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return 1024 * int(status.partition("VmHWM:" if peak else "VmRSS:")[2].split()[0])
+
 
 @contextmanager
 def served(*arguments: str, cache: str | None = None) -> Iterator[Server]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from pathlib import Path
 
 from playwright.sync_api import Page
 
@@ -14,7 +13,7 @@ from acip_core.base import DEFAULT_MODEL
 from .browser import Server, chromium, opened, served
 from .figure import Figure, median_of
 
-_DRAG = """async () => {
+DRAG = """async () => {
   const slider = document.querySelector("#size input[type=range]"), out = [];
   const shown = document.querySelector('#readouts [data-key="ratio"]');
   for (let value = 99; value >= 40; value--) {
@@ -58,11 +57,11 @@ def measure_page() -> list[Figure]:
 
 def _used(page: Page, server: Server) -> list[Figure]:
     """What a visitor notices, and the server's memory afterwards."""
-    readouts = page.evaluate(_DRAG)  # while the first completion is running
+    readouts = page.evaluate(DRAG)  # while the first completion is running
     first_tokens = [page.evaluate(_RELEASE, percent) for percent in (90, 50, 70, 35, 100, 60, 80)]
     page.click("#measure")
     page.wait_for_selector('#chart .plot[data-measured="2"]')
-    peak = _peak_bytes(server)
+    peak = server.memory(peak=True)
     curve = read_artifact(default_artifact(DEFAULT_MODEL)).curves[0]
     point = max(curve.points, key=lambda point: point.ratio)  # the base model
     return [
@@ -71,8 +70,3 @@ def _used(page: Page, server: Server) -> list[Figure]:
         median_of("first streamed token after release", first_tokens, "s", 1.5),
         Figure("peak memory of the page less 1 GB ÷ base weights", (peak - 1e9) / point.bytes, "×", 2.2),
     ]
-
-
-def _peak_bytes(server: Server) -> int:
-    status = Path(f"/proc/{server.pid}/status").read_text()
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import gradio as gr
 import httpx
 import pytest
+from gradio_client import Client
 
+from acip_core import generate
 from acip_core.generate import Engine, Token
 from acip_core.ui.handlers import Handlers
 from tests.visitor import served, tiny_loaded
@@ -60,9 +63,44 @@ def test_a_mistake_of_ours_is_one_sentence_and_the_log_has_the_rest(
     assert handlers.visitors.count == 0
 
 
-def test_nothing_is_open_to_strangers() -> None:
+def test_programs_get_what_the_page_gets() -> None:
+    with served(tiny_loaded()) as (address, handlers):
+        client = Client(address, verbose=False)
+        described = client.view_api(return_format="dict")["named_endpoints"]
+        assert described.keys() == {"/complete", "/measure"} and all(e["description"] for e in described.values())
+        messages = list(client.submit("Hello", 60, *SETTINGS, api_name="/complete"))
+        assert [message["state"] for message in messages][-1] == "done"
+        same = list(handlers.complete("Hello", 60, *SETTINGS, REQUEST))[-1]
+        assert messages[-1]["text"] == same["text"] != ""
+        assert client.predict(" ", 60, *SETTINGS, api_name="/complete")["state"] == "error"
+
+
+def test_many_visitors_get_the_texts_they_get_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "_ACTIVE", 3)
+    requests = [(prompt, percent) for prompt in ("Hello", "Once upon a time") for percent in (100, 70, 40)]
+    with served(tiny_loaded()) as (address, handlers):
+        alone = Client(address, verbose=False)
+        expected = {r: alone.predict(*r, *SETTINGS, api_name="/complete")["text"] for r in requests}
+        assert len(set(expected.values())) == len(requests)
+
+        def visit(first: int) -> list[bool]:
+            client, right = Client(address, verbose=False), []
+            for i in range(first, first + 3):
+                next(client.submit(*requests[i % 5], *SETTINGS, api_name="/complete"))  # begun, then dragged past
+                request = requests[i % len(requests)]
+                last = client.predict(*request, *SETTINGS, api_name="/complete")
+                right.append(last["text"] == expected[request])
+            return right
+
+        with ThreadPoolExecutor(8) as visitors:
+            assert all(right for answers in visitors.map(visit, range(8)) for right in answers)
+        assert handlers.visitors.count == 0
+
+
+def test_nothing_else_is_open_and_nothing_past_the_queue() -> None:
     with served(tiny_loaded()) as (address, handlers), httpx.Client(base_url=address) as client:
-        assert client.get("gradio_api/info").json() == {"named_endpoints": {}, "unnamed_endpoints": {}}
+        info = client.get("gradio_api/info").json()
+        assert info["named_endpoints"].keys() == {"/complete", "/measure"} and info["unnamed_endpoints"] == {}
         call = {"data": ["prompt", 100, *SETTINGS], "session_hash": "stranger"}
         assert client.post("gradio_api/run/complete", json=call).status_code == 404
         assert client.post("gradio_api/upload", files={"files": b"some bytes"}).status_code == 413

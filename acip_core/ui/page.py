@@ -51,7 +51,7 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
                 measured, measure, stop_measuring = _curve_part(rows, loaded)
                 settings = _advanced_part(loaded)
         _pictures_part(loaded)
-        start = [completion.release, run.click, prompt.submit, examples.load_input_event.then, page.load]
+        start = [run.click, completion.release, prompt.submit, examples.load_input_event.then, page.load]
         for event in start:
             event(
                 handlers.complete,
@@ -61,7 +61,8 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
                 trigger_mode="multiple",  # a newer run replaces the former on the server
                 concurrency_limit=_CONCURRENT_RUNS,
                 concurrency_id="completion",
-                api_visibility="private",
+                api_name="complete",  # the first one's; the others are the same
+                api_visibility="public" if event == run.click else "private",
             )
         measure.click(
             handlers.measure,
@@ -71,7 +72,7 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
             trigger_mode="multiple",
             concurrency_limit=_CONCURRENT_RUNS,
             concurrency_id="measurement",
-            api_visibility="private",
+            api_name="measure",
         )
         stop.click(handlers.stop, queue=False, show_progress="hidden", api_visibility="private")
         stop_measuring.click(handlers.stop_measuring, queue=False, show_progress="hidden", api_visibility="private")
@@ -121,6 +122,7 @@ def _size_part(rows: list[Row], loaded: Loaded) -> gr.Slider:
 def _completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
     completion = gr.HTML(
         value=None,
+        label="Completion",
         html_template=_COMPLETION,
         js_on_load="acip.completion(element, props, watch, () => trigger('release'));",
         apply_default_css=False,
@@ -136,6 +138,7 @@ def _curve_part(rows: list[Row], loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr
     curves = loaded.artifact.curves
     measured = gr.HTML(
         value=None,
+        label="Measurement",
         html_template=_chart(bool(curves)),
         js_on_load="acip.chart(element, props, watch);",
         apply_default_css=False,
