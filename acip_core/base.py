@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,8 +60,20 @@ class BaseModel:
 
 
 def best_device() -> torch.device:
-    """CUDA when present, otherwise the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device that `ACIP_DEVICE` names, otherwise CUDA when present, otherwise the CPU.
+
+    Raises:
+        ModelError: the named device is unknown or not present.
+    """
+    named = os.environ.get("ACIP_DEVICE")
+    if not named:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=named).device
+    except (RuntimeError, AssertionError):  # torch built without CUDA asserts
+        raise ModelError(
+            f"ACIP_DEVICE names `{named}`, which this machine does not have; set it to cpu or cuda, or unset it."
+        ) from None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import torch
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, StaticCache
 
 from .elastic import BatchPlan, ElasticModel
 from .errors import GenerationError
@@ -108,10 +108,15 @@ class Engine:
 
     One thread owns the model and runs what the callers ask for in the order they asked, a token or a slice of a
     prompt at a time.
+
+    Attributes:
+        static_cache: give a lone sequence a key-value cache that never changes its shape, by default on a GPU; on the
+            CPU attention would pay for its empty end.
     """
 
-    def __init__(self, elastic: ElasticModel):
+    def __init__(self, elastic: ElasticModel, static_cache: bool | None = None):
         self.elastic = elastic
+        self.static_cache = elastic.base.device.type == "cuda" if static_cache is None else static_cache
         self._owner = ThreadPoolExecutor(1, thread_name_prefix="model")
         config = elastic.model.config.get_text_config()
         self.context = int(getattr(config, "max_position_embeddings", None) or 2048)  # tokens
@@ -188,7 +193,7 @@ class Engine:
         except _Cancelled:
             return
 
-    def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: DynamicCache, keep: int = 1) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Cache, keep: int = 1) -> torch.Tensor:
         """One turn: logits (batch, keep, vocabulary) of the last `keep` positions (all for 0), at the size `plan`.
 
         Args:
@@ -197,7 +202,7 @@ class Engine:
         return self._owner.submit(self._forward, ids, plan, cache, keep).result()
 
     @torch.inference_mode()
-    def _forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: DynamicCache, keep: int) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Cache, keep: int) -> torch.Tensor:
         self.elastic.apply(plan)
         model = self.elastic.model
         return model(ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=keep).logits
@@ -230,11 +235,11 @@ class Engine:
     def _columns(self, ids: list[int], plans: Sequence[Plan], sampling: Sampling, cancel: threading.Event) -> Steps:
         """The prompt continued at several sizes in step; by index into `plans`, the tokens of those still running."""
         words = [Detokenizer(self.elastic.tokenizer, ids) for _ in plans]
-        choose = [_Chooser(sampling) for _ in plans]
+        seeded = [torch.Generator().manual_seed(sampling.seed) for _ in plans]
         running = sorted(range(len(plans)), key=lambda i: -plans[i].target_parameters)  # a batch's order
         batch = self._batch(plans, running)
-        cache = DynamicCache(config=self.elastic.model.config)
         total, logits = len(ids), torch.empty(0)
+        cache = self._cache(len(plans), total + sampling.max_new_tokens)
         chunk = max(1, PREFILL_CHUNK // len(plans))
         for start in range(0, total, chunk):
             if cancel.is_set():
@@ -244,8 +249,8 @@ class Engine:
             yield {i: Token("", 0, min(start + chunk, total), total) for i in running}
         for count in range(1, sampling.max_new_tokens + 1):
             tokens, step = [], {}
-            for i, scores in zip(running, logits[:, -1], strict=True):
-                token = choose[i](scores)
+            chosen = _chosen(logits[:, -1], sampling, [seeded[i] for i in running])
+            for i, token in zip(running, chosen, strict=True):
                 finish = "end" if token in self._ends else "length" if count == sampling.max_new_tokens else ""
                 text = words[i].flush() if finish == "end" else words[i].push(token)
                 step[i] = Token(text + (words[i].flush() if finish == "length" else ""), count, total, total, finish)
@@ -263,6 +268,12 @@ class Engine:
                 yield {i: Token(words[i].flush(), count, total, total, "stopped") for i in running}
                 return
             logits = self.forward(torch.tensor(tokens)[:, None], batch, cache)
+
+    def _cache(self, sequences: int, tokens: int) -> Cache:
+        config = self.elastic.model.config
+        if self.static_cache and sequences == 1:  # sequences that end leave a batch, and its shape changes
+            return StaticCache(config, max_cache_len=tokens)
+        return DynamicCache(config=config)
 
     def _batch(self, plans: Sequence[Plan], chosen: list[int]) -> Plan | BatchPlan:
         return plans[chosen[0]] if len(chosen) == 1 else self.elastic.batch([plans[i] for i in chosen])
@@ -289,21 +300,23 @@ class _TakingTurns:
         return SimpleNamespace(logits=torch.cat(parts, dim=1))
 
 
-class _Chooser:
-    """Picks the next token from logits (vocabulary,); on the CPU, so that a seed means the same on every device."""
+def _chosen(logits: torch.Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> list[int]:
+    """The next tokens from logits (sequences, vocabulary), all read from the device at once.
 
-    def __init__(self, sampling: Sampling):
-        self._sampling = sampling
-        self._generator = torch.Generator().manual_seed(sampling.seed)
+    Args:
+        generators: one per sequence, on the CPU, so that a seed means the same on every device.
+    """
+    if sampling.temperature == 0:
+        return cast(list[int], logits.argmax(-1).tolist())
+    scores = logits.float().cpu()
+    return [_drawn(row, sampling, generator) for row, generator in zip(scores, generators, strict=True)]
 
-    def __call__(self, logits: torch.Tensor) -> int:
-        if self._sampling.temperature == 0:
-            return int(logits.argmax())
-        scores = logits.float().cpu()
-        probabilities = ((scores - scores.max()) / self._sampling.temperature).softmax(-1)
-        ordered, tokens = probabilities.sort(descending=True, stable=True)
-        ordered[ordered.cumsum(0) - ordered >= self._sampling.top_p] = 0  # the likeliest token always stays
-        return int(tokens[torch.multinomial(ordered, 1, generator=self._generator)])
+
+def _drawn(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    probabilities = ((scores - scores.max()) / sampling.temperature).softmax(-1)
+    ordered, tokens = probabilities.sort(descending=True, stable=True)
+    ordered[ordered.cumsum(0) - ordered >= sampling.top_p] = 0  # the likeliest token always stays
+    return int(tokens[torch.multinomial(ordered, 1, generator=generator)])
 
 
 def check_sampling(sampling: Sampling, context: int) -> None:

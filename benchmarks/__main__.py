@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Annotated
 
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
 def main(
     names: Annotated[list[str] | None, typer.Argument(help=f"Any of {', '.join(BENCHMARKS)}; all by default.")] = None,
     readme_only: Annotated[bool, typer.Option("--readme", help="Measure nothing, only refresh the README.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; the best one present by default.")] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Measure nothing, only draw the comparison.")] = False,
 ) -> None:
     """Measure the README's figures; nothing else should run on the machine meanwhile."""
@@ -43,6 +45,8 @@ def main(
     unknown = set(names or []) - set(BENCHMARKS)
     if unknown:
         raise typer.BadParameter(f"there is no benchmark {', '.join(sorted(unknown))}")
+    if device:
+        os.environ["ACIP_DEVICE"] = device  # also that of the processes that are started
     if plot:
         draw_comparison()
     if not (names or readme_only or plot):

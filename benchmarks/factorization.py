@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 
 from acip_core.artifact import default_artifact, read_artifact
@@ -11,7 +9,7 @@ from acip_core.base import load_base, target_layers
 from acip_core.factorize import factorize
 from acip_core.progress import finish
 
-from .figure import Figure, median_of
+from .figure import Figure, clock, median_of
 
 
 def measure_factorization(rounds: int = 3) -> list[Figure]:
@@ -21,13 +19,13 @@ def measure_factorization(rounds: int = 3) -> list[Figure]:
     basis = read_artifact(default_artifact(base.name)).basis
     ratios, error = [], 0.0
     for _ in range(rounds):
-        began = time.perf_counter()
+        began = clock()
         factors = finish(factorize(weights, basis))
-        ours = time.perf_counter() - began
-        began = time.perf_counter()
+        ours = clock() - began
+        began = clock()
         for weight in weights.values():
             torch.linalg.svd(weight, full_matrices=False)
-        ratios.append(ours / (time.perf_counter() - began))
+        ratios.append(ours / (clock() - began))
     for name, weight in weights.items():
         product = factors[name].directions.T @ factors[name].down(weight)
         error = max(error, ((product - weight).norm() / weight.norm()).item())

@@ -6,12 +6,15 @@ import json
 import os
 import platform
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
 import torch
+
+from acip_core.base import best_device
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,20 @@ class Figure:
         return self.value <= self.target if self.better == "lower" else self.value >= self.target
 
 
-def median_of(name: str, values: Sequence[float], unit: str, target: float | None, better: str = "lower") -> Figure:
+def median_of(
+    name: str, values: Sequence[float], unit: str, target: float | None = None, better: str = "lower"
+) -> Figure:
     """The median of repeated measurements with their spread."""
     ordered = sorted(values)
     quartiles = statistics.quantiles(ordered, n=4) if len(ordered) > 1 else (0.0, 0.0, 0.0)
     return Figure(name, statistics.median(ordered), unit, target, (quartiles[2] - quartiles[0]) / 2, better)
+
+
+def clock() -> float:
+    """Seconds, once the device has done all it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def machine() -> str:
@@ -55,7 +67,7 @@ def machine() -> str:
     if info.exists():
         named = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = named[0].partition(":")[2].strip() if named else model
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    device = torch.cuda.get_device_name() if best_device().type == "cuda" else "no GPU"
     return f"{model}, {os.cpu_count()} cores, {device}, torch {torch.__version__}"
 
 

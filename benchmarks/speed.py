@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -14,7 +15,7 @@ from acip_core.loading import open_model
 from acip_core.progress import finish
 from acip_core.sizing import Plan
 
-from .figure import Figure, median_of
+from .figure import Figure, clock, median_of
 
 _PROMPT, _NEW, _LONG = 32, 64, 512  # tokens
 _DECODING = {1.0: 1.0, 0.85: 1.0, 0.7: 1.25, 0.55: 1.0, 0.4: 1.6}  # targets by size
@@ -33,31 +34,40 @@ def measure_speed(rounds: int = 5) -> list[Figure]:
     bandwidth = _bandwidth(plain.device)
     decoding: dict[float, list[float]] = {size: [] for size in plans}
     prefill: dict[float, list[float]] = {size: [] for size in plans}
-    together, seconds = [], []
+    base_decoding, base_prefill, together = [], [], []
     _decode(plain.model, prompt)
     for _ in range(rounds):
-        base, base_prefill = _decode(plain.model, prompt), _read(plain.model, text)
-        seconds.append(base)
+        base_decoding.append(_decode(plain.model, prompt))
+        base_prefill.append(_read(plain.model, text))
         for size, plan in plans.items():
             elastic.apply(plan)
-            own = _decode(elastic.model, prompt)
-            decoding[size].append(base / own)
-            prefill[size].append(base_prefill / _read(elastic.model, text))
-            if size == 1:
-                full = own
+            decoding[size].append(_decode(elastic.model, prompt))
+            prefill[size].append(_read(elastic.model, text))
         elastic.apply(side_by_side)
-        together.append(_decode(elastic.model, prompt.repeat(len(plans), 1)) / full)
-    base = sorted(seconds)[rounds // 2]
+        together.append(_decode(elastic.model, prompt.repeat(len(plans), 1)))
     figures = []
     for size, target in _DECODING.items():
-        figure = median_of(f"decoding speed at {size:.0%} ÷ the base model's", decoding[size], "×", target, "higher")
-        figures.append(replace(figure, limit=base / (_NEW * _bytes_per_token(plans[size]) / bandwidth)))
+        name = f"decoding speed at {size:.0%} ÷ the base model's"
+        figure = median_of(name, _ratios(base_decoding, decoding[size]), "×", target, "higher")
+        fastest = _NEW * _bytes_per_token(plans[size]) / bandwidth
+        figures.append(replace(figure, limit=median(base_decoding) / fastest))
     for size, target in _PREFILL.items():
         name = f"speed of reading {_LONG} tokens at {size:.0%} ÷ the base model's"
-        figures.append(median_of(name, prefill[size], "×", target, "higher"))
+        figures.append(median_of(name, _ratios(base_prefill, prefill[size]), "×", target, "higher"))
     sizes = ", ".join(f"{100 * size:.0f}" for size in plans)
     name = f"five sizes in one batch ({sizes} %) ÷ one stream at 100%"
-    return [*figures, median_of(name, together, "×", _MOST_OF_ONE)]
+    figures.append(median_of(name, _ratios(together, decoding[1.0]), "×", _MOST_OF_ONE))
+    if plain.device.type != "cpu":
+        for size in plans:
+            speeds = [_NEW / seconds for seconds in decoding[size]]
+            figures.append(median_of(f"decoding at {size:.0%}", speeds, "tokens/s", None, "higher"))
+            reading = [1e3 * seconds for seconds in prefill[size]]
+            figures.append(median_of(f"reading {_LONG} tokens at {size:.0%}", reading, "ms"))
+    return figures
+
+
+def _ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(above, below, strict=True)]
 
 
 def _bytes_per_token(plan: Plan) -> int:
@@ -70,9 +80,9 @@ def _bandwidth(device: torch.device) -> float:
     block = torch.ones(2**28, device=device)
     best = float("inf")
     for _ in range(5):
-        began = time.perf_counter()
-        block.sum().item()
-        best = min(best, time.perf_counter() - began)
+        began = clock()
+        block.sum()
+        best = min(best, clock() - began)
     return block.numel() * block.element_size() / best
 
 
@@ -81,16 +91,15 @@ def _decode(model: PreTrainedModel, ids: torch.Tensor) -> float:
     """Seconds for the new tokens of a batch, the prompt not counted."""
     cache = DynamicCache(config=model.config)
     token = model(ids, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
-    began = time.perf_counter()
+    began = clock()
     for _ in range(_NEW):
         token = model(token, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
-    token.tolist()  # waits for the device
-    return time.perf_counter() - began
+    return clock() - began
 
 
 @torch.inference_mode()
 def _read(model: PreTrainedModel, ids: torch.Tensor) -> float:
     """Seconds until the first new token after a prompt."""
-    began = time.perf_counter()
-    model(ids, use_cache=True, logits_to_keep=1).logits.argmax(-1).tolist()
-    return time.perf_counter() - began
+    began = clock()
+    model(ids, use_cache=True, logits_to_keep=1).logits.argmax(-1)
+    return clock() - began

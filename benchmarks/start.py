@@ -24,22 +24,20 @@ with torch.inference_mode():
 _OURS = "import torch\nfrom acip_core import finish, open_model\nelastic = finish(open_model()).elastic\n"
 _OURS += f"model, tokenizer = elastic.model, elastic.tokenizer{_ENDING}"
 _PLAIN = "import sys, torch\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
-_PLAIN += (
-    'model = AutoModelForCausalLM.from_pretrained(sys.argv[1]).to("cuda" if torch.cuda.is_available() else "cpu")\n'
-)
+_PLAIN += "model = AutoModelForCausalLM.from_pretrained(sys.argv[1]).to(sys.argv[2])\n"
 _PLAIN += f"tokenizer = AutoTokenizer.from_pretrained(sys.argv[1]){_ENDING}"
 
 
 def measure_start(rounds: int = 5) -> list[Figure]:
     """Both processes in turn, files cached; the elastic model's tensors counted once per storage."""
     base = load_base()
-    weights = _stored(base.model)
+    weights, device = _stored(base.model), str(base.device)
     with tempfile.TemporaryDirectory() as folder:
         base.model.save_pretrained(folder)
         base.tokenizer.save_pretrained(folder)
         del base
         resident = _stored(finish(open_model()).elastic.model)
-        ratios = [_seconds(_OURS) / _seconds(_PLAIN, folder) for _ in range(rounds)]
+        ratios = [_seconds(_OURS) / _seconds(_PLAIN, folder, device) for _ in range(rounds)]
     return [
         median_of("a cached model's start to its first token ÷ the base model's", ratios, "×", 1.5),
         Figure("resident weights ÷ the base model's", resident / weights, "×", 2.0),

@@ -32,6 +32,13 @@ def test_blocks_without_linear_layers_are_refused():
         target_layers(GPT2LMHeadModel(config))
 
 
+@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+def test_a_device_that_is_not_there(device: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ACIP_DEVICE", device)
+    with pytest.raises(ModelError, match=f"`{device}`, which this machine does not have"):
+        base_module.best_device()
+
+
 def test_fingerprint_is_stable_and_agrees_across_precisions(base: BaseModel, family: str):
     weights = target_weights(base)
     assert fingerprint(weights) == fingerprint(target_weights(tiny_base(family)))
