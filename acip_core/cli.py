@@ -79,7 +79,8 @@ def precompute(
     out: Annotated[Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="No adapters, little text: usable in minutes.")] = False,
     scorer: Annotated[
-        Literal["fisher", "acip"], typer.Option(help="Rank by gradients at ever smaller sizes, or by a pruning run.")
+        Literal["fisher", "iterated", "acip"],
+        typer.Option(help="Rank by gradients of the full model, of ever smaller cuts of it, or by a pruning run."),
     ] = "fisher",
     preset: Annotated[
         Literal["small", "paper"],
@@ -111,14 +112,14 @@ def precompute(
 ) -> None:
     """Order all singular directions of a model, train its adapters, measure its curve, write its artifact."""
     from .adapters import AdapterSettings
-    from .precompute import PAPER_RECIPE, QUICK, SMALL_RECIPE, Recipe
+    from .precompute import ITERATED_RECIPE, PAPER_RECIPE, QUICK, SMALL_RECIPE, Recipe
     from .precompute import precompute as run
 
     if quick and (steps is not None or seed is not None or scorer != "fisher"):
-        raise typer.BadParameter("--steps, --seed and --scorer acip belong to runs that --quick leaves out.")
-    if scorer == "fisher" and (preset != "small" or stop or micro_batch or checkpointing or float32):
+        raise typer.BadParameter("--steps, --seed and --scorer belong to runs that --quick leaves out.")
+    if scorer != "acip" and (preset != "small" or stop or micro_batch or checkpointing or float32):
         raise typer.BadParameter("--preset, --stop, --micro-batch, --checkpointing and --float32 need --scorer acip.")
-    recipe = QUICK if quick else Recipe()
+    recipe = QUICK if quick else ITERATED_RECIPE if scorer == "iterated" else Recipe()
     if scorer == "acip":
         recipe = PAPER_RECIPE if preset == "paper" else SMALL_RECIPE
         assert recipe.pruning is not None

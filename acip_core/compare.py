@@ -207,7 +207,7 @@ def _artifact(run: _Run, name: str) -> Steps[None]:
     yield from run.measure(elastic, name, run.artifact.adapters is not None, run.budget.ratios)
 
 
-def _ours(run: _Run, name: str) -> Steps[None]:
+def _iterated(run: _Run, name: str) -> Steps[None]:
     """Fisher information measured anew at ever smaller sizes, on as much text as the other score maps."""
     factors = yield from factorize(run.weights, run.artifact.basis)
     steps = iterative_scores(run.fresh().model, factors, run.score_windows(), run.budget.adapters.rank)
@@ -217,8 +217,7 @@ def _ours(run: _Run, name: str) -> Steps[None]:
 def _pruned(run: _Run, name: str) -> Steps[None]:
     """A pruning run that starts from the Fisher ranking; its adapters are trained anew, at random sizes."""
     factors = yield from factorize(run.weights, run.artifact.basis)
-    gains = yield from run.kept("gains", fisher_gains(run.fresh().model, factors, run.score_windows()))
-    warm = {layer: gain / sum(run.shapes[layer]) for layer, gain in gains.items()}
+    warm = yield from _densities(run, factors)
     result = yield from run.prune(name, factors, run.budget.small, warm)
     yield from run.both(name, factors, result.scores)
 
@@ -239,10 +238,19 @@ def _simple(basis: Callable[[_Run], Basis], score: Callable[[_Run, dict[str, Fac
     return method
 
 
-def _fisher(run: _Run, name: str) -> Steps[None]:
+def _ours(run: _Run, name: str) -> Steps[None]:
     factors = yield from factorize(run.weights, run.artifact.basis)
-    gains = yield from run.kept("gains", fisher_gains(run.fresh().model, factors, run.score_windows()))
+    gains = yield from _gains(run, factors)
     yield from run.both(name, factors, {n: envelope_scores(gain, run.shapes[n]) for n, gain in gains.items()})
+
+
+def _gains(run: _Run, factors: dict[str, Factors]) -> Steps[Scores]:
+    return (yield from run.kept("gains", fisher_gains(run.fresh().model, factors, run.score_windows())))
+
+
+def _densities(run: _Run, factors: dict[str, Factors]) -> Steps[Scores]:
+    gains = yield from _gains(run, factors)
+    return {layer: gain / sum(run.shapes[layer]) for layer, gain in gains.items()}
 
 
 def _asvd(run: _Run, name: str) -> Steps[None]:
@@ -263,6 +271,13 @@ def _dobi(run: _Run, name: str) -> Steps[None]:
         yield from run.measure(elastic, name, False, (ratio,))
 
 
+def _magnitude(run: _Run, name: str) -> Steps[None]:
+    """Without adapters: nothing is left for them to repair."""
+    factors = yield from factorize(run.weights, plain_basis(run.weights))
+    elastic = yield from build_elastic(run.fresh(), factors, svd_magnitude_scores(factors))
+    yield from run.measure(elastic, name, False, run.budget.ratios)
+
+
 def _done(scores: Scores) -> Steps[Scores]:
     yield Progress("ranking", 1, 1)
     return scores
@@ -275,8 +290,9 @@ def _activation(run: _Run) -> Basis:
 METHODS: dict[str, Callable[[_Run, str], Steps[None]]] = {
     "artifact": _artifact,
     "ours": _ours,
+    "iterated": _iterated,
     "acip-small": _pruned,
-    "fisher": _fisher,
+    "fisher": _simple(_activation, _densities),
     "svd-llm": _simple(_activation, lambda run, f: _done(uniform_scores(f, run.shapes))),
     "gradient": _simple(
         _activation,
@@ -285,6 +301,6 @@ METHODS: dict[str, Callable[[_Run, str], Steps[None]]] = {
     "dobi-svd": _dobi,
     "acip": _published,
     "asvd": _asvd,
-    "svd-magnitude": _simple(lambda run: plain_basis(run.weights), lambda run, f: _done(svd_magnitude_scores(f))),
+    "svd-magnitude": _magnitude,
 }
-_VARIANTS = {name: 1 if name in ("artifact", "dobi-svd") else 2 for name in METHODS}
+_VARIANTS = {name: 1 if name in ("artifact", "dobi-svd", "svd-magnitude") else 2 for name in METHODS}

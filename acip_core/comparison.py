@@ -88,7 +88,8 @@ def _with_infinity(result: dict[str, Any]) -> dict[str, Any]:
 
 _TITLES = {
     "artifact": "this project's artifact",
-    "ours": "iterated Fisher (this project)",
+    "ours": "Fisher on the envelope (this project)",
+    "iterated": "iterated Fisher",
     "acip-small": "pruning run from the Fisher ranking",
     "fisher": "Fisher ÷ cost",
     "svd-llm": "SVD-LLM",

@@ -12,7 +12,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from .factorize import Factors, cached_factors, factorize
 from .progress import Progress, Steps
 from .scoring.acip import PAPER, SMALL, AcipSettings, acip_scores
 from .scoring.baselines import svd_magnitude_scores, uniform_scores
-from .scoring.fisher import fisher_densities
+from .scoring.fisher import fisher_densities, fisher_scores
 from .scoring.iterative import STAGES, iterative_scores
 from .storage import atomic_path, cache_dir, read_kept
 
@@ -49,10 +49,10 @@ class Recipe:
         corpora: names or files, as `corpus.documents`.
         window: tokens per window, everywhere.
         moment_windows, score_windows: calibration windows per corpus.
-        stages: size ratios at which the Fisher information is measured anew.
+        stages: size ratios at which the Fisher information is measured anew; without any, the full model's counts.
         basis: `activation` or `svd` (plain, as in the paper).
         basis_rank: columns kept of each correlation.
-        pruning: rank the directions by a pruning run (Step 2 of ACIP); None for iterated Fisher information.
+        pruning: rank the directions by a pruning run (Step 2 of ACIP); None for Fisher information.
         adapters: how adapters are trained; None keeps those of the pruning run, if there is one.
         curve_windows: held-out windows per corpus and size.
         ratios: sizes of the curve.
@@ -62,8 +62,8 @@ class Recipe:
     corpora: tuple[str, ...] = ("c4", "wikipedia")
     window: int = WINDOW
     moment_windows: int = 64
-    score_windows: int = 128
-    stages: tuple[float, ...] = STAGES
+    score_windows: int = 64
+    stages: tuple[float, ...] = ()
     basis: str = "activation"
     basis_rank: int = DEFAULT_RANK
     pruning: AcipSettings | None = None
@@ -75,9 +75,16 @@ class Recipe:
 
 PAPER_RECIPE = Recipe(pruning=PAPER, adapters=None)
 SMALL_RECIPE = Recipe(pruning=SMALL)
-QUICK = Recipe(
-    moment_windows=12, score_windows=32, adapters=None, curve_windows=6, ratios=COARSE, comparisons=False
-)  # fmt: skip
+ITERATED_RECIPE = Recipe(score_windows=128, stages=STAGES)
+QUICK = replace(
+    ITERATED_RECIPE,
+    moment_windows=12,
+    score_windows=32,
+    adapters=None,
+    curve_windows=6,
+    ratios=COARSE,
+    comparisons=False,
+)
 
 
 def precompute(source: str | None, recipe: Recipe, folder: Path | None = None) -> Steps[Path]:
@@ -200,21 +207,29 @@ class _Run:
         recipe, pruning, windows = self.recipe, self.recipe.pruning, self.calibration(self.recipe.score_windows)
         if pruning is None:
             rank = recipe.adapters.rank if recipe.adapters is not None else 0
-            kept = self.work / "scores.safetensors"
-            steps = iterative_scores(self.base.model, factors, windows, rank, recipe.stages, kept)
+            if recipe.stages:
+                kept = self.work / "stages.safetensors"
+                steps = iterative_scores(self.base.model, factors, windows, rank, recipe.stages, kept)
+            else:
+                steps = self._kept_scores("scores", fisher_scores(self.base.model, factors, windows, rank))
             return "fisher", (yield from steps), None, {}
         warm = None
         if pruning.warm_start > 0:
-            path = self.work / "warm-start.safetensors"
-            if (warm := read_kept(path, load_file)) is None:
-                warm = yield from fisher_densities(self.base.model, factors, windows)
-                with atomic_path(path) as temporary:
-                    save_file(warm, temporary)
+            warm = yield from self._kept_scores("warm-start", fisher_densities(self.base.model, factors, windows))
         texts = [self._windows(corpus, "calibration", None, pruning.window) for corpus in self.recipe.corpora]
         checkpoint = self.work / "pruning.safetensors"
         result = yield from acip_scores(self.base, factors, torch.cat(texts), pruning, warm, checkpoint)
         history = {f"acip.{name}": values for name, values in result.history.items()}
         return "acip", result.scores, result.adapters, history
+
+    def _kept_scores(self, name: str, steps: Steps[dict[str, torch.Tensor]]) -> Steps[dict[str, torch.Tensor]]:
+        path = self.work / f"{name}.safetensors"
+        if (kept := read_kept(path, load_file)) is not None:
+            return kept
+        scores = yield from steps
+        with atomic_path(path) as temporary:
+            save_file(scores, temporary)
+        return scores
 
     def curves(self, elastic: ElasticModel, method: str, ratios: tuple[float, ...]) -> Steps[list[Curve]]:
         """One curve per corpus on held-out text; points are kept as soon as they are measured."""

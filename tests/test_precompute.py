@@ -14,13 +14,17 @@ import torch
 from acip_core import training
 from acip_core.adapters import AdapterSettings
 from acip_core.artifact import Artifact, read_artifact
+from acip_core.base import load_base, target_layers
 from acip_core.corpus import _all_documents, documents, token_windows
 from acip_core.errors import ArtifactError, CorpusError, ModelError, SizeError, StorageError
 from acip_core.evaluate import measure_perplexity
+from acip_core.factorize import factorize
 from acip_core.loading import open_model
 from acip_core.precompute import Recipe, precompute
 from acip_core.progress import Progress, finish
 from acip_core.scoring.acip import AcipSettings
+from acip_core.scoring.fisher import fisher_scores
+from acip_core.scoring.iterative import iterative_scores
 from tests.conftest import full_disk
 from tests.tiny import tiny_base
 
@@ -141,6 +145,25 @@ def test_whole_run(model: str, recipe: Recipe, text: str, tmp_path: Path, cache:
     assert (tuned.ratio, tuned.parameters, tuned.bytes) == (plan.ratio, plan.parameters, plan.bytes)
     assert tuned.perplexity == pytest.approx(measured.value, rel=1e-3)  # adapters are stored in bfloat16
     assert round(cut.ratio, 1) == 0.6 and cut.perplexity != pytest.approx(measured.value, rel=1e-3)
+
+
+@pytest.mark.parametrize("stages", [(), (0.8, 0.6)])
+def test_the_full_model_is_scored_or_every_stage(
+    model: str, recipe: Recipe, text: str, tmp_path: Path, stages: tuple[float, ...]
+) -> None:
+    seen: list[Progress] = []
+    recipe = replace(recipe, adapters=None, comparisons=False, stages=stages, score_windows=6)
+    artifact = read_artifact(finish(precompute(model, recipe, tmp_path / "out"), seen.append))
+    sizes = {step.note.partition(",")[0] for step in seen if step.stage == "scoring" and step.note.startswith("at ")}
+    assert sizes == ({"at 100%", "at 80%", "at 60%"} if stages else set())
+    base = load_base(model)
+    weights = {name: layer.weight.detach() for name, layer in target_layers(base.model).items()}
+    factors = finish(factorize(weights, artifact.basis))
+    windows = token_windows(base.tokenizer, documents(text, "calibration"), 32, 6)
+    again = iterative_scores(base.model, factors, windows, 0, stages)
+    expected = finish(again if stages else fisher_scores(base.model, factors, windows))
+    for name, scores in artifact.scores.items():
+        assert torch.equal(scores.argsort(stable=True), expected[name].argsort(stable=True))
 
 
 @pytest.mark.parametrize("stage", ["scoring", "training adapters", "measuring fisher+adapters", "measuring svd-llm"])

@@ -1,7 +1,7 @@
-"""Statistics of the mask gradients at any cut of a model, and the empirical Fisher information made of them.
+"""The default score map: empirical Fisher information of the full model, from statistics of the mask gradients.
 
 With `W = Σ_i u_i (u_iᵀ W)`, latents `z = (U W) x` and a mask on each term, `∂NLL/∂mask_i = Σ_tokens z_i ∂NLL/∂z_i`: one
-backward pass through the factors gives the contributions of every token for all directions at once.
+backward pass through the factors gives the contributions of every token for all directions at once, at any cut.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..errors import ModelError
 from ..factorize import Factors
 from ..progress import Progress, Steps
 from ..training import mixed_precision
+from .envelope import envelope_scores
 from .masked import MaskedLinear, Statistic, standing_in
 
 
@@ -28,6 +29,19 @@ def per_window(contributions: torch.Tensor) -> torch.Tensor:
 def per_token(contributions: torch.Tensor) -> torch.Tensor:
     """`Σ_tokens (z_i ∂NLL/∂z_i)²`, the token as the sample: hundreds of them a window, so much less noise."""
     return contributions.float().square().sum(0)
+
+
+def fisher_scores(
+    model: nn.Module, factors: Mapping[str, Factors], windows: torch.Tensor, adapter_rank: int = 0
+) -> Steps[dict[str, torch.Tensor]]:
+    """Float32 (r,) per layer: `fisher_gains` per parameter, on the concave envelope of the layer's size.
+
+    Args:
+        adapter_rank: of the adapters that will be trained for these scores; they count in a layer's size.
+    """
+    gains = yield from fisher_gains(model, factors, windows)
+    shapes = {name: (layer.out_features, layer.in_features) for name, layer in target_layers(model).items()}
+    return {name: envelope_scores(gain, shapes[name], adapter_rank) for name, gain in gains.items()}
 
 
 def fisher_densities(

@@ -11,6 +11,7 @@ from .pictures import Picture
 _COLORS = {
     "artifact": "#d9622b",
     "ours": "#d9622b",
+    "iterated": "#e0a030",
     "acip-small": "#b8860b",
     "fisher": "#2b7bd9",
     "svd-llm": "#2f9e5b",
