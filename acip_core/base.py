@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from .errors import ModelError, StorageError
+from .kernels import adopt
 from .network import hub_reachable
 from .storage import atomic_path, cache_dir, remove_leftovers
 
@@ -105,6 +106,7 @@ def load_base(source: str | None = None, device: torch.device | str | None = Non
         model, tokenizer, name, origin = _load(source, dtype)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    adopt(model)
     return BaseModel(model.to(device).eval(), tokenizer, name, origin)
 
 

@@ -22,6 +22,7 @@ from torch import nn
 
 from .base import target_layers
 from .errors import ModelError
+from .kernels import linear
 from .progress import Progress, Steps
 
 DEFAULT_RANK = 256
@@ -47,7 +48,7 @@ class Root:
         """`rows @ [columns, diag(diagonal)]`, (r, q + channels), whose Gram matrix is `rows C rowsᵀ`."""
         q = self.columns.shape[1]
         images = rows.new_empty(len(rows), q + len(self.diagonal))
-        torch.mm(rows, self.columns, out=images[:, :q])
+        images[:, :q] = linear(rows, self.columns.T)
         torch.mul(rows, self.diagonal, out=images[:, q:])
         return images
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .base import BaseModel, target_layers
 from .errors import SizeError
 from .factorize import Factors
+from .kernels import linear
 from .layers import Adapter, Cut, ElasticLinear, Ranks
 from .progress import Progress, Steps
 from .sizing import DENSE, Footprint, Plan, SizePlanner, break_even_rank
@@ -178,7 +179,7 @@ def _bank(layer: nn.Linear, factors: Factors, scores: torch.Tensor, reset: bool)
     kept = min(break_even_rank(*weight.shape), len(scores)) if reset else len(scores)
     order = scores.argsort(descending=True, stable=True)[:kept].to(weight.device)
     up = factors.directions[order]  # (K, m)
-    down = up @ weight.float()  # (K, n)
+    down = linear(up, weight.float().t())  # (K, n)
     return down.to(weight.dtype).contiguous(), up.to(weight.dtype).contiguous()
 
 

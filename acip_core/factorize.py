@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 
 from .basis import Basis, Moment, Root
 from .errors import ModelError, StorageError
+from .kernels import linear
 from .progress import Progress, Steps
 from .storage import atomic_path, cache_dir, remove_leftovers
 
@@ -47,7 +48,7 @@ class Factors:
 
     def down(self, weight: torch.Tensor) -> torch.Tensor:
         """The input-side factor `Uᵀ W` (r, in_features)."""
-        return self.directions @ weight
+        return linear(self.directions, weight.t())
 
 
 def factorize_layer(weight: torch.Tensor, root: Root | None = None, side: str = "input") -> Factors:
@@ -64,16 +65,16 @@ def factorize_layer(weight: torch.Tensor, root: Root | None = None, side: str = 
     if w.shape[0] <= w.shape[1]:
         return _eigen(_images_gram(w, root))
     # A tall weight W = Q R: the left singular vectors of the square R, turned by Q, are those of W.
-    triangle, failed = torch.linalg.cholesky_ex(_gram(w.T))  # Rᵀ
+    triangle, failed = torch.linalg.cholesky_ex(_gram(w.T.contiguous()))  # Rᵀ
     if not failed:
         square = _eigen(_images_gram(triangle.T, root))
         inverse = torch.linalg.solve_triangular(triangle, square.directions, upper=False, left=False)  # U'ᵀ R⁻ᵀ
         # What it grows rounding errors by; those of SmolLM2-135M stay under 9.
         if inverse.norm(dim=1).max() * triangle.norm() < _WELL_CONDITIONED * len(triangle) ** 0.5:
-            return Factors(inverse @ w.T, square.singular_values)
+            return Factors(linear(inverse, w), square.singular_values)
     q, r = torch.linalg.qr(w)  # slower, but safe
     square = _eigen(_images_gram(r, root))
-    return Factors(square.directions @ q.T, square.singular_values)
+    return Factors(linear(square.directions, q), square.singular_values)
 
 
 def _eigen(symmetric: torch.Tensor) -> Factors:
@@ -91,7 +92,7 @@ def _gram(rows: torch.Tensor, blocks: int = 6) -> torch.Tensor:
     gram = rows.new_zeros(len(rows), len(rows))
     step = -(-len(rows) // blocks)
     for start in range(0, len(rows), step):
-        torch.mm(rows[start:], rows[start : start + step].T, out=gram[start:, start : start + step])
+        gram[start:, start : start + step] = linear(rows[start:], rows[start : start + step])
     return gram
 
 

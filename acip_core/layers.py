@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from .kernels import Linear, linear, padded, suits
 from .sizing import DENSE
 
 _LONG = 16  # tokens per sequence from which on products cost more than reading weights, and each runs on its own
@@ -63,10 +63,10 @@ class Adapter(nn.Module):
         self.scaling = scaling
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(F.linear(x, self.a), self.b) * self.scaling
+        return linear(linear(x, self.a), self.b) * self.scaling
 
 
-class ElasticLinear(nn.Linear):
+class ElasticLinear(Linear):
     """An `nn.Linear` that runs at the rank its `Cut` names; its state dict stays that of the `nn.Linear`.
 
     Attributes:
@@ -101,18 +101,23 @@ class ElasticLinear(nn.Linear):
         if isinstance(rank, Ranks):
             return self._batch(x, rank)
         if rank == DENSE:
-            return F.linear(x, self.weight, self.bias)
+            return super().forward(x)
         y = self._low_rank(x, self.adapter_rank + rank)
         return y if self.bias is None else y + self.bias
 
     def _low_rank(self, x: torch.Tensor, width: int, mask: torch.Tensor | None = None) -> torch.Tensor:
-        z = F.linear(x, self.down[:width])
-        y = (z if mask is None else z * mask) @ self.up[:width]
+        whole = padded(width, self.down) if suits(x, width) else width
+        z = linear(x, self.down[:whole])
+        if mask is not None:
+            z = z * mask
+        elif whole > width:
+            z[..., width:] = 0
+        y = linear(z, self.up[:whole].t())
         return y if self.adapter is None else y + self.adapter(x)
 
     def _batch(self, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
         """Sequences (batch, tokens, in_features) at ranks of their own."""
-        parts = [F.linear(x[: ranks.dense], self.weight)] if ranks.dense else []
+        parts = [linear(x[: ranks.dense], self.weight)] if ranks.dense else []
         rest = x[ranks.dense :]
         if x.shape[1] >= _LONG:
             parts += [
@@ -133,7 +138,7 @@ class ElasticLinear(nn.Linear):
             return ranks[0]
         dense = sum(rank == DENSE for rank in ranks)
         widths = [self.adapter_rank + rank for rank in ranks[dense:]]
-        mask = self.down.new_zeros(len(widths), 1, widths[0])
+        mask = self.down.new_zeros(len(widths), 1, padded(widths[0], self.down))
         for row, width in zip(mask, widths, strict=True):
             row[:, :width] = 1
         return Ranks(dense, tuple(ranks[dense:]), mask)

@@ -16,6 +16,7 @@ from acip_core.progress import finish
 from acip_core.sizing import Plan
 
 from .figure import Figure, clock, median_of
+from .plain import plain_model
 
 _PROMPT, _NEW, _LONG = 32, 64, 512  # tokens
 _DECODING = {1.0: 1.0, 0.85: 1.0, 0.7: 1.25, 0.55: 1.0, 0.4: 1.6}  # targets by size
@@ -25,9 +26,10 @@ _MOST_OF_ONE = 2.0  # times one full-size stream that five sizes in one batch ma
 
 def measure_speed(rounds: int = 5) -> list[Figure]:
     """Decoding (batch 1, 64 new tokens after a prompt of 32), prompt reading (512 tokens), five sizes in one batch."""
-    plain = load_base()
+    base = load_base()
+    plain = plain_model(base)
     elastic = finish(open_model()).elastic
-    text = token_windows(plain.tokenizer, documents("wikipedia", "held-out"), _LONG, 1).to(plain.device)
+    text = token_windows(base.tokenizer, documents("wikipedia", "held-out"), _LONG, 1).to(plain.device)
     prompt = text[:, :_PROMPT]
     plans = {size: elastic.planner.at_ratio(size) for size in _DECODING}
     side_by_side = elastic.batch(list(plans.values()))
@@ -35,10 +37,10 @@ def measure_speed(rounds: int = 5) -> list[Figure]:
     decoding: dict[float, list[float]] = {size: [] for size in plans}
     prefill: dict[float, list[float]] = {size: [] for size in plans}
     base_decoding, base_prefill, together = [], [], []
-    _decode(plain.model, prompt)
+    _decode(plain, prompt)
     for _ in range(rounds):
-        base_decoding.append(_decode(plain.model, prompt))
-        base_prefill.append(_read(plain.model, text))
+        base_decoding.append(_decode(plain, prompt))
+        base_prefill.append(_read(plain, text))
         for size, plan in plans.items():
             elastic.apply(plan)
             decoding[size].append(_decode(elastic.model, prompt))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-import tempfile
 import time
 
 from torch import nn
@@ -15,6 +14,7 @@ from acip_core.loading import open_model
 from acip_core.progress import finish
 
 from .figure import Figure, median_of
+from .plain import saved
 
 _ENDING = """
 ids = tokenizer("The capital of Germany is called", return_tensors="pt").to(model.device)
@@ -32,9 +32,7 @@ def measure_start(rounds: int = 5) -> list[Figure]:
     """Both processes in turn, files cached; the elastic model's tensors counted once per storage."""
     base = load_base()
     weights, device = _stored(base.model), str(base.device)
-    with tempfile.TemporaryDirectory() as folder:
-        base.model.save_pretrained(folder)
-        base.tokenizer.save_pretrained(folder)
+    with saved(base) as folder:
         del base
         resident = _stored(finish(open_model()).elastic.model)
         ratios = [_seconds(_OURS) / _seconds(_PLAIN, folder, device) for _ in range(rounds)]
