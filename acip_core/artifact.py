@@ -7,6 +7,8 @@ adapter_config.json       PEFT's LoRA format, absent when no adapters were train
 adapter_model.safetensors
 history.safetensors       loss and size ratio per adapter step, absent likewise
 README.md                 model card
+
+Beside these lie what other commands measured or made of it: `completions.json`, `comparison.json`, `ablation.json`.
 """
 
 from __future__ import annotations

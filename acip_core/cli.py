@@ -183,6 +183,24 @@ def prepare(
 
 
 @app.command()
+def complete(
+    model: Model = None,
+    artifact: Annotated[
+        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
+    ] = None,
+) -> None:
+    """Continue the page's example prompts at every size, so that it can show them while the slider moves."""
+    from .artifact import default_artifact
+    from .completions import FILE, complete_examples, write_completions
+    from .loading import open_model
+
+    elastic = draw(open_model(model, artifact)).elastic
+    folder = artifact or default_artifact(elastic.base.name)
+    write_completions(draw(complete_examples(elastic)), folder)
+    console.print(escape(f"The completions are in {folder / FILE}."), highlight=False, soft_wrap=True)
+
+
+@app.command()
 def compare(
     model: Model = None,
     artifact: Annotated[

@@ -8,6 +8,7 @@ from pathlib import Path
 from .artifact import Artifact, default_artifact, read_artifact
 from .base import BaseModel, fingerprint, load_base, target_layers
 from .comparison import Comparison, read_comparison
+from .completions import Completions, read_completions
 from .elastic import ElasticModel, build_elastic
 from .errors import ArtifactError
 from .factorize import cached_factors
@@ -21,12 +22,14 @@ class Loaded:
     Attributes:
         note: one sentence for people, or empty.
         comparison: what was measured of other methods on the same model, if anything.
+        completions: of example prompts at many sizes, made beforehand.
     """
 
     elastic: ElasticModel
     artifact: Artifact
     note: str
     comparison: Comparison | None = None
+    completions: tuple[Completions, ...] = ()
 
 
 def open_model(source: str | None = None, artifact: Path | None = None, count_adapters: bool = True) -> Steps[Loaded]:
@@ -50,7 +53,7 @@ def open_model(source: str | None = None, artifact: Path | None = None, count_ad
     note = _match(base, found, read)
     factors = yield from cached_factors(weights, found, read.basis)
     elastic = yield from build_elastic(base, factors, read.scores, read.adapters, count_adapters)
-    return Loaded(elastic, read, note, read_comparison(folder))
+    return Loaded(elastic, read, note, read_comparison(folder), tuple(read_completions(folder)))
 
 
 def _match(base: BaseModel, found: str, artifact: Artifact) -> str:

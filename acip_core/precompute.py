@@ -25,6 +25,8 @@ from .adapters import AdapterSettings, train_adapters
 from .artifact import Artifact, Curve, CurvePoint, check_replaceable, write_artifact
 from .base import BaseModel, fingerprint, load_base, target_layers
 from .basis import DEFAULT_RANK, Basis, measure_basis, plain_basis, read_basis, save_basis
+from .completions import EXAMPLES, complete_examples, parse_completions, write_completions
+from .completions import FILE as COMPLETIONS
 from .corpus import CORPORA, documents, token_windows
 from .elastic import AdapterWeights, ElasticModel, build_elastic
 from .errors import StorageError
@@ -57,6 +59,7 @@ class Recipe:
         curve_windows: held-out windows per corpus and size.
         ratios: sizes of the curve.
         comparisons: whether to measure the comparison lines too.
+        examples: prompts that are completed at every size.
     """
 
     corpora: tuple[str, ...] = ("c4", "wikipedia")
@@ -71,6 +74,7 @@ class Recipe:
     curve_windows: int = 16
     ratios: tuple[float, ...] = FINE
     comparisons: bool = True
+    examples: tuple[str, ...] = EXAMPLES
 
 
 PAPER_RECIPE = Recipe(pruning=PAPER, adapters=None)
@@ -135,12 +139,17 @@ def _precompute(run: _Run, target: Path) -> Steps[Path]:
         elastic.install(adapters)
         method += "+adapters"
     curves = (yield from run.curves(elastic, method, recipe.ratios)) + curves
+    completions = read_kept(run.work / COMPLETIONS, parse_completions)
+    if completions is None:
+        completions = yield from complete_examples(elastic, recipe.examples)
+        write_completions(completions, run.work)
     if recipe.comparisons:
         curves += yield from run.comparisons(factors)
     facts = asdict(recipe) | {"adapters": trained_as if adapters is not None else None} | _versions()
     artifact = Artifact(base.name, base.source, run.fingerprint, facts, tuple(curves), scores, basis, adapters, history)
     if PartialState().is_main_process:
         write_artifact(artifact, target)
+        write_completions(completions, target)
         shutil.rmtree(run.work, ignore_errors=True)
     return target
 

@@ -4,7 +4,6 @@
 "use strict";
 window.acip = (() => {
   const SETTLE_MS = 80; // a held arrow key repeats faster than this
-  const REDRAW_MS = 100; // the plot takes tens of milliseconds; the readouts must not wait for it at every movement
   const size = { percent: 100, low: 30, high: 100 };
   const followers = []; // called with the new percentage on every movement
   let rows = new Map(); // percentage → row of the size table
@@ -86,20 +85,70 @@ window.acip = (() => {
     }
   }
 
+  function drawReady(texts) {
+    const strip = document.querySelector("#readouts .ready");
+    const finished = [...texts].filter(([, known]) => known.finished).map(([percent]) => percent);
+    if (!strip || strip.childElementCount === finished.length) return;
+    strip.replaceChildren(
+      ...finished.map((percent) => {
+        const mark = document.createElement("i");
+        mark.style.setProperty("--at", (percent - size.low) / (size.high - size.low));
+        return mark;
+      }),
+    );
+    strip.title = finished.length ? `${finished.length} sizes can be seen while dragging` : "";
+  }
+
+  function nearest(texts) {
+    let best = null;
+    for (const percent of texts.keys()) {
+      if (best === null || Math.abs(percent - size.percent) < Math.abs(best - size.percent)) best = percent;
+    }
+    return best;
+  }
+
   // ---- the completion --------------------------------------------------------------------------------------------
   function completion(element, props, watch, start) {
-    const pane = { prompt: ".prompt", text: ".text", status: ".status", label: ".label", page: "pre" };
+    const pane = { prompt: ".prompt", text: ".text", ahead: ".ahead", status: ".status", label: ".label", page: "pre" };
     for (const [key, selector] of Object.entries(pane)) pane[key] = element.querySelector(selector);
     let newest = 0; // id of the newest run seen; a smaller one comes late
     let latest = null;
+    let ready = { key: null, prompt: "", beforehand: false, texts: new Map() }; // of other sizes, for the next drag
 
+    const forget = (event) => {
+      if (event && !event.target.closest?.("#prompt, #advanced")) return;
+      ready = { key: null, prompt: "", beforehand: false, texts: new Map() };
+      drawReady(ready.texts);
+    };
+    const gather = (message) => {
+      if (message.key === undefined) return;
+      if (message.key !== ready.key) {
+        ready = { key: message.key, prompt: message.prompt, beforehand: message.beforehand, texts: new Map() };
+      }
+      for (const [percent, text, finished] of message.ready) ready.texts.set(percent, { text, finished });
+      drawReady(ready.texts);
+    };
+    const scrub = () => {
+      const near = nearest(ready.texts);
+      element.classList.toggle("stale", near === null);
+      if (near === null) return;
+      pane.prompt.textContent = ready.prompt;
+      pane.text.textContent = ready.texts.get(near).text;
+      pane.ahead.textContent = "";
+      pane.label.textContent = `Completion at ${near} %`;
+      pane.status.textContent = ready.beforehand ? "written beforehand; let go to run it" : "let go to run it";
+      element.dataset.state = "ready";
+      element.dataset.percent = near;
+    };
     const paint = () => {
-      const stale = latest === null || latest.percent !== size.percent;
-      element.classList.toggle("stale", stale);
-      if (stale) return;
+      if (latest === null || latest.percent !== size.percent) return scrub();
+      element.classList.remove("stale");
+      const known = ready.texts.get(latest.percent)?.text ?? "";
       const follow = pane.page.scrollHeight - pane.page.scrollTop - pane.page.clientHeight < 40;
       pane.prompt.textContent = latest.prompt;
       pane.text.textContent = latest.text;
+      pane.ahead.textContent =
+        latest.state === "running" && known.startsWith(latest.text) ? known.slice(latest.text.length) : "";
       pane.label.textContent = `Completion at ${latest.percent} %`;
       pane.status.textContent = latest.status;
       element.dataset.state = latest.state;
@@ -110,6 +159,7 @@ window.acip = (() => {
       newest += 1; // whatever the former run still sends is late from here on
       latest = null;
       pane.text.textContent = "";
+      pane.ahead.textContent = ready.texts.get(size.percent)?.text ?? ""; // stays until the live text has caught up
       pane.status.textContent = "starting";
       pane.label.textContent = `Completion at ${size.percent} %`;
       element.dataset.state = "running";
@@ -121,11 +171,13 @@ window.acip = (() => {
       start();
     };
     document.addEventListener("click", (event) => event.target.closest?.("#run") && clear());
+    document.addEventListener("input", forget);
     watch("value", () => {
       const message = props.value;
       if (!message || message.run < newest) return;
       newest = message.run;
       latest = message;
+      gather(message);
       paint();
     });
     followers.push(paint);
@@ -139,41 +191,34 @@ window.acip = (() => {
     const axis = (name) => ({ [`${name}.gridcolor`]: grid, [`${name}.linecolor`]: grid, [`${name}.tickcolor`]: grid });
     return { "font.color": text, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", ...axis("xaxis"), ...axis("yaxis") };
   };
-  const marker = (percent) => {
-    const x = 100 * (rows.get(percent)?.ratio ?? percent / 100);
-    const color = getComputedStyle(document.body).getPropertyValue("--body-text-color").trim();
-    return { type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { width: 1.5, color } };
-  };
-
   function chart(element, props, watch) {
     const plot = element.querySelector(".plot");
     const status = element.querySelector(".status");
     const taken = new Map(); // "corpus at ratio" → measured point
     let drawn = false;
-    let waiting = false;
-    let redrawn = 0;
     let newest = 0;
-    const here = props.figure.data.length; // index of the trace at the slider's position, then of the measured points
+    const measured = props.figure.data.length; // index of the trace of measured points
+    const cursor = element.querySelector(".cursor"); // over the plot, for redrawing it takes longer than a frame
+    const rings = props.corpora.map((c) => {
+      const ring = document.createElement("i");
+      ring.style.borderColor = c.color;
+      cursor.parentElement.append(ring);
+      return { ring, corpus: c.corpus };
+    });
 
-    const live = () => {
-      const row = rows.get(size.percent);
-      const known = props.corpora.filter((c) => row && row.perplexity[c.corpus] !== undefined);
-      return {
-        x: known.map(() => 100 * row.ratio),
-        y: known.map((c) => row.perplexity[c.corpus]),
-        color: known.map((c) => c.color),
-      };
-    };
     const follow = () => {
-      if (!drawn || waiting) return;
-      waiting = true;
-      setTimeout(() => {
-        waiting = false;
-        redrawn = performance.now();
-        const { x, y, color } = live();
-        Plotly.update(plot, { x: [x], y: [y], "marker.line.color": [color] }, { shapes: [marker(size.percent)] }, [here]);
-        plot.dataset.percent = size.percent;
-      }, Math.max(0, redrawn + REDRAW_MS - performance.now()));
+      if (!drawn) return;
+      const { xaxis, yaxis } = plot._fullLayout;
+      const row = rows.get(size.percent);
+      const x = xaxis._offset + xaxis.l2p(100 * (row?.ratio ?? size.percent / 100));
+      cursor.style.height = `${yaxis._length}px`;
+      cursor.style.transform = `translate(${x}px, ${yaxis._offset}px)`;
+      for (const { ring, corpus } of rings) {
+        const y = yaxis.l2p(Math.log10(row?.perplexity[corpus]));
+        ring.hidden = !(y >= 0 && y <= yaxis._length);
+        ring.style.transform = `translate(${x}px, ${yaxis._offset + y}px)`;
+      }
+      plot.dataset.percent = size.percent;
     };
     const showMeasured = () => {
       const points = [...taken.values()];
@@ -187,7 +232,7 @@ window.acip = (() => {
       };
       plot.dataset.measured = points.length;
       if (!drawn) return;
-      Plotly.restyle(plot, update, [here + 1]);
+      Plotly.restyle(plot, update, [measured]);
       const [bottom, top] = plot.layout.yaxis.range; // grows until it holds every measured point
       const ends = points.map((p) => Math.log10(p.value));
       Plotly.relayout(plot, { "yaxis.range": [Math.min(bottom, ...ends.map((end) => end - 0.1)), Math.max(top, ...ends.map((end) => end + 0.1))] });
@@ -197,7 +242,6 @@ window.acip = (() => {
       const dot = { x: [], y: [], mode: "markers", type: "scatter", cliponaxis: false };
       const data = [
         ...props.figure.data,
-        { ...dot, showlegend: false, hoverinfo: "skip", marker: { size: 15, color: "rgba(0,0,0,0)", line: { width: 3 } } },
         {
           ...dot, name: "measured here", showlegend: false, hovertemplate: "%{text}<extra></extra>",
           marker: { symbol: "star", size: 13, line: { width: 1, color: "white" } },
@@ -207,8 +251,8 @@ window.acip = (() => {
       Plotly.newPlot(plot, data, props.figure.layout, { displayModeBar: false }).then(() => {
         drawn = true;
         new ResizeObserver(() => plot.clientWidth && Plotly.Plots.resize(plot)).observe(plot); // columns settle late
+        plot.on("plotly_afterplot", follow);
         Plotly.relayout(plot, themed());
-        follow();
         showMeasured();
         plot.dataset.ready = "true";
       });
@@ -223,7 +267,7 @@ window.acip = (() => {
       showMeasured();
     });
     followers.push(follow);
-    new MutationObserver(() => drawn && Plotly.relayout(plot, { ...themed(), shapes: [marker(size.percent)] })).observe(
+    new MutationObserver(() => drawn && Plotly.relayout(plot, themed())).observe(
       document.body, { attributes: true, attributeFilter: ["class"] },
     );
     draw();

@@ -27,15 +27,32 @@ DRAG = """async () => {
 }"""
 _RELEASE = """async (value) => {
   const slider = document.querySelector("#size input[type=range]");
-  const text = document.querySelector("#completion .text");
+  const text = document.querySelector("#completion .text"), state = document.querySelector("#completion [data-state]");
   slider.value = value;
   slider.dispatchEvent(new Event("input", { bubbles: true }));
   const began = performance.now();
   for (const type of ["change", "pointerup"]) slider.dispatchEvent(new Event(type, { bubbles: true }));
   do await new Promise(requestAnimationFrame);
-  while (!text.textContent || document.querySelector("#completion [data-state]").dataset.percent !== String(value));
+  while (!text.textContent || state.dataset.state === "ready" || state.dataset.percent !== String(value));
   return (performance.now() - began) / 1000;
 }"""
+
+_SCRUB = """async () => {
+  const slider = document.querySelector("#size input[type=range]"), plot = document.querySelector("#chart .plot");
+  const state = document.querySelector("#completion [data-state]"), began = performance.now();
+  let frames = 0;
+  for (let value = 99; value >= 30; value--, frames++) {
+    slider.value = value;
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+    await new Promise(requestAnimationFrame);
+    const painted = Math.abs(state.dataset.percent - value) <= 1 && plot.dataset.percent === String(value);
+    if (!painted) throw Error(`not painted at ${value}`);
+  }
+  return 1000 * frames / (performance.now() - began);
+}"""
+_FIVE = "() => document.querySelectorAll('#readouts .ready i').length >= 5"
+_DONE = "() => document.querySelector('#completion [data-state]').dataset.state === 'done'"
+_PROMPTS = ("A recipe for bread begins with", "My grandfather told me that", "The moon is far away, but")
 
 
 def measure_page() -> list[Figure]:
@@ -59,6 +76,9 @@ def _used(page: Page, server: Server) -> list[Figure]:
     """What a visitor notices, and the server's memory afterwards."""
     readouts = page.evaluate(DRAG)  # while the first completion is running
     first_tokens = [page.evaluate(_RELEASE, percent) for percent in (90, 50, 70, 35, 100, 60, 80)]
+    frames = [page.evaluate(_SCRUB) for _ in range(5)]
+    page.evaluate(_RELEASE, 100)
+    fives = [_until(page, prompt, _FIVE) / _until(page, None, _DONE) for prompt in _PROMPTS]
     page.click("#measure")
     page.wait_for_selector('#chart .plot[data-measured="2"]')
     peak = server.memory(peak=True)
@@ -68,5 +88,17 @@ def _used(page: Page, server: Server) -> list[Figure]:
         median_of("readouts after a slider movement, painted", readouts, "ms", 150),
         Figure("the slowest of these", max(readouts), "ms", 150),
         median_of("first streamed token after release", first_tokens, "s", 1.5),
+        median_of("texts, readouts and plot during a drag over texts that are ready", frames, "frames/s", 30, "higher"),
+        median_of("first five sizes of a new prompt ÷ one completion at 100%", fives, "×", 2.5),
         Figure("peak memory of the page less 1 GB ÷ base weights", (peak - 1e9) / point.bytes, "×", 2.2),
     ]
+
+
+def _until(page: Page, prompt: str | None, reached: str) -> float:
+    """Seconds from a click on Complete, for a new prompt or the one before again, until the page is there."""
+    if prompt:
+        page.fill("#prompt textarea", prompt)
+    page.click("#run")
+    began = time.perf_counter()
+    page.wait_for_function(reached)
+    return time.perf_counter() - began

@@ -52,11 +52,11 @@ def test_a_newer_run_ends_the_former(handlers: Handlers) -> None:
 def test_a_mistake_of_ours_is_one_sentence_and_the_log_has_the_rest(
     handlers: Handlers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*_: object) -> Iterator[Token]:
-        yield Token("half", 1, 3, 3)
+    def broken(*_: object) -> Iterator[dict[int, Token]]:
+        yield {0: Token("half", 1, 3, 3)}
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(Engine, "stream", broken)
+    monkeypatch.setattr(Engine, "compare", broken)
     last = list(handlers.complete("prompt", 100, *SETTINGS, REQUEST))[-1]
     assert last["state"] == "error" and "kernel" not in last["status"]
     assert "no such kernel" in caplog.text
@@ -107,3 +107,34 @@ def test_nothing_else_is_open_and_nothing_past_the_queue() -> None:
         assert client.get("monitoring/summary").status_code == 403
         assert client.get("openapi.json").status_code == 404
         assert handlers.visitors.count == 0
+
+
+def test_a_sweep_writes_every_size_as_it_is_alone(handlers: Handlers) -> None:
+    found: dict[int, str] = {}
+    messages = list(handlers.sweep("prompt", 62, *SETTINGS, REQUEST))
+    for message in messages:
+        found |= {percent: text for percent, text, finished in message["ready"] if finished}
+    assert messages[-1]["state"] == "done" and 62 in found and set(range(35, 101, 5)) <= set(found)
+    for percent, text in found.items():
+        assert list(handlers.complete("prompt", percent, *SETTINGS, REQUEST))[-1]["text"] == text
+    again = list(handlers.sweep("prompt", 65, *SETTINGS, REQUEST))
+    assert {percent: text for percent, text, _ in again[0]["ready"]} == found
+    assert again[-1]["status"].endswith("as while dragging")
+
+
+def test_a_newer_run_ends_a_sweep(handlers: Handlers) -> None:
+    sweep = handlers.sweep("prompt", 100, *SETTINGS, REQUEST)
+    while next(sweep)["state"] != "done":
+        pass
+    newer = handlers.complete("prompt", 50, *SETTINGS, REQUEST)
+    next(newer)
+    assert list(sweep) == []
+    assert list(newer)[-1]["state"] == "done" and handlers.visitors.count == 0
+
+
+def test_a_sweep_of_nonsense_is_one_sentence(handlers: Handlers) -> None:
+    for prompt, temperature in (("", 0.0), ("prompt", float("nan")), ("prompt", None)):
+        with pytest.warns(UserWarning):
+            last = list(handlers.sweep(prompt, 100, temperature, 1.0, 0, 16, False, REQUEST))[-1]
+        assert last["state"] == "error" and last["status"]
+    assert handlers.visitors.count == 0

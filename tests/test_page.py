@@ -14,11 +14,11 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from acip_core.artifact import default_artifact
 from acip_core.base import DEFAULT_MODEL
+from acip_core.completions import EXAMPLES
 from acip_core.generate import Engine, Sampling, Token
 from acip_core.loading import open_model
 from acip_core.progress import finish
 from acip_core.ui.handlers import Handlers
-from acip_core.ui.page import EXAMPLES
 from acip_core.ui.table import plan_at
 from tests.visitor import SLIDER, drag, opened, readout, served, text, tiny_loaded, wait_state
 
@@ -125,6 +125,22 @@ def test_keyboard(visit: Visit, engine: Engine) -> None:
     assert page.locator("#chart .plot").get_attribute("data-percent") == "95"
 
 
+def test_dragging_shows_the_texts_of_other_sizes(visit: Visit, engine: Engine) -> None:
+    page = visit()
+    page.wait_for_function("() => document.querySelectorAll('#readouts .ready i').length >= 14")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    drag(page, 60)
+    at = page.locator("#completion [data-state=ready]")
+    near = int(at.get_attribute("data-percent") or 0)
+    assert abs(near - int(float(page.locator(SLIDER).input_value()))) <= 3 and near % 5 == 0
+    assert text(page) == expected(engine, near) and asked == []
+    page.mouse.up()
+    wait_state(page, "done")
+    page.fill("#prompt textarea", "Another prompt")
+    expect(page.locator("#readouts .ready i")).to_have_count(0)
+
+
 def test_mouse_drag_updates_without_asking_and_restarts_on_release(visit: Visit, engine: Engine) -> None:
     page = visit()
     wait_state(page, "done", 100)
@@ -195,7 +211,7 @@ MARKUP = '<img src=x onerror="window.hacked=1"><b>bold</b><script>window.hacked=
 
 
 def test_markup_is_shown_as_text(visit: Visit, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "stream", lambda *_, **__: iter([Token(MARKUP, 1, 3, 3, "end")]))
+    monkeypatch.setattr(engine, "compare", lambda *_, **__: iter([{0: Token(MARKUP, 1, 3, 3, "end")}]))
     page = visit()
     page.fill("#prompt textarea", MARKUP)
     page.click("#run")

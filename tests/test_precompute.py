@@ -15,6 +15,7 @@ from acip_core import training
 from acip_core.adapters import AdapterSettings
 from acip_core.artifact import Artifact, read_artifact
 from acip_core.base import load_base, target_layers
+from acip_core.completions import read_completions
 from acip_core.corpus import _all_documents, documents, token_windows
 from acip_core.errors import ArtifactError, CorpusError, ModelError, SizeError, StorageError
 from acip_core.evaluate import measure_perplexity
@@ -61,6 +62,7 @@ def recipe(text: str) -> Recipe:
         adapters=AdapterSettings(rank=2, alpha=4, steps=6, smallest=0.4),
         curve_windows=3,
         ratios=(1.0, 0.6),
+        examples=(),
     )
 
 
@@ -120,8 +122,9 @@ def same(one: Artifact, other: Artifact) -> bool:
 
 def test_whole_run(model: str, recipe: Recipe, text: str, tmp_path: Path, cache: Path) -> None:
     stages: list[Progress] = []
-    folder = finish(precompute(model, recipe, tmp_path / "out"), stages.append)
+    folder = finish(precompute(model, replace(recipe, examples=("one",)), tmp_path / "out"), stages.append)
     artifact = read_artifact(folder)
+    assert [c.prompt for c in read_completions(folder)] == ["one"]
     methods = [curve.method for curve in artifact.curves]
     assert methods == ["fisher+adapters", "fisher", "svd-llm", "svd-magnitude"]
     assert all(1 <= step.done <= step.total or step.done == 0 for step in stages)
@@ -209,7 +212,7 @@ def test_damaged_work_is_made_again(
     steps.close()
     files = [path for path in (cache / "precompute").rglob("*.*") if path.is_file()]
     assert {path.name.partition("-")[0] for path in files} == {
-        "basis.safetensors", "scores.safetensors", "adapters.safetensors", "curve",
+        "basis.safetensors", "scores.safetensors", "adapters.safetensors", "curve", "completions.json",
     }  # fmt: skip
     for file in files:
         file.write_bytes(file.read_bytes()[:-9] if damage is None else damage)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
@@ -16,20 +17,32 @@ from typing import Any
 import gradio as gr
 import torch
 
+from ..completions import finished_texts
 from ..corpus import documents, token_windows
 from ..errors import AcipError
 from ..evaluate import WINDOW, Perplexity
-from ..generate import Engine, Sampling, Token
+from ..generate import Engine, Sampling, Steps, Token
 from ..loading import Loaded
 from .chart import corpus_color, corpus_title
-from .table import own_curves, plan_at
+from .sweep import Texts, first_sizes, key_of, next_sizes
+from .table import own_curves, plan_at, smallest_percent
 from .visitors import Run, Visitors
 
 Message = dict[str, Any]
 COMPLETION, MEASUREMENT = "completion", "measurement"
 MEASURED_WINDOWS = 16  # per corpus, as many as the measured curve at least has
 _FRAME_SECONDS = 0.04  # on a fast device several tokens travel together
+_STARTING: Message = {"text": "", "state": "running", "status": "starting"}
 _FINISH = {"end": "finished", "length": "length reached", "stopped": "stopped"}
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """What a visitor wants continued, and how."""
+
+    prompt: str
+    sampling: Sampling
+    chat: bool
 
 
 class Handlers:
@@ -40,6 +53,8 @@ class Handlers:
         self.visitors = Visitors()
         self._planner = loaded.elastic.planner
         self._corpora = [curve.corpus for curve in own_curves(loaded.artifact.curves)] or ["c4", "wikipedia"]
+        self._texts = Texts(loaded.completions)
+        self._smallest = smallest_percent(self._planner)
         self._windows = lru_cache(maxsize=None)(self._read_windows)
 
     def complete(
@@ -54,15 +69,37 @@ class Handlers:
         request: gr.Request,
     ) -> Iterator[Message]:
         """Stream a completion at a slider position, replacing the visitor's former one."""
+        ask = _Ask(prompt, Sampling(temperature, top_p, _whole(seed), _whole(length)), chat)
+        yield from self._answer(ask, percent, request, self._alone)
+
+    def sweep(
+        self,
+        prompt: str,
+        percent: float,
+        temperature: float,
+        top_p: float,
+        seed: float,
+        length: float,
+        chat: bool,
+        request: gr.Request,
+    ) -> Iterator[Message]:
+        """As `complete`, and beside it the texts of other sizes, so that the page can show them during a drag.
+
+        Those known come at once; when none is, a few are written in the same batch. The others follow while nobody
+        else needs the model.
+        """
+        ask = _Ask(prompt, Sampling(temperature, top_p, _whole(seed), _whole(length)), chat)
+        yield from self._answer(ask, percent, request, self._among_others)
+
+    def _answer(
+        self, ask: _Ask, percent: float, request: gr.Request, updates: Callable[[_Ask, int, Run], Iterator[Message]]
+    ) -> Iterator[Message]:
         session = _session(request)
         run = self.visitors.begin(session, COMPLETION)
-        used, plan = plan_at(self._planner, percent)
-        fixed = {"run": run.id, "percent": used, "prompt": "" if chat else prompt or ""}
+        used, _ = plan_at(self._planner, percent)
+        fixed = {"run": run.id, "percent": used, "prompt": "" if ask.chat else ask.prompt or ""}
         try:
-            yield fixed | {"text": "", "state": "running", "status": "starting"}
-            sampling = Sampling(temperature, top_p, _whole(seed), _whole(length))
-            steps = self.engine.stream(prompt, plan, sampling, run.cancel, chat)
-            for update in _frames(steps):
+            for update in updates(ask, used, run):
                 if not self.visitors.is_newest(session, COMPLETION, run):
                     return
                 yield fixed | update
@@ -72,6 +109,40 @@ class Handlers:
             yield fixed | {"text": "", "state": "error", "status": sentence}
         finally:
             self.visitors.end(session, COMPLETION, run)
+
+    def _alone(self, ask: _Ask, percent: int, run: Run) -> Iterator[Message]:
+        yield dict(_STARTING)
+        for update in _frames(self._side_by_side(ask, [percent], run), [percent]):
+            del update["ready"]
+            yield update
+
+    def _among_others(self, ask: _Ask, percent: int, run: Run) -> Iterator[Message]:
+        key = key_of(ask.prompt, ask.sampling, ask.chat)
+        known, beforehand = self._texts.known(key), self._texts.made_beforehand(key)
+        yield _STARTING | {
+            "key": key,
+            "beforehand": beforehand,
+            "ready": [[p, text, True] for p, text in known.items()],
+        }
+        alone = known or self.visitors.count > 1
+        sizes = [percent] if alone else first_sizes(ask.prompt or "", percent, self._smallest)
+        update: Message = {}
+        for update in _frames(self._side_by_side(ask, sizes, run), sizes, known.get(percent)):
+            for size, text, finished in update["ready"]:
+                if finished:
+                    self._texts.add(key, size, text)
+            yield update | {"key": key}
+        while update["state"] == "done" and not beforehand and self.visitors.count == 1 and not run.cancel.is_set():
+            sizes = next_sizes(ask.prompt, self._texts.known(key), percent, self._smallest)
+            if not sizes:
+                return
+            for i, text in finished_texts(self._side_by_side(ask, sizes, run)):
+                self._texts.add(key, sizes[i], text)
+                yield update | {"key": key, "ready": [[sizes[i], text, True]]}
+
+    def _side_by_side(self, ask: _Ask, sizes: Sequence[int], run: Run) -> Steps:
+        plans = [plan_at(self._planner, size)[1] for size in sizes]
+        return self.engine.compare(ask.prompt, plans, ask.sampling, run.cancel, ask.chat)
 
     def measure(self, percent: float, request: gr.Request) -> Iterator[Message]:
         """Measure perplexity at a slider position on held-out text, window by window, corpora in turn."""
@@ -119,18 +190,31 @@ class Handlers:
         return MEASURED_WINDOWS * len(self._corpora)
 
 
-def _frames(steps: Iterator[Token]) -> Iterator[Message]:
-    """Text so far with its status, at most every few hundredths of a second, the first and last step always."""
-    text, first, shown = "", 0.0, 0.0
+def _frames(steps: Steps, sizes: Sequence[int], known: str | None = None) -> Iterator[Message]:
+    """Texts so far with the first one's status, at most every few hundredths of a second, first and last steps always.
+
+    Args:
+        sizes: in percent, of the texts.
+        known: the first one's text as it was made before; the status says whether it came out the same.
+    """
+    ready: dict[int, tuple[str, bool]] = dict.fromkeys(sizes, ("", False))
+    first, shown, state, status = 0.0, 0.0, "running", ""
     for step in steps:
         now = time.monotonic()
-        text += step.text
-        if step.count == 1:
-            first = now
-        if step.finish or step.count <= 1 or now - shown >= _FRAME_SECONDS:
+        for i, part in step.items():
+            ready[sizes[i]] = (ready[sizes[i]][0] + part.text, part.finish not in ("", "stopped"))
+        token = step.get(0)
+        if token:
+            first = now if token.count == 1 else first
+            state = "running" if not token.finish else "stopped" if token.finish == "stopped" else "done"
+            status = _status(token, now - first)
+            if state == "done" and known is not None:
+                status += " · as while dragging" if ready[sizes[0]][0] == known else " · not as while dragging"
+        ended = any(part.finish for part in step.values())
+        if ended or (token and token.count <= 1) or now - shown >= _FRAME_SECONDS:
             shown = now
-            state = "running" if not step.finish else "stopped" if step.finish == "stopped" else "done"
-            yield {"text": text, "state": state, "status": _status(step, now - first)}
+            parts = [[size, *written] for size, written in ready.items()]
+            yield {"text": ready[sizes[0]][0], "state": state, "status": status, "ready": parts}
 
 
 def _status(step: Token, seconds: float) -> str:

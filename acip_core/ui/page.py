@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 from gradio.helpers import Examples
 
+from ..completions import EXAMPLES
 from ..errors import ArtifactError
 from ..loading import Loaded
 from .chart import corpus_color, corpus_title, curve_figure
@@ -21,16 +22,10 @@ from .pictures import gallery, history_pictures, layer_types, score_map_pictures
 from .table import LARGEST_PERCENT, Row, own_curves, size_table
 
 TITLE = "One model, every size"
-EXAMPLES = (
-    "The capital of Germany is called",
-    "The three primary colors are",
-    "Water is made of",
-    "Once upon a time, there was a little girl who",
-    "The best way to learn a language is to",
-)
 _COMPLETION = (
     '<div class="bar"><span class="label">Completion</span><span class="status" role="status"></span></div>'
-    '<pre dir="auto" tabindex="0" aria-label="Completion"><span class="prompt"></span><span class="text"></span></pre>'
+    '<pre dir="auto" tabindex="0" aria-label="Completion"><span class="prompt"></span><span class="text"></span>'
+    '<span class="ahead"></span></pre>'
 )
 ASSETS = Path(__file__).parents[2] / "assets"
 _CONCURRENT_RUNS = 50  # more than the model admits and lets wait in line, so that it says who is ahead
@@ -54,16 +49,16 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
         start = [run.click, completion.release, prompt.submit, examples.load_input_event.then, page.load]
         for event in start:
             event(
-                handlers.complete,
+                handlers.sweep,
                 [prompt, percent, *settings],
                 completion,
                 show_progress="hidden",
                 trigger_mode="multiple",  # a newer run replaces the former on the server
                 concurrency_limit=_CONCURRENT_RUNS,
                 concurrency_id="completion",
-                api_name="complete",  # the first one's; the others are the same
-                api_visibility="public" if event == run.click else "private",
+                api_visibility="private",
             )
+        gr.api(handlers.complete, concurrency_limit=_CONCURRENT_RUNS, concurrency_id="completion")
         measure.click(
             handlers.measure,
             percent,
@@ -236,7 +231,9 @@ def _readouts(row: Row, loaded: Loaded) -> str:
         f'<div class="tile"><dd data-key="{_literal(key)}">{value}</dd><dt>{_literal(name)}</dt></div>'
         for key, name, value in tiles
     )
-    return f'<div class="ticks" aria-label="measured sizes"></div><dl class="tiles">{cells}</dl>'
+    return (
+        f'<div class="ready"></div><div class="ticks" aria-label="measured sizes"></div><dl class="tiles">{cells}</dl>'
+    )
 
 
 def _literal(text: str) -> str:
@@ -249,6 +246,7 @@ def _chart(measured: bool) -> str:
     told = "Measured beforehand on held-out text." if measured else "Nothing is measured yet; the button below does it."
     return (
         '<div class="bar"><span class="label">Perplexity at every size</span><span>lower is better</span></div>'
-        '<div class="plot" role="img" aria-label="Perplexity against size, logarithmic"></div>'
+        '<div class="stage"><div class="plot" role="img" aria-label="Perplexity against size, logarithmic"></div>'
+        '<div class="cursor"></div></div>'
         f'<p class="status" role="status">{told}</p>'
     )
