@@ -1,8 +1,9 @@
 """Any size of a language model from one score map: factorize, score, cut, run.
 
-    from acip_core import finish, open_model
-    elastic = finish(open_model()).elastic
-    elastic.set_size(0.6)
+    import acip_core
+    model = acip_core.load("smollm2-135m-instruct")
+    model.set_size(0.6)
+    model.generate("The capital of Germany is called")
 
 Importing the package is instant; torch and transformers are imported with the first name that needs them.
 """
@@ -13,6 +14,8 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "load": "api",
+    "Model": "api",
     "load_base": "base",
     "open_model": "loading",
     "ElasticModel": "elastic",

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from .artifact import default_artifact, read_artifact
-from .base import load_base, target_layers
+from .base import load_base
 from .corpus import documents, token_windows
 from .elastic import AdapterWeights, build_elastic
 from .errors import ArtifactError
@@ -27,6 +27,7 @@ from .scoring.acip import SMALL, AcipResult, AcipSettings, acip_scores
 from .scoring.baselines import gradient_scores
 from .scoring.fisher import fisher_densities
 from .storage import atomic_path, cache_dir
+from .targets import named_layers
 
 FILE = "ablation.json"
 
@@ -138,7 +139,8 @@ class _Run:
     def __init__(self, source: str | None, folder: Path, settings: AblationSettings):
         self.source, self.settings, self.path = source, settings, folder / FILE
         base, artifact = load_base(source), read_artifact(folder)
-        self.weights = {name: layer.weight.detach().clone() for name, layer in target_layers(base.model).items()}
+        targets = named_layers(base.model, artifact.scores)
+        self.weights = {name: layer.weight.detach().clone() for name, layer in targets.items()}
         self.basis = artifact.basis
         window, tokenizer = settings.pruning.window, base.tokenizer
         texts = [token_windows(tokenizer, documents(c, "calibration"), window) for c in settings.corpora]

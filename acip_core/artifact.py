@@ -85,6 +85,16 @@ class Artifact:
     adapters: dict[str, AdapterWeights] | None
     history: dict[str, torch.Tensor]
 
+    @property
+    def include(self) -> tuple[str, ...]:
+        """Patterns of the layers that are compressed, as `targets.target_layers`; none stands for all."""
+        return tuple(self.recipe.get("include", ()))
+
+    @property
+    def exclude(self) -> tuple[str, ...]:
+        """Patterns of the layers that are not."""
+        return tuple(self.recipe.get("exclude", ()))
+
 
 def default_artifact(name: str) -> Path:
     """Where the artifact of a model is kept beside the package."""
@@ -141,12 +151,13 @@ def _write_files(artifact: Artifact, folder: Path) -> None:
     save_file({name: s.contiguous() for name, s in artifact.scores.items()}, folder / "scores.safetensors")
     save_basis(artifact.basis, folder / "basis.safetensors")
     if artifact.adapters is not None:
-        _write_peft(artifact.adapters, artifact.recipe["adapters"], hub_name(artifact), folder)
+        _write_peft(artifact, artifact.adapters, folder)
         save_file(artifact.history, folder / "history.safetensors")
     (folder / "README.md").write_text(model_card(artifact), encoding="utf-8")
 
 
-def _write_peft(adapters: Mapping[str, AdapterWeights], settings: Mapping[str, Any], source: str, folder: Path) -> None:
+def _write_peft(artifact: Artifact, adapters: Mapping[str, AdapterWeights], folder: Path) -> None:
+    settings = artifact.recipe["adapters"]
     scaling = settings["alpha"] / settings["rank"]
     tensors = {}
     for name, adapter in adapters.items():
@@ -156,14 +167,17 @@ def _write_peft(adapters: Mapping[str, AdapterWeights], settings: Mapping[str, A
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": source,
+        "base_model_name_or_path": hub_name(artifact),
         "r": settings["rank"],
         "lora_alpha": settings["alpha"],
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
-        "target_modules": sorted({name.rpartition(".")[2] for name in adapters}),
+        # last parts of names mean every layer that has them, which patterns may have left out
+        "target_modules": sorted(adapters)
+        if artifact.include or artifact.exclude
+        else sorted({name.rpartition(".")[2] for name in adapters}),
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
@@ -225,6 +239,8 @@ def _read_description(path: Path) -> dict[str, Any]:
         description = json.loads(path.read_text(encoding="utf-8"))
         fields = {"name": str, "source": str, "fingerprint": str, "recipe": dict, "curves": list}
         wrong = [field for field, kind in fields.items() if not isinstance(description.get(field), kind)]
+        if not wrong:
+            wrong = [key for key in ("include", "exclude") if not _are_patterns(description["recipe"].get(key, []))]
     except (ValueError, AttributeError, OSError) as error:
         raise ArtifactError(f"{path} is not valid JSON ({error}); restore the file.") from error
     if description.get("format_version") != FORMAT_VERSION:
@@ -235,6 +251,10 @@ def _read_description(path: Path) -> dict[str, Any]:
     if wrong:
         raise ArtifactError(f"{path}: field '{wrong[0]}' is missing or malformed; restore the file.")
     return description
+
+
+def _are_patterns(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(pattern, str) for pattern in value)
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -1,7 +1,6 @@
 """Where base models come from: the embedded default, a Hub id, a local folder, a GGUF file.
 
-Knows nothing of factors, scores or sizes; it hands over an ordinary transformers model with its tokenizer
-and says which of its linear layers the rest of the package may work on.
+Knows nothing of factors, scores or sizes; it hands over an ordinary transformers model with its tokenizer.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -25,6 +23,7 @@ from .errors import ModelError, StorageError
 from .kernels import adopt
 from .network import hub_reachable
 from .storage import atomic_path, cache_dir, remove_leftovers
+from .targets import linearize
 
 log = logging.getLogger("acip")
 
@@ -104,6 +103,7 @@ def load_base(source: str | None = None, device: torch.device | str | None = Non
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     with _no_bars():
         model, tokenizer, name, origin = _load(source, dtype)
+    linearize(model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     adopt(model)
@@ -200,33 +200,6 @@ def _reason(error: BaseException) -> str:
 def _file_digest(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:24]
-
-
-def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The list of decoder blocks and its name: the longest `ModuleList` of the model.
-
-    Raises:
-        ModelError: the model has no such list.
-    """
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    if not lists:
-        raise ModelError(
-            f"{type(model).__name__} has no list of decoder blocks; only decoder language models can be compressed."
-        )
-    return max(lists, key=lambda pair: len(pair[1]))
-
-
-def target_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """All linear layers of the decoder blocks by name, in model order; not embeddings, not the head.
-
-    Raises:
-        ModelError: there is none.
-    """
-    prefix, blocks = decoder_blocks(model)
-    targets = {f"{prefix}.{name}": layer for name, layer in blocks.named_modules() if isinstance(layer, nn.Linear)}
-    if not targets:
-        raise ModelError(f"The decoder blocks of {type(model).__name__} hold no linear layers that can be compressed.")
-    return targets
 
 
 def fingerprint(weights: dict[str, torch.Tensor]) -> str:

@@ -12,6 +12,7 @@ Knows layer names and shapes only; nothing of scores or sizes.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .base import target_layers
 from .errors import ModelError
 from .kernels import linear
 from .progress import Progress, Steps
+from .targets import named_layers, target_layers
 
 DEFAULT_RANK = 256
 _RESIDUAL_FLOOR = 1e-3  # of a channel's variance: keeps every approximated moment positive definite
@@ -84,35 +85,38 @@ class Moment:
 Basis = dict[str, Moment]  # by layer name; layers of one group share one Moment
 
 
-def measure_basis(model: nn.Module, windows: torch.Tensor, rank: int = DEFAULT_RANK) -> Steps[Basis]:
+def measure_basis(
+    model: nn.Module, windows: torch.Tensor, rank: int = DEFAULT_RANK, layers: Collection[str] | None = None
+) -> Steps[Basis]:
     """Run calibration text through the model and keep the second moments of its target layers.
 
     Args:
         windows: (windows, length) token ids.
         rank: q, columns kept of each correlation (all channels where there are fewer).
+        layers: names of the target layers; all there can be by default.
 
     Returns:
         The basis, one moment per group of layers with a common input.
 
     Raises:
-        ModelError: the model's activations are not finite.
+        ModelError: the model's activations are not finite, or a layer does not read every token.
     """
-    collector = _Collector(target_layers(model))
+    collector = _Collector(target_layers(model) if layers is None else named_layers(model, layers))
     try:
         with torch.no_grad():
             for index, window in enumerate(windows):
                 model(window[None].to(model.device), use_cache=False, logits_to_keep=1)
-                collector.end_of_pass()
+                collector.end_of_pass(len(window))
                 yield Progress("second moments", index + 1, len(windows))
     finally:
         collector.close()
     basis: Basis = {}
     groups = collector.moments()
-    for index, (layers, side, matrix) in enumerate(groups):
-        moment = compress_moment(layers, side, matrix, rank)
-        basis |= dict.fromkeys(layers, moment)
+    for index, (group, side, matrix) in enumerate(groups):
+        moment = compress_moment(group, side, matrix, rank)
+        basis |= dict.fromkeys(group, moment)
         yield Progress("compressing moments", index + 1, len(groups))
-    return basis
+    return {name: basis[name] for name in collector.targets}
 
 
 def plain_basis(weights: dict[str, torch.Tensor]) -> Basis:
@@ -137,14 +141,18 @@ def compress_moment(layers: tuple[str, ...], side: str, matrix: torch.Tensor, ra
 
 
 class _Collector:
-    """Accumulates moments through forward hooks; layers called with the same tensor in a row form a group."""
+    """Accumulates moments through forward hooks; layers called with the same tensor in a row form a group.
+
+    A shared layer is called several times in a pass; its moment is that of all its inputs.
+    """
 
     def __init__(self, targets: dict[str, nn.Linear]):
         self.targets = targets
         self.group_of: dict[str, int] = {}
         self.members: list[list[str]] = []
         self.sums: list[torch.Tensor] = []
-        self.tokens = 0
+        self.tokens: list[int] = []
+        self.read: dict[str, set[int]] = {}  # in this pass: tokens by layer, one number for all calls
         self.current: torch.Tensor | None = None
         self.group = -1
         self.hooks = [layer.register_forward_hook(self._hook(name)) for name, layer in targets.items()]
@@ -153,30 +161,38 @@ class _Collector:
         def hook(layer: nn.Linear, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             x = inputs[0]
             if self.current is not x:
-                self.current, self.group = x, self.group + 1
+                self.current, self.group = x, self.group_of.get(name, len(self.sums))
                 self._add_input(x)
             if name not in self.group_of:
                 self.group_of[name] = self.group
                 self.members[self.group].append(name)
+            self.read.setdefault(name, set()).add(x.numel() // x.shape[-1])
 
         return hook
 
     def _add_input(self, x: torch.Tensor) -> None:
         flat = x.detach().flatten(0, -2).float()  # (tokens, channels)
-        if self.group == 0:
-            self.tokens += len(flat)
         if self.group == len(self.sums):
             self.members.append([])
+            self.tokens.append(0)
             self.sums.append(torch.zeros(flat.shape[1], flat.shape[1], device=flat.device))
+        self.tokens[self.group] += len(flat)
         self.sums[self.group].addmm_(flat.T, flat)
 
-    def end_of_pass(self) -> None:
-        self.current, self.group = None, -1
+    def end_of_pass(self, tokens: int) -> None:
+        """Refuse layers that are not called, or with a part of the tokens: their size would be none of the model's."""
+        for name in self.targets:
+            if (read := self.read.get(name, {0})) != {tokens}:
+                raise ModelError(
+                    f"The layer {name} reads {min(read)} of {tokens} tokens, but only layers that read all can be cut; "
+                    f"leave it as it is with `--exclude {name}`."
+                )
+        self.read, self.current = {}, None
 
     def moments(self) -> list[tuple[tuple[str, ...], str, torch.Tensor]]:
         return [
-            self._moment(tuple(names), total / self.tokens)
-            for names, total in zip(self.members, self.sums, strict=True)
+            self._moment(tuple(name for name in self.targets if name in names), total / tokens)
+            for names, total, tokens in zip(self.members, self.sums, self.tokens, strict=True)
         ]
 
     def _moment(self, names: tuple[str, ...], c: torch.Tensor) -> tuple[tuple[str, ...], str, torch.Tensor]:

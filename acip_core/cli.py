@@ -91,6 +91,14 @@ def precompute(
     basis: Annotated[
         Literal["activation", "svd"], typer.Option(help="Activation-aware directions, or those of the plain SVD.")
     ] = "activation",
+    include: Annotated[
+        list[str] | None,
+        typer.Option(help="Compress only layers whose name has these parts, such as 'self_attn'; may be repeated."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave layers as they are, such as 'up_proj' or 'layers.0'; may be repeated."),
+    ] = None,
     stop: Annotated[
         float | None, typer.Option(min=0.01, max=0.99, help="Size ratio at which the pruning run stops.")
     ] = None,
@@ -134,7 +142,13 @@ def precompute(
         raise typer.BadParameter(
             "--steps belongs to adapters trained after the pruning run, which this preset has not."
         )
-    recipe = replace(recipe, basis=basis, corpora=tuple(corpus) if corpus else recipe.corpora)
+    recipe = replace(
+        recipe,
+        basis=basis,
+        corpora=tuple(corpus) if corpus else recipe.corpora,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+    )
     folder = draw(run(model, recipe, out))
     console.print(escape(f"The artifact is in {folder}."), highlight=False, soft_wrap=True)
     if report and os.environ.get("RANK", "0") == "0":

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from .adapters import AdapterSettings, train_adapters
 from .artifact import Artifact, default_artifact, read_artifact
-from .base import BaseModel, load_base, target_layers
+from .base import BaseModel, load_base
 from .basis import Basis, plain_basis
 from .comparison import FILE, Comparison, Result, read_comparison, write_comparison
 from .corpus import documents, token_windows
@@ -36,6 +36,7 @@ from .scoring.envelope import envelope_scores
 from .scoring.fisher import fisher_gains
 from .scoring.iterative import iterative_scores
 from .storage import atomic_path, cache_dir, read_kept
+from .targets import named_layers
 
 Scores = dict[str, torch.Tensor]
 
@@ -106,7 +107,8 @@ class _Run:
 
     def __init__(self, source: str | None, base: BaseModel, artifact: Artifact, budget: Budget, path: Path):
         self.source, self.artifact, self.budget, self.path = source, artifact, budget, path
-        self.weights = {name: layer.weight.detach().clone() for name, layer in target_layers(base.model).items()}
+        targets = named_layers(base.model, artifact.scores)
+        self.weights = {name: layer.weight.detach().clone() for name, layer in targets.items()}
         self.shapes = {name: (w.shape[0], w.shape[1]) for name, w in self.weights.items()}
         self.tokenizer = base.tokenizer
         self.calibration = {c: self._windows(c, "calibration", None) for c in budget.corpora}
@@ -254,7 +256,7 @@ def _densities(run: _Run, factors: dict[str, Factors]) -> Steps[Scores]:
 
 
 def _asvd(run: _Run, name: str) -> Steps[None]:
-    basis = yield from asvd_basis(run.fresh().model, run.score_windows())
+    basis = yield from asvd_basis(run.fresh().model, run.score_windows(), layers=run.weights)
     factors = yield from factorize(run.weights, basis)
     windows = torch.cat([windows[:1] for windows in run.calibration.values()])
     scores = yield from run.kept(name, asvd_scores(run.fresh(), factors, windows))

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .base import BaseModel, target_layers
+from .base import BaseModel
 from .errors import SizeError
 from .factorize import Factors
 from .kernels import linear
 from .layers import Adapter, Cut, ElasticLinear, Ranks
 from .progress import Progress, Steps
 from .sizing import DENSE, Footprint, Plan, SizePlanner, break_even_rank
+from .targets import named_layers, places
 
 Scores = Mapping[str, torch.Tensor]  # (r,) per layer, one score per direction, in the order of its factors
 
@@ -71,7 +72,8 @@ class ElasticModel:
         layers = self.elastic_layers()
         shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
         scores = {name: self._scores[name].numpy() for name in layers}
-        return SizePlanner(shapes, scores, adapter_rank, footprint(self.model), self._count_adapters, self._reset)
+        kept = footprint(self.model, layers)
+        return SizePlanner(shapes, scores, adapter_rank, kept, self._count_adapters, self._reset)
 
     def install(self, adapters: Mapping[str, AdapterWeights]) -> None:
         """Put trained adapters in front of every layer's factors; from now on they count in every size."""
@@ -146,7 +148,7 @@ def build_elastic(
     """Replace the target layers of a base model by elastic ones, in place.
 
     Args:
-        factors: singular directions per target layer.
+        factors: singular directions per target layer; the layers of other names stay as they are.
         scores: importance of these directions.
         adapters: trained adapters of one common rank for every target layer, or None.
         count_adapters: False reproduces the paper's size convention.
@@ -154,11 +156,13 @@ def build_elastic(
     Returns:
         The elastic model at size 1.0, where it is the base model bit for bit.
     """
-    targets = target_layers(base.model)
+    targets, names = named_layers(base.model, factors), places(base.model)
     cut = Cut(len(targets))
     for index, (name, layer) in enumerate(targets.items()):
         down, up = _bank(layer, factors[name], scores[name], reset)
-        _replace(base.model, name, ElasticLinear(layer, index, cut, down, up))
+        elastic_layer = ElasticLinear(layer, index, cut, down, up)
+        for place in names[layer]:
+            base.model.set_submodule(place, elastic_layer)
         yield Progress("building elastic layers", index + 1, len(targets))
     elastic = ElasticModel(base, cut, scores, count_adapters, reset)
     if adapters is not None:
@@ -166,9 +170,9 @@ def build_elastic(
     return elastic
 
 
-def footprint(model: nn.Module) -> Footprint:
+def footprint(model: nn.Module, targets: Mapping[str, nn.Linear]) -> Footprint:
     """Parameters outside the target weights, shared ones counted once, and the bytes of one parameter."""
-    inside = {id(layer.weight) for layer in target_layers(model).values()}
+    inside = {id(layer.weight) for layer in targets.values()}
     other = sum(p.numel() for p in model.parameters() if id(p) not in inside)
     return Footprint(other, next(model.parameters()).element_size())
 
@@ -181,8 +185,3 @@ def _bank(layer: nn.Linear, factors: Factors, scores: torch.Tensor, reset: bool)
     up = factors.directions[order]  # (K, m)
     down = linear(up, weight.float().t())  # (K, n)
     return down.to(weight.dtype).contiguous(), up.to(weight.dtype).contiguous()
-
-
-def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, layer)

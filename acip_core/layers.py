@@ -116,16 +116,17 @@ class ElasticLinear(Linear):
         return y if self.adapter is None else y + self.adapter(x)
 
     def _batch(self, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
-        """Sequences (batch, tokens, in_features) at ranks of their own."""
-        parts = [linear(x[: ranks.dense], self.weight)] if ranks.dense else []
-        rest = x[ranks.dense :]
-        if x.shape[1] >= _LONG:
+        """Sequences (batch, tokens, in_features) at ranks of their own; some models (OPT) fold the first two axes."""
+        sequences = x.reshape(ranks.dense + len(ranks.ranks), -1, self.in_features)
+        parts = [linear(sequences[: ranks.dense], self.weight)] if ranks.dense else []
+        rest = sequences[ranks.dense :]
+        if sequences.shape[1] >= _LONG:
             parts += [
                 self._low_rank(row[None], self.adapter_rank + k) for row, k in zip(rest, ranks.ranks, strict=True)
             ]
         else:
             parts.append(self._low_rank(rest, ranks.mask.shape[-1], ranks.mask))
-        y = torch.cat(parts)
+        y = torch.cat(parts).view(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
 
     def in_batch(self, ranks: Sequence[int]) -> int | Ranks:

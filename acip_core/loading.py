@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from .artifact import Artifact, default_artifact, read_artifact
-from .base import BaseModel, fingerprint, load_base, target_layers
+from .base import BaseModel, fingerprint, load_base
 from .comparison import Comparison, read_comparison
 from .completions import Completions, read_completions
 from .elastic import ElasticModel, build_elastic
 from .errors import ArtifactError
 from .factorize import cached_factors
 from .progress import Progress, Steps
+from .targets import target_layers
 
 
 @dataclass(frozen=True)
@@ -48,18 +51,18 @@ def open_model(source: str | None = None, artifact: Path | None = None, count_ad
     yield Progress("loading the model", 1, 1)
     folder = artifact if artifact is not None else default_artifact(base.name)
     read = read_artifact(folder)
-    weights = {name: layer.weight.detach() for name, layer in target_layers(base.model).items()}
+    targets = target_layers(base.model, read.include, read.exclude)
+    weights = {name: layer.weight.detach() for name, layer in targets.items()}
     found = fingerprint(weights)
-    note = _match(base, found, read)
+    note = _match(base, targets, found, read)
     factors = yield from cached_factors(weights, found, read.basis)
     elastic = yield from build_elastic(base, factors, read.scores, read.adapters, count_adapters)
     return Loaded(elastic, read, note, read_comparison(folder), tuple(read_completions(folder)))
 
 
-def _match(base: BaseModel, found: str, artifact: Artifact) -> str:
+def _match(base: BaseModel, targets: dict[str, nn.Linear], found: str, artifact: Artifact) -> str:
     """Check that an artifact fits a model; returns a note when it was made from other weights of the same model."""
-    targets = target_layers(base.model)
-    if list(targets) != [name for name in targets if name in artifact.scores] or len(targets) != len(artifact.scores):
+    if set(targets) != set(artifact.scores):
         raise ArtifactError(
             f"The artifact was made for {artifact.source} and names other layers than {base.source}; "
             "precompute one for this model with `python -m acip_core precompute`."

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from .adapters import AdapterSettings, train_adapters
 from .artifact import Artifact, Curve, CurvePoint, check_replaceable, write_artifact
-from .base import BaseModel, fingerprint, load_base, target_layers
+from .base import BaseModel, fingerprint, load_base
 from .basis import DEFAULT_RANK, Basis, measure_basis, plain_basis, read_basis, save_basis
 from .completions import EXAMPLES, complete_examples, parse_completions, write_completions
 from .completions import FILE as COMPLETIONS
@@ -38,6 +38,7 @@ from .scoring.baselines import svd_magnitude_scores, uniform_scores
 from .scoring.fisher import fisher_densities, fisher_scores
 from .scoring.iterative import STAGES, iterative_scores
 from .storage import atomic_path, cache_dir, read_kept
+from .targets import target_layers
 
 FINE = tuple(round(1 - 0.05 * i, 2) for i in range(15))  # 100, 95 … 30 %
 COARSE = FINE[::2]  # 100, 90 … 30 %: comparison lines
@@ -49,6 +50,7 @@ class Recipe:
 
     Attributes:
         corpora: names or files, as `corpus.documents`.
+        include, exclude: patterns that narrow the layers that are compressed, as `targets.target_layers`.
         window: tokens per window, everywhere.
         moment_windows, score_windows: calibration windows per corpus.
         stages: size ratios at which the Fisher information is measured anew; without any, the full model's counts.
@@ -63,6 +65,8 @@ class Recipe:
     """
 
     corpora: tuple[str, ...] = ("c4", "wikipedia")
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     window: int = WINDOW
     moment_windows: int = 64
     score_windows: int = 64
@@ -180,7 +184,8 @@ class _Run:
 
     def __init__(self, base: BaseModel, recipe: Recipe):
         self.base, self.recipe = base, recipe
-        self.weights = {name: layer.weight.detach() for name, layer in target_layers(base.model).items()}
+        targets = target_layers(base.model, recipe.include, recipe.exclude)
+        self.weights = {name: layer.weight.detach() for name, layer in targets.items()}
         self.fingerprint = fingerprint(self.weights)
         files = [c for c in recipe.corpora if c not in CORPORA]  # their text may be edited between two runs
         own = [documents(c, split) for c in files for split in ("calibration", "held-out")]
@@ -204,7 +209,7 @@ class _Run:
         if (kept := read_kept(path, read_basis)) is not None:
             return kept
         windows = self.calibration(self.recipe.moment_windows)
-        basis = yield from measure_basis(self.base.model, windows, self.recipe.basis_rank)
+        basis = yield from measure_basis(self.base.model, windows, self.recipe.basis_rank, self.weights)
         with atomic_path(path) as temporary:
             save_basis(basis, temporary)
         return basis

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from acip_core.artifact import default_artifact, read_artifact
-from acip_core.base import load_base, target_layers
+from acip_core.base import load_base
 from acip_core.factorize import factorize
 from acip_core.progress import finish
+from acip_core.targets import target_layers
 
 from .figure import Figure, clock, median_of
 

@@ -11,13 +11,14 @@ from peft import LoraConfig, get_peft_model
 
 from acip_core.adapters import AdapterSettings, train_adapters
 from acip_core.artifact import default_artifact, read_artifact
-from acip_core.base import load_base, target_layers
+from acip_core.base import load_base
 from acip_core.corpus import documents, token_windows
 from acip_core.elastic import build_elastic
 from acip_core.evaluate import WINDOW
 from acip_core.factorize import cached_factors
 from acip_core.progress import finish
 from acip_core.scoring.acip import PAPER, acip_scores
+from acip_core.targets import target_layers
 from acip_core.training import mixed_precision
 
 from .figure import Figure, clock, median_of

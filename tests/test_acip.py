@@ -15,7 +15,6 @@ import torch
 from torch.nn import functional as F
 
 from acip_core import training
-from acip_core.base import target_layers
 from acip_core.elastic import build_elastic
 from acip_core.errors import CorpusError, ModelError
 from acip_core.layers import Adapter
@@ -23,6 +22,7 @@ from acip_core.progress import finish
 from acip_core.scoring import acip as module
 from acip_core.scoring.acip import PAPER, AcipResult, AcipSettings, Masks, acip_scores
 from acip_core.scoring.masked import MaskedLinear
+from acip_core.targets import target_layers
 from tests.tiny import calibration, generator, tiny_base, tiny_factors
 
 SETTINGS = AcipSettings(

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from acip_core import artifact as module
 from acip_core.artifact import Artifact, read_artifact, write_artifact
-from acip_core.base import target_layers
 from acip_core.errors import ArtifactError, StorageError
+from acip_core.targets import target_layers
 from tests.conftest import full_disk
-from tests.tiny import calibration, tiny_artifact, tiny_base
+from tests.tiny import calibration, tiny_artifact, tiny_base, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,17 @@ def test_peft_reads_the_adapters(family: str, tmp_path: Path) -> None:
     with torch.no_grad():
         for name, layer in target_layers(merged).items():
             layer.weight += adapters[name].b @ adapters[name].a
-    tuned = PeftModel.from_pretrained(base.model, tmp_path / "tiny")
+    tuned = PeftModel.from_pretrained(tiny_model(family), tmp_path / "tiny")  # as transformers loads it
     torch.testing.assert_close(tuned(calibration()).logits, merged(calibration()).logits, rtol=1e-3, atol=1e-3)
+
+
+def test_peft_reads_the_adapters_of_chosen_layers(tmp_path: Path) -> None:
+    artifact = tiny_artifact(tiny_base(), exclude=("layers.0.mlp",))
+    write_artifact(artifact, tmp_path / "tiny")
+    tuned = PeftModel.from_pretrained(tiny_model("llama"), tmp_path / "tiny")
+    found = {name.partition(".lora_A")[0] for name, _ in tuned.named_parameters() if "lora_A" in name}
+    assert found == {f"base_model.model.{name}" for name in artifact.scores}
+    assert len(found) == 11
 
 
 def test_the_card_shows_the_curve(written: tuple[Artifact, Path]) -> None:

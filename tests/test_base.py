@@ -6,30 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import T5Config, T5ForConditionalGeneration
 
 from acip_core import base as base_module
-from acip_core.base import BaseModel, fingerprint, load_base, target_layers
+from acip_core.base import BaseModel, fingerprint, load_base
 from acip_core.errors import ModelError
 from tests.tiny import calibration, target_weights, tiny_base
-
-
-def test_target_layers_are_the_linear_layers_of_the_blocks(base: BaseModel):
-    names = list(target_layers(base.model))
-    kinds = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    assert [name.split(".")[-1] for name in names] == kinds * 2
-    assert all(f".layers.{i // 7}." in name for i, name in enumerate(names))
-
-
-def test_model_without_blocks_is_refused():
-    with pytest.raises(ModelError, match="decoder blocks"):
-        target_layers(torch.nn.Sequential(torch.nn.Linear(2, 2)))
-
-
-def test_blocks_without_linear_layers_are_refused():
-    config = GPT2Config(vocab_size=16, n_embd=8, n_layer=2, n_head=2, n_positions=16)  # its layers are Conv1D
-    with pytest.raises(ModelError, match="GPT2LMHeadModel hold no linear layers"):
-        target_layers(GPT2LMHeadModel(config))
 
 
 @pytest.mark.parametrize("device", ["abacus", "cuda:99"])
@@ -123,6 +105,14 @@ def test_folder_with_damaged_weights(tmp_path: Path):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     assert str(tmp_path) in refused(str(tmp_path))
+
+
+def test_an_architecture_that_is_no_decoder(tmp_path: Path):
+    sizes = {"vocab_size": 128, "d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    T5ForConditionalGeneration(T5Config(**sizes)).save_pretrained(tmp_path)
+    tiny_base().tokenizer.save_pretrained(tmp_path)
+    message = refused(str(tmp_path))
+    assert str(tmp_path) in message and "T5Config" in message
 
 
 def test_unknown_hub_id_names_both_ways_out():

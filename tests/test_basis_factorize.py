@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from acip_core.base import BaseModel, target_layers
+from acip_core.base import BaseModel
 from acip_core.basis import Root, compress_moment, measure_basis, plain_basis, read_basis, save_basis
 from acip_core.errors import ModelError
 from acip_core.factorize import Factors, factorize, factorize_layer
 from acip_core.progress import finish
+from acip_core.targets import target_layers
 from tests.tiny import calibration, generator, target_weights, tiny_base, tiny_basis
 
 SHAPES = {"tall": (60, 24), "wide": (24, 60), "square": (32, 32)}
@@ -54,7 +55,7 @@ def captured(base: BaseModel) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
 
     def hook(name: str):
         def keep(layer, inputs, output):
-            x = inputs[0].flatten(0, 1).double()
+            x = inputs[0].flatten(0, -2).double()
             seen[name] = (x, x @ layer.weight.double().T)
 
         return keep
@@ -69,14 +70,17 @@ def captured(base: BaseModel) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
 
 def test_layers_with_a_common_input_share_a_moment(base: BaseModel):
     basis = tiny_basis(base)
-    assert list(basis) == list(target_weights(base))
+    weights = target_weights(base)
+    assert list(basis) == list(weights)
     for block in (0, 1):
-        names = {name.split(".")[-1]: moment for name, moment in basis.items() if f"layers.{block}." in name}
-        assert names["q_proj"] is names["k_proj"] is names["v_proj"]
-        assert names["gate_proj"] is names["up_proj"]
-        assert len({id(moment) for moment in names.values()}) == 4
-        assert names["down_proj"].side == "output" and names["down_proj"].scale.shape == (32,)
-        assert all(moment.side == "input" for kind, moment in names.items() if kind != "down_proj")
+        names = {name: moment for name, moment in basis.items() if f".{block}." in name}
+        assert len({id(moment) for moment in names.values()}) == 4  # before and in attention, before and in the MLP
+        for together in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")):
+            assert len({id(moment) for name, moment in names.items() if name.endswith(together)}) <= 1
+        for name, moment in names.items():
+            m, n = weights[name].shape
+            wide = n > m and len(moment.layers) == 1
+            assert moment.side == ("output" if wide else "input") and len(moment.scale) == (m if wide else n)
 
 
 def test_measuring_leaves_the_model_as_it_was():

@@ -7,11 +7,12 @@ import torch
 from torch.func import functional_call
 
 from acip_core import training
-from acip_core.base import BaseModel, target_layers
+from acip_core.base import BaseModel
 from acip_core.errors import ModelError
 from acip_core.factorize import Factors
 from acip_core.progress import finish
 from acip_core.scoring.fisher import accumulated, fisher_gains, per_token
+from acip_core.targets import target_layers
 from tests.tiny import calibration, tiny_base, tiny_factors
 
 

@@ -11,10 +11,11 @@ import torch
 
 from acip_core import factorize as factorize_module
 from acip_core.artifact import Artifact, write_artifact
-from acip_core.base import BaseModel, target_layers
+from acip_core.base import BaseModel
 from acip_core.errors import ArtifactError, ModelError
 from acip_core.loading import open_model
 from acip_core.progress import finish
+from acip_core.targets import target_layers
 from tests.conftest import full_disk
 from tests.tiny import calibration, tiny_artifact, tiny_base
 

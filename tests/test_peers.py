@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from acip_core import training
-from acip_core.base import BaseModel, target_layers
+from acip_core.base import BaseModel
 from acip_core.elastic import build_elastic
 from acip_core.errors import ModelError
 from acip_core.factorize import factorize
@@ -19,6 +19,7 @@ from acip_core.scoring.baselines import gradient_scores, svd_magnitude_scores, u
 from acip_core.scoring.dobi import DobiSettings, dobi_scores
 from acip_core.scoring.fisher import fisher_densities, fisher_gains
 from acip_core.sizing import DENSE, SizePlanner
+from acip_core.targets import target_layers
 from tests.test_fisher import by_masks
 from tests.tiny import VOCABULARY, calibration, generator, target_weights, tiny_base, tiny_basis, tiny_factors
 
@@ -193,11 +194,11 @@ def test_the_model_is_as_before(how: str, family: str):
     elif how == "cancelled":
         steps.close()
     else:
-        norm = base.model.model.norm.weight
-        kept = norm.detach().clone()
-        norm.data.fill_(float("nan"))
+        embeddings = base.model.get_input_embeddings().weight
+        kept = embeddings.detach().clone()
+        embeddings.data.fill_(float("nan"))
         with pytest.raises(ModelError, match="step 2 of Dobi-SVD at 60%"):
             next(steps)
-        norm.data.copy_(kept)
+        embeddings.data.copy_(kept)
     assert [p.requires_grad for p in base.model.parameters()] == flags
     assert torch.equal(base.model(calibration()).logits, before)

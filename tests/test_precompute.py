@@ -14,7 +14,7 @@ import torch
 from acip_core import training
 from acip_core.adapters import AdapterSettings
 from acip_core.artifact import Artifact, read_artifact
-from acip_core.base import load_base, target_layers
+from acip_core.base import load_base
 from acip_core.completions import read_completions
 from acip_core.corpus import _all_documents, documents, token_windows
 from acip_core.errors import ArtifactError, CorpusError, ModelError, SizeError, StorageError
@@ -26,6 +26,7 @@ from acip_core.progress import Progress, finish
 from acip_core.scoring.acip import AcipSettings
 from acip_core.scoring.fisher import fisher_scores
 from acip_core.scoring.iterative import iterative_scores
+from acip_core.targets import target_layers
 from tests.conftest import full_disk
 from tests.tiny import tiny_base
 
@@ -298,6 +299,19 @@ def test_every_family(family: str, cache: Path, recipe: Recipe, tmp_path: Path) 
     elastic = finish(open_model(str(tmp_path / "other"), folder)).elastic
     ids = torch.arange(5, 25)[None]
     assert torch.equal(elastic.model(ids).logits, base.model(ids).logits)
+
+
+def test_chosen_layers_are_found_again(model: str, recipe: Recipe, tmp_path: Path) -> None:
+    chosen = replace(recipe, comparisons=False, include=("layers.?",), exclude=("up_proj", "layers.0.self_attn"))
+    folder = finish(precompute(model, chosen, tmp_path / "out"))
+    artifact = read_artifact(folder)
+    assert len(artifact.scores) == 8 and (artifact.include, artifact.exclude) == (chosen.include, chosen.exclude)
+    elastic = finish(open_model(model, folder)).elastic
+    assert list(elastic.elastic_layers()) == [name for name in elastic.elastic_layers() if name in artifact.scores]
+    point, plan = artifact.curves[0].points[1], elastic.set_size(0.6)
+    assert (point.ratio, point.parameters) == (plan.ratio, plan.parameters)
+    with pytest.raises(ModelError, match="No layer of LlamaForCausalLM matches the pattern 'up'"):
+        finish(precompute(model, replace(recipe, exclude=("up",)), tmp_path / "other"))
 
 
 def test_another_recipe_does_not_continue_it(model: str, recipe: Recipe, tmp_path: Path) -> None:

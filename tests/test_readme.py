@@ -12,6 +12,7 @@ import pytest
 from benchmarks.readme import ROOT, refreshed
 
 README = ROOT / "README.md"
+SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def test_tables_are_what_the_generator_writes() -> None:
@@ -20,10 +21,14 @@ def test_tables_are_what_the_generator_writes() -> None:
 
 
 @pytest.mark.real
-def test_the_example_runs(default_gguf: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+@pytest.mark.parametrize("code", SNIPPETS, ids=[str(i + 1) for i in range(len(SNIPPETS))])
+def test_every_python_snippet_runs(code: str, default_gguf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, str(README), "exec"), {})
-    assert "The capital of Germany is called" in capsys.readouterr().out
+    assert capsys.readouterr().out
+
+
+def test_the_api_is_shown() -> None:
+    assert any("acip_core.load(" in code for code in SNIPPETS)
 
 
 def test_importing_the_package_is_instant() -> None:

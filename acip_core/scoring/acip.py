@@ -28,12 +28,13 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 
 from .. import training
-from ..base import BaseModel, target_layers
+from ..base import BaseModel
 from ..elastic import AdapterWeights
 from ..errors import CorpusError, ModelError
 from ..factorize import Factors
 from ..layers import Adapter
 from ..progress import Progress, Steps
+from ..targets import named_layers
 from ..training import Checkpoint, distilled_loss, mixed_precision, window_at
 from .masked import MaskedLinear, standing_in
 
@@ -58,7 +59,8 @@ class AcipSettings:
         micro_batch: windows per backward pass; gradients are accumulated over a step.
         mixed_precision: bfloat16 where the device multiplies it natively.
         checkpointing: recompute activations in the backward pass instead of keeping them.
-        exclude: last parts of the names of layers that are not pruned, as `up_proj` (they rank above all others).
+        exclude: last parts of the names of target layers that are not pruned, as `up_proj`: they rank above all others,
+            but count in the size, unlike layers that are no targets.
         rank, alpha, dropout: of the adapters.
         distillation: weight of the KL divergence from the full model; the text's likelihood has the rest.
         seed: fixes initial adapters, order of windows and dropout.
@@ -221,7 +223,7 @@ class _Run:
     ):
         self.model, self.factors = base.model, factors
         self.windows, self.settings, self.process = windows, settings, state
-        self.targets = target_layers(base.model)
+        self.targets = named_layers(base.model, factors)
         generator = torch.Generator().manual_seed(settings.seed)
         scaling = settings.alpha / settings.rank
         self.adapters = {
@@ -258,7 +260,7 @@ class _Run:
         """The model with masked layers in place of its target layers, its own parameters frozen."""
         model, was_training = self.model, self.model.training
         try:
-            with standing_in(model, self._masked) as self.layers:
+            with standing_in(model, self.factors, self._masked) as self.layers:
                 if self.settings.checkpointing:
                     model.gradient_checkpointing_enable({"use_reentrant": False})
                     model.train()

@@ -7,31 +7,35 @@ loss of the whole model rises by when this layer alone is truncated to it; a com
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from torch import nn
 
-from ..base import BaseModel, target_layers
+from ..base import BaseModel
 from ..basis import Basis, diagonal_moment
 from ..elastic import build_elastic
 from ..errors import ModelError
 from ..evaluate import token_losses
 from ..factorize import Factors
 from ..progress import Progress, Steps
+from ..targets import named_layers, target_layers
 from .baselines import svd_magnitude_scores
 
 CANDIDATES = (0.8, 0.6, 0.4, 0.2)
 
 
-def asvd_basis(model: nn.Module, windows: torch.Tensor, alpha: float = 0.5) -> Steps[Basis]:
+def asvd_basis(
+    model: nn.Module, windows: torch.Tensor, alpha: float = 0.5, layers: Collection[str] | None = None
+) -> Steps[Basis]:
     """Diagonal moments whose scale is `(mean |x_j|)^α` of every layer's input.
 
     Args:
         windows: (windows, length) calibration token ids.
         alpha: exponent; 0 gives the plain SVD, the paper takes 0.5.
+        layers: names of the target layers; all there can be by default.
 
     Returns:
         The basis, one moment per group of layers with a common input, all of them of side `input` and without columns.
@@ -41,7 +45,7 @@ def asvd_basis(model: nn.Module, windows: torch.Tensor, alpha: float = 0.5) -> S
 
     Reference: ASVD (arXiv 2312.05821), scaling by the mean absolute activation, `S_jj = (mean |x_j|)^α`.
     """
-    targets = target_layers(model)
+    targets = target_layers(model) if layers is None else named_layers(model, layers)
     sizes = _Sizes()
     hooks = [layer.register_forward_pre_hook(sizes.hook(name)) for name, layer in targets.items()]
     try:
@@ -57,8 +61,8 @@ def asvd_basis(model: nn.Module, windows: torch.Tensor, alpha: float = 0.5) -> S
         if not torch.isfinite(total).all():
             raise ModelError(f"The activations that {first} reads are not finite; the model is damaged.")
         mean = (total / len(windows)).cpu()
-        layers = tuple(name for name in targets if sizes.first[name] == first)
-        basis |= dict.fromkeys(layers, diagonal_moment(layers, mean.clamp_min(mean.max() * 1e-6 + 1e-30) ** alpha))
+        group = tuple(name for name in targets if sizes.first[name] == first)
+        basis |= dict.fromkeys(group, diagonal_moment(group, mean.clamp_min(mean.max() * 1e-6 + 1e-30) ** alpha))
     return {name: basis[name] for name in targets}
 
 

@@ -25,10 +25,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import training
-from ..base import BaseModel, target_layers
+from ..base import BaseModel
 from ..errors import ModelError
 from ..factorize import Factors
 from ..progress import Progress, Steps
+from ..targets import named_layers
 from ..training import mixed_precision, window_at
 from .masked import standing_in
 
@@ -91,7 +92,7 @@ def dobi_scores(
 
     Reference: Dobi-SVD (arXiv 2502.02723), differentiable truncation position.
     """
-    model, targets = base.model, target_layers(base.model)
+    model, targets = base.model, named_layers(base.model, factors)
     shapes = [(layer.out_features, layer.in_features) for layer in targets.values()]
     start = [ratio * m * n / (m + n) / min(m, n) for m, n in shapes]
     positions = [nn.Parameter(torch.tensor(value, device=model.device)) for value in start]
@@ -104,7 +105,7 @@ def dobi_scores(
         dtype = torch.bfloat16 if native else layer.weight.dtype
         return _Gated(layer, factors[name], own[name], settings.sharpness, dtype)
 
-    with standing_in(model, gated) as layers:
+    with standing_in(model, factors, gated) as layers:
         for step in range(settings.steps):
             ids = windows[window_at(step, len(windows), settings.seed)][None].to(model.device)
             with mixed_precision(model.device):

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from .. import training
-from ..base import target_layers
 from ..errors import ModelError
 from ..factorize import Factors
 from ..progress import Progress, Steps
+from ..targets import named_layers
 from ..training import mixed_precision
 from .envelope import envelope_scores
 from .masked import MaskedLinear, Statistic, standing_in
@@ -40,7 +40,7 @@ def fisher_scores(
         adapter_rank: of the adapters that will be trained for these scores; they count in a layer's size.
     """
     gains = yield from fisher_gains(model, factors, windows)
-    shapes = {name: (layer.out_features, layer.in_features) for name, layer in target_layers(model).items()}
+    shapes = {name: (layer.out_features, layer.in_features) for name, layer in named_layers(model, factors).items()}
     return {name: envelope_scores(gain, shapes[name], adapter_rank) for name, gain in gains.items()}
 
 
@@ -49,10 +49,8 @@ def fisher_densities(
 ) -> Steps[dict[str, torch.Tensor]]:
     """`fisher_gains` per parameter of a direction, without the envelope."""
     gains = yield from fisher_gains(model, factors, windows)
-    return {
-        name: gain / sum(layer.weight.shape)
-        for (name, layer), gain in zip(target_layers(model).items(), gains.values(), strict=True)
-    }
+    layers = named_layers(model, factors)
+    return {name: gain / sum(layers[name].weight.shape) for name, gain in gains.items()}
 
 
 def fisher_gains(
@@ -90,7 +88,7 @@ def accumulated(
         kept = torch.arange(len(up)) if left is None else left[name].nonzero().squeeze(1)
         return MaskedLinear(layer, down.to(dtype), up.to(dtype), kept.to(up.device), statistic=statistic)
 
-    with standing_in(model, masked) as layers:
+    with standing_in(model, factors, masked) as layers:
         for index, window in enumerate(windows):
             ids = window[None].to(model.device)
             with mixed_precision(ids.device):

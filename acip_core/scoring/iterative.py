@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..base import target_layers
 from ..factorize import Factors
 from ..progress import Progress, Steps
 from ..sizing import DENSE, SizePlanner
 from ..storage import atomic_path, read_kept
+from ..targets import named_layers
 from .envelope import envelope_scores
 from .fisher import accumulated, per_token
 
@@ -54,7 +54,7 @@ def iterative_scores(
     Raises:
         ModelError: the loss of a window is not finite.
     """
-    shapes = {name: (layer.out_features, layer.in_features) for name, layer in target_layers(model).items()}
+    shapes = {name: (layer.out_features, layer.in_features) for name, layer in named_layers(model, factors).items()}
     floor = sum(min(adapter_rank * (m + n), m * n) for m, n in shapes.values()) / sum(m * n for m, n in shapes.values())
     ratios = [1.0, *(ratio for ratio in stages if ratio > floor)]
     share = max(1, len(windows) // len(ratios))

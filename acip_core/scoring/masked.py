@@ -9,7 +9,7 @@ so does any other statistic of the contributions `z_i ∂L/∂z_i` of single tok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..base import target_layers
 from ..layers import Adapter
+from ..targets import named_layers, places
 
 Layer = TypeVar("Layer", bound=nn.Module)
 Statistic = Callable[[torch.Tensor], torch.Tensor]  # contributions (tokens, k) to mask gradients → float32 (k,)
@@ -27,20 +27,24 @@ _SHED = 1 / 32  # share of a layer's working rows that must be pruned before the
 
 
 @contextmanager
-def standing_in(model: nn.Module, build: Callable[[str, nn.Linear], Layer]) -> Iterator[list[Layer]]:
-    """The model with other modules in place of its target layers, its own parameters frozen; as before afterwards."""
-    targets = target_layers(model)
+def standing_in(
+    model: nn.Module, names: Collection[str], build: Callable[[str, nn.Linear], Layer]
+) -> Iterator[list[Layer]]:
+    """The model with other modules in place of these layers, its own parameters frozen; as before afterwards."""
+    targets, found = named_layers(model, names), places(model)
     trainable = {p: p.requires_grad for p in model.parameters()}
     model.requires_grad_(False)
     layers: list[Layer] = []
     try:
         for name, layer in targets.items():
             layers.append(build(name, layer))
-            model.set_submodule(name, layers[-1])
+            for place in found[layer]:
+                model.set_submodule(place, layers[-1])
         yield layers
     finally:
-        for name, layer in targets.items():
-            model.set_submodule(name, layer)
+        for layer in targets.values():
+            for place in found[layer]:
+                model.set_submodule(place, layer)
         for parameter, flag in trainable.items():
             parameter.requires_grad_(flag)
 

@@ -1,0 +1,105 @@
+"""The Python API: a language model of any size as one object, with the verbs of the command line.
+
+Every verb is one call into the module that does the work; nothing is computed here.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from .corpus import token_windows
+from .errors import CorpusError
+from .evaluate import WINDOW, measure_perplexity
+from .generate import Engine, Sampling
+from .loading import Loaded, open_model
+from .progress import finish
+from .sizing import Plan
+
+log = logging.getLogger("acip")
+
+
+def load(source: str | None = None, artifact: str | Path | None = None) -> Model:
+    """A model at size 1.0, ready to run at any other; factorized once per machine, then read from the cache.
+
+    Args:
+        source: Hub id, local folder or GGUF file; the embedded default, `smollm2-135m-instruct`, when left out.
+        artifact: folder of its artifact; `precomputed/<model>` by default.
+
+    Raises:
+        ModelError, ArtifactError: one sentence each.
+    """
+    loaded = finish(open_model(source, Path(artifact) if artifact is not None else None))
+    if loaded.note:
+        log.warning(loaded.note)
+    return Model(loaded)
+
+
+class Model:
+    """A language model that runs at the size last set.
+
+    Attributes:
+        elastic: what it runs on; `elastic.model` is an ordinary transformers model, `elastic.planner` knows all sizes.
+        artifact: its score map and the perplexities measured at every size.
+    """
+
+    def __init__(self, loaded: Loaded):
+        self.elastic, self.artifact = loaded.elastic, loaded.artifact
+        self._engine = Engine(self.elastic)
+
+    @property
+    def plan(self) -> Plan:
+        """The size in force in full: parameters and bytes of the whole model, what is saved."""
+        plan = self.elastic.plan
+        assert isinstance(plan, Plan)  # those of a batch belong to `Engine.compare`
+        return plan
+
+    @property
+    def size(self) -> float:
+        """Size ratio in force: stored parameters of the compressed layers ÷ their original ones, adapters counted."""
+        return self.plan.ratio
+
+    def set_size(self, ratio: float) -> Plan:
+        """Run at a size ratio in (0, 1] from now on, within one direction; 1.0 is the original model, bit for bit.
+
+        Raises:
+            SizeError: no cut has that size.
+        """
+        return self.elastic.set_size(ratio)
+
+    def generate(
+        self,
+        prompt: str,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        chat: bool = False,
+    ) -> str:
+        """The text that continues `prompt`, at the size in force.
+
+        Args:
+            temperature, top_p, seed: as `generate.Sampling`; temperature 0 picks the likeliest token.
+            chat: put the prompt into the model's chat template as a user's message.
+
+        Raises:
+            GenerationError: the prompt is empty or too long, or a setting is out of range.
+        """
+        sampling = Sampling(temperature, top_p, seed, max_new_tokens)
+        return "".join(token.text for token in self._engine.stream(prompt, self.plan, sampling, chat=chat))
+
+    def perplexity(self, text: str) -> float:
+        """Perplexity per token of a text at the size in force, measured as the artifact's curves are.
+
+        The text, after an end-of-text token, is read in equal windows of at most 512 tokens.
+
+        Raises:
+            CorpusError: the text is empty.
+        """
+        ids = token_windows(self.elastic.tokenizer, [text], 1).flatten()  # (tokens,)
+        if len(ids) < 2:
+            raise CorpusError("The text is too short: perplexity needs two tokens.")
+        windows = -(-len(ids) // min(WINDOW, self._engine.context))
+        length = len(ids) // windows
+        *_, last = measure_perplexity(self.elastic.model, ids[: windows * length].view(windows, length))
+        return last.value
