@@ -11,6 +11,7 @@ from pathlib import Path
 from .corpus import token_windows
 from .errors import CorpusError
 from .evaluate import WINDOW, measure_perplexity
+from .export import export
 from .generate import Engine, Sampling
 from .loading import Loaded, open_model
 from .progress import finish
@@ -87,6 +88,14 @@ class Model:
         """
         sampling = Sampling(temperature, top_p, seed, max_new_tokens)
         return "".join(token.text for token in self._engine.stream(prompt, self.plan, sampling, chat=chat))
+
+    def export(self, folder: str | Path, dense: bool = False) -> Path:
+        """Write the model at the size in force as a folder that plain transformers loads, as `export.export`.
+
+        Raises:
+            StorageError: the folder holds files already or cannot be written.
+        """
+        return finish(export(self.elastic, self.artifact, self.plan, Path(folder), dense))
 
     def perplexity(self, text: str) -> float:
         """Perplexity per token of a text at the size in force, measured as the artifact's curves are.

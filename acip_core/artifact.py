@@ -16,8 +16,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,26 @@ class Curve:
     tokens: int
     base_perplexity: float
     points: tuple[CurvePoint, ...]
+
+    def at(self, ratio: float) -> float | None:
+        """Perplexity at a size ratio, linear in its logarithm between measured points; None outside them.
+
+        A measured point counts as reached within half a thousandth, for cuts hit their targets within one direction.
+        """
+        points = sorted(self.points, key=lambda point: point.ratio)
+        for point in points:
+            if abs(point.ratio - ratio) < 5e-4:
+                return point.perplexity
+        for low, high in pairwise(points):
+            if low.ratio <= ratio <= high.ratio:
+                share = (ratio - low.ratio) / (high.ratio - low.ratio)
+                return math.exp((1 - share) * math.log(low.perplexity) + share * math.log(high.perplexity))
+        return None
+
+
+def own_curves(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves of the artifact's own method, one per corpus: the first in the artifact and its like."""
+    return [curve for curve in curves if curve.method == curves[0].method]
 
 
 @dataclass(frozen=True)

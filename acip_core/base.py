@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from .errors import ModelError, StorageError
 from .kernels import adopt
+from .modeling import compressed
 from .network import hub_reachable
 from .storage import atomic_path, cache_dir, remove_leftovers
 from .targets import linearize
@@ -93,7 +96,7 @@ def load_base(source: str | None = None, device: torch.device | str | None = Non
 
     Args:
         source: None or `smollm2-135m-instruct` for the embedded default (the Hub when its wheel is absent), a
-            folder in the Hub's layout, a `.gguf` file, or a Hub id such as `org/model`.
+            folder in the Hub's layout (one that `export` wrote too), a `.gguf` file, or a Hub id such as `org/model`.
         device: where to put it; the best device present by default.
 
     Raises:
@@ -151,14 +154,23 @@ def embedded_gguf() -> Path | None:
 def _load_pretrained(location: str, dtype: torch.dtype, likely: str):
     offline = not Path(location).is_dir() and not hub_reachable()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=offline)
-        model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, local_files_only=offline)
+        own = _exported(location)
+        known = {"config": own.config_class.from_pretrained(location)} if own and own.config_class else {}
+        tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=offline, **known)
+        model = (own or AutoModelForCausalLM).from_pretrained(location, dtype=dtype, local_files_only=offline)
     except Exception as error:  # transformers raises many kinds; each means "not loadable from there"
         reason = _reason(error)
         if offline:
             likely, reason = f"{likely}, and the Hub cannot be reached", "no copy of it on this machine"
         raise ModelError(f"Cannot load the model '{location}' ({likely}: {reason}); {_WAYS_OUT}.") from error
     return model, tokenizer
+
+
+def _exported(location: str) -> type[PreTrainedModel] | None:
+    """Our own class for a folder that `export` wrote, so that the code in it is never executed."""
+    path = Path(location) / "config.json"
+    base = json.loads(path.read_text(encoding="utf-8")).get("acip_base") if path.is_file() else None
+    return compressed(getattr(transformers, base))[1] if base else None
 
 
 def _load_gguf(file: Path, dtype: torch.dtype):

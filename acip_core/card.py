@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from huggingface_hub import ModelCard
+
 from .base import DEFAULT_HUB_ID, DEFAULT_MODEL
+from .network import hub_reachable
 
 if TYPE_CHECKING:
     from .artifact import Artifact, Curve
+    from .sizing import Plan
+
+_DEFAULT_LICENCE = "apache-2.0"
 
 
 def hub_name(artifact: Artifact) -> str:
@@ -33,6 +40,58 @@ def model_card(artifact: Artifact) -> str:
         "Recipe: `" + json.dumps(artifact.recipe) + "`",
     ]
     return "\n".join(lines) + "\n"
+
+
+def export_card(artifact: Artifact, curves: Sequence[Curve], plan: Plan, dense: bool) -> str:
+    """README.md of a model at one size: what it is, its size and perplexity, how to load it, whose licence applies."""
+    base, licence = hub_name(artifact), _licence(artifact)
+    curves = [curve for curve in artifact.curves if curve.method == artifact.curves[0].method]
+    measured = [(c, value) for c in curves if (value := c.at(plan.ratio)) is not None]
+    custom = not dense and plan.parameters < plan.base_parameters
+    option = ", trust_remote_code=True" if custom else ""
+    lines = [
+        "---",
+        *([f"base_model: {base}"] if base.count("/") == 1 else []),
+        *([f"license: {licence}"] if licence else []),
+        "pipeline_tag: text-generation",
+        "library_name: transformers",
+        "tags: [acip, compression, low-rank]",
+        "---",
+        f"# {artifact.name} at {plan.ratio:.1%} size",
+        "",
+        f"{plan.parameters:,} of {plan.base_parameters:,} parameters, {plan.bytes / 1e6:.1f} of "
+        f"{plan.base_bytes / 1e6:.1f} MB"
+        + (" (multiplied out here, so the files are as large as the base model's)." if dense else "."),
+        "",
+        *[
+            f"- perplexity on held-out {c.corpus} text: {value:.4g}, {value / c.base_perplexity:.3g} × the original's"
+            for c, value in measured
+        ],
+        *([""] if measured else []),
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{option})',
+        f'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder"{option})',
+        "```",
+        "",
+        f"The licence of the base model ({licence or base}) applies.",
+        "",
+        "Recipe: `" + json.dumps(artifact.recipe) + "`",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _licence(artifact: Artifact) -> str | None:
+    """What the base model's own card names; None where there is no card or no network."""
+    if artifact.name == DEFAULT_MODEL:
+        return _DEFAULT_LICENCE
+    if not hub_reachable():
+        return None
+    try:
+        return ModelCard.load(artifact.source, ignore_metadata_errors=True).data.license
+    except Exception:  # many kinds, each of which means that there is none to be had
+        return None
 
 
 def curve_table(curves: tuple[Curve, ...]) -> list[str]:

@@ -215,6 +215,31 @@ def complete(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Hub id, local folder, GGUF file, or smollm2-135m-instruct.")],
+    out: Annotated[Path, typer.Argument(help="New folder for the model.")],
+    size: Annotated[float, typer.Option(help="Size ratio of the compressed layers in (0, 1].")],
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Multiply the factors out, for tools that know only the base architecture.")
+    ] = False,
+    artifact: Annotated[
+        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
+    ] = None,
+) -> None:
+    """Write a model at one size as a folder that plain transformers loads."""
+    from .export import check_free
+    from .export import export as run
+    from .loading import open_model
+
+    check_free(out)
+    loaded = draw(open_model(model, artifact))
+    plan = loaded.elastic.planner.at_ratio(size)
+    draw(run(loaded.elastic, loaded.artifact, plan, out, dense))
+    size_told = "" if dense else f", {plan.bytes / 1e6:.1f} MB of weights"
+    console.print(escape(f"The model is in {out}{size_told}."), highlight=False, soft_wrap=True)
+
+
+@app.command()
 def compare(
     model: Model = None,
     artifact: Annotated[
@@ -262,7 +287,7 @@ def main() -> None:
         code = app(standalone_mode=False)
     except AcipError as error:
         console.print("[bold red]Error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:

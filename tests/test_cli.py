@@ -62,7 +62,7 @@ def test_a_mistake_is_one_sentence(
     default_gguf: Path,
 ) -> None:
     code, output = run(monkeypatch, capsys, *arguments)
-    assert code == 1
+    assert code == 2
     (sentence,) = [line for line in output.splitlines() if line.startswith("Error:")]
     assert named in sentence and sentence.endswith(".")
     assert "Traceback" not in output
@@ -131,7 +131,7 @@ def test_prepare_without_an_artifact(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, output = run(monkeypatch, capsys, "prepare", "--model", model, "--artifact", str(tmp_path / "none"))
-    assert code == 1 and f"Error: No artifact at {tmp_path / 'none'};" in output and "Traceback" not in output
+    assert code == 2 and f"Error: No artifact at {tmp_path / 'none'};" in output and "Traceback" not in output
 
 
 def test_a_full_disk(
@@ -140,7 +140,7 @@ def test_a_full_disk(
     arguments = ("precompute", "--model", model, "--quick", "--corpus", text, "--out", str(tmp_path / "out"))
     with full_disk():
         code, output = run(monkeypatch, capsys, *arguments)
-    assert code == 1 and "Error: Cannot write" in output and "Traceback" not in output
+    assert code == 2 and "Error: Cannot write" in output and "Traceback" not in output
     assert not (tmp_path / "out").exists()
 
 

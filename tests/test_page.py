@@ -216,6 +216,7 @@ def test_markup_is_shown_as_text(visit: Visit, engine: Engine, monkeypatch: pyte
     page.fill("#prompt textarea", MARKUP)
     page.click("#run")
     page.wait_for_function("text => document.querySelector('#completion .prompt').textContent === text", arg=MARKUP)
+    wait_state(page, "done")
     assert text(page) == MARKUP
     assert page.locator("#completion img, #completion b, #completion script").count() == 0
     assert page.evaluate("window.hacked") is None

@@ -295,10 +295,10 @@ def test_report_from_the_command_line(
     (folder / "scores.safetensors").write_bytes(b"nothing")
     code, output = run(monkeypatch, capsys, "report", "--artifact", str(folder))
     (sentence,) = [line for line in output.splitlines() if line.startswith("Error:")]
-    assert code == 1 and "scores.safetensors is damaged" in sentence and "Traceback" not in output
+    assert code == 2 and "scores.safetensors is damaged" in sentence and "Traceback" not in output
     for wrong in (("--model", "no/such"), ("--artifact", str(tmp_path / "none")), ("--out", str(tmp_path))):
         code, output = run(monkeypatch, capsys, "report", *wrong)
-        assert code == 1 and output.count("Error:") == 1 and "Traceback" not in output
+        assert code == 2 and output.count("Error:") == 1 and "Traceback" not in output
 
 
 @pytest.mark.parametrize("options", [(), ("--report",)])

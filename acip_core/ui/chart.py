@@ -9,8 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ..artifact import Curve
-from .table import own_curves
+from ..artifact import Curve, own_curves
 
 COLORS = {"c4": "#d9622b", "wikipedia": "#2b7bd9"}  # readable on light and dark
 TITLES = {"c4": "C4", "wikipedia": "Wikipedia", "wikitext2": "WikiText-2"}

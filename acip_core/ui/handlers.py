@@ -17,6 +17,7 @@ from typing import Any
 import gradio as gr
 import torch
 
+from ..artifact import own_curves
 from ..completions import finished_texts
 from ..corpus import documents, token_windows
 from ..errors import AcipError
@@ -25,7 +26,7 @@ from ..generate import Engine, Sampling, Steps, Token
 from ..loading import Loaded
 from .chart import corpus_color, corpus_title
 from .sweep import Texts, first_sizes, key_of, next_sizes
-from .table import own_curves, plan_at, smallest_percent
+from .table import plan_at, smallest_percent
 from .visitors import Run, Visitors
 
 Message = dict[str, Any]

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 from gradio.helpers import Examples
 
+from ..artifact import own_curves
 from ..completions import EXAMPLES
 from ..errors import ArtifactError
 from ..loading import Loaded
@@ -19,7 +20,7 @@ from .chart import corpus_color, corpus_title, curve_figure
 from .comparison import comparison_picture
 from .handlers import Handlers
 from .pictures import gallery, history_pictures, layer_types, score_map_pictures
-from .table import LARGEST_PERCENT, Row, own_curves, size_table
+from .table import LARGEST_PERCENT, Row, size_table
 
 TITLE = "One model, every size"
 _COMPLETION = (

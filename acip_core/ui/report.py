@@ -15,14 +15,13 @@ from typing import Any
 
 import plotly
 
-from ..artifact import Artifact, Curve
+from ..artifact import Artifact, Curve, own_curves
 from ..comparison import Comparison
 from ..errors import StorageError
 from ..storage import atomic_path
 from .chart import corpus_title, curve_figure
 from .comparison import comparison_picture
 from .pictures import gallery, history_pictures, score_map_pictures
-from .table import own_curves
 
 _ASSETS = Path(__file__).parents[2] / "assets"
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"

@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-from ..artifact import Curve
+from ..artifact import Curve, own_curves
 from ..sizing import Plan, SizePlanner
 
 SMALLEST_PERCENT, LARGEST_PERCENT = 30, 100
@@ -41,11 +40,6 @@ def smallest_percent(planner: SizePlanner) -> int:
     return max(SMALLEST_PERCENT, math.ceil(100 * planner.smallest / planner.base_target_parameters))
 
 
-def own_curves(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves of the artifact's own method, one per corpus: the first in the artifact and its like."""
-    return [curve for curve in curves if curve.method == curves[0].method]
-
-
 def size_table(planner: SizePlanner, curves: Sequence[Curve]) -> list[Row]:
     """One row for every whole percentage the slider has, smallest first."""
     return [_row(percent, planner, curves) for percent in range(smallest_percent(planner), LARGEST_PERCENT + 1)]
@@ -62,24 +56,8 @@ def plan_at(planner: SizePlanner, percent: float | None) -> tuple[int, Plan]:
     return used, planner.at_ratio(used / 100)
 
 
-def interpolate(curve: Curve, ratio: float) -> float | None:
-    """Perplexity at a size ratio, linear in its logarithm between measured points; None outside them.
-
-    A measured point counts as reached within half a thousandth, for cuts hit their targets within one direction.
-    """
-    points = sorted(curve.points, key=lambda point: point.ratio)
-    for point in points:
-        if abs(point.ratio - ratio) < 5e-4:
-            return point.perplexity
-    for low, high in pairwise(points):
-        if low.ratio <= ratio <= high.ratio:
-            share = (ratio - low.ratio) / (high.ratio - low.ratio)
-            return math.exp((1 - share) * math.log(low.perplexity) + share * math.log(high.perplexity))
-    return None
-
-
 def _row(percent: int, planner: SizePlanner, curves: Sequence[Curve]) -> Row:
     plan = planner.at_ratio(percent / 100)
-    found = {curve.corpus: interpolate(curve, plan.ratio) for curve in own_curves(curves)}
+    found = {curve.corpus: curve.at(plan.ratio) for curve in own_curves(curves)}
     perplexity = {corpus: value for corpus, value in found.items() if value is not None}
     return Row(percent, plan.ratio, plan.parameters, plan.bytes, plan.saved, perplexity)

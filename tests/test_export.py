@@ -1,0 +1,156 @@
+"""A model at one size as files: equal to the elastic model, as small as was said, readable without this package."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from acip_core.api import load
+from acip_core.artifact import write_artifact
+from acip_core.base import load_base
+from acip_core.elastic import ElasticModel
+from acip_core.errors import SizeError, StorageError
+from acip_core.export import export
+from acip_core.progress import finish
+from tests.conftest import full_disk
+from tests.test_cli import run
+from tests.tiny import calibration, tiny_artifact, tiny_base, tiny_elastic, tiny_model
+
+SCRIPT = """
+import sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+assert not any("acip" in path for path in sys.modules)
+folder, ids, out = sys.argv[1:]
+AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype="auto")
+with torch.inference_mode():
+    torch.save(model(torch.load(ids)).logits, out)
+"""
+
+
+def write(elastic: ElasticModel, folder: Path, ratio: float, dense: bool = False, shard_bytes: int = 20_000) -> int:
+    """Export and return the bytes that were promised."""
+    plan = elastic.planner.at_ratio(ratio)
+    finish(export(elastic, tiny_artifact(tiny_base()), plan, folder, dense, shard_bytes))
+    return plan.bytes
+
+
+@torch.inference_mode()
+def logits(model: PreTrainedModel) -> torch.Tensor:
+    return model(calibration()).logits
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_what_is_read_again_is_what_ran(family: str, dense: bool, tmp_path: Path) -> None:
+    elastic = tiny_elastic(family, adapter_rank=2)
+    promised = write(elastic, tmp_path / "out", 0.6, dense)
+    loaded = load_base(str(tmp_path / "out"))
+    assert loaded.tokenizer.get_vocab() == elastic.tokenizer.get_vocab()
+    assert torch.equal(logits(elastic.model), logits(tiny_model(family)))  # still at the size it was at
+    elastic.set_size(0.6)
+    torch.testing.assert_close(logits(loaded.model), logits(elastic.model), rtol=1e-4, atol=1e-4)
+    found = sum(t.numel() * t.element_size() for t in stored(tmp_path / "out").values())
+    if dense:
+        assert type(loaded.model) is type(elastic.model)
+    else:
+        assert found == pytest.approx(promised, rel=0.01)
+
+
+def test_full_size_is_the_original_without_code(family: str, tmp_path: Path) -> None:
+    write(tiny_elastic(family, adapter_rank=2), tmp_path / "out", 1.0)
+    assert not list((tmp_path / "out").glob("*.py")) and "auto_map" not in (tmp_path / "out/config.json").read_text()
+    plain = tiny_model(family)
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")), logits(plain))
+    original = plain.state_dict()
+    assert all(torch.equal(tensor, original[name]) for name, tensor in stored(tmp_path / "out").items())
+
+
+def test_shards_have_an_index(tmp_path: Path) -> None:
+    write(tiny_elastic(adapter_rank=2), tmp_path / "out", 0.6)
+    index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
+    files = set(index["weight_map"].values())
+    assert len(files) > 1 and files == {file.name for file in (tmp_path / "out").glob("*.safetensors")}
+    assert set(index["weight_map"]) == set(stored(tmp_path / "out"))
+    assert max(file.stat().st_size for file in (tmp_path / "out").glob("*.safetensors")) < 30_000
+
+
+def test_nothing_of_ours_is_needed_to_read_it(tmp_path: Path) -> None:
+    elastic = tiny_elastic(adapter_rank=2)
+    write(elastic, tmp_path / "out", 0.6)
+    torch.save(calibration(), tmp_path / "ids.pt")
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HOME": str(tmp_path / "hf")}
+    command = [sys.executable, "-c", SCRIPT, tmp_path / "out", tmp_path / "ids.pt", tmp_path / "logits.pt"]
+    subprocess.run(command, env=clean, cwd=tmp_path, check=True)
+    elastic.set_size(0.6)
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), logits(elastic.model), rtol=1e-4, atol=1e-4)
+
+
+def test_its_code_is_never_executed_unasked(tmp_path: Path) -> None:
+    write(tiny_elastic(adapter_rank=2), tmp_path / "out", 0.6)
+    (tmp_path / "out/modeling.py").write_text("raise SystemExit('executed')")
+    load_base(str(tmp_path / "out"))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=False)
+
+
+def test_the_card_says_what_it_is(tmp_path: Path) -> None:
+    elastic = tiny_elastic(adapter_rank=2)
+    write(elastic, tmp_path / "out", 0.5)
+    card = (tmp_path / "out/README.md").read_text()
+    plan = elastic.planner.at_ratio(0.5)
+    assert f"{plan.parameters:,} of {plan.base_parameters:,} parameters" in card and "trust_remote_code=True" in card
+    assert "held-out c4 text" in card and "licence" in card and "Recipe" in card
+
+
+def test_places_that_are_taken_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine")
+    with pytest.raises(StorageError, match=r"out exists already; name a new folder"):
+        write(tiny_elastic(adapter_rank=2), tmp_path / "out", 0.6)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    with full_disk(), pytest.raises(StorageError, match="Cannot write"):
+        write(tiny_elastic(adapter_rank=2), tmp_path / "out", 0.6)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.5, -1.0, float("nan")])
+def test_sizes_that_are_none(ratio: float, tmp_path: Path) -> None:
+    with pytest.raises(SizeError):
+        write(tiny_elastic(adapter_rank=2), tmp_path / "out", ratio)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_and_the_api_write_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tiny_base()
+    base.model.save_pretrained(tmp_path / "model")
+    base.tokenizer.save_pretrained(tmp_path / "model")
+    write_artifact(tiny_artifact(base), tmp_path / "artifact")
+    arguments = ["export", str(tmp_path / "model"), str(tmp_path / "one"), "--artifact", str(tmp_path / "artifact")]
+    code, output = run(monkeypatch, capsys, *arguments, "--size", "1.5")
+    assert code == 2 and "A size ratio must lie between 0 and 1" in output and not (tmp_path / "one").exists()
+    code, output = run(monkeypatch, capsys, *arguments, "--size", "0.6")
+    assert code == 0, output
+    code, output = run(monkeypatch, capsys, *arguments, "--size", "0.6")
+    assert code == 2 and "exists already" in output and "Traceback" not in output
+    model = load(str(tmp_path / "model"), tmp_path / "artifact")
+    model.set_size(0.6)
+    model.export(tmp_path / "two")
+    one, two = stored(tmp_path / "one"), stored(tmp_path / "two")
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
