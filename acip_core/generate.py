@@ -21,6 +21,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokeniz
 from .elastic import BatchPlan, ElasticModel
 from .errors import GenerationError
 from .evaluate import Perplexity, measure_perplexity
+from .judge import judged
 from .line import Line
 from .sizing import Plan
 
@@ -63,6 +64,8 @@ class Token:
         prompt_read, prompt_tokens: how much of the prompt has been read, in tokens.
         finish: "" while running, then "end" (the model ended the text), "length" or "stopped".
         ahead: callers that come first, while waiting in line.
+        id: of the token itself, where this step has one.
+        probabilities: that the full model gives this stream's tokens that it has read since the last step.
     """
 
     text: str
@@ -71,6 +74,8 @@ class Token:
     prompt_tokens: int
     finish: str = ""
     ahead: int = 0
+    id: int | None = None
+    probabilities: tuple[float, ...] = ()
 
 
 class Detokenizer:
@@ -151,6 +156,7 @@ class Engine:
         sampling: Sampling = Sampling(),
         cancel: threading.Event | None = None,
         chat: bool = False,
+        judge: bool = False,
     ) -> Steps:
         """Continue `prompt` at several sizes side by side, one token of each per step, in one batch.
 
@@ -161,6 +167,7 @@ class Engine:
             plans: of the sizes, in any order.
             cancel: set it to stop within one token.
             chat: put the prompt into the model's chat template as a user's message.
+            judge: let the full model read what is written and say how likely it finds it, a slice of tokens at a time.
 
         Returns:
             Steps: the tokens of those that are running, by index into `plans`.
@@ -177,8 +184,12 @@ class Engine:
                 f"ones in this model's context of {self.context:,}; shorten the prompt."
             )
         cancel = cancel or threading.Event()
-        tokens = len(plans) * (len(ids) + sampling.max_new_tokens)
-        return self._in_line(tokens, len(ids), len(plans), self._columns(ids, plans, sampling, cancel), cancel)
+        tokens = (1 + judge) * len(plans) * (len(ids) + sampling.max_new_tokens)
+        steps = self._columns(ids, plans, sampling, cancel)
+        if judge:
+            full, cache = self.elastic.planner.at_ratio(1.0), DynamicCache(config=self.elastic.model.config)
+            steps = judged(steps, ids, lambda new, kept, n: self.forward(new, full, kept, n), cache, PREFILL_CHUNK)
+        return self._in_line(tokens, len(ids), len(plans), steps, cancel)
 
     def measure(self, windows: torch.Tensor, plan: Plan, cancel: threading.Event | None = None) -> Iterator[Perplexity]:
         """Perplexity of the size `plan`, window by window, taking turns with everybody else.
@@ -253,7 +264,8 @@ class Engine:
             for i, token in zip(running, chosen, strict=True):
                 finish = "end" if token in self._ends else "length" if count == sampling.max_new_tokens else ""
                 text = words[i].flush() if finish == "end" else words[i].push(token)
-                step[i] = Token(text + (words[i].flush() if finish == "length" else ""), count, total, total, finish)
+                text += words[i].flush() if finish == "length" else ""
+                step[i] = Token(text, count, total, total, finish, id=token)
                 if not finish:
                     tokens.append(token)
             yield step

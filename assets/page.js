@@ -7,6 +7,7 @@ window.acip = (() => {
   const size = { percent: 100, low: 30, high: 100 };
   const followers = []; // called with the new percentage on every movement
   let rows = new Map(); // percentage → row of the size table
+  const titles = new Map(); // corpus → its name for people
   let restart = () => {};
   let settling = 0;
 
@@ -43,6 +44,11 @@ window.acip = (() => {
     settled();
   });
 
+  function go(percent) {
+    setSlider(document.querySelector("#size input[type=range]"), percent);
+    settled();
+  }
+
   // ---- readouts and ticks ----------------------------------------------------------------------------------------
   const fixed = (value, digits) =>
     value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
@@ -77,10 +83,7 @@ window.acip = (() => {
       tick.textContent = percent % 10 ? "" : percent;
       tick.title = `Go to ${percent} %, measured`;
       tick.setAttribute("aria-label", tick.title);
-      tick.addEventListener("click", () => {
-        setSlider(document.querySelector("#size input[type=range]"), percent);
-        settled();
-      });
+      tick.addEventListener("click", () => go(percent));
       strip.append(tick);
     }
   }
@@ -200,6 +203,7 @@ window.acip = (() => {
     const measured = props.figure.data.length; // index of the trace of measured points
     const cursor = element.querySelector(".cursor"); // over the plot, for redrawing it takes longer than a frame
     const rings = props.corpora.map((c) => {
+      titles.set(c.corpus, c.title);
       const ring = document.createElement("i");
       ring.style.borderColor = c.color;
       cursor.parentElement.append(ring);
@@ -273,5 +277,11 @@ window.acip = (() => {
     draw();
   }
 
-  return { sizes, completion, chart };
+  const facts = (percent) => {
+    const row = rows.get(percent);
+    const values = Object.entries(row.perplexity).map(([corpus, value]) => `${perplexity(value)} on ${titles.get(corpus)}`);
+    return [`${fixed(row.bytes / 1e6, 0)} MB`, ...(values.length ? [`perplexity ${values.join(", ")}`] : [])];
+  };
+
+  return { sizes, completion, chart, go, facts };
 })();

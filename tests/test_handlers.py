@@ -67,12 +67,53 @@ def test_programs_get_what_the_page_gets() -> None:
     with served(tiny_loaded()) as (address, handlers):
         client = Client(address, verbose=False)
         described = client.view_api(return_format="dict")["named_endpoints"]
-        assert described.keys() == {"/complete", "/measure"} and all(e["description"] for e in described.values())
+        assert described.keys() == {"/complete", "/compare", "/measure"} and all(
+            e["description"] for e in described.values()
+        )
         messages = list(client.submit("Hello", 60, *SETTINGS, api_name="/complete"))
         assert [message["state"] for message in messages][-1] == "done"
         same = list(handlers.complete("Hello", 60, *SETTINGS, REQUEST))[-1]
         assert messages[-1]["text"] == same["text"] != ""
         assert client.predict(" ", 60, *SETTINGS, api_name="/complete")["state"] == "error"
+
+
+def test_sizes_are_compared_in_step() -> None:
+    with served(tiny_loaded()) as (address, handlers):
+        client = Client(address, verbose=False)
+        messages = list(client.submit("Hello", [60, 100, 80, 60], *SETTINGS, api_name="/compare"))
+        assert all(len({len(c["tokens"]) for c in m["columns"] if not c["finish"]}) <= 1 for m in messages)
+        last = messages[-1]
+        assert last["state"] == "done" and [column["percent"] for column in last["columns"]] == [100, 80, 60]
+        for column in last["columns"]:
+            alone = list(handlers.complete("Hello", column["percent"], *SETTINGS, REQUEST))[-1]["text"]
+            assert "".join(text for text, _ in column["tokens"]) == alone
+            assert all(0 <= probability <= 1 for _, probability in column["tokens"])
+        full, *others = last["columns"]
+        assert full["parted"] is None and full["equal"] == 1
+        for column in others:
+            same = [a[0] == b[0] for a, b in zip(column["tokens"], full["tokens"], strict=False)]
+            assert column["parted"] == (same.index(False) if False in same else None)
+
+
+@pytest.mark.parametrize("percents", [[], None, [60], [60, 60], [100, 90, 80, 70, 60, 50]])
+def test_two_to_five_sizes_are_compared(handlers: Handlers, percents: list[int] | None) -> None:
+    with pytest.warns(UserWarning, match="two to 5 different sizes"):
+        (message,) = handlers.compare("Hello", percents, *SETTINGS, REQUEST)  # type: ignore[arg-type]
+    assert message["state"] == "error" and handlers.visitors.count == 0
+
+
+def test_a_comparison_without_the_full_size_is_still_judged_by_it(handlers: Handlers) -> None:
+    last = list(handlers.compare("Hello", [80, 60], *SETTINGS, REQUEST))[-1]
+    judged = list(handlers.compare("Hello", [100, 80, 60], *SETTINGS, REQUEST))[-1]
+    assert last["columns"] == judged["columns"][1:]
+
+
+def test_a_comparison_can_be_stopped(handlers: Handlers) -> None:
+    messages = handlers.compare("Hello", [80, 60], 0.0, 1.0, 0, 200, False, REQUEST)
+    seen = [next(messages) for _ in range(5)]
+    handlers.stop_comparing(REQUEST)
+    last = [*seen, *messages][-1]
+    assert last["state"] == "stopped" and 0 < len(last["columns"][0]["tokens"]) < 200
 
 
 def test_many_visitors_get_the_texts_they_get_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +141,9 @@ def test_many_visitors_get_the_texts_they_get_alone(monkeypatch: pytest.MonkeyPa
 def test_nothing_else_is_open_and_nothing_past_the_queue() -> None:
     with served(tiny_loaded()) as (address, handlers), httpx.Client(base_url=address) as client:
         info = client.get("gradio_api/info").json()
-        assert info["named_endpoints"].keys() == {"/complete", "/measure"} and info["unnamed_endpoints"] == {}
+        assert (
+            info["named_endpoints"].keys() == {"/complete", "/compare", "/measure"} and info["unnamed_endpoints"] == {}
+        )
         call = {"data": ["prompt", 100, *SETTINGS], "session_hash": "stranger"}
         assert client.post("gradio_api/run/complete", json=call).status_code == 404
         assert client.post("gradio_api/upload", files={"files": b"some bytes"}).status_code == 413

@@ -311,3 +311,36 @@ def test_the_default_model(browser: Browser, default_gguf: Path) -> None:
         assert text(page) == expected(handlers.engine, percent)
         page.context.close()
     assert wrong == []
+
+
+def test_sizes_side_by_side(visit: Visit) -> None:
+    page = visit()
+    page.fill("#prompt textarea", MARKUP)
+    page.click("#compare")
+    page.wait_for_selector('#comparison [data-state="done"]')
+    columns = page.locator("#comparison section")
+    assert [columns.nth(i).get_attribute("data-percent") for i in range(columns.count())] == ["100", "80", "60", "40"]
+    assert all(columns.nth(i).locator(".prompt").text_content() == MARKUP for i in range(4))
+    assert page.locator("#comparison img, #comparison pre b, #comparison script").count() == 0
+    assert "MB" in (columns.nth(1).locator(".head").text_content() or "")
+    assert "the full model" in (columns.nth(0).locator(".agreement").text_content() or "")
+    assert columns.nth(1).locator('.text span[title*="likely to the full model"]').count() > 0
+    page.click("#stop")
+    columns.nth(2).locator(".head").focus()
+    page.keyboard.press("Enter")
+    wait_state(page, "done", 60)
+    assert page.input_value("#size input[type=number]") == "60"
+
+
+def test_comparing_one_size_is_refused_and_the_texts_stay(visit: Visit) -> None:
+    page = visit()
+    page.click("#compare")
+    page.wait_for_selector('#comparison [data-state="done"]')
+    before = page.locator("#comparison .columns").text_content()
+    for _ in range(3):
+        page.locator("#compare-sizes input").focus()
+        page.keyboard.press("Backspace")
+    page.click("#compare")
+    page.wait_for_selector('#comparison [data-state="error"]')
+    assert "two to 5" in (page.locator("#comparison .status").text_content() or "")
+    assert page.locator("#comparison .columns").text_content() == before

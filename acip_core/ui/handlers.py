@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
@@ -20,20 +20,22 @@ import torch
 from ..artifact import own_curves
 from ..completions import finished_texts
 from ..corpus import documents, token_windows
-from ..errors import AcipError
+from ..errors import AcipError, GenerationError
 from ..evaluate import WINDOW, Perplexity
 from ..generate import Engine, Sampling, Steps, Token
 from ..loading import Loaded
 from .chart import corpus_color, corpus_title
+from .columns import Column
 from .sweep import Texts, first_sizes, key_of, next_sizes
-from .table import plan_at, smallest_percent
+from .table import LARGEST_PERCENT, plan_at, smallest_percent
 from .visitors import Run, Visitors
 
 Message = dict[str, Any]
-COMPLETION, MEASUREMENT = "completion", "measurement"
+COMPLETION, COMPARISON, MEASUREMENT = "completion", "comparison", "measurement"
+MOST_COLUMNS = 5
 MEASURED_WINDOWS = 16  # per corpus, as many as the measured curve at least has
 _FRAME_SECONDS = 0.04  # on a fast device several tokens travel together
-_STARTING: Message = {"text": "", "state": "running", "status": "starting"}
+_STARTING: Message = {"state": "running", "status": "starting"}
 _FINISH = {"end": "finished", "length": "length reached", "stopped": "stopped"}
 
 
@@ -112,7 +114,7 @@ class Handlers:
             self.visitors.end(session, COMPLETION, run)
 
     def _alone(self, ask: _Ask, percent: int, run: Run) -> Iterator[Message]:
-        yield dict(_STARTING)
+        yield _STARTING | {"text": ""}
         for update in _frames(self._side_by_side(ask, [percent], run), [percent]):
             del update["ready"]
             yield update
@@ -121,6 +123,7 @@ class Handlers:
         key = key_of(ask.prompt, ask.sampling, ask.chat)
         known, beforehand = self._texts.known(key), self._texts.made_beforehand(key)
         yield _STARTING | {
+            "text": "",
             "key": key,
             "beforehand": beforehand,
             "ready": [[p, text, True] for p, text in known.items()],
@@ -141,9 +144,63 @@ class Handlers:
                 self._texts.add(key, sizes[i], text)
                 yield update | {"key": key, "ready": [[sizes[i], text, True]]}
 
-    def _side_by_side(self, ask: _Ask, sizes: Sequence[int], run: Run) -> Steps:
+    def _side_by_side(self, ask: _Ask, sizes: Sequence[int], run: Run, judge: bool = False) -> Steps:
         plans = [plan_at(self._planner, size)[1] for size in sizes]
-        return self.engine.compare(ask.prompt, plans, ask.sampling, run.cancel, ask.chat)
+        return self.engine.compare(ask.prompt, plans, ask.sampling, run.cancel, ask.chat, judge)
+
+    def compare(
+        self,
+        prompt: str,
+        percents: list[int],
+        temperature: float,
+        top_p: float,
+        seed: float,
+        length: float,
+        chat: bool,
+        request: gr.Request,
+    ) -> Iterator[Message]:
+        """Stream completions at two to five sizes in step, every token with the probability the full model gives it."""
+        session = _session(request)
+        run = self.visitors.begin(session, COMPARISON)
+        fixed: Message = {"run": run.id, "prompt": "" if chat else prompt or ""}
+        columns: list[Column] = []
+        try:
+            ask = _Ask(prompt, Sampling(temperature, top_p, _whole(seed), _whole(length)), chat)
+            columns = [Column(percent) for percent in self._compared(percents)]
+            yield fixed | _STARTING | {"columns": _shown(columns, columns[0])}
+            for update in self._in_step(ask, columns, run):
+                if not self.visitors.is_newest(session, COMPARISON, run):
+                    return
+                yield fixed | update
+        except Exception as error:
+            sentence = _sentence(error)
+            gr.Warning(sentence, title="Not compared")
+            yield fixed | {"columns": [], "state": "error", "status": sentence}
+        finally:
+            self.visitors.end(session, COMPARISON, run)
+
+    def _compared(self, percents: Sequence[float] | None) -> list[int]:
+        sizes = sorted({plan_at(self._planner, percent)[0] for percent in percents or ()}, reverse=True)
+        if not 2 <= len(sizes) <= MOST_COLUMNS:
+            raise GenerationError(f"Choose two to {MOST_COLUMNS} different sizes to compare, not {len(sizes)}.")
+        return sizes
+
+    def _in_step(self, ask: _Ask, columns: list[Column], run: Run) -> Iterator[Message]:
+        """The columns so far; the full model's own text is written with them, also where it is not shown."""
+        full = columns[0] if columns[0].percent == LARGEST_PERCENT else Column(LARGEST_PERCENT)
+        running = columns if full is columns[0] else [*columns, full]
+        first, shown = 0.0, 0.0
+        for step in self._side_by_side(ask, [column.percent for column in running], run, judge=True):
+            for i, token in step.items():
+                running[i].add(token)
+            now, latest = time.monotonic(), next(iter(step.values()))
+            first = now if latest.count == 1 else first
+            ended = all(column.finish for column in running)
+            if ended or latest.count <= 1 or now - shown >= _FRAME_SECONDS:
+                shown = now
+                state = "running" if not ended else "stopped" if latest.finish == "stopped" else "done"
+                status = _status(replace(latest, finish=latest.finish if ended else ""), now - first)
+                yield {"columns": _shown(columns, full), "state": state, "status": status}
 
     def measure(self, percent: float, request: gr.Request) -> Iterator[Message]:
         """Measure perplexity at a slider position on held-out text, window by window, corpora in turn."""
@@ -170,6 +227,10 @@ class Handlers:
     def stop(self, request: gr.Request) -> None:
         """Stop the visitor's completion within one token."""
         self.visitors.stop(_session(request), COMPLETION)
+
+    def stop_comparing(self, request: gr.Request) -> None:
+        """Stop the visitor's comparison within one token; the texts stay."""
+        self.visitors.stop(_session(request), COMPARISON)
 
     def stop_measuring(self, request: gr.Request) -> None:
         """Stop the visitor's measurement within one slice of a window; what was measured stays."""
@@ -216,6 +277,10 @@ def _frames(steps: Steps, sizes: Sequence[int], known: str | None = None) -> Ite
             shown = now
             parts = [[size, *written] for size, written in ready.items()]
             yield {"text": ready[sizes[0]][0], "state": state, "status": status, "ready": parts}
+
+
+def _shown(columns: Sequence[Column], full: Column) -> list[Message]:
+    return [column.message(full) for column in columns]
 
 
 def _status(step: Token, seconds: float) -> str:

@@ -18,7 +18,7 @@ from ..errors import ArtifactError
 from ..loading import Loaded
 from .chart import corpus_color, corpus_title, curve_figure
 from .comparison import comparison_picture
-from .handlers import Handlers
+from .handlers import MOST_COLUMNS, Handlers
 from .pictures import gallery, history_pictures, layer_types, score_map_pictures
 from .table import LARGEST_PERCENT, Row, size_table
 
@@ -27,6 +27,13 @@ _COMPLETION = (
     '<div class="bar"><span class="label">Completion</span><span class="status" role="status"></span></div>'
     '<pre dir="auto" tabindex="0" aria-label="Completion"><span class="prompt"></span><span class="text"></span>'
     '<span class="ahead"></span></pre>'
+)
+_COMPARED = (100, 80, 60, 40)
+_COMPARISON = (
+    '<div class="bar"><span class="legend">To the full model a token is: <span class="likely">over 50 % likely</span>'
+    '<span class="odd">10–50 %</span><span class="strange">1–10 %</span><span class="absurd">under 1 %</span>'
+    '<span class="parted">the first that is not its own</span></span><span class="status" role="status"></span></div>'
+    '<div class="columns" role="list"></div>'
 )
 ASSETS = Path(__file__).parents[2] / "assets"
 _CONCURRENT_RUNS = 50  # more than the model admits and lets wait in line, so that it says who is ahead
@@ -46,6 +53,7 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
             with gr.Column(scale=5, min_width=340):
                 measured, measure, stop_measuring = _curve_part(rows, loaded)
                 settings = _advanced_part(loaded)
+        sizes, compared, compare, stop_comparing = _compare_part(rows)
         _pictures_part(loaded)
         start = [run.click, completion.release, prompt.submit, examples.load_input_event.then, page.load]
         for event in start:
@@ -70,7 +78,18 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
             concurrency_id="measurement",
             api_name="measure",
         )
+        compare.click(
+            handlers.compare,
+            [prompt, sizes, *settings],
+            compared,
+            show_progress="hidden",
+            trigger_mode="multiple",
+            concurrency_limit=_CONCURRENT_RUNS,
+            concurrency_id="completion",
+            api_name="compare",
+        )
         stop.click(handlers.stop, queue=False, show_progress="hidden", api_visibility="private")
+        stop_comparing.click(handlers.stop_comparing, queue=False, show_progress="hidden", api_visibility="private")
         stop_measuring.click(handlers.stop_measuring, queue=False, show_progress="hidden", api_visibility="private")
         page.unload(handlers.leave)
     return page, handlers
@@ -140,12 +159,41 @@ def _curve_part(rows: list[Row], loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr
         apply_default_css=False,
         elem_id="chart",
         figure=curve_figure(curves, rows[0].percent),
-        corpora=[{"corpus": c.corpus, "color": corpus_color(c.corpus)} for c in own_curves(curves)],
+        corpora=[
+            {"corpus": c.corpus, "title": corpus_title(c.corpus), "color": corpus_color(c.corpus)}
+            for c in own_curves(curves)
+        ],
     )
     with gr.Row(elem_id="measure-actions"):
         measure = gr.Button("Measure this size on held-out text", elem_id="measure", size="md", scale=4)
         stop = gr.Button("Stop measuring", elem_id="stop-measuring", size="md", scale=2, min_width=120)
     return measured, measure, stop
+
+
+def _compare_part(rows: list[Row]) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.Button]:
+    with gr.Column(elem_id="compare-view"):
+        with gr.Row(elem_id="compare-actions"):
+            sizes = gr.Dropdown(
+                [row.percent for row in reversed(rows)],
+                value=[percent for percent in _COMPARED if percent >= rows[0].percent],
+                multiselect=True,
+                max_choices=MOST_COLUMNS,
+                label="Side by side at these sizes, % of the original",
+                elem_id="compare-sizes",
+                scale=6,
+            )
+            compare = gr.Button("Compare", variant="primary", elem_id="compare", size="md", scale=1, min_width=120)
+            stop = gr.Button("Stop comparing", elem_id="stop-comparing", size="md", scale=1, min_width=140)
+        compared = gr.HTML(
+            value=None,
+            label="Comparison",
+            html_template=_COMPARISON,
+            js_on_load=_script("compare.js") + "acipCompare.follow(element, props, watch);",
+            apply_default_css=False,
+            elem_id="comparison",
+            most=MOST_COLUMNS,
+        )
+    return sizes, compared, compare, stop
 
 
 def _advanced_part(loaded: Loaded) -> list[gr.components.Component]:
@@ -177,8 +225,7 @@ def _pictures_part(loaded: Loaded) -> None:
             gr.HTML(
                 value=None,
                 html_template='<div class="pictures"></div>',
-                js_on_load=(ASSETS / "pictures.js").read_text(encoding="utf-8")
-                + "acipPictures.follow(element, props, watch);",
+                js_on_load=_script("pictures.js") + "acipPictures.follow(element, props, watch);",
                 apply_default_css=False,
                 elem_id=place,
             )
@@ -207,6 +254,10 @@ def _gallery_source(loaded: Loaded) -> Callable[[str], tuple[list[dict[str, Any]
         return maps[kind], history
 
     return show
+
+
+def _script(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
 
 
 def _header(loaded: Loaded) -> str:
