@@ -282,7 +282,7 @@ def ablate(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence and exit code 1, Ctrl-C is 130."""
+    """Run the command line; a user's mistake is one sentence and exit code 2, Ctrl-C is 130."""
     try:
         code = app(standalone_mode=False)
     except AcipError as error:

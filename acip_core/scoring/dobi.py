@@ -40,7 +40,8 @@ class DobiSettings:
     steps: optimization steps of one window each.
     learning_rate: of the positions.
     sharpness: β; the gate of a layer rises over about 2 / β of its rank.
-    weight: of the squared distance from the target size; far above this, the loss has no say any more.
+    weight: of the squared distance from the target size; far above this, the loss has no say any more. In the last
+        third of the steps it grows a hundredfold, so that the learned size is the target.
     """
 
     steps: int = 40
@@ -85,7 +86,8 @@ def dobi_scores(
         ratio: target size ratio, without adapters.
 
     Returns:
-        float32 (r,) per layer: `k − (i + ½) / r`, so that the cut at `ratio` keeps about `k · r` directions.
+        float32 (r,) per layer: `1 − (i + ½) / (k r)`, positive for the first `k · r` directions. Where the learned size
+        misses `ratio` by a little, the cut there keeps the same share of them in every layer.
 
     Raises:
         ModelError: the loss is not finite.
@@ -117,7 +119,8 @@ def dobi_scores(
                 (layer.gate().sum() * (m + n)).clamp_max(m * n) for layer, (m, n) in zip(layers, shapes, strict=True)
             ]
             size = torch.stack(costs).sum() / dense
-            (loss + settings.weight * (size - ratio).square()).backward()
+            late = max(0.0, 3 * (step + 1) / settings.steps - 2)
+            (loss + settings.weight * 100**late * (size - ratio).square()).backward()
             optimizer.step()
             optimizer.zero_grad()
             for position in positions:  # outside, all gates are shut or open and their gradient is lost
@@ -129,5 +132,6 @@ def dobi_scores(
     scores = {}
     for name, position in zip(targets, positions, strict=True):
         rank = len(factors[name].directions)
-        scores[name] = (position.detach().cpu() - (torch.arange(rank) + 0.5) / rank).float()
+        places = (torch.arange(rank) + 0.5) / rank
+        scores[name] = (1 - places / position.detach().cpu().clamp_min(1e-6)).float()
     return scores
