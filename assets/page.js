@@ -70,8 +70,43 @@ window.acip = (() => {
       }
     };
     drawTicks(element.querySelector(".ticks"), props.ticks);
+    aim(element.querySelector(".aim"));
     followers.push(show);
     show(size.percent);
+  }
+
+  // A target instead of a size: the largest size within a budget of bytes or parameters, the smallest within one of
+  // perplexity. Follows the slider otherwise.
+  function aim(form) {
+    const [number, unit, told] = ["input", "select", ".told"].map((part) => form.querySelector(part));
+    const worse = (row, corpus) => 100 * (row.perplexity[corpus] / rows.get(100).perplexity[corpus] - 1);
+    const value = (row) => (unit.value.startsWith("ppl-") ? worse(row, unit.value.slice(4)) : row[unit.value] / 1e6);
+    const digits = () => Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value(rows.get(100))) || 10))); // three figures
+    const show = () => {
+      if (document.activeElement === number) return;
+      const current = value(rows.get(size.percent));
+      number.value = Number.isFinite(current) ? current.toFixed(digits()) : "";
+    };
+    const reach = () => {
+      const target = Number(number.value);
+      if (number.value === "" || !Number.isFinite(target)) return;
+      const within = [...rows.values()].filter((row) => value(row) <= target + 0.5 * 10 ** -digits());
+      const best = unit.value.startsWith("ppl-") ? within[0] : within[within.length - 1]; // rows come smallest first
+      const nearest = best ?? [...rows.values()].reduce((a, b) => (value(b) < value(a) ? b : a));
+      told.textContent = best ? "" : `not reachable: ${fixed(value(nearest), digits())} is the least, at ${nearest.percent} %`;
+      if (nearest.percent !== size.percent) go(nearest.percent);
+    };
+    number.addEventListener("change", reach);
+    number.addEventListener("blur", show);
+    unit.addEventListener("change", () => {
+      told.textContent = "";
+      show();
+    });
+    followers.push(() => {
+      if (document.activeElement !== number) told.textContent = "";
+      show();
+    });
+    show();
   }
 
   function drawTicks(strip, ticks) {

@@ -344,3 +344,28 @@ def test_comparing_one_size_is_refused_and_the_texts_stay(visit: Visit) -> None:
     page.wait_for_selector('#comparison [data-state="error"]')
     assert "two to 5" in (page.locator("#comparison .status").text_content() or "")
     assert page.locator("#comparison .columns").text_content() == before
+
+
+def test_a_target_moves_the_slider_and_follows_it(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done")
+    page.click("#stop")
+    target, unit, told = page.locator(".aim input"), page.locator(".aim select"), page.locator(".aim .told")
+    rows = page.evaluate("Object.fromEntries([100, 60, 30].map((p) => [p, acip.facts(p)]))")
+    assert set(rows) == {"100", "60", "30"}
+    for kind in unit.locator("option").evaluate_all("options => options.map((option) => option.value)"):
+        unit.select_option(kind)
+        drag(page, 60)
+        shown = target.input_value()
+        drag(page, 90)
+        assert target.input_value() != shown
+        target.fill(shown)
+        target.press("Enter")
+        reached = float(page.input_value("#size input[type=number]"))
+        assert abs(reached - 60) <= (0 if kind == "parameters" else 5)
+        assert told.text_content() == ""
+    unit.select_option("parameters")
+    target.fill("0.0001")
+    target.press("Enter")
+    assert page.input_value("#size input[type=number]") == page.locator("#size input[type=range]").get_attribute("min")
+    assert "not reachable" in (told.text_content() or "")

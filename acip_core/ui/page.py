@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 from gradio.helpers import Examples
 
-from ..artifact import own_curves
+from ..artifact import Curve, own_curves
 from ..completions import EXAMPLES
 from ..errors import ArtifactError
 from ..loading import Loaded
@@ -122,7 +122,7 @@ def _size_part(rows: list[Row], loaded: Loaded) -> gr.Slider:
             elem_id="size",
             buttons=[],
         )
-        measured = sorted({round(100 * p.ratio) for c in own_curves(loaded.artifact.curves) for p in c.points})
+        measured = sorted({round(100 * p.ratio) for c in _own(loaded) for p in c.points})
         gr.HTML(
             html_template=_readouts(rows[-1], loaded),
             js_on_load="acip.sizes(element, props);",
@@ -276,16 +276,23 @@ def _readouts(row: Row, loaded: Loaded) -> str:
         ("megabytes", "size in all", f"{row.bytes / 1e6:.0f} MB"),
         ("saved", "saved", f"{100 * row.saved:.1f} %"),
     ]
-    tiles += [
-        (f"ppl-{c.corpus}", f"perplexity, {corpus_title(c.corpus)}", "–") for c in own_curves(loaded.artifact.curves)
-    ]
+    tiles += [(f"ppl-{c.corpus}", f"perplexity, {corpus_title(c.corpus)}", "–") for c in _own(loaded)]
     cells = "".join(
         f'<div class="tile"><dd data-key="{_literal(key)}">{value}</dd><dt>{_literal(name)}</dt></div>'
         for key, name, value in tiles
     )
+    aims = [("bytes", "megabytes, at most"), ("parameters", "million parameters, at most")]
+    aims += [(f"ppl-{c.corpus}", f"% worse on {corpus_title(c.corpus)}, at most") for c in _own(loaded)]
+    options = "".join(f'<option value="{_literal(key)}">{_literal(name)}</option>' for key, name in aims)
     return (
         f'<div class="ready"></div><div class="ticks" aria-label="measured sizes"></div><dl class="tiles">{cells}</dl>'
+        f'<div class="aim"><label>Or aim for <input type="number" min="0" step="any" aria-label="Target"></label>'
+        f'<select aria-label="What the target is">{options}</select><span class="told" role="status"></span></div>'
     )
+
+
+def _own(loaded: Loaded) -> list[Curve]:
+    return own_curves(loaded.artifact.curves)
 
 
 def _literal(text: str) -> str:
