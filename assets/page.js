@@ -221,6 +221,24 @@ window.acip = (() => {
     followers.push(paint);
   }
 
+  // ---- what can be saved ------------------------------------------------------------------------------------------
+  function saveImage(plot) {
+    const layout = { ...plot.layout, paper_bgcolor: getComputedStyle(document.body).backgroundColor };
+    Plotly.downloadImage({ data: plot.data, layout }, { format: "png", width: 1200, height: 700, filename: "perplexity" });
+  }
+
+  function saveTable(plot) {
+    const quoted = (text) => `"${String(text).replaceAll('"', '""')}"`;
+    const lines = plot.data.flatMap((trace) =>
+      trace.x.flatMap((x, i) => (Number.isFinite(x) ? [[quoted(trace.name), x, trace.customdata?.[i]?.[0] ?? "", trace.y[i]].join(",")] : [])),
+    );
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([["series,size in %,MB,perplexity", ...lines, ""].join("\n")], { type: "text/csv" }));
+    link.download = "perplexity.csv";
+    link.click();
+    URL.revokeObjectURL(link.href);
+  }
+
   // ---- the plot --------------------------------------------------------------------------------------------------
   const themed = () => {
     const style = getComputedStyle(document.body);
@@ -291,6 +309,10 @@ window.acip = (() => {
         drawn = true;
         new ResizeObserver(() => plot.clientWidth && Plotly.Plots.resize(plot)).observe(plot); // columns settle late
         plot.on("plotly_afterplot", follow);
+        plot.on("plotly_click", ({ points }) => Number.isFinite(points[0]?.x) && go(clamp(points[0].x)));
+        element.querySelectorAll("[data-save]").forEach((button) => {
+          button.addEventListener("click", () => (button.dataset.save === "png" ? saveImage(plot) : saveTable(plot)));
+        });
         Plotly.relayout(plot, themed());
         showMeasured();
         plot.dataset.ready = "true";

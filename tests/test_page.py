@@ -346,6 +346,33 @@ def test_comparing_one_size_is_refused_and_the_texts_stay(visit: Visit) -> None:
     assert page.locator("#comparison .columns").text_content() == before
 
 
+def test_the_plot_can_be_saved_and_clicked(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done")
+    page.click("#stop")
+    page.wait_for_selector('#chart .plot[data-ready="true"]')
+    with page.expect_download() as table:
+        page.click('[data-save="csv"]')
+    head, *lines = table.value.path().read_text(encoding="utf-8").splitlines()
+    assert head == "series,size in %,MB,perplexity" and len(lines) > 4
+    assert {line.split(",")[0] for line in lines} >= {'"C4"', '"Wikipedia"'}
+    assert all(float(line.rsplit(",", 1)[1]) > 0 for line in lines)
+    with page.expect_download() as image:
+        page.click('[data-save="png"]')
+    assert image.value.path().read_bytes().startswith(b"\x89PNG")
+    at = page.evaluate(
+        """() => {
+          const plot = document.querySelector("#chart .plot"), { xaxis, yaxis } = plot._fullLayout;
+          const trace = plot.data[0], box = plot.getBoundingClientRect(), i = 0;
+          return { x: box.x + xaxis._offset + xaxis.d2p(trace.x[i]), y: box.y + yaxis._offset + yaxis.d2p(trace.y[i]),
+                   percent: String(Math.round(trace.x[i])) };
+        }"""
+    )
+    page.mouse.move(at["x"], at["y"])
+    page.mouse.click(at["x"], at["y"])
+    page.wait_for_function("p => document.querySelector('#size input[type=number]').value === p", arg=at["percent"])
+
+
 def test_a_target_moves_the_slider_and_follows_it(visit: Visit) -> None:
     page = visit()
     wait_state(page, "done")

@@ -304,7 +304,9 @@ def _literal(text: str) -> str:
 def _chart(measured: bool) -> str:
     told = "Measured beforehand on held-out text." if measured else "Nothing is measured yet; the button below does it."
     return (
-        '<div class="bar"><span class="label">Perplexity at every size</span><span>lower is better</span></div>'
+        '<div class="bar"><span class="label">Perplexity at every size</span><span>lower is better · '
+        'save as <button type="button" data-save="png">PNG</button> '
+        '<button type="button" data-save="csv">CSV</button></span></div>'
         '<div class="stage"><div class="plot" role="img" aria-label="Perplexity against size, logarithmic"></div>'
         '<div class="cursor"></div></div>'
         f'<p class="status" role="status">{told}</p>'
