@@ -41,7 +41,7 @@ class Figure:
     def reached(self) -> bool | None:
         if self.target is None:
             return None
-        return self.value <= self.target if self.better == "lower" else self.value >= self.target
+        return bool(self.value <= self.target if self.better == "lower" else self.value >= self.target)
 
 
 def median_of(
