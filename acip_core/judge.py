@@ -34,7 +34,7 @@ def judged(
             if token.id is not None:
                 waiting.setdefault(i, []).append(token.id)
         ended = [i for i, token in step.items() if token.finish]
-        if not waiting or not (ended or max(map(len, waiting.values())) >= SLICE):
+        if not any(waiting.values()) or not (ended or max(map(len, waiting.values())) >= SLICE):
             yield step
             continue
         reader = reader or _Reader(prompt, len(waiting), forward, cache, chunk)

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Code for as many shapes as a few sizes need; oneDNN's own limit of 1024 costs 100 MB more and saves no time.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+# Code for as many shapes as a few sizes need; oneDNN's own limit of 1024 costs over 100 MB more and saves no time.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 _AVAILABLE = bool(torch.backends.mkldnn.is_available()) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _WORTHWHILE = 2**18  # multiplications; below, setting oneDNN up costs more than it saves

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import gradio as gr
 import httpx
@@ -129,7 +129,12 @@ def test_many_visitors_get_the_texts_they_get_alone(monkeypatch: pytest.MonkeyPa
             for i in range(first, first + 3):
                 next(client.submit(*requests[i % 5], *SETTINGS, api_name="/complete"))  # begun, then dragged past
                 request = requests[i % len(requests)]
-                last = client.predict(*request, *SETTINGS, api_name="/complete")
+                try:
+                    last = client.predict(*request, *SETTINGS, api_name="/complete")
+                except (
+                    CancelledError
+                ):  # the client's stream, closing after the first, took a request sent just then along
+                    last = client.predict(*request, *SETTINGS, api_name="/complete")
                 right.append(last["text"] == expected[request])
             return right
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
 from acip_core.generate import Engine, Sampling
+from acip_core.judge import SLICE
 from acip_core.ui.columns import agreement
 from tests.tiny import tiny_elastic
 
@@ -43,6 +46,21 @@ def test_texts_are_the_same_whether_judged_or_not() -> None:
         for judge in (False, True)
     ]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("length", range(SLICE - 1, SLICE + 3))
+def test_a_text_may_be_stopped_whether_or_not_tokens_wait_to_be_read(length: int) -> None:
+    elastic = tiny_elastic(adapter_rank=2)
+    plans = [elastic.planner.at_ratio(ratio) for ratio in (0.8, 0.5)]
+    cancel = threading.Event()
+    written = read = 0
+    steps = Engine(elastic).compare("Hello", plans, Sampling(max_new_tokens=200), judge=True, cancel=cancel)
+    for i, step in enumerate(steps):
+        written += step[0].id is not None
+        read += len(step[0].probabilities)
+        if i == length - 1:
+            cancel.set()
+    assert step[0].finish == "stopped" and read == written
 
 
 @pytest.mark.parametrize(

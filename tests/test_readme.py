@@ -46,5 +46,5 @@ def test_only_the_page_knows_gradio() -> None:
 
 def test_every_make_target_of_the_readme_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"\bmake ([a-z]+)", README.read_text(encoding="utf-8"))):
+    for target in set(re.findall(r"(?:^|`)make ([a-z]+)", README.read_text(encoding="utf-8"), re.MULTILINE)):
         assert f"\n{target}:" in makefile
