@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,9 +60,13 @@ class TrainedAdapters:
 
 
 def train_adapters(
-    elastic: ElasticModel, windows: torch.Tensor, settings: AdapterSettings, checkpoint: Path | None = None
+    elastic: ElasticModel,
+    windows: torch.Tensor,
+    settings: AdapterSettings,
+    checkpoint: Path | None = None,
+    start: Mapping[str, AdapterWeights] | None = None,
 ) -> Steps[TrainedAdapters]:
-    """Train one adapter per target layer for every size at once.
+    """Train one adapter per target layer for all sizes of a range at once.
 
     Every random draw depends on the seed and the step alone, so a run that is killed and continued from its
     checkpoint ends in the same adapters as one that was not.
@@ -71,6 +75,7 @@ def train_adapters(
         elastic: the model without adapters.
         windows: (windows, length) calibration token ids.
         checkpoint: file written every 45 s and read when it belongs to this very run.
+        start: adapters of this rank to continue from; fresh ones otherwise.
 
     Returns:
         The adapters, not yet installed, with the history of the run.
@@ -78,7 +83,7 @@ def train_adapters(
     Raises:
         ModelError: the loss is not finite; the message names the step, the checkpoint keeps the last good state.
     """
-    run = _Run(elastic, windows, settings)
+    run = _Run(elastic, windows, settings, start or {})
     kept = Checkpoint(checkpoint, run.identity())
     if state := kept.load(run.parameters, run.optimizer, dict.fromkeys(run.history())):
         run.step, run.losses, run.ratios = state[0], *(state[1][name].tolist() for name in run.history())
@@ -95,13 +100,23 @@ def train_adapters(
 class _Run:
     """State of one training run: adapters, optimizer, history."""
 
-    def __init__(self, elastic: ElasticModel, windows: torch.Tensor, settings: AdapterSettings):
+    def __init__(
+        self,
+        elastic: ElasticModel,
+        windows: torch.Tensor,
+        settings: AdapterSettings,
+        start: Mapping[str, AdapterWeights],
+    ):
         self.elastic, self.windows, self.settings = elastic, windows, settings
         self.layers = elastic.elastic_layers()
         self.planner = elastic.planner_for(settings.rank)
         generator = torch.Generator().manual_seed(settings.seed)
         scaling = settings.alpha / settings.rank
         self.adapters = {name: Adapter(layer, settings.rank, scaling, generator) for name, layer in self.layers.items()}
+        self.continues = bool(start)
+        for name, weights in start.items():
+            self.adapters[name].a.data.copy_(weights.a)
+            self.adapters[name].b.data.copy_(weights.b / scaling)
         self.parameters = [p for adapter in self.adapters.values() for p in (adapter.a, adapter.b)]
         self.optimizer = torch.optim.Adam(self.parameters, lr=settings.learning_rate, betas=(0.9, 0.98))
         self.step = 0
@@ -181,6 +196,8 @@ class _Run:
         The factors are taken in bfloat16, which is all that is left of them while adapters are attached.
         """
         digest = hashlib.sha256(json.dumps(asdict(self.settings)).encode() + self.windows.numpy().tobytes())
+        for parameter in self.parameters if self.continues else ():
+            digest.update(parameter.detach().cpu().numpy().tobytes())
         for layer in self.layers.values():
             digest.update(layer.up[:, :8].bfloat16().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()

@@ -240,6 +240,38 @@ def export(
 
 
 @app.command()
+def finetune(
+    model: Annotated[str, typer.Argument(help="Hub id, local folder, GGUF file, or smollm2-135m-instruct.")],
+    size: Annotated[float, typer.Option(help="Size ratio of the compressed layers in (0, 1).")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="A text file, c4, wikipedia or wikitext2; may be repeated. The artifact's by default."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of one window each.")] = 300,
+    artifact: Annotated[
+        Path | None, typer.Option(help="Folder of the artifact to start from; precomputed/<model> by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the new artifact; precomputed/<model>-at-50 for 50 % by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Fixes every random draw.")] = 0,
+) -> None:
+    """Continue the adapters at one size; continues where it was."""
+    from .finetune import Tuning
+    from .finetune import finetune as run
+
+    folder, before, after = draw(run(model, Tuning(size, tuple(data or ()), steps, seed=seed), artifact, out))
+    table = Table("held-out perplexity", *(f"{point.ratio:.0%}" for point in after[0].points))
+    for name, curves in (("before", before), ("after", after)):
+        for curve in curves:
+            values = (curve.at(point.ratio) for point in after[0].points)
+            cells = ("" if value is None else f"{value:.4g}" for value in values)
+            table.add_row(f"{escape(curve.corpus)}, {name}", *cells)
+    Console().print(table)
+    console.print(escape(f"The artifact is in {folder}."), highlight=False, soft_wrap=True)
+
+
+@app.command()
 def compare(
     model: Model = None,
     artifact: Annotated[

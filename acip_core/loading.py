@@ -35,13 +35,16 @@ class Loaded:
     completions: tuple[Completions, ...] = ()
 
 
-def open_model(source: str | None = None, artifact: Path | None = None, count_adapters: bool = True) -> Steps[Loaded]:
+def open_model(
+    source: str | None = None, artifact: Path | None = None, count_adapters: bool = True, install: bool = True
+) -> Steps[Loaded]:
     """Load a base model, factorize it (or read the factors from this machine's cache) and make it elastic.
 
     Args:
         source: as `load_base`.
         artifact: folder of the artifact; `precomputed/<model>` by default.
         count_adapters: False reproduces the paper's size convention.
+        install: False leaves the artifact's adapters out of the model.
 
     Raises:
         ModelError, ArtifactError: one sentence each.
@@ -56,7 +59,8 @@ def open_model(source: str | None = None, artifact: Path | None = None, count_ad
     found = fingerprint(weights)
     note = _match(base, targets, found, read)
     factors = yield from cached_factors(weights, found, read.basis)
-    elastic = yield from build_elastic(base, factors, read.scores, read.adapters, count_adapters)
+    adapters = read.adapters if install else None
+    elastic = yield from build_elastic(base, factors, read.scores, adapters, count_adapters)
     return Loaded(elastic, read, note, read_comparison(folder), tuple(read_completions(folder)))
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -117,7 +117,7 @@ def precompute(source: str | None, recipe: Recipe, folder: Path | None = None) -
     base = load_base(source)
     target = folder if folder is not None else Path("precomputed") / base.name
     check_replaceable(target)
-    with _only_run(target):
+    with only_run(target):
         return (yield from _precompute(_Run(base, recipe), target))
 
 
@@ -159,7 +159,7 @@ def _precompute(run: _Run, target: Path) -> Steps[Path]:
 
 
 @contextmanager
-def _only_run(target: Path) -> Iterator[None]:
+def only_run(target: Path) -> Iterator[None]:
     """Keep a second run from writing the same artifact; processes of one `accelerate launch` are one run."""
     path = cache_dir() / "locks" / f"{hashlib.sha256(str(target.resolve()).encode()).hexdigest()[:16]}.lock"
     if not PartialState().is_main_process:
@@ -249,10 +249,7 @@ class _Run:
         """One curve per corpus on held-out text; points are kept as soon as they are measured."""
         curves = []
         for corpus, windows in self._held_out.items():
-            path = self.work / f"curve-{method}-{hashlib.sha256(corpus.encode()).hexdigest()[:8]}.json"
-            known = read_kept(path, _read_points) or {}
-            steps = measure_curve(elastic, windows, ratios, (method, corpus, "held-out"), known)
-            curves.append((yield from _keeping(steps, path, known)))
+            curves.append((yield from kept_curve(elastic, windows, ratios, (method, corpus, "held-out"), self.work)))
         return curves
 
     def comparisons(self, factors: dict[str, Factors]) -> Steps[list[Curve]]:
@@ -263,6 +260,16 @@ class _Run:
         plain = yield from factorize(self.weights, plain_basis(self.weights))
         elastic = yield from build_elastic(self.base, plain, svd_magnitude_scores(plain))
         return curves + (yield from self.curves(elastic, "svd-magnitude", COARSE))
+
+
+def kept_curve(
+    elastic: ElasticModel, windows: torch.Tensor, ratios: Sequence[float], label: tuple[str, str, str], work: Path
+) -> Steps[Curve]:
+    """`measure_curve` with a file in `work` that keeps every point as soon as it is measured."""
+    method, corpus, _ = label
+    path = work / f"curve-{method}-{hashlib.sha256(corpus.encode()).hexdigest()[:8]}.json"
+    known = read_kept(path, _read_points) or {}
+    return (yield from _keeping(measure_curve(elastic, windows, ratios, label, known), path, known))
 
 
 def _keeping(steps: Steps[Curve], path: Path, known: dict[float, CurvePoint]) -> Steps[Curve]:

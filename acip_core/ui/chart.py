@@ -13,7 +13,12 @@ from ..artifact import Curve, own_curves
 
 COLORS = {"c4": "#d9622b", "wikipedia": "#2b7bd9"}  # readable on light and dark
 TITLES = {"c4": "C4", "wikipedia": "Wikipedia", "wikitext2": "WikiText-2"}
-METHODS = {"fisher": "no adapters", "svd-magnitude": "plain SVD", "svd-llm": "uniform rank"}
+METHODS = {
+    "fisher+adapters": "before tuning",
+    "fisher": "no adapters",
+    "svd-magnitude": "plain SVD",
+    "svd-llm": "uniform rank",
+}
 _DASHES = {"fisher": "dashdot", "svd-magnitude": "dot", "svd-llm": "dash"}
 _OTHER_COLOR = "#7a7f87"
 _TICKS = [digit * 10**power for power in range(8) for digit in (1, 2, 5)]  # those in the frame are drawn
