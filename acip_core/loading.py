@@ -13,6 +13,7 @@ from .comparison import Comparison, read_comparison
 from .completions import Completions, read_completions
 from .elastic import ElasticModel, build_elastic
 from .errors import ArtifactError
+from .evaluation import TaskResult, read_evaluation
 from .factorize import cached_factors
 from .progress import Progress, Steps
 from .targets import target_layers
@@ -26,6 +27,7 @@ class Loaded:
         note: one sentence for people, or empty.
         comparison: what was measured of other methods on the same model, if anything.
         completions: of example prompts at many sizes, made beforehand.
+        evaluation: benchmarks at several sizes, if they were run.
     """
 
     elastic: ElasticModel
@@ -33,6 +35,7 @@ class Loaded:
     note: str
     comparison: Comparison | None = None
     completions: tuple[Completions, ...] = ()
+    evaluation: tuple[TaskResult, ...] = ()
 
 
 def open_model(
@@ -61,7 +64,8 @@ def open_model(
     factors = yield from cached_factors(weights, found, read.basis)
     adapters = read.adapters if install else None
     elastic = yield from build_elastic(base, factors, read.scores, adapters, count_adapters)
-    return Loaded(elastic, read, note, read_comparison(folder), tuple(read_completions(folder)))
+    beside = (read_comparison(folder), tuple(read_completions(folder)), tuple(read_evaluation(folder)))
+    return Loaded(elastic, read, note, *beside)
 
 
 def _match(base: BaseModel, targets: dict[str, nn.Linear], found: str, artifact: Artifact) -> str:

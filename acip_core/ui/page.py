@@ -21,6 +21,7 @@ from .comparison import comparison_picture
 from .handlers import MOST_COLUMNS, Handlers
 from .pictures import gallery, history_pictures, layer_types, score_map_pictures
 from .table import LARGEST_PERCENT, Row, size_table
+from .tasks import task_pictures
 
 TITLE = "One model, every size"
 _COMPLETION = (
@@ -244,7 +245,7 @@ def _gallery_source(loaded: Loaded) -> Callable[[str], tuple[list[dict[str, Any]
     def pictures() -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]]]:
         maps = {kind: gallery([picture]) for kind, picture in score_map_pictures(artifact).items()}
         others = [comparison_picture(loaded.comparison)] if loaded.comparison and loaded.comparison.results else []
-        return maps, gallery([*others, *history_pictures(artifact.history)])
+        return maps, gallery([*task_pictures(loaded.evaluation), *others, *history_pictures(artifact.history)])
 
     def show(kind: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         try:

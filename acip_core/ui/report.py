@@ -18,10 +18,12 @@ import plotly
 from ..artifact import Artifact, Curve, own_curves
 from ..comparison import Comparison
 from ..errors import StorageError
+from ..evaluation import TaskResult
 from ..storage import atomic_path
 from .chart import corpus_title, curve_figure
 from .comparison import comparison_picture
 from .pictures import gallery, history_pictures, score_map_pictures
+from .tasks import task_pictures
 
 _ASSETS = Path(__file__).parents[2] / "assets"
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
@@ -31,7 +33,9 @@ _CURVES_NOTE = (
 )
 
 
-def write_report(artifact: Artifact, path: Path, comparison: Comparison | None = None) -> None:
+def write_report(
+    artifact: Artifact, path: Path, comparison: Comparison | None = None, evaluation: Sequence[TaskResult] = ()
+) -> None:
     """Write the report, replacing an older one only when the new one is complete.
 
     Raises:
@@ -40,20 +44,21 @@ def write_report(artifact: Artifact, path: Path, comparison: Comparison | None =
     """
     if path.is_dir():
         raise StorageError(f"{path} is a folder; name a file for the report, such as {path / 'report.html'}.")
-    text = report_html(artifact, comparison)
+    text = report_html(artifact, comparison, evaluation)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def report_html(artifact: Artifact, comparison: Comparison | None = None) -> str:
+def report_html(artifact: Artifact, comparison: Comparison | None = None, evaluation: Sequence[TaskResult] = ()) -> str:
     """The report's text.
 
     Raises:
         ArtifactError: as `write_report`.
     """
     galleries = _galleries(artifact)
-    if comparison is not None and comparison.results:
-        galleries.setdefault("curves", []).extend(gallery([comparison_picture(comparison)]))
+    others = [comparison_picture(comparison)] if comparison is not None and comparison.results else []
+    if measured := gallery([*others, *task_pictures(evaluation)]):
+        galleries.setdefault("curves", []).extend(measured)
     directions = sum(len(score) for score in artifact.scores.values())
     title = f"How {artifact.name} was made elastic"
     summary = (

@@ -1,0 +1,67 @@
+"""What `evaluate` measured, as the file `evaluation.json` in an artifact's folder keeps it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .errors import ArtifactError
+from .storage import atomic_path
+
+FILE = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One metric of one task at one size.
+
+    Attributes:
+        ratio: size ratio asked for; `parameters` and `bytes` are the whole model's at the cut.
+        error: standard error, None where there is none.
+        limit: examples of the task that were used at most; None for all.
+    """
+
+    task: str
+    metric: str
+    ratio: float
+    parameters: int
+    bytes: int
+    value: float
+    error: float | None
+    limit: int | None
+
+
+def write_evaluation(results: Sequence[TaskResult], folder: Path) -> None:
+    """Replace the file in an artifact's folder.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    rows = [asdict(result) for result in results]
+    for row in rows:  # JSON has no infinity
+        row |= {key: None for key in ("value", "error") if row[key] is not None and not math.isfinite(row[key])}
+    with atomic_path(folder / FILE) as temporary:
+        temporary.write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
+
+
+def read_evaluation(folder: Path) -> list[TaskResult]:
+    """What `evaluate` wrote to an artifact's folder; nothing when it never ran.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        for row in rows:
+            row["value"] = math.inf if row["value"] is None else float(row["value"])
+        return [TaskResult(**row) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{path} is damaged ({error}); delete it and run `python -m acip_core evaluate`."
+        ) from error
