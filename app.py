@@ -10,7 +10,6 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,7 +29,7 @@ def main(
         str | None, typer.Option(help="Hub id, folder or GGUF file; the embedded default otherwise.")
     ] = None,
     artifact: Annotated[
-        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> otherwise.")
+        str | None, typer.Option(help="Folder of the artifact, or user/repo; precomputed/<model> otherwise.")
     ] = None,
     port: Annotated[int, typer.Option(envvar="GRADIO_SERVER_PORT", min=1, max=65535, help="Port of the page.")] = 7860,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = None,
@@ -46,7 +45,7 @@ def main(
         raise typer.Exit(130) from None
 
 
-def serve(model: str | None, artifact: Path | None, host: str, port: int) -> None:
+def serve(model: str | None, artifact: str | None, host: str, port: int) -> None:
     """Load the model, build the page and serve it until interrupted.
 
     Raises:

@@ -24,13 +24,14 @@ def load(source: str | None = None, artifact: str | Path | None = None) -> Model
     """A model at size 1.0, ready to run at any other; factorized once per machine, then read from the cache.
 
     Args:
-        source: Hub id, local folder or GGUF file; the embedded default, `smollm2-135m-instruct`, when left out.
-        artifact: folder of its artifact; `precomputed/<model>` by default.
+        source: Hub id (`org/model`, `org/model@revision`), local folder or GGUF file; the embedded default,
+            `smollm2-135m-instruct`, when left out.
+        artifact: folder of its artifact or its name on the Hub (`user/repo`); `precomputed/<model>` by default.
 
     Raises:
-        ModelError, ArtifactError: one sentence each.
+        ModelError, ArtifactError, HubError: one sentence each.
     """
-    loaded = finish(open_model(source, Path(artifact) if artifact is not None else None))
+    loaded = finish(open_model(source, artifact))
     if loaded.note:
         log.warning(loaded.note)
     return Model(loaded)

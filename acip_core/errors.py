@@ -31,5 +31,9 @@ class EvaluationError(AcipError):
     """A benchmark is unknown, or what it needs cannot be had."""
 
 
+class HubError(AcipError):
+    """A repository of the Hugging Face Hub is missing, private or out of reach."""
+
+
 class StorageError(AcipError):
     """A file cannot be written: full disk, no permission."""

@@ -54,7 +54,7 @@ class Tuning:
 
 
 def finetune(
-    source: str | None, tuning: Tuning, artifact: Path | None = None, folder: Path | None = None
+    source: str | None, tuning: Tuning, artifact: str | Path | None = None, folder: Path | None = None
 ) -> Steps[tuple[Path, list[Curve], list[Curve]]]:
     """Train at one size and write a new artifact; continues an interrupted run of the same settings.
 
@@ -62,7 +62,7 @@ def finetune(
 
     Args:
         source: as `load_base`.
-        artifact: folder to start from; `precomputed/<model>` by default.
+        artifact: folder to start from, or its name on the Hub; `precomputed/<model>` by default.
         folder: of the new artifact; `precomputed/<model>-at-50` for 50 % by default.
 
     Returns:

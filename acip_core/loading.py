@@ -15,6 +15,7 @@ from .elastic import ElasticModel, build_elastic
 from .errors import ArtifactError
 from .evaluation import TaskResult, read_evaluation
 from .factorize import cached_factors
+from .hub import artifact_folder
 from .progress import Progress, Steps
 from .targets import target_layers
 
@@ -39,23 +40,25 @@ class Loaded:
 
 
 def open_model(
-    source: str | None = None, artifact: Path | None = None, count_adapters: bool = True, install: bool = True
+    source: str | None = None, artifact: str | Path | None = None, count_adapters: bool = True, install: bool = True
 ) -> Steps[Loaded]:
     """Load a base model, factorize it (or read the factors from this machine's cache) and make it elastic.
 
     Args:
         source: as `load_base`.
-        artifact: folder of the artifact; `precomputed/<model>` by default.
+        artifact: folder of the artifact or its name on the Hub (`user/repo`, `user/repo@revision`);
+            `precomputed/<model>` by default.
         count_adapters: False reproduces the paper's size convention.
         install: False leaves the artifact's adapters out of the model.
 
     Raises:
-        ModelError, ArtifactError: one sentence each.
+        ModelError, ArtifactError, HubError: one sentence each.
     """
+    folder = artifact_folder(artifact) if artifact is not None else None
     yield Progress("loading the model", 0, 1)
     base = load_base(source)
     yield Progress("loading the model", 1, 1)
-    folder = artifact if artifact is not None else default_artifact(base.name)
+    folder = folder or default_artifact(base.name)
     read = read_artifact(folder)
     targets = target_layers(base.model, read.include, read.exclude)
     weights = {name: layer.weight.detach() for name, layer in targets.items()}
