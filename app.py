@@ -61,8 +61,8 @@ def serve(model: str | None, artifact: str | None, host: str, port: int) -> None
         from acip_core.ui.page import build_page
     loaded = _drawn(open_model(model, artifact), console)
     with console.status("Building the page …"):
-        page, _ = build_page(loaded)
-        address = launch(page, host, port)
+        page, handlers = build_page(loaded)
+        address = launch(page, handlers, host, port)
     console.print(f"[bold]{loaded.elastic.base.source}[/] is ready at [bold cyan]{address}[/] (Ctrl-C to stop)")
     if loaded.note:
         console.print(loaded.note)

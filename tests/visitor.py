@@ -34,7 +34,7 @@ def served(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
         port = probe.getsockname()[1]
     page, handlers = build_page(loaded)
     try:
-        yield launch(page, "127.0.0.1", port), handlers
+        yield launch(page, handlers, "127.0.0.1", port), handlers
     finally:
         page.close(verbose=False)
 

@@ -26,12 +26,14 @@ from ..generate import Engine, Sampling, Steps, Token
 from ..loading import Loaded
 from .chart import corpus_color, corpus_title
 from .columns import Column
+from .downloads import Downloads, File
+from .snippets import loading_code
 from .sweep import Texts, first_sizes, key_of, next_sizes
 from .table import LARGEST_PERCENT, plan_at, smallest_percent
 from .visitors import Run, Visitors
 
 Message = dict[str, Any]
-COMPLETION, COMPARISON, MEASUREMENT = "completion", "comparison", "measurement"
+COMPLETION, COMPARISON, MEASUREMENT, EXPORT = "completion", "comparison", "measurement", "export"
 MOST_COLUMNS = 5
 MEASURED_WINDOWS = 16  # per corpus, as many as the measured curve at least has
 _FRAME_SECONDS = 0.04  # on a fast device several tokens travel together
@@ -49,10 +51,16 @@ class _Ask:
 
 
 class Handlers:
-    """The page's server side: one engine, all visitors."""
+    """The page's server side: one engine, all visitors.
+
+    Attributes:
+        downloads: the models that visitors exported.
+    """
 
     def __init__(self, loaded: Loaded):
         self.engine = Engine(loaded.elastic)
+        self.downloads = Downloads(loaded)
+        self._name = loaded.elastic.base.name
         self.visitors = Visitors()
         self._planner = loaded.elastic.planner
         self._corpora = [curve.corpus for curve in own_curves(loaded.artifact.curves)] or ["c4", "wikipedia"]
@@ -224,6 +232,36 @@ class Handlers:
         finally:
             self.visitors.end(session, MEASUREMENT, run)
 
+    def export(self, percent: float, request: gr.Request) -> Iterator[Message]:
+        """Write the model at a slider position as a ZIP file; `address`, relative to the page, then answers with it."""
+        session = _session(request)
+        run = self.visitors.begin(session, EXPORT)
+        used, plan = plan_at(self._planner, percent)
+        name = f"{self._name}-at-{used}"
+        fixed = {"run": run.id, "percent": used, "name": name, "address": "", "bytes": 0, "done": 0.0}
+        stopped: Message = {"state": "stopped", "status": f"Stopped exporting {used} %; nothing is left of it."}
+        try:
+            yield fixed | {"state": "running", "status": f"Exporting {used} % …"}
+            for step in self.downloads.write(plan, name, run.cancel):
+                if not self.visitors.is_newest(session, EXPORT, run):
+                    run.cancel.set()
+                elif isinstance(step, File):
+                    size = step.path.stat().st_size
+                    status = f"{used} % is ready, {size / 1e6:.0f} MB. It is kept for ten minutes."
+                    code = loading_code(name, plan.parameters < plan.base_parameters)
+                    done = {"state": "done", "status": status, "code": code, "done": 1.0}
+                    yield fixed | done | {"address": step.address, "bytes": size}
+                else:
+                    yield fixed | {"state": "running", "status": f"Exporting {used} %: {step:.0%}", "done": step}
+            if run.cancel.is_set() and self.visitors.is_newest(session, EXPORT, run):
+                yield fixed | stopped
+        except Exception as error:
+            sentence = _sentence(error)
+            gr.Warning(sentence, title="Not exported")
+            yield fixed | {"state": "error", "status": sentence}
+        finally:
+            self.visitors.end(session, EXPORT, run)
+
     def stop(self, request: gr.Request) -> None:
         """Stop the visitor's completion within one token."""
         self.visitors.stop(_session(request), COMPLETION)
@@ -235,6 +273,10 @@ class Handlers:
     def stop_measuring(self, request: gr.Request) -> None:
         """Stop the visitor's measurement within one slice of a window; what was measured stays."""
         self.visitors.stop(_session(request), MEASUREMENT)
+
+    def stop_exporting(self, request: gr.Request) -> None:
+        """Stop the visitor's export; nothing is left of it."""
+        self.visitors.stop(_session(request), EXPORT)
 
     def leave(self, request: gr.Request) -> None:
         """The visitor closed the page."""

@@ -14,6 +14,8 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from ..errors import AcipError
+from . import downloads
+from .handlers import Handlers
 from .page import ASSETS
 
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
@@ -44,7 +46,7 @@ def check_port(host: str, port: int) -> None:
         ) from None
 
 
-def launch(page: gr.Blocks, host: str, port: int) -> str:
+def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int) -> str:
     """Start serving in the background.
 
     Returns:
@@ -53,6 +55,10 @@ def launch(page: gr.Blocks, host: str, port: int) -> str:
     Raises:
         PortError: as `check_port`.
     """
+    routes = [
+        Route(f"/{_PLOTLY_ROUTE}", _plotly_file),
+        Route(f"/{downloads.ROUTE}/{{token}}/{{name}}", handlers.downloads.fetch),
+    ]
     page.queue(default_concurrency_limit=None, max_size=_MAX_WAITING, api_open=False)  # no way past the queue
     try:
         page.launch(
@@ -72,7 +78,7 @@ def launch(page: gr.Blocks, host: str, port: int) -> str:
             theme=_theme(),
             css_paths=[ASSETS / "page.css"],
             head=_head(),
-            app_kwargs={"routes": [Route(f"/{_PLOTLY_ROUTE}", _plotly_file)], "openapi_url": None},
+            app_kwargs={"routes": routes, "openapi_url": None},
         )
     except OSError as error:
         check_port(host, port)

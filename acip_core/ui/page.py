@@ -20,6 +20,7 @@ from .chart import corpus_color, corpus_title, curve_figure
 from .comparison import comparison_picture
 from .handlers import MOST_COLUMNS, Handlers
 from .pictures import gallery, history_pictures, layer_types, score_map_pictures
+from .snippets import ADDRESS, client_code, loading_code
 from .table import LARGEST_PERCENT, Row, size_table
 from .tasks import task_pictures
 
@@ -35,6 +36,18 @@ _COMPARISON = (
     '<span class="odd">10–50 %</span><span class="strange">1–10 %</span><span class="absurd">under 1 %</span>'
     '<span class="parted">the first that is not its own</span></span><span class="status" role="status"></span></div>'
     '<div class="columns" role="list"></div>'
+)
+_SNIPPET = (
+    '<div class="snippet {kind}"><div class="bar"><span class="label">{title}</span>'
+    '<button type="button" data-copy>Copy</button></div>'
+    '<pre tabindex="0" aria-label="{title}"><code>{{{kind}}}</code></pre></div>'
+)
+_TAKE = (
+    '<p class="told">A folder for transformers, as a ZIP file: weights, tokenizer, model card.</p>'
+    '<p><progress max="1" value="0" hidden aria-label="Export"></progress> <span class="status" role="status"></span> '
+    '<a class="file" download hidden></a></p>'
+    + _SNIPPET.format(kind="load", title="Load it, unpacked")
+    + _SNIPPET.format(kind="use", title="Use this page from Python")
 )
 ASSETS = Path(__file__).parents[2] / "assets"
 _CONCURRENT_RUNS = 50  # more than the model admits and lets wait in line, so that it says who is ahead
@@ -55,6 +68,7 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
                 measured, measure, stop_measuring = _curve_part(rows, loaded)
                 settings = _advanced_part(loaded)
         sizes, compared, compare, stop_comparing = _compare_part(rows)
+        exported, export, stop_exporting = _take_part(loaded)
         _pictures_part(loaded)
         start = [run.click, completion.release, prompt.submit, examples.load_input_event.then, page.load]
         for event in start:
@@ -89,9 +103,20 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
             concurrency_id="completion",
             api_name="compare",
         )
+        export.click(
+            handlers.export,
+            percent,
+            exported,
+            show_progress="hidden",
+            trigger_mode="multiple",
+            concurrency_limit=_CONCURRENT_RUNS,
+            concurrency_id="export",
+            api_name="export",
+        )
         stop.click(handlers.stop, queue=False, show_progress="hidden", api_visibility="private")
         stop_comparing.click(handlers.stop_comparing, queue=False, show_progress="hidden", api_visibility="private")
         stop_measuring.click(handlers.stop_measuring, queue=False, show_progress="hidden", api_visibility="private")
+        stop_exporting.click(handlers.stop_exporting, queue=False, show_progress="hidden", api_visibility="private")
         page.unload(handlers.leave)
     return page, handlers
 
@@ -195,6 +220,26 @@ def _compare_part(rows: list[Row]) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.
             most=MOST_COLUMNS,
         )
     return sizes, compared, compare, stop
+
+
+def _take_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
+    """Closed until somebody asks; the addresses in its code are the page's own."""
+    with gr.Accordion("Take it away", open=False, elem_id="take"):
+        with gr.Row(elem_id="take-actions"):
+            export = gr.Button("Export this size", variant="primary", elem_id="export", size="md", scale=1)
+            stop = gr.Button("Stop exporting", elem_id="stop-exporting", size="md", scale=1)
+        exported = gr.HTML(
+            value=None,
+            label="Export",
+            html_template=_TAKE.format(
+                load=_literal(loading_code(f"{loaded.elastic.base.name}-at-60", True)), use=_literal(client_code())
+            ),
+            js_on_load=_script("take.js") + "acipTake.follow(element, props, watch);",
+            apply_default_css=False,
+            elem_id="exported",
+            address=ADDRESS,
+        )
+    return exported, export, stop
 
 
 def _advanced_part(loaded: Loaded) -> list[gr.components.Component]:

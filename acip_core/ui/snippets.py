@@ -1,0 +1,43 @@
+"""Code that visitors take with them: how to load what they exported, how to use the page from Python."""
+
+from __future__ import annotations
+
+ADDRESS = "http://localhost:7860/"  # the page puts its own in its place
+
+
+def loading_code(name: str, custom: bool) -> str:
+    """Three lines that load an exported folder.
+
+    Args:
+        custom: whether code beside the weights is needed.
+    """
+    option = ", trust_remote_code=True" if custom else ""
+    return (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{name}"{option})\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}"{option})'
+    )
+
+
+def client_code() -> str:
+    """Every public endpoint called with the real client."""
+    return f'''from gradio_client import Client
+
+client = Client("{ADDRESS}")
+settings = dict(temperature=0, top_p=1, seed=0, length=32, chat=False)
+
+# one completion at 70 %; the last message has the whole text
+print(client.predict("The capital of France is", 70, *settings.values(), api_name="/complete")["text"])
+
+# the same prompt at several sizes, side by side
+columns = client.predict("The capital of France is", [100, 60], *settings.values(), api_name="/compare")["columns"]
+print({{column["percent"]: "".join(text for text, _ in column["tokens"]) for column in columns}})
+
+# perplexity on held-out text at 60 %, while it is measured
+for message in client.submit(60, api_name="/measure"):
+    print(message["status"])
+
+# the model at 60 % as a ZIP file
+file = client.predict(60, api_name="/export")
+print("{ADDRESS}" + file["address"], file["bytes"])
+'''
