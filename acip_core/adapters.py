@@ -33,7 +33,8 @@ class AdapterSettings:
     Attributes:
         rank: LoRA rank r.
         alpha: LoRA α; an adapter's output is scaled by α / r.
-        steps: optimization steps; each sees one window at one size.
+        steps: optimization steps.
+        batch: windows per step, each at a size of its own.
         learning_rate: peak of a one-cycle cosine schedule.
         smallest, largest: sizes are drawn uniformly from this range.
         distillation: weight of the KL divergence; the text's likelihood has the rest.
@@ -43,6 +44,7 @@ class AdapterSettings:
     rank: int = 16
     alpha: int = 32
     steps: int = 1200
+    batch: int = 1
     learning_rate: float = 2e-3
     smallest: float = 0.3
     largest: float = 0.95
@@ -144,28 +146,32 @@ class _Run:
 
     def advance(self) -> float:
         """One optimization step; returns its loss in nats per token."""
-        window, plan = self._draw()
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self._schedule()
-        loss = self._loss(window[None].to(self.elastic.model.device), plan)
-        if not torch.isfinite(loss):
-            raise ModelError(
-                f"The loss is not finite at step {self.step + 1} (size {plan.ratio:.2f}); lower the learning rate."
-            )
-        loss.backward()
+        losses, ratios = [], []
+        for index in range(self.step * self.settings.batch, (self.step + 1) * self.settings.batch):
+            window, plan = self._draw(index)
+            loss = self._loss(window[None].to(self.elastic.model.device), plan)
+            if not torch.isfinite(loss):
+                raise ModelError(
+                    f"The loss is not finite at step {self.step + 1} (size {plan.ratio:.2f}); lower the learning rate."
+                )
+            (loss / self.settings.batch).backward()
+            losses.append(loss.item())
+            ratios.append(plan.ratio)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.losses.append(loss.item())
-        self.ratios.append(plan.ratio)
+        self.losses.append(sum(losses) / len(losses))
+        self.ratios.append(sum(ratios) / len(ratios))
         return self.losses[-1]
 
-    def _draw(self) -> tuple[torch.Tensor, Plan]:
-        """The window and the size of this step: windows in a new order each epoch, sizes uniform."""
+    def _draw(self, index: int) -> tuple[torch.Tensor, Plan]:
+        """The window that comes as the `index`-th, and its size: a new order each epoch, sizes uniform."""
         s = self.settings
-        draw = torch.rand((), generator=torch.Generator().manual_seed(s.seed * 1_000_003 + self.step)).item()
-        window = self.windows[window_at(self.step, len(self.windows), s.seed)]
+        draw = torch.rand((), generator=torch.Generator().manual_seed(s.seed * 1_000_003 + index)).item()
+        window = self.windows[window_at(index, len(self.windows), s.seed)]
         return window, self.planner.at_ratio(s.smallest + (s.largest - s.smallest) * draw)
 
     def _schedule(self) -> float:
