@@ -9,6 +9,8 @@ window.acip = (() => {
   let rows = new Map(); // percentage → row of the size table
   const titles = new Map(); // corpus → its name for people
   let restart = () => {};
+  let recall = () => {}; // shows a completion of before
+  const comers = []; // called with every completion that is finished
   let settling = 0;
 
   // ---- the slider ------------------------------------------------------------------------------------------------
@@ -43,6 +45,14 @@ window.acip = (() => {
     }
     settled();
   });
+
+  // Move to a size without running anything; returns where the slider can be.
+  function show(percent) {
+    const known = clamp(percent);
+    setSlider(document.querySelector("#size input[type=range]"), known);
+    moved(known);
+    return known;
+  }
 
   function go(percent) {
     setSlider(document.querySelector("#size input[type=range]"), percent);
@@ -151,6 +161,7 @@ window.acip = (() => {
     for (const [key, selector] of Object.entries(pane)) pane[key] = element.querySelector(selector);
     let newest = 0; // id of the newest run seen; a smaller one comes late
     let latest = null;
+    let recalled = null; // a completion of before, shown again
     let ready = { key: null, prompt: "", beforehand: false, texts: new Map() }; // of other sizes, for the next drag
 
     const forget = (event) => {
@@ -179,23 +190,25 @@ window.acip = (() => {
       element.dataset.percent = near;
     };
     const paint = () => {
-      if (latest === null || latest.percent !== size.percent) return scrub();
+      if (recalled?.percent !== size.percent) recalled = null; // the slider has left it
+      const shown = recalled ?? latest;
+      if (shown === null || shown.percent !== size.percent) return scrub();
       element.classList.remove("stale");
-      const known = ready.texts.get(latest.percent)?.text ?? "";
+      const known = ready.texts.get(shown.percent)?.text ?? "";
       const follow = pane.page.scrollHeight - pane.page.scrollTop - pane.page.clientHeight < 40;
-      pane.prompt.textContent = latest.prompt;
-      pane.text.textContent = latest.text;
+      pane.prompt.textContent = shown.prompt;
+      pane.text.textContent = shown.text;
       pane.ahead.textContent =
-        latest.state === "running" && known.startsWith(latest.text) ? known.slice(latest.text.length) : "";
-      pane.label.textContent = `Completion at ${latest.percent} %`;
-      pane.status.textContent = latest.status;
-      element.dataset.state = latest.state;
-      element.dataset.percent = latest.percent;
+        shown.state === "running" && known.startsWith(shown.text) ? known.slice(shown.text.length) : "";
+      pane.label.textContent = `Completion at ${shown.percent} %`;
+      pane.status.textContent = shown.status;
+      element.dataset.state = shown.state;
+      element.dataset.percent = shown.percent;
       if (follow) pane.page.scrollTop = pane.page.scrollHeight;
     };
     const clear = () => {
       newest += 1; // whatever the former run still sends is late from here on
-      latest = null;
+      latest = recalled = null;
       pane.text.textContent = "";
       pane.ahead.textContent = ready.texts.get(size.percent)?.text ?? ""; // stays until the live text has caught up
       pane.status.textContent = "starting";
@@ -217,7 +230,18 @@ window.acip = (() => {
       latest = message;
       gather(message);
       paint();
+      if (message.state === "done") comers.forEach((come) => come(message));
     });
+    recall = (visit) => {
+      const prompt = document.querySelector("#prompt textarea");
+      if (visit.prompt && prompt.value !== visit.prompt) {
+        Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(prompt, visit.prompt);
+        prompt.dispatchEvent(new Event("input", { bubbles: true }));
+      }
+      show(visit.percent);
+      recalled = { ...visit, state: "done" };
+      paint();
+    };
     followers.push(paint);
   }
 
@@ -340,5 +364,6 @@ window.acip = (() => {
     return [`${fixed(row.bytes / 1e6, 0)} MB`, ...(values.length ? [`perplexity ${values.join(", ")}`] : [])];
   };
 
-  return { sizes, completion, chart, go, facts };
+  const visited = (come) => comers.push(come);
+  return { sizes, completion, chart, go, show, facts, visited, recall: (visit) => recall(visit) };
 })();

@@ -74,9 +74,9 @@ def visit(browser: Browser, server: tuple[str, Handlers]) -> Iterator[Visit]:
     wrong: list[str] = []
     contexts: list[BrowserContext] = []
 
-    def visited(context: BrowserContext | None = None) -> Page:
+    def visited(context: BrowserContext | None = None, link: str = "") -> Page:
         contexts.append(context or browser.new_context())
-        return opened(contexts[-1], server[0], wrong)
+        return opened(contexts[-1], server[0], wrong, link)
 
     yield visited
     for context in contexts:
@@ -396,3 +396,82 @@ def test_a_target_moves_the_slider_and_follows_it(visit: Visit) -> None:
     target.press("Enter")
     assert page.input_value("#size input[type=number]") == page.locator("#size input[type=range]").get_attribute("min")
     assert "not reachable" in (told.text_content() or "")
+
+
+def test_a_shared_link_restores_the_screen(visit: Visit) -> None:
+    page = visit()
+    page.locator("#prompt textarea").fill("Über <b>all</b> & more?")
+    page.click("#advanced button")
+    page.click("#seed input")
+    page.fill("#seed input", "7")
+    drag(page, 63)
+    page.mouse.up()
+    wait_state(page, "done", 63)
+    written, address = text(page), page.url
+    assert "size=63" in address and "seed=7" in address
+    other = visit(link=address.partition("#")[2])
+    wait_state(other, "done", 63)
+    assert other.locator("#prompt textarea").input_value() == "Über <b>all</b> & more?"
+    assert other.locator(SLIDER).input_value() == "63" and readout(other, "ratio") == readout(page, "ratio")
+    assert text(other) == written
+    other.click("#advanced button")
+    other.click("#seed input")
+    expect(other.locator("#seed input")).to_have_value("7")
+    other.evaluate("location.hash = 'size=80'")  # another link pasted into the same tab
+    wait_state(other, "done", 80)
+
+
+@pytest.mark.parametrize(
+    ("link", "percent", "state"),
+    [
+        ("size=NaN&temperature=hot&seed=&chat=maybe", 100, "done"),
+        ("size=-5&temperature=99&top_p=-1&length=1&seed=1e99", None, "done"),
+        ("%%%&size=50&prompt=%3Cscript%3Ealert(1)%3C/script%3E&constructor=1&__proto__=2", 50, "done"),
+        ("prompt=" + "x" * 9000, 100, "error"),
+    ],
+)
+def test_nonsense_in_a_link(visit: Visit, link: str, percent: int | None, state: str) -> None:
+    page = visit(link=link)
+    wait_state(page, state, percent or int(page.locator(SLIDER).get_attribute("min") or 0))
+    expect(page.locator("#completion .status")).not_to_contain_text("wrong")
+
+
+def test_a_link_from_another_model_says_so(visit: Visit) -> None:
+    page = visit(link="model=<b>other</b>&size=70")
+    expect(page.locator("#header .note").last).to_contain_text("made with <b>other</b>; this page runs memory")
+
+
+def test_visited_sizes_stay(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    texts = {100: text(page)}
+    for percent in (70, 40):
+        drag(page, percent)
+        page.mouse.up()
+        wait_state(page, "done", percent)
+        texts[percent] = text(page)
+    chips = page.locator("#visits .chips button")
+    expect(chips).to_have_count(3)
+
+    def shown(percent: int) -> None:
+        expect(page.locator("#completion [data-percent]")).to_have_attribute("data-percent", str(percent))
+        assert page.locator(SLIDER).input_value() == str(percent)
+        assert text(page) == texts[percent]
+        expect(page.locator("#visits [aria-current]")).to_contain_text(f"{percent} %")
+
+    page.focus(SLIDER)
+    for percent in (70, 40, 70):
+        page.keyboard.press("t")
+        shown(percent)
+    page.keyboard.press("Control+z")
+    shown(40)
+    page.keyboard.press("Control+z")
+    shown(100)
+    page.keyboard.press("Control+Shift+z")
+    shown(40)
+    chips.first.click()
+    shown(100)
+    page.locator("#prompt textarea").press_sequentially("t")  # is a letter there
+    assert page.locator("#prompt textarea").input_value().endswith("t")
+    page.click("#visits [data-do=clear]")
+    expect(chips).to_have_count(1)

@@ -39,15 +39,19 @@ def served(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
         page.close(verbose=False)
 
 
-def opened(context: BrowserContext, address: str, wrong: list[str]) -> Page:
-    """A tab with the page, ready to use; console errors and requests to other hosts are added to `wrong`."""
+def opened(context: BrowserContext, address: str, wrong: list[str], link: str = "") -> Page:
+    """A tab with the page, ready to use; console errors and requests to other hosts are added to `wrong`.
+
+    Args:
+        link: what follows the # in the address.
+    """
     page = context.new_page()
     page.set_viewport_size({"width": 1280, "height": 900})
     page.set_default_timeout(60_000)
     page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda request: request.url.startswith((address, "data:", "blob:")) or wrong.append(request.url))
-    page.goto(address)
+    page.goto(f"{address}#{link}" if link else address)
     page.wait_for_selector(SLIDER)
     page.wait_for_selector("#chart .plot[data-ready=true]")
     page.wait_for_selector("#completion [data-state]")  # its own first run has begun and cannot come later
@@ -69,6 +73,7 @@ def wait_state(page: Page, state: str, percent: int | None = None) -> None:
 
 def drag(page: Page, percent: float, steps: int = 12) -> list[str]:
     """Drag the thumb there without letting go; returns the megabytes shown on the way."""
+    page.locator(SLIDER).scroll_into_view_if_needed()
     box = page.locator(SLIDER).bounding_box()
     assert box is not None
     low, high = (float(page.locator(SLIDER).get_attribute(end) or 0) for end in ("min", "max"))

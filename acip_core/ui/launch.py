@@ -91,7 +91,7 @@ def _plotly_file(request: object) -> FileResponse:
 
 
 def _head() -> str:
-    script = (ASSETS / "page.js").read_text(encoding="utf-8")
+    script = "".join((ASSETS / name).read_text(encoding="utf-8") for name in ("page.js", "link.js"))
     return f'<script>{script}</script><script defer src="{_PLOTLY_ROUTE}"></script>'
 
 

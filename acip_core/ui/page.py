@@ -37,6 +37,14 @@ _COMPARISON = (
     '<span class="parted">the first that is not its own</span></span><span class="status" role="status"></span></div>'
     '<div class="columns" role="list"></div>'
 )
+_VISITS = (
+    '<div class="bar"><span class="label">Visited</span><span>'
+    '<button type="button" data-do="toggle" title="Flip between the last two (T)">Flip</button> '
+    '<button type="button" data-do="undo" title="Undo (Ctrl+Z)">Undo</button> '
+    '<button type="button" data-do="redo" title="Redo (Ctrl+Shift+Z)">Redo</button> '
+    '<button type="button" data-do="clear" title="Forget all but the last">Clear</button></span></div>'
+    '<ol class="chips" aria-label="Sizes visited"></ol>'
+)
 _SNIPPET = (
     '<div class="snippet {kind}"><div class="bar"><span class="label">{title}</span>'
     '<button type="button" data-copy>Copy</button></div>'
@@ -66,16 +74,27 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
                 completion, run, stop = _completion_part()
             with gr.Column(scale=5, min_width=340):
                 measured, measure, stop_measuring = _curve_part(rows, loaded)
+                _visits_part()
                 settings = _advanced_part(loaded)
         sizes, compared, compare, stop_comparing = _compare_part(rows)
         exported, export, stop_exporting = _take_part(loaded)
         _pictures_part(loaded)
-        start = [run.click, completion.release, prompt.submit, examples.load_input_event.then, page.load]
+        asked = [prompt, percent, *settings]
+        restored = page.load(
+            None,
+            asked,
+            asked,
+            js="(...inputs) => acipLink.read(inputs)",
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        start = [run.click, completion.release, prompt.submit, examples.load_input_event.then, restored.then]
         for event in start:
             event(
                 handlers.sweep,
-                [prompt, percent, *settings],
+                asked,
                 completion,
+                js="(...inputs) => acipLink.write(inputs)",
                 show_progress="hidden",
                 trigger_mode="multiple",  # a newer run replaces the former on the server
                 concurrency_limit=_CONCURRENT_RUNS,
@@ -173,6 +192,15 @@ def _completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
         run = gr.Button("Complete", variant="primary", elem_id="run", size="md")
         stop = gr.Button("Stop", variant="secondary", elem_id="stop", size="md")
     return completion, run, stop
+
+
+def _visits_part() -> None:
+    gr.HTML(
+        html_template=_VISITS,
+        js_on_load=_script("visits.js") + "acipVisits.follow(element);",
+        apply_default_css=False,
+        elem_id="visits",
+    )
 
 
 def _curve_part(rows: list[Row], loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
@@ -310,7 +338,8 @@ def _header(loaded: Loaded) -> str:
     source = html.escape(loaded.elastic.base.source)
     note = f'<p class="note">{html.escape(loaded.note)}</p>' if loaded.note else ""
     return (
-        f"<h1>{TITLE}</h1><p>Drag the slider: <b>{source}</b> is cut to that size on the spot, and goes on writing. "
+        f'<h1>{TITLE}</h1><p>Drag the slider: <b data-model="{source}">{source}</b>'
+        f" is cut to that size on the spot, and goes on writing. "
         f"Nothing is reloaded or retrained.</p>{note}"
     )
 

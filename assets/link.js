@@ -1,0 +1,44 @@
+// The address bar carries prompt, size and settings: whoever opens a shared link sees the same screen.
+"use strict";
+window.acipLink = (() => {
+  const MOST = 4000; // characters of a prompt; longer ones are left out
+  // name in the link, smallest and largest value; the order of the page's inputs
+  const PARTS = [["prompt"], ["size", 1, 100], ["temperature", 0, 2], ["top_p", 0.05, 1], ["seed", 0, 2 ** 31 - 1], ["length", 8, 512], ["chat"]];
+  let written = "";
+
+  const value = (text, [name, low, high], before) => {
+    if (text === null) return before;
+    if (name === "prompt") return text.slice(0, MOST);
+    if (name === "chat") return text === "1";
+    const number = Number(text);
+    return text.trim() !== "" && Number.isFinite(number) ? Math.min(Math.max(number, low), high) : before;
+  };
+
+  function read(inputs) {
+    const link = new URLSearchParams(location.hash.slice(1));
+    const found = PARTS.map((part, i) => value(link.get(part[0]), part, inputs[i]));
+    found[1] = window.acip.show(found[1]);
+    const [model, own] = [link.get("model"), document.querySelector("#header [data-model]")?.dataset.model];
+    if (model && own && model !== own) {
+      const note = document.createElement("p");
+      note.className = "note";
+      note.textContent = `This link was made with ${model.slice(0, 100)}; this page runs ${own}.`;
+      document.querySelector("#header h1").parentElement.append(note);
+    }
+    return found;
+  }
+
+  function write(inputs) {
+    const link = new URLSearchParams({ model: document.querySelector("#header [data-model]")?.dataset.model ?? "" });
+    PARTS.forEach(([name], i) => {
+      const text = name === "chat" ? (inputs[i] ? "1" : "") : String(inputs[i] ?? "");
+      if (text && text.length <= MOST) link.set(name, text);
+    });
+    written = `#${link}`;
+    history.replaceState(history.state, "", written);
+    return inputs;
+  }
+
+  addEventListener("hashchange", () => location.hash !== written && location.reload());
+  return { read, write };
+})();
