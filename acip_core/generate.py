@@ -20,7 +20,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokeniz
 
 from .elastic import BatchPlan, ElasticModel
 from .errors import GenerationError
-from .evaluate import Perplexity, measure_perplexity
+from .evaluate import Perplexity, measure_perplexity, token_losses
 from .judge import judged
 from .line import Line
 from .sizing import Plan
@@ -204,6 +204,24 @@ class Engine:
         except _Cancelled:
             return
 
+    def losses(
+        self, windows: Sequence[torch.Tensor], plan: Plan, cancel: threading.Event | None = None
+    ) -> Iterator[torch.Tensor]:
+        """Loss of every token but the first of each window at the size `plan`, taking turns as `measure`.
+
+        Args:
+            windows: (length,) token ids each, of any length above 1.
+
+        Returns:
+            (length − 1,) nats per window, one at a time.
+        """
+        model = _TakingTurns(self, plan, cancel or threading.Event())
+        try:
+            for window in windows:
+                yield token_losses(cast(PreTrainedModel, model), window[None])[0]
+        except _Cancelled:
+            return
+
     def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Cache, keep: int = 1) -> torch.Tensor:
         """One turn: logits (batch, keep, vocabulary) of the last `keep` positions (all for 0), at the size `plan`.
 
@@ -296,7 +314,7 @@ class _Cancelled(Exception):
 
 
 class _TakingTurns:
-    """Stands in for the model while perplexity is measured: the same logits, computed a slice and a turn at a time."""
+    """Stands in for the model while a text is measured: the same logits, computed a slice and a turn at a time."""
 
     def __init__(self, engine: Engine, plan: Plan, cancel: threading.Event):
         self._engine, self._plan, self._cancel = engine, plan, cancel

@@ -59,6 +59,11 @@ window.acip = (() => {
     settled();
   }
 
+  // A file dropped beside the place for it must not replace the page.
+  for (const kind of ["dragover", "drop"]) {
+    document.addEventListener(kind, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
+  }
+
   // ---- readouts and ticks ----------------------------------------------------------------------------------------
   const fixed = (value, digits) =>
     value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
@@ -271,6 +276,16 @@ window.acip = (() => {
     const axis = (name) => ({ [`${name}.gridcolor`]: grid, [`${name}.linecolor`]: grid, [`${name}.tickcolor`]: grid });
     return { "font.color": text, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", ...axis("xaxis"), ...axis("yaxis") };
   };
+
+  // Puts the cursor over a drawn plot at a value of its x axis; returns where that is in pixels.
+  function place(cursor, plot, value) {
+    const { xaxis, yaxis } = plot._fullLayout;
+    const x = xaxis._offset + xaxis.l2p(value);
+    cursor.style.height = `${yaxis._length}px`;
+    cursor.style.transform = `translate(${x}px, ${yaxis._offset}px)`;
+    return x;
+  }
+
   function chart(element, props, watch) {
     const plot = element.querySelector(".plot");
     const status = element.querySelector(".status");
@@ -289,11 +304,9 @@ window.acip = (() => {
 
     const follow = () => {
       if (!drawn) return;
-      const { xaxis, yaxis } = plot._fullLayout;
+      const { yaxis } = plot._fullLayout;
       const row = rows.get(size.percent);
-      const x = xaxis._offset + xaxis.l2p(100 * (row?.ratio ?? size.percent / 100));
-      cursor.style.height = `${yaxis._length}px`;
-      cursor.style.transform = `translate(${x}px, ${yaxis._offset}px)`;
+      const x = place(cursor, plot, 100 * (row?.ratio ?? size.percent / 100));
       for (const { ring, corpus } of rings) {
         const y = yaxis.l2p(Math.log10(row?.perplexity[corpus]));
         ring.hidden = !(y >= 0 && y <= yaxis._length);
@@ -364,6 +377,12 @@ window.acip = (() => {
     return [`${fixed(row.bytes / 1e6, 0)} MB`, ...(values.length ? [`perplexity ${values.join(", ")}`] : [])];
   };
 
+  // Calls with the slider's percentage and its row of the table, now and on every movement.
+  const moving = (follow) => {
+    const call = (percent) => rows.has(percent) && follow(percent, rows.get(percent));
+    followers.push(call);
+    call(size.percent);
+  };
   const visited = (come) => comers.push(come);
-  return { sizes, completion, chart, go, show, facts, visited, recall: (visit) => recall(visit) };
+  return { sizes, completion, chart, go, show, facts, moving, themed, place, visited, recall: (visit) => recall(visit) };
 })();

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -475,3 +477,62 @@ def test_visited_sizes_stay(visit: Visit) -> None:
     assert page.locator("#prompt textarea").input_value().endswith("t")
     page.click("#visits [data-do=clear]")
     expect(chips).to_have_count(1)
+
+
+def drop(page: Page, name: str, content: bytes, times: int = 1) -> None:
+    """Drop a file with this content, repeated, on the part for one's own text."""
+    page.evaluate(
+        """([name, content, times]) => {
+            const files = new DataTransfer();
+            const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+            files.items.add(new File(Array(times).fill(bytes), name));
+            const event = { dataTransfer: files, bubbles: true, cancelable: true };
+            const box = document.querySelector("#own-text textarea");
+            box.dispatchEvent(new DragEvent("dragover", event));
+            box.dispatchEvent(new DragEvent("drop", event));
+        }""",
+        [name, base64.b64encode(content).decode(), times],
+    )
+
+
+def test_a_text_of_ones_own(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    page.click("#reading > button")
+    page.click("#own-text textarea")
+    own = "A fox <img src=x onerror=alert(1)> & nine dogs, 🙂 Łódź.\n" * 3
+    drop(page, "own.md", own.encode())
+    expect(page.locator("#own-text textarea")).to_have_value(own)
+    page.click("#read")
+    expect(page.locator("#read-out [data-state=done]")).to_be_attached()
+    passage = page.locator("#read-out pre")
+    assert passage.text_content() == own and passage.locator("img").count() == 0
+    expect(page.locator("#read-out .plot")).to_have_attribute("data-points", "15")
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    drag(page, 38)
+    expect(passage).to_have_attribute("data-percent", re.compile("35|40"))
+    assert not requests
+    label = page.locator("#read-out .label").text_content() or ""
+    assert label.startswith(("At 35 %", "At 40 %")) and "the full model's" in label
+    page.mouse.up()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "times", "message"),
+    [
+        ("film.txt", b"x" * 50, 1_000_000, "film.txt has 50.0 MB; at most 1 MB is taken."),
+        ("long.md", b"a word ", 40_000, "long.md has 280,000 characters; at most 200,000 are taken."),
+        ("<b>photo</b>.txt", b"\x89PNG\xff\xfe\x00", 1, "<b>photo</b>.txt is no text in UTF-8."),
+        ("zeros.txt", b"a\0b", 1, "zeros.txt is no text: it holds zero bytes."),
+        ("empty.txt", b"", 1, "empty.txt is empty."),
+    ],
+)
+def test_what_is_dropped_and_no_text(visit: Visit, name: str, content: bytes, times: int, message: str) -> None:
+    page = visit()
+    page.click("#reading > button")
+    page.click("#own-text textarea")
+    page.fill("#own-text textarea", "typed before")
+    drop(page, name, content, times)
+    expect(page.locator("#read-out .status")).to_have_text(message)
+    assert page.input_value("#own-text textarea") == "typed before"

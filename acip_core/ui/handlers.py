@@ -24,16 +24,18 @@ from ..errors import AcipError, GenerationError
 from ..evaluate import WINDOW, Perplexity
 from ..generate import Engine, Sampling, Steps, Token
 from ..loading import Loaded
+from ..passage import cut_passage
 from .chart import corpus_color, corpus_title
 from .columns import Column
 from .downloads import Downloads, File
+from .reading import MOST_TOKENS, read_passage, sizes_to_read
 from .snippets import loading_code
 from .sweep import Texts, first_sizes, key_of, next_sizes
 from .table import LARGEST_PERCENT, plan_at, smallest_percent
 from .visitors import Run, Visitors
 
 Message = dict[str, Any]
-COMPLETION, COMPARISON, MEASUREMENT, EXPORT = "completion", "comparison", "measurement", "export"
+COMPLETION, COMPARISON, MEASUREMENT, READING, EXPORT = "completion", "comparison", "measurement", "reading", "export"
 MOST_COLUMNS = 5
 MEASURED_WINDOWS = 16  # per corpus, as many as the measured curve at least has
 _FRAME_SECONDS = 0.04  # on a fast device several tokens travel together
@@ -232,6 +234,37 @@ class Handlers:
         finally:
             self.visitors.end(session, MEASUREMENT, run)
 
+    def read(self, text: str, percent: float, request: gr.Request) -> Iterator[Message]:
+        """Read a text of one's own at many sizes, coarse ones first: its perplexity, and every token's loss in nats.
+
+        Nothing of the text is kept.
+        """
+        session = _session(request)
+        run = self.visitors.begin(session, READING)
+        used, _ = plan_at(self._planner, percent)
+        message: Message = {"run": run.id, "pieces": [], "left_out": 0, "sizes": []}
+        try:
+            yield message | _STARTING
+            passage = cut_passage(self.engine.elastic.tokenizer, text, WINDOW, MOST_TOKENS)
+            message |= {"pieces": passage.pieces, "left_out": passage.left_out}
+            total = len(sizes_to_read(used, self._smallest))
+            for sizes in read_passage(self.engine, passage, used, self._smallest, run.cancel):
+                if not self.visitors.is_newest(session, READING, run):
+                    return
+                message |= {"sizes": sizes}
+                yield message | {"state": "running", "status": _progress(sizes, total, passage.pieces)}
+            done = [size for size in message["sizes"] if size["done"]]
+            ended = ("stopped", "Stopped reading") if run.cancel.is_set() else ("done", "Read")
+            counted = f"{ended[1]}: {len(passage.pieces):,} tokens at {len(done)} size{'' if len(done) == 1 else 's'}"
+            behind = f"; {passage.left_out:,} tokens behind them were left out" if passage.left_out else ""
+            yield message | {"state": ended[0], "status": f"{counted}{behind}."}
+        except Exception as error:
+            sentence = _sentence(error)
+            gr.Warning(sentence, title="Not read")
+            yield message | {"state": "error", "status": sentence}
+        finally:
+            self.visitors.end(session, READING, run)
+
     def export(self, percent: float, request: gr.Request) -> Iterator[Message]:
         """Write the model at a slider position as a ZIP file; `address`, relative to the page, then answers with it."""
         session = _session(request)
@@ -273,6 +306,10 @@ class Handlers:
     def stop_measuring(self, request: gr.Request) -> None:
         """Stop the visitor's measurement within one slice of a window; what was measured stays."""
         self.visitors.stop(_session(request), MEASUREMENT)
+
+    def stop_reading(self, request: gr.Request) -> None:
+        """Stop reading the visitor's text within one slice of a window; what was read stays."""
+        self.visitors.stop(_session(request), READING)
 
     def stop_exporting(self, request: gr.Request) -> None:
         """Stop the visitor's export; nothing is left of it."""
@@ -336,6 +373,11 @@ def _status(step: Token, seconds: float) -> str:
     if step.finish:
         parts.append(_FINISH[step.finish])
     return " · ".join(parts)
+
+
+def _progress(sizes: list[Message], total: int, pieces: list[str]) -> str:
+    at, read = sizes[-1]["percent"], len(sizes[-1]["losses"].split())
+    return f"Reading at {at} %: {read:,} of {len(pieces):,} tokens, size {len(sizes)} of {total}"
 
 
 def _measurement(percent: int, found: dict[str, Perplexity], state: str, total: int) -> Message:

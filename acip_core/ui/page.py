@@ -16,6 +16,7 @@ from ..artifact import Curve, own_curves
 from ..completions import EXAMPLES
 from ..errors import ArtifactError
 from ..loading import Loaded
+from ..passage import MOST_CHARACTERS
 from .chart import corpus_color, corpus_title, curve_figure
 from .comparison import comparison_picture
 from .handlers import MOST_COLUMNS, Handlers
@@ -44,6 +45,16 @@ _VISITS = (
     '<button type="button" data-do="redo" title="Redo (Ctrl+Shift+Z)">Redo</button> '
     '<button type="button" data-do="clear" title="Forget all but the last">Clear</button></span></div>'
     '<ol class="chips" aria-label="Sizes visited"></ol>'
+)
+_READING = (
+    '<div class="bar"><span><label class="file">Choose a .txt or .md file<input type="file" '
+    'accept=".txt,.md,text/plain,text/markdown"></label> or drop one here</span>'
+    '<span class="status" role="status"></span></div>'
+    '<div class="read" hidden><div class="stage"><div class="plot" role="img" aria-label="Perplexity of your text '
+    'against size, logarithmic"></div><div class="cursor"></div></div><div class="passage"><div class="bar">'
+    '<span class="label"></span><span class="legend">Less likely than to the full model: <span class="odd">2–5 ×</span>'
+    '<span class="strange">5–20 ×</span><span class="absurd">over 20 ×</span></span></div>'
+    '<pre dir="auto" tabindex="0" aria-label="Your text"></pre></div></div>'
 )
 _SNIPPET = (
     '<div class="snippet {kind}"><div class="bar"><span class="label">{title}</span>'
@@ -77,6 +88,7 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
                 _visits_part()
                 settings = _advanced_part(loaded)
         sizes, compared, compare, stop_comparing = _compare_part(rows)
+        own, read_out, read, stop_reading = _reading_part(rows[0].percent)
         exported, export, stop_exporting = _take_part(loaded)
         _pictures_part(loaded)
         asked = [prompt, percent, *settings]
@@ -122,6 +134,16 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
             concurrency_id="completion",
             api_name="compare",
         )
+        read.click(
+            handlers.read,
+            [own, percent],
+            read_out,
+            show_progress="hidden",
+            trigger_mode="multiple",
+            concurrency_limit=_CONCURRENT_RUNS,
+            concurrency_id="measurement",
+            api_name="read",
+        )
         export.click(
             handlers.export,
             percent,
@@ -135,6 +157,7 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
         stop.click(handlers.stop, queue=False, show_progress="hidden", api_visibility="private")
         stop_comparing.click(handlers.stop_comparing, queue=False, show_progress="hidden", api_visibility="private")
         stop_measuring.click(handlers.stop_measuring, queue=False, show_progress="hidden", api_visibility="private")
+        stop_reading.click(handlers.stop_reading, queue=False, show_progress="hidden", api_visibility="private")
         stop_exporting.click(handlers.stop_exporting, queue=False, show_progress="hidden", api_visibility="private")
         page.unload(handlers.leave)
     return page, handlers
@@ -248,6 +271,32 @@ def _compare_part(rows: list[Row]) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.
             most=MOST_COLUMNS,
         )
     return sizes, compared, compare, stop
+
+
+def _reading_part(smallest: int) -> tuple[gr.Textbox, gr.HTML, gr.Button, gr.Button]:
+    with gr.Accordion("Your text", open=False, elem_id="reading"):
+        own = gr.Textbox(
+            label="What does a smaller model forget of it?",
+            info="Read by this page's model at every size, kept nowhere.",
+            placeholder="Paste a text",
+            lines=4,
+            max_lines=10,
+            elem_id="own-text",
+        )
+        with gr.Row(elem_id="reading-actions"):
+            read = gr.Button("Read at every size", variant="primary", elem_id="read", size="md", scale=1)
+            stop = gr.Button("Stop reading", elem_id="stop-reading", size="md", scale=1)
+        read_out = gr.HTML(
+            value=None,
+            label="Your text",
+            html_template=_READING,
+            js_on_load=_script("reading.js") + "acipReading.follow(element, props, watch);",
+            apply_default_css=False,
+            elem_id="read-out",
+            most=MOST_CHARACTERS,
+            low=smallest,
+        )
+    return own, read_out, read, stop
 
 
 def _take_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:

@@ -37,6 +37,13 @@ print({{column["percent"]: "".join(text for text, _ in column["tokens"]) for col
 for message in client.submit(60, api_name="/measure"):
     print(message["status"])
 
+# a text of your own at many sizes, and the token that 60 % finds hardest
+read = client.predict("The quick brown fox jumps over the lazy dog.", 60, api_name="/read")
+print({{size["percent"]: size["perplexity"] for size in read["sizes"]}})
+losses = next(size["losses"] for size in read["sizes"] if size["percent"] == 60)
+losses = [float(loss) for loss in losses.split()]
+print(read["pieces"][losses.index(max(losses))])
+
 # the model at 60 % as a ZIP file
 file = client.predict(60, api_name="/export")
 print("{ADDRESS}" + file["address"], file["bytes"])
