@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -221,6 +222,24 @@ class Engine:
                 yield token_losses(cast(PreTrainedModel, model), window[None])[0]
         except _Cancelled:
             return
+
+    def decode_seconds(self, plan: Plan, steps: int, behind: int = 32) -> Iterator[float]:
+        """Seconds of each of `steps` greedy decoding steps at the size `plan`, without those of waiting for others.
+
+        Args:
+            behind: tokens of the prompt.
+        """
+        cache = self._cache(1, behind + steps + 1)
+        ids = torch.arange(3, 3 + behind)[None] % self.elastic.model.config.get_text_config().vocab_size
+        ids, _ = self._owner.submit(self._timed, ids, plan, cache).result()
+        for _ in range(steps):
+            ids, seconds = self._owner.submit(self._timed, ids, plan, cache).result()
+            yield seconds
+
+    def _timed(self, ids: torch.Tensor, plan: Plan, cache: Cache) -> tuple[torch.Tensor, float]:
+        start = time.perf_counter()
+        token = int(self._forward(ids, plan, cache, 1)[0, -1].argmax())  # read from the device: nothing is left to run
+        return torch.tensor([[token]]), time.perf_counter() - start
 
     def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Cache, keep: int = 1) -> torch.Tensor:
         """One turn: logits (batch, keep, vocabulary) of the last `keep` positions (all for 0), at the size `plan`.

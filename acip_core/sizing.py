@@ -148,6 +148,11 @@ class SizePlanner:
         return self._floor
 
     @property
+    def break_even(self) -> tuple[int, ...]:
+        """Per layer, the first rank at which it is dense."""
+        return tuple(self._break_even.tolist())
+
+    @property
     def base_target_parameters(self) -> int:
         return int(self._dense.sum())
 

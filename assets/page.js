@@ -12,6 +12,9 @@ window.acip = (() => {
   let recall = () => {}; // shows a completion of before
   const comers = []; // called with every completion that is finished
   let settling = 0;
+  let measureSpeed = () => {};
+  let speed = { state: "", status: "", speeds: {} };
+  const timers = []; // called with every message about speed
 
   // ---- the slider ------------------------------------------------------------------------------------------------
   const inSlider = (event) => event.target instanceof HTMLInputElement && event.target.closest("#size");
@@ -70,7 +73,7 @@ window.acip = (() => {
   const perplexity = (value) =>
     value === undefined ? "–" : value >= 1e5 ? value.toExponential(1) : fixed(value, value < 100 ? 1 : 0);
 
-  function sizes(element, props) {
+  function sizes(element, props, watch, time) {
     rows = new Map(props.table.map((row) => [row.percent, row]));
     size.low = props.table[0].percent;
     const cells = new Map([...element.querySelectorAll("[data-key]")].map((cell) => [cell.dataset.key, cell]));
@@ -88,6 +91,21 @@ window.acip = (() => {
     aim(element.querySelector(".aim"));
     followers.push(show);
     show(size.percent);
+    measureSpeed = time;
+    watch("value", () => props.value && clocked(props.value));
+  }
+
+  // Speeds as they are measured; between two sizes they lie on a straight line.
+  function clocked(message) {
+    speed = message;
+    const known = Object.entries(message.speeds).map(([percent, value]) => [Number(percent), value]).sort((a, b) => a[0] - b[0]);
+    for (const row of known.length ? rows.values() : []) {
+      const above = Math.max(1, known.findIndex(([percent]) => percent >= row.percent));
+      const [[low, slow], [high, fast]] = [known[Math.min(above, known.length - 1) - 1] ?? known[0], known[Math.min(above, known.length - 1)]];
+      row.speed = low === high ? slow : slow + ((fast - slow) * (row.percent - low)) / (high - low);
+    }
+    timers.forEach((told) => told(message));
+    followers.forEach((follow) => follow(size.percent));
   }
 
   // A target instead of a size: the largest size within a budget of bytes or parameters, the smallest within one of
@@ -259,7 +277,7 @@ window.acip = (() => {
   function saveTable(plot) {
     const quoted = (text) => `"${String(text).replaceAll('"', '""')}"`;
     const lines = plot.data.flatMap((trace) =>
-      trace.x.flatMap((x, i) => (Number.isFinite(x) ? [[quoted(trace.name), x, trace.customdata?.[i]?.[0] ?? "", trace.y[i]].join(",")] : [])),
+      trace.meta.flatMap((x, i) => (Number.isFinite(x) ? [[quoted(trace.name), x, trace.customdata?.[i]?.[0] ?? "", trace.y[i]].join(",")] : [])),
     );
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([["series,size in %,MB,perplexity", ...lines, ""].join("\n")], { type: "text/csv" }));
@@ -277,6 +295,18 @@ window.acip = (() => {
     return { "font.color": text, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", ...axis("xaxis"), ...axis("yaxis") };
   };
 
+  // A row's value at any percentage, between two of them on a straight line.
+  function between(percent, value) {
+    const low = Math.min(Math.max(Math.floor(percent), size.low), 100 - 1);
+    const [a, b] = [low, low + 1].map((each) => value(rows.get(each) ?? rows.get(100)));
+    return a + (b - a) * (percent - low);
+  }
+  const AXES = {
+    ratio: { key: "ratio", title: "size of the compressed layers, %", of: (percent) => percent },
+    bytes: { key: "bytes", title: "size of the whole model, MB", of: (percent) => between(percent, (row) => row.bytes / 1e6) },
+    speed: { key: "speed", title: "tokens per second on this machine", of: (percent) => between(percent, (row) => row.speed) },
+  };
+
   // Puts the cursor over a drawn plot at a value of its x axis; returns where that is in pixels.
   function place(cursor, plot, value) {
     const { xaxis, yaxis } = plot._fullLayout;
@@ -292,6 +322,7 @@ window.acip = (() => {
     const taken = new Map(); // "corpus at ratio" → measured point
     let drawn = false;
     let newest = 0;
+    let axis = AXES.ratio;
     const measured = props.figure.data.length; // index of the trace of measured points
     const cursor = element.querySelector(".cursor"); // over the plot, for redrawing it takes longer than a frame
     const rings = props.corpora.map((c) => {
@@ -306,7 +337,7 @@ window.acip = (() => {
       if (!drawn) return;
       const { yaxis } = plot._fullLayout;
       const row = rows.get(size.percent);
-      const x = place(cursor, plot, 100 * (row?.ratio ?? size.percent / 100));
+      const x = place(cursor, plot, along(100 * (row?.ratio ?? size.percent / 100)));
       for (const { ring, corpus } of rings) {
         const y = yaxis.l2p(Math.log10(row?.perplexity[corpus]));
         ring.hidden = !(y >= 0 && y <= yaxis._length);
@@ -317,7 +348,8 @@ window.acip = (() => {
     const showMeasured = () => {
       const points = [...taken.values()];
       const update = {
-        x: [points.map((p) => p.x)],
+        x: [points.map((p) => along(p.x))],
+        meta: [points.map((p) => p.x)],
         y: [points.map((p) => p.value)],
         "marker.color": [points.map((p) => p.color)],
         "error_y.array": [points.map((p) => p.high - p.value)],
@@ -331,13 +363,41 @@ window.acip = (() => {
       const ends = points.map((p) => Math.log10(p.value));
       Plotly.relayout(plot, { "yaxis.range": [Math.min(bottom, ...ends.map((end) => end - 0.1)), Math.max(top, ...ends.map((end) => end + 0.1))] });
     };
+    // What perplexity is shown against. Speed is known of the model's own cuts alone, so other lines leave.
+    const redraw = () => {
+      if (!drawn) return;
+      const own = new Set(props.corpora.map((c) => c.title));
+      const shown = (trace) => axis.key !== "speed" || own.has(trace.name.replace(", full model", "")) || trace === plot.data[measured];
+      const ids = plot.data.map((_, i) => i);
+      Plotly.restyle(plot, { x: plot.data.map((trace) => (shown(trace) ? trace.meta.map((x) => (Number.isFinite(x) ? along(x) : x)) : trace.meta.map(() => null))) }, ids);
+      const ends = [size.low, 100].map(along);
+      const pad = Math.abs(ends[1] - ends[0]) * 0.03;
+      Plotly.relayout(plot, {
+        "xaxis.range": [Math.min(...ends) - pad, Math.max(...ends) + pad], "xaxis.title.text": axis.title,
+        "xaxis.dtick": axis.key === "ratio" ? 10 : null, "xaxis.autotick": axis.key !== "ratio",
+      });
+      plot.dataset.axis = axis.key;
+    };
+    const along = (percent) => axis.of(percent);
+    const select = element.querySelector("[data-axis]");
+    select.addEventListener("change", () => {
+      axis = AXES[select.value];
+      if (axis.key === "speed" && speed.state !== "done") measureSpeed();
+      if (axis.key !== "speed" || Object.keys(speed.speeds).length) redraw();
+    });
+    timers.push((message) => {
+      if (axis.key !== "speed") return;
+      status.textContent = message.status;
+      if (Object.keys(message.speeds).length) redraw();
+    });
+
     const draw = () => {
       if (!window.Plotly) return void setTimeout(draw, 50);
       const dot = { x: [], y: [], mode: "markers", type: "scatter", cliponaxis: false };
       const data = [
-        ...props.figure.data,
+        ...props.figure.data.map((trace) => ({ ...trace, meta: trace.x })),
         {
-          ...dot, name: "measured here", showlegend: false, hovertemplate: "%{text}<extra></extra>",
+          ...dot, meta: [], name: "measured here", showlegend: false, hovertemplate: "%{text}<extra></extra>",
           marker: { symbol: "star", size: 13, line: { width: 1, color: "white" } },
           error_y: { type: "data", array: [], symmetric: false, color: "gray", thickness: 1.5 },
         },
@@ -346,7 +406,10 @@ window.acip = (() => {
         drawn = true;
         new ResizeObserver(() => plot.clientWidth && Plotly.Plots.resize(plot)).observe(plot); // columns settle late
         plot.on("plotly_afterplot", follow);
-        plot.on("plotly_click", ({ points }) => Number.isFinite(points[0]?.x) && go(clamp(points[0].x)));
+        plot.on("plotly_click", ({ points: [point] }) => {
+          const percent = point && plot.data[point.curveNumber].meta[point.pointNumber];
+          if (Number.isFinite(percent)) go(clamp(percent));
+        });
         element.querySelectorAll("[data-save]").forEach((button) => {
           button.addEventListener("click", () => (button.dataset.save === "png" ? saveImage(plot) : saveTable(plot)));
         });
@@ -384,5 +447,7 @@ window.acip = (() => {
     call(size.percent);
   };
   const visited = (come) => comers.push(come);
-  return { sizes, completion, chart, go, show, facts, moving, themed, place, visited, recall: (visit) => recall(visit) };
+  const timing = (told) => (timers.push(told), told(speed));
+  const full = () => rows.get(100);
+  return { sizes, completion, chart, go, show, full, facts, moving, timing, measureSpeed: () => measureSpeed(), themed, place, visited, recall: (visit) => recall(visit) };
 })();

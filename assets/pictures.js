@@ -2,6 +2,9 @@
 "use strict";
 window.acipPictures ??= (() => {
   const drawn = new Set();
+  const framed = new Map(); // plot → its frames: what of it moves with the slider
+  let percent = null;
+  let waiting = false;
 
   const themed = () => {
     const style = getComputedStyle(document.body);
@@ -18,17 +21,38 @@ window.acipPictures ??= (() => {
     busy = queue.length > 0;
     if (!busy) return;
     if (!window.Plotly) return void setTimeout(next, 50);
-    const [plot, figure] = queue.shift();
+    const [plot, figure, frames] = queue.shift();
     if (!plot.isConnected) return next();
     Plotly.newPlot(plot, figure.data, { ...figure.layout }, { displayModeBar: false })
       .then(() => Plotly.relayout(plot, themed()))
       .then(() => {
         drawn.add(plot);
+        if (frames) framed.set(plot, frames);
+        move();
         new ResizeObserver(() => plot.clientWidth && Plotly.Plots.resize(plot)).observe(plot);
         plot.dataset.ready = "true";
       })
       .finally(() => setTimeout(next, 0));
   }
+
+  function move() {
+    waiting = false;
+    for (const [plot, frames] of framed) {
+      if (!plot.isConnected) framed.delete(plot);
+      else if (plot.clientWidth && plot.dataset.percent !== String(percent)) {
+        for (const [trace, values] of frames[percent] ?? []) {
+          Plotly.restyle(plot, Object.fromEntries(Object.entries(values).map(([key, value]) => [key, [value]])), [trace]);
+        }
+        plot.dataset.percent = percent;
+      }
+    }
+  }
+  window.acip?.moving((now) => {
+    percent = now;
+    if (waiting || !framed.size) return;
+    waiting = true;
+    requestAnimationFrame(move);
+  });
 
   function redraw() {
     for (const plot of drawn) {
@@ -41,7 +65,7 @@ window.acipPictures ??= (() => {
 
   // A list of pictures below one another or side by side; titles and notes are set as text.
   function gallery(element, pictures) {
-    const parts = pictures.map(({ title, note, figure }) => {
+    const parts = pictures.map(({ title, note, figure, frames }) => {
       const part = document.createElement("figure");
       for (const [tag, text] of [["h3", title], ["div", ""], ["figcaption", note]]) {
         part.appendChild(document.createElement(tag)).textContent = text;
@@ -49,10 +73,11 @@ window.acipPictures ??= (() => {
       const plot = part.querySelector("div");
       if (!figure) return plot.remove(), part; // a sentence in its place
       plot.className = "plot";
+      part.classList.toggle("wide", figure.data.length > 8); // its legend needs the room
       if (figure.layout.height) plot.style.height = `${figure.layout.height}px`;
       plot.setAttribute("role", "img");
       plot.setAttribute("aria-label", title);
-      queue.push([plot, figure]);
+      queue.push([plot, figure, frames]);
       return part;
     });
     element.replaceChildren(...parts);

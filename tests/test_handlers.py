@@ -67,7 +67,7 @@ def test_programs_get_what_the_page_gets() -> None:
     with served(tiny_loaded()) as (address, handlers):
         client = Client(address, verbose=False)
         described = client.view_api(return_format="dict")["named_endpoints"]
-        assert described.keys() == {"/complete", "/compare", "/measure", "/read", "/export"} and all(
+        assert described.keys() == {"/complete", "/compare", "/measure", "/speed", "/read", "/export"} and all(
             e["description"] for e in described.values()
         )
         messages = list(client.submit("Hello", 60, *SETTINGS, api_name="/complete"))
@@ -147,7 +147,7 @@ def test_nothing_else_is_open_and_nothing_past_the_queue() -> None:
     with served(tiny_loaded()) as (address, handlers), httpx.Client(base_url=address) as client:
         info = client.get("gradio_api/info").json()
         assert (
-            info["named_endpoints"].keys() == {"/complete", "/compare", "/measure", "/read", "/export"}
+            info["named_endpoints"].keys() == {"/complete", "/compare", "/measure", "/speed", "/read", "/export"}
             and info["unnamed_endpoints"] == {}
         )
         call = {"data": ["prompt", 100, *SETTINGS], "session_hash": "stranger"}

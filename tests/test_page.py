@@ -536,3 +536,42 @@ def test_what_is_dropped_and_no_text(visit: Visit, name: str, content: bytes, ti
     drop(page, name, content, times)
     expect(page.locator("#read-out .status")).to_have_text(message)
     assert page.input_value("#own-text textarea") == "typed before"
+
+
+def test_inside_the_cut_moves_with_the_slider(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    page.click("#pictures > button")
+    expect(page.locator("#score-map .plot[data-ready=true]")).to_have_count(2)
+    own = page.locator("#efficiency [data-key=parameters] td")
+    assert own.first.text_content() == own.nth(1).text_content()
+    page.locator(SLIDER).focus()
+    for _ in range(3):
+        page.keyboard.press("PageDown")
+    expect(page.locator("#efficiency .label")).not_to_have_text("What 100 % costs to run")
+    percent = page.locator(SLIDER).input_value()
+    for plot in page.locator("#score-map .plot").all():
+        expect(plot).to_have_attribute("data-percent", percent)
+    assert page.evaluate("Math.max(...document.querySelector('#score-map .plot').data[1].y)") <= 100
+    assert page.evaluate("document.querySelectorAll('#score-map .plot')[1].data[0].text.flat().includes('')")
+    assert own.first.text_content() != own.nth(1).text_content()
+    page.click("#efficiency [data-do=time]")
+    expect(page.locator("#efficiency [data-key=speed] td").first).not_to_have_text("–")
+
+
+def test_the_plot_against_megabytes_and_speed(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    ends = "(() => { const { x, meta } = document.querySelector('#chart .plot').data[0]; return [...x, ...meta] })()"
+    percents = page.evaluate(ends)
+    page.select_option("[data-axis]", "bytes")
+    expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "bytes")
+    megabytes = page.evaluate(ends)
+    count = len(percents) // 2
+    assert megabytes[count:] == percents[count:] and megabytes[:count] != percents[:count]
+    assert abs(max(megabytes[:count]) - float(readout(page, "megabytes").split()[0])) <= 1
+    page.select_option("[data-axis]", "speed")
+    expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "speed")
+    expect(page.locator("#chart .status")).to_contain_text("Speed measured on this machine")
+    page.select_option("[data-axis]", "ratio")
+    assert page.evaluate(ends) == percents

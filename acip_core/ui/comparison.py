@@ -59,5 +59,5 @@ def comparison_figure(comparison: Comparison) -> go.Figure:
     x = {"title": title("size of the compressed layers, %"), "dtick": 10}
     ticks = {"tickvals": _TICKS, "ticktext": [f"{tick:g} ×" for tick in _TICKS]}
     y = {"title": title("perplexity ÷ full model"), "type": "log", "range": [-0.04, 1.7]} | ticks
-    legend = {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top", "font": {"size": 11}}
+    legend = {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "font": {"size": 11}}
     return laid_out(figure, x, y).update_layout(legend=legend, height=520)

@@ -20,6 +20,7 @@ import torch
 from ..artifact import own_curves
 from ..completions import finished_texts
 from ..corpus import documents, token_windows
+from ..efficiency import measure_speeds
 from ..errors import AcipError, GenerationError
 from ..evaluate import WINDOW, Perplexity
 from ..generate import Engine, Sampling, Steps, Token
@@ -35,9 +36,11 @@ from .table import LARGEST_PERCENT, plan_at, smallest_percent
 from .visitors import Run, Visitors
 
 Message = dict[str, Any]
-COMPLETION, COMPARISON, MEASUREMENT, READING, EXPORT = "completion", "comparison", "measurement", "reading", "export"
+COMPLETION, COMPARISON, MEASUREMENT, READING = "completion", "comparison", "measurement", "reading"
+SPEED, EXPORT = "speed", "export"
 MOST_COLUMNS = 5
 MEASURED_WINDOWS = 16  # per corpus, as many as the measured curve at least has
+_SPEED_STEP = 10  # percent between two sizes whose speed is measured
 _FRAME_SECONDS = 0.04  # on a fast device several tokens travel together
 _STARTING: Message = {"state": "running", "status": "starting"}
 _FINISH = {"end": "finished", "length": "length reached", "stopped": "stopped"}
@@ -233,6 +236,28 @@ class Handlers:
             yield fixed | _measurement(used, found, "error", self._total_windows())
         finally:
             self.visitors.end(session, MEASUREMENT, run)
+
+    def speed(self, request: gr.Request) -> Iterator[Message]:
+        """Measure tokens per second on this machine at sizes all over the slider; `speeds` maps percent to them."""
+        session = _session(request)
+        run = self.visitors.begin(session, SPEED)
+        message: Message = {"run": run.id, "speeds": {}}
+        try:
+            yield message | {"state": "running", "status": "Measuring the speed of every size …"}
+            sizes = sorted({*range(LARGEST_PERCENT, self._smallest, -_SPEED_STEP), self._smallest})
+            plans = [plan_at(self._planner, size)[1] for size in sizes]
+            for speeds in measure_speeds(self.engine, plans, run.cancel):
+                if not self.visitors.is_newest(session, SPEED, run):
+                    return
+                message |= {"speeds": {str(size): speed for size, speed in zip(sizes, speeds, strict=True)}}
+                yield message | {"state": "running", "status": "Measuring the speed of every size …"}
+            yield message | {"state": "done", "status": "Speed measured on this machine, one sequence at a time."}
+        except Exception as error:
+            sentence = _sentence(error)
+            gr.Warning(sentence, title="Not measured")
+            yield message | {"state": "error", "status": sentence}
+        finally:
+            self.visitors.end(session, SPEED, run)
 
     def read(self, text: str, percent: float, request: gr.Request) -> Iterator[Message]:
         """Read a text of one's own at many sizes, coarse ones first: its perplexity, and every token's loss in nats.

@@ -14,11 +14,13 @@ from gradio.helpers import Examples
 
 from ..artifact import Curve, own_curves
 from ..completions import EXAMPLES
+from ..efficiency import lookup_parameters
 from ..errors import ArtifactError
 from ..loading import Loaded
 from ..passage import MOST_CHARACTERS
 from .chart import corpus_color, corpus_title, curve_figure
 from .comparison import comparison_picture
+from .cut import Cuts
 from .handlers import MOST_COLUMNS, Handlers
 from .pictures import gallery, history_pictures, layer_types, score_map_pictures
 from .snippets import ADDRESS, client_code, loading_code
@@ -56,6 +58,22 @@ _READING = (
     '<span class="strange">5–20 ×</span><span class="absurd">over 20 ×</span></span></div>'
     '<pre dir="auto" tabindex="0" aria-label="Your text"></pre></div></div>'
 )
+_EFFICIENCY = (
+    '<div class="bar"><span class="label"></span><span><span class="status" role="status"></span> '
+    '<button type="button" data-do="time">Measure speed</button></span></div>'
+    '<table><thead><tr><th></th><th scope="col">this size</th><th scope="col">full model</th><th scope="col">of it</th>'
+    "</tr></thead><tbody>"
+    + "".join(
+        f'<tr data-key="{key}"><th scope="row">{title}</th><td></td><td></td><td></td></tr>'
+        for key, title in {
+            "parameters": "parameters",
+            "bytes": "megabytes",
+            "flops": "operations per token",
+            "speed": "tokens per second, measured here",
+        }.items()
+    )
+    + "</tbody></table>"
+)
 _SNIPPET = (
     '<div class="snippet {kind}"><div class="bar"><span class="label">{title}</span>'
     '<button type="button" data-copy>Copy</button></div>'
@@ -75,13 +93,14 @@ _CONCURRENT_RUNS = 50  # more than the model admits and lets wait in line, so th
 def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
     """The page for a loaded model, and its server side."""
     handlers = Handlers(loaded)
-    rows = size_table(loaded.elastic.planner, loaded.artifact.curves)
+    lookups = lookup_parameters(loaded.elastic.base.model)
+    rows = size_table(loaded.elastic.planner, loaded.artifact.curves, lookups)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.HTML(_header(loaded), apply_default_css=False, elem_id="header", js_on_load=None)
         with gr.Row(elem_id="main"):
             with gr.Column(scale=6, min_width=340):
                 prompt, examples = _prompt_part()
-                percent = _size_part(rows, loaded)
+                percent, readouts = _size_part(rows, loaded)
                 completion, run, stop = _completion_part()
             with gr.Column(scale=5, min_width=340):
                 measured, measure, stop_measuring = _curve_part(rows, loaded)
@@ -90,7 +109,7 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
         sizes, compared, compare, stop_comparing = _compare_part(rows)
         own, read_out, read, stop_reading = _reading_part(rows[0].percent)
         exported, export, stop_exporting = _take_part(loaded)
-        _pictures_part(loaded)
+        _pictures_part(loaded, rows[0].percent)
         asked = [prompt, percent, *settings]
         restored = page.load(
             None,
@@ -123,6 +142,16 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
             concurrency_limit=_CONCURRENT_RUNS,
             concurrency_id="measurement",
             api_name="measure",
+        )
+        readouts.tick(
+            handlers.speed,
+            None,
+            readouts,
+            show_progress="hidden",
+            trigger_mode="once",
+            concurrency_limit=_CONCURRENT_RUNS,
+            concurrency_id="measurement",
+            api_name="speed",
         )
         compare.click(
             handlers.compare,
@@ -179,7 +208,7 @@ def _prompt_part() -> tuple[gr.Textbox, Examples]:
     return prompt, examples
 
 
-def _size_part(rows: list[Row], loaded: Loaded) -> gr.Slider:
+def _size_part(rows: list[Row], loaded: Loaded) -> tuple[gr.Slider, gr.HTML]:
     with gr.Group(elem_id="size-group"):
         percent = gr.Slider(
             rows[0].percent,
@@ -191,15 +220,17 @@ def _size_part(rows: list[Row], loaded: Loaded) -> gr.Slider:
             buttons=[],
         )
         measured = sorted({round(100 * p.ratio) for c in _own(loaded) for p in c.points})
-        gr.HTML(
+        readouts = gr.HTML(
+            value=None,
+            label="Speed",
             html_template=_readouts(rows[-1], loaded),
-            js_on_load="acip.sizes(element, props);",
+            js_on_load="acip.sizes(element, props, watch, () => trigger('tick'));",
             apply_default_css=False,
             elem_id="readouts",
             table=[asdict(row) for row in rows],
             ticks=measured,
         )
-    return percent
+    return percent, readouts
 
 
 def _completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
@@ -338,11 +369,17 @@ def _advanced_part(loaded: Loaded) -> list[gr.components.Component]:
     return [temperature, top_p, seed, length, chat]
 
 
-def _pictures_part(loaded: Loaded) -> None:
-    """How the artifact was made; nothing of it is computed, sent or drawn before it is opened."""
+def _pictures_part(loaded: Loaded, smallest: int) -> None:
+    """What the cut does and how the artifact was made; nothing is computed, sent or drawn before it is opened."""
     kinds = list(layer_types(loaded.artifact))
-    show = _gallery_source(loaded)
-    with gr.Accordion("How it was made and measured", open=False, elem_id="pictures") as part:
+    show = _gallery_source(loaded, smallest)
+    with gr.Accordion("Inside the cut, and how it was made", open=False, elem_id="pictures") as part:
+        gr.HTML(
+            html_template=_EFFICIENCY,
+            js_on_load=_script("efficiency.js") + "acipEfficiency.follow(element);",
+            apply_default_css=False,
+            elem_id="efficiency",
+        )
         kind = gr.Radio(kinds, value=kinds[0], label="Layer type", elem_id="layer-type")
         galleries = [
             gr.HTML(
@@ -359,15 +396,20 @@ def _pictures_part(loaded: Loaded) -> None:
     kind.input(lambda kind: show(kind)[0], kind, galleries[0], **quietly)
 
 
-def _gallery_source(loaded: Loaded) -> Callable[[str], tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+def _gallery_source(
+    loaded: Loaded, smallest: int
+) -> Callable[[str], tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
     """What the two galleries show for a layer type: its score map, and all other pictures; made at the first call."""
     artifact = loaded.artifact
 
     @cache
     def pictures() -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]]]:
-        maps = {kind: gallery([picture]) for kind, picture in score_map_pictures(artifact).items()}
+        kinds, maps = layer_types(artifact), score_map_pictures(artifact)
+        lengths = {name: len(artifact.scores[name]) for name in loaded.elastic.elastic_layers()}
+        cuts = Cuts(loaded.elastic.planner, lengths, smallest)
+        found = {kind: gallery([cuts.through(maps[kind], kinds[kind]), cuts.kept(kinds)]) for kind in maps}
         others = [comparison_picture(loaded.comparison)] if loaded.comparison and loaded.comparison.results else []
-        return maps, gallery([*task_pictures(loaded.evaluation), *others, *history_pictures(artifact.history)])
+        return found, gallery([*task_pictures(loaded.evaluation), *others, *history_pictures(artifact.history)])
 
     def show(kind: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         try:
@@ -428,7 +470,9 @@ def _literal(text: str) -> str:
 def _chart(measured: bool) -> str:
     told = "Measured beforehand on held-out text." if measured else "Nothing is measured yet; the button below does it."
     return (
-        '<div class="bar"><span class="label">Perplexity at every size</span><span>lower is better · '
+        '<div class="bar"><span class="label">Perplexity at every size</span><span>against '
+        '<select data-axis aria-label="What perplexity is shown against"><option value="ratio">size, %</option>'
+        '<option value="bytes">megabytes</option><option value="speed">tokens per second</option></select> · '
         'save as <button type="button" data-save="png">PNG</button> '
         '<button type="button" data-save="csv">CSV</button></span></div>'
         '<div class="stage"><div class="plot" role="img" aria-label="Perplexity against size, logarithmic"></div>'

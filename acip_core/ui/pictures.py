@@ -47,16 +47,26 @@ _TRAINING_NOTES = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with what a reader needs to understand it: a title and one sentence."""
+    """A figure with what a reader needs to understand it.
+
+    Attributes:
+        note: a sentence or two below it.
+        frames: what of it moves with the slider: per percentage, traces' indices and their new values.
+    """
 
     title: str
     note: str
     figure: go.Figure
+    frames: Mapping[int, Any] | None = None
 
 
 def gallery(pictures: Iterable[Picture]) -> list[dict[str, Any]]:
     """Pictures as plain JSON values, as `assets/pictures.js` takes them."""
-    return [{"title": p.title, "note": p.note, "figure": json.loads(p.figure.to_json())} for p in pictures]
+    return [
+        {"title": p.title, "note": p.note, "figure": json.loads(p.figure.to_json())}
+        | ({"frames": {str(percent): frame for percent, frame in p.frames.items()}} if p.frames else {})
+        for p in pictures
+    ]
 
 
 def score_map_pictures(artifact: Artifact) -> dict[str, Picture]:

@@ -37,6 +37,9 @@ print({{column["percent"]: "".join(text for text, _ in column["tokens"]) for col
 for message in client.submit(60, api_name="/measure"):
     print(message["status"])
 
+# tokens per second of every size on the machine that serves the page
+print(client.predict(api_name="/speed")["speeds"])
+
 # a text of your own at many sizes, and the token that 60 % finds hardest
 read = client.predict("The quick brown fox jumps over the lazy dog.", 60, api_name="/read")
 print({{size["percent"]: size["perplexity"] for size in read["sizes"]}})

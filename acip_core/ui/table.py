@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..artifact import Curve, own_curves
+from ..efficiency import flops_per_token
 from ..sizing import Plan, SizePlanner
 
 SMALLEST_PERCENT, LARGEST_PERCENT = 30, 100
@@ -24,6 +25,7 @@ class Row:
         ratio: size ratio of the plan found there.
         parameters, bytes: of the whole model.
         saved: share of the whole model's bytes, 0 to 1.
+        flops: floating-point operations per token.
         perplexity: by corpus, interpolated on the measured curve; corpora that were not measured there are absent.
     """
 
@@ -32,6 +34,7 @@ class Row:
     parameters: int
     bytes: int
     saved: float
+    flops: int
     perplexity: dict[str, float]
 
 
@@ -40,9 +43,15 @@ def smallest_percent(planner: SizePlanner) -> int:
     return max(SMALLEST_PERCENT, math.ceil(100 * planner.smallest / planner.base_target_parameters))
 
 
-def size_table(planner: SizePlanner, curves: Sequence[Curve]) -> list[Row]:
-    """One row for every whole percentage the slider has, smallest first."""
-    return [_row(percent, planner, curves) for percent in range(smallest_percent(planner), LARGEST_PERCENT + 1)]
+def size_table(planner: SizePlanner, curves: Sequence[Curve], lookups: int = 0) -> list[Row]:
+    """One row for every whole percentage the slider has, smallest first.
+
+    Args:
+        lookups: as `flops_per_token`.
+    """
+    return [
+        _row(percent, planner, curves, lookups) for percent in range(smallest_percent(planner), LARGEST_PERCENT + 1)
+    ]
 
 
 def plan_at(planner: SizePlanner, percent: float | None) -> tuple[int, Plan]:
@@ -56,8 +65,9 @@ def plan_at(planner: SizePlanner, percent: float | None) -> tuple[int, Plan]:
     return used, planner.at_ratio(used / 100)
 
 
-def _row(percent: int, planner: SizePlanner, curves: Sequence[Curve]) -> Row:
+def _row(percent: int, planner: SizePlanner, curves: Sequence[Curve], lookups: int) -> Row:
     plan = planner.at_ratio(percent / 100)
     found = {curve.corpus: curve.at(plan.ratio) for curve in own_curves(curves)}
     perplexity = {corpus: value for corpus, value in found.items() if value is not None}
-    return Row(percent, plan.ratio, plan.parameters, plan.bytes, plan.saved, perplexity)
+    flops = flops_per_token(plan, lookups)
+    return Row(percent, plan.ratio, plan.parameters, plan.bytes, plan.saved, flops, perplexity)
