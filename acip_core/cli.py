@@ -288,7 +288,7 @@ def finetune(
         list[str] | None,
         typer.Option(help="A text file, c4, wikipedia or wikitext2; may be repeated. The artifact's by default."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of one window each.")] = 300,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of four windows each.")] = 300,
     artifact: Annotated[
         str | None, typer.Option(help="Artifact to start from, a folder or user/repo; precomputed/<model> by default.")
     ] = None,

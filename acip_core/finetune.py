@@ -33,7 +33,8 @@ class Tuning:
     Attributes:
         ratio: size ratio, adapters counted.
         data: names or files of text, as `corpus.documents`; the corpora of the artifact when empty.
-        steps: optimization steps of one window each.
+        steps: optimization steps.
+        batch: windows per step.
         learning_rate: peak of a one-cycle cosine schedule.
         distillation: weight of the KL divergence from the full model; the text's likelihood has the rest.
         window: tokens per window.
@@ -45,7 +46,8 @@ class Tuning:
     ratio: float
     data: tuple[str, ...] = ()
     steps: int = 300
-    learning_rate: float = 1e-3
+    batch: int = 4
+    learning_rate: float = 2e-3
     distillation: float = 0.5
     window: int = WINDOW
     curve_windows: int = 16
@@ -129,6 +131,6 @@ def _windows(elastic: ElasticModel, corpus: str, split: str, length: int, count:
 def _settings(adapters: Mapping[str, AdapterWeights] | None, tuning: Tuning) -> AdapterSettings:
     rank = tuning.rank if adapters is None else next(iter(adapters.values())).a.shape[0]
     return AdapterSettings(
-        rank=rank, alpha=2 * rank, steps=tuning.steps, learning_rate=tuning.learning_rate, smallest=tuning.ratio,
-        largest=tuning.ratio, distillation=tuning.distillation, seed=tuning.seed,
+        rank=rank, alpha=2 * rank, steps=tuning.steps, batch=tuning.batch, learning_rate=tuning.learning_rate,
+        smallest=tuning.ratio, largest=tuning.ratio, distillation=tuning.distillation, seed=tuning.seed,
     )  # fmt: skip

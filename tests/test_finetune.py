@@ -55,7 +55,7 @@ def start(request: pytest.FixtureRequest, model: str, tmp_path: Path) -> Path:
 
 def tuning(tmp_path: Path) -> Tuning:
     data = write_text(tmp_path / "second.txt", 2)
-    return Tuning(0.6, (data,), 40, 1e-2, 0.0, window=32, curve_windows=3, rank=2)
+    return Tuning(0.6, (data,), 40, 1, 1e-2, 0.0, window=32, curve_windows=3, rank=2)
 
 
 def test_it_helps_and_says_what_it_did_at_every_size(model: str, start: Path, tmp_path: Path) -> None:
