@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from acip_core.errors import AcipError
+from acip_core.ui.waiting import WaitingPage
 
 
 def default_host() -> str:
@@ -53,16 +54,21 @@ def serve(model: str | None, artifact: str | None, host: str, port: int) -> None
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what containers send means the same as Ctrl-C
     console = Console()
-    with console.status("Starting …"):
-        from acip_core.ui.launch import check_port, launch  # gradio takes seconds to import
-
-        check_port(host, port)
-        from acip_core.loading import open_model
-        from acip_core.ui.page import build_page
-    loaded = _drawn(open_model(model, artifact), console)
-    with console.status("Building the page …"):
-        page, handlers = build_page(loaded)
-        address = launch(page, handlers, host, port)
+    waiting = WaitingPage(host, port)
+    try:
+        with console.status("Starting …"):
+            from acip_core.loading import open_model  # what follows takes seconds to import
+            from acip_core.ui.launch import launch
+            from acip_core.ui.page import build_page
+        loaded = _told(open_model(model, artifact), console, waiting)
+        with console.status("Building the page …"):
+            page, handlers = build_page(loaded)
+    except AcipError as error:
+        waiting.fail(str(error))
+        raise
+    finally:
+        waiting.close()
+    address = launch(page, handlers, host, port)
     console.print(f"[bold]{loaded.elastic.base.source}[/] is ready at [bold cyan]{address}[/] (Ctrl-C to stop)")
     if loaded.note:
         console.print(loaded.note)
@@ -72,16 +78,19 @@ def serve(model: str | None, artifact: str | None, host: str, port: int) -> None
         page.close(verbose=False)
 
 
-def _drawn(steps, console: Console):
-    """Run a computation to its end, drawing its progress on the terminal."""
+def _told(steps, console: Console, waiting: WaitingPage):
+    """Run a computation to its end, drawing its progress on the terminal and in browsers that wait."""
     from acip_core.progress import finish
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task("loading", total=None)
-        return finish(
-            steps, lambda step: bars.update(task, description=step.stage, completed=step.done, total=step.total)
-        )
+
+        def tell(step) -> None:
+            bars.update(task, description=step.stage, completed=step.done, total=step.total)
+            waiting.tell(step)
+
+        return finish(steps, tell)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ window.acipCompare = (() => {
       parent.append(element);
       return element;
     };
-    const root = document.createElement("section");
+    const root = document.createElement("div");
     root.setAttribute("role", "listitem");
+    root.className = "column";
     const head = part("button", "head", root);
     head.type = "button";
     const view = { root, size: part("b", "", head), facts: part("span", "", head), agreement: part("p", "agreement", root) };

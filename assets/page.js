@@ -49,6 +49,13 @@ window.acip = (() => {
     settled();
   });
 
+  const PAGES = { PageUp: 10, PageDown: -10 }; // as screen readers tell, and not a tenth of the slider's length
+  document.addEventListener("keydown", (event) => {
+    if (!inSlider(event) || !PAGES[event.key]) return;
+    event.preventDefault();
+    go(clamp(size.percent + PAGES[event.key]));
+  });
+
   // Move to a size without running anything; returns where the slider can be.
   function show(percent) {
     const known = clamp(percent);
@@ -287,14 +294,6 @@ window.acip = (() => {
   }
 
   // ---- the plot --------------------------------------------------------------------------------------------------
-  const themed = () => {
-    const style = getComputedStyle(document.body);
-    const text = style.getPropertyValue("--body-text-color").trim() || "#333";
-    const grid = style.getPropertyValue("--border-color-primary").trim() || "#ddd";
-    const axis = (name) => ({ [`${name}.gridcolor`]: grid, [`${name}.linecolor`]: grid, [`${name}.tickcolor`]: grid });
-    return { "font.color": text, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", ...axis("xaxis"), ...axis("yaxis") };
-  };
-
   // A row's value at any percentage, between two of them on a straight line.
   function between(percent, value) {
     const low = Math.min(Math.max(Math.floor(percent), size.low), 100 - 1);
@@ -358,25 +357,27 @@ window.acip = (() => {
       };
       plot.dataset.measured = points.length;
       if (!drawn) return;
-      Plotly.restyle(plot, update, [measured]);
-      const [bottom, top] = plot.layout.yaxis.range; // grows until it holds every measured point
-      const ends = points.map((p) => Math.log10(p.value));
-      Plotly.relayout(plot, { "yaxis.range": [Math.min(bottom, ...ends.map((end) => end - 0.1)), Math.max(top, ...ends.map((end) => end + 0.1))] });
+      acipPlot.change(plot, () => {
+        const [bottom, top] = plot.layout.yaxis.range; // grows until it holds every measured point
+        const ends = points.map((p) => Math.log10(p.value));
+        const range = [Math.min(bottom, ...ends.map((end) => end - 0.1)), Math.max(top, ...ends.map((end) => end + 0.1))];
+        return Plotly.update(plot, update, { "yaxis.range": range }, [measured]);
+      });
     };
     // What perplexity is shown against. Speed is known of the model's own cuts alone, so other lines leave.
     const redraw = () => {
       if (!drawn) return;
       const own = new Set(props.corpora.map((c) => c.title));
       const shown = (trace) => axis.key !== "speed" || own.has(trace.name.replace(", full model", "")) || trace === plot.data[measured];
-      const ids = plot.data.map((_, i) => i);
-      Plotly.restyle(plot, { x: plot.data.map((trace) => (shown(trace) ? trace.meta.map((x) => (Number.isFinite(x) ? along(x) : x)) : trace.meta.map(() => null))) }, ids);
+      const x = plot.data.map((trace) => trace.meta.map((percent) => (!shown(trace) ? null : Number.isFinite(percent) ? along(percent) : percent)));
       const ends = [size.low, 100].map(along);
       const pad = Math.abs(ends[1] - ends[0]) * 0.03;
-      Plotly.relayout(plot, {
+      const layout = {
         "xaxis.range": [Math.min(...ends) - pad, Math.max(...ends) + pad], "xaxis.title.text": axis.title,
         "xaxis.dtick": axis.key === "ratio" ? 10 : null, "xaxis.autotick": axis.key !== "ratio",
-      });
-      plot.dataset.axis = axis.key;
+      };
+      const key = axis.key;
+      acipPlot.change(plot, () => Plotly.update(plot, { x }, layout, plot.data.map((_, i) => i))).then(() => (plot.dataset.axis = key));
     };
     const along = (percent) => axis.of(percent);
     const select = element.querySelector("[data-axis]");
@@ -392,7 +393,6 @@ window.acip = (() => {
     });
 
     const draw = () => {
-      if (!window.Plotly) return void setTimeout(draw, 50);
       const dot = { x: [], y: [], mode: "markers", type: "scatter", cliponaxis: false };
       const data = [
         ...props.figure.data.map((trace) => ({ ...trace, meta: trace.x })),
@@ -402,9 +402,8 @@ window.acip = (() => {
           error_y: { type: "data", array: [], symmetric: false, color: "gray", thickness: 1.5 },
         },
       ];
-      Plotly.newPlot(plot, data, props.figure.layout, { displayModeBar: false }).then(() => {
+      acipPlot.draw(plot, data, props.figure.layout).then(() => {
         drawn = true;
-        new ResizeObserver(() => plot.clientWidth && Plotly.Plots.resize(plot)).observe(plot); // columns settle late
         plot.on("plotly_afterplot", follow);
         plot.on("plotly_click", ({ points: [point] }) => {
           const percent = point && plot.data[point.curveNumber].meta[point.pointNumber];
@@ -413,8 +412,8 @@ window.acip = (() => {
         element.querySelectorAll("[data-save]").forEach((button) => {
           button.addEventListener("click", () => (button.dataset.save === "png" ? saveImage(plot) : saveTable(plot)));
         });
-        Plotly.relayout(plot, themed());
         showMeasured();
+        follow();
         plot.dataset.ready = "true";
       });
     };
@@ -428,9 +427,6 @@ window.acip = (() => {
       showMeasured();
     });
     followers.push(follow);
-    new MutationObserver(() => drawn && Plotly.relayout(plot, themed())).observe(
-      document.body, { attributes: true, attributeFilter: ["class"] },
-    );
     draw();
   }
 
@@ -449,5 +445,5 @@ window.acip = (() => {
   const visited = (come) => comers.push(come);
   const timing = (told) => (timers.push(told), told(speed));
   const full = () => rows.get(100);
-  return { sizes, completion, chart, go, show, full, facts, moving, timing, measureSpeed: () => measureSpeed(), themed, place, visited, recall: (visit) => recall(visit) };
+  return { sizes, completion, chart, go, show, full, facts, moving, timing, measureSpeed: () => measureSpeed(), place, visited, recall: (visit) => recall(visit) };
 })();

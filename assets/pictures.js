@@ -1,18 +1,9 @@
-// Draws plotly figures in the colors around them and redraws them when these change; for the page and the report.
+// Galleries of figures with a title and a note each, for the page and the report.
 "use strict";
 window.acipPictures ??= (() => {
-  const drawn = new Set();
   const framed = new Map(); // plot → its frames: what of it moves with the slider
   let percent = null;
   let waiting = false;
-
-  const themed = () => {
-    const style = getComputedStyle(document.body);
-    const text = style.getPropertyValue("--body-text-color").trim() || "#333";
-    const grid = style.getPropertyValue("--border-color-primary").trim() || "#ddd";
-    const axis = (name) => ({ [`${name}.gridcolor`]: grid, [`${name}.linecolor`]: grid, [`${name}.tickcolor`]: grid });
-    return { "font.color": text, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", ...axis("xaxis"), ...axis("yaxis") };
-  };
 
   // Pictures are drawn one at a time, with a pause between them in which the page answers.
   const queue = [];
@@ -20,16 +11,13 @@ window.acipPictures ??= (() => {
   function next() {
     busy = queue.length > 0;
     if (!busy) return;
-    if (!window.Plotly) return void setTimeout(next, 50);
     const [plot, figure, frames] = queue.shift();
     if (!plot.isConnected) return next();
-    Plotly.newPlot(plot, figure.data, { ...figure.layout }, { displayModeBar: false })
-      .then(() => Plotly.relayout(plot, themed()))
+    acipPlot
+      .draw(plot, figure.data, figure.layout)
       .then(() => {
-        drawn.add(plot);
         if (frames) framed.set(plot, frames);
         move();
-        new ResizeObserver(() => plot.clientWidth && Plotly.Plots.resize(plot)).observe(plot);
         plot.dataset.ready = "true";
       })
       .finally(() => setTimeout(next, 0));
@@ -41,7 +29,8 @@ window.acipPictures ??= (() => {
       if (!plot.isConnected) framed.delete(plot);
       else if (plot.clientWidth && plot.dataset.percent !== String(percent)) {
         for (const [trace, values] of frames[percent] ?? []) {
-          Plotly.restyle(plot, Object.fromEntries(Object.entries(values).map(([key, value]) => [key, [value]])), [trace]);
+          const update = Object.fromEntries(Object.entries(values).map(([key, value]) => [key, [value]]));
+          acipPlot.change(plot, () => Plotly.restyle(plot, update, [trace]));
         }
         plot.dataset.percent = percent;
       }
@@ -53,15 +42,6 @@ window.acipPictures ??= (() => {
     waiting = true;
     requestAnimationFrame(move);
   });
-
-  function redraw() {
-    for (const plot of drawn) {
-      if (!plot.isConnected) drawn.delete(plot);
-      else Plotly.relayout(plot, themed());
-    }
-  }
-  new MutationObserver(redraw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
   // A list of pictures below one another or side by side; titles and notes are set as text.
   function gallery(element, pictures) {

@@ -88,7 +88,6 @@ window.acipReading = (() => {
     page.addEventListener("mouseover", ({ target }) => target.dataset.told && (target.title = target.dataset.told));
 
     function draw() {
-      if (!window.Plotly) return void setTimeout(draw, 50);
       const done = [...sizes.values()].filter((read) => read.done).sort((a, b) => a.ratio - b.ratio);
       const color = getComputedStyle(document.body).getPropertyValue("--color-accent").trim();
       const trace = {
@@ -103,13 +102,10 @@ window.acipReading = (() => {
         yaxis: { ...axis, title: { text: "perplexity of your text" }, type: "log", tickvals: ticks, ticktext: ticks.map((tick) => tick.toLocaleString("en-US")) },
         margin: { l: 56, r: 12, t: 8, b: 44 }, hovermode: "closest", dragmode: false, showlegend: false, font: { size: 12, family: "system-ui, sans-serif" },
       };
-      Plotly.react(plot, [trace], layout, { displayModeBar: false }).then(() => {
-        Plotly.relayout(plot, window.acip.themed());
+      acipPlot.draw(plot, [trace], layout).then(() => {
         if (!drawn) {
           plot.on("plotly_afterplot", point);
           plot.on("plotly_click", ({ points }) => Number.isFinite(points[0]?.x) && window.acip.go(Math.round(points[0].x)));
-          new ResizeObserver(() => plot.clientWidth && Plotly.Plots.resize(plot)).observe(plot);
-          new MutationObserver(() => Plotly.relayout(plot, window.acip.themed())).observe(document.body, { attributes: true, attributeFilter: ["class"] });
         }
         drawn = true;
         plot.dataset.points = done.length;

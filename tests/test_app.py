@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 import typer
@@ -18,7 +20,9 @@ from typer.testing import CliRunner, Result
 
 import app
 from acip_core.artifact import write_artifact
-from acip_core.ui.launch import PortError, check_port
+from acip_core.progress import Progress
+from acip_core.ui.port import PortError, check_port
+from acip_core.ui.waiting import WaitingPage
 from tests.tiny import tiny_artifact, tiny_base
 
 ROOT = Path(__file__).parent.parent
@@ -111,9 +115,36 @@ def test_starts_prints_its_address_and_stops_on_ctrl_c(folders: tuple[Path, Path
         env=os.environ | {"COLUMNS": "200"},
     )
     assert process.stdout is not None
+    seen = []  # what a browser gets meanwhile
+    while process.poll() is None and (not seen or seen[-1] != 200):
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{port}/", timeout=30)
+        except httpx.TransportError:
+            continue  # before the first page, and between it and the second
+        seen.append(answer.status_code)
+        assert ("waiting.json" in answer.text) == (answer.status_code == 503)
+    assert seen[0] == 503 and seen[-1] == 200
     line = next(line for line in process.stdout if "is ready at" in line)
     assert f"http://localhost:{port}/" in line
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+def test_a_browser_reads_what_is_loading_and_why_nothing_comes() -> None:
+    port = free_port()
+    waiting = WaitingPage("127.0.0.1", port)
+    try:
+        waiting.tell(Progress("factorizing", 3, 8))
+        state = httpx.get(f"http://127.0.0.1:{port}/some/waiting.json?x").json()
+        assert state["waiting"] and (state["stage"], state["done"], state["total"]) == ("factorizing", 3, 8)
+        reader = ThreadPoolExecutor(1).submit(waiting.fail, "There is no model.")
+        while not (state := httpx.get(f"http://127.0.0.1:{port}/waiting.json").json())["error"]:
+            pass
+        assert state["error"] == "There is no model."
+        assert httpx.head(f"http://127.0.0.1:{port}/").status_code == 503
+        reader.result()
+    finally:
+        waiting.close()
+    check_port("127.0.0.1", port)

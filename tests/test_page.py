@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from acip_core.artifact import default_artifact
@@ -320,7 +321,7 @@ def test_sizes_side_by_side(visit: Visit) -> None:
     page.fill("#prompt textarea", MARKUP)
     page.click("#compare")
     page.wait_for_selector('#comparison [data-state="done"]')
-    columns = page.locator("#comparison section")
+    columns = page.locator("#comparison .column")
     assert [columns.nth(i).get_attribute("data-percent") for i in range(columns.count())] == ["100", "80", "60", "40"]
     assert all(columns.nth(i).locator(".prompt").text_content() == MARKUP for i in range(4))
     assert page.locator("#comparison img, #comparison pre b, #comparison script").count() == 0
@@ -574,4 +575,34 @@ def test_the_plot_against_megabytes_and_speed(visit: Visit) -> None:
     expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "speed")
     expect(page.locator("#chart .status")).to_contain_text("Speed measured on this machine")
     page.select_option("[data-axis]", "ratio")
+    expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "ratio")
     assert page.evaluate(ends) == percents
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_nothing_serious_in_the_way_of_anybody(visit: Visit, width: int, scheme: str) -> None:
+    page = visit(link="temperature=0")
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": width, "height": 900})
+    wait_state(page, "done", 100)
+    for part in ("advanced", "reading", "take", "pictures"):
+        page.click(f"#{part} > button")
+    expect(page.locator("#score-map .plot[data-ready=true]")).to_have_count(2)
+    page.click("#own-text textarea")
+    page.fill("#own-text textarea", "A fox sees nine dogs.")
+    page.click("#read")
+    page.click("#compare")
+    expect(page.locator("#read-out [data-state=done]")).to_be_attached()
+    expect(page.locator("#comparison [data-state=done]")).to_be_attached()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    found = Axe().run(page).response["violations"]
+    serious = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
+    assert serious == []
+
+
+def test_page_keys_move_by_ten(visit: Visit) -> None:
+    page = visit()
+    page.focus(SLIDER)
+    for key, percent in [("PageDown", "90"), ("ArrowLeft", "89"), ("PageDown", "79"), ("PageUp", "89"), ("Home", "30")]:
+        page.keyboard.press(key)
+        assert page.locator(SLIDER).input_value() == percent

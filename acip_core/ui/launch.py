@@ -5,7 +5,7 @@ The page works without network: system fonts, no content delivery network, no te
 
 from __future__ import annotations
 
-import socket
+import json
 from pathlib import Path
 
 import gradio as gr
@@ -13,37 +13,15 @@ import plotly
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from ..errors import AcipError
 from . import downloads
 from .handlers import Handlers
 from .page import ASSETS
+from .port import PortError, check_port
 
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _PLOTLY_ROUTE = "acip/plotly.min.js"
 _MAX_WAITING = 300  # requests beyond the running ones; later ones are told that the page is busy
 _MAX_THREADS = 140  # 50 completions and 50 measurements may wait for their turns, and the page still answers
-
-
-class PortError(AcipError):
-    """The page's address cannot be opened."""
-
-
-def check_port(host: str, port: int) -> None:
-    """Refuse a port that is taken, before minutes of loading.
-
-    Raises:
-        PortError: names the port and how to choose another.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise PortError(
-            f"Cannot open port {port} on {host} ({reason}); choose another with `--port` or GRADIO_SERVER_PORT."
-        ) from None
 
 
 def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int) -> str:
@@ -53,7 +31,7 @@ def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int) -> str:
         The address to open in a browser.
 
     Raises:
-        PortError: as `check_port`.
+        PortError: as `port.check_port`.
     """
     routes = [
         Route(f"/{_PLOTLY_ROUTE}", _plotly_file),
@@ -91,14 +69,15 @@ def _plotly_file(request: object) -> FileResponse:
 
 
 def _head() -> str:
-    script = "".join((ASSETS / name).read_text(encoding="utf-8") for name in ("page.js", "link.js"))
+    script = "".join((ASSETS / name).read_text(encoding="utf-8") for name in ("plot.js", "page.js", "link.js"))
     return f'<script>{script}</script><script defer src="{_PLOTLY_ROUTE}"></script>'
 
 
 def _theme() -> gr.themes.Base:
-    return gr.themes.Soft(
+    theme = gr.themes.Soft(
         primary_hue="orange",
         neutral_hue="slate",
         font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
         font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
     )
+    return theme.set(**json.loads((ASSETS / "theme.json").read_text(encoding="utf-8")))

@@ -61,8 +61,9 @@ _READING = (
 _EFFICIENCY = (
     '<div class="bar"><span class="label"></span><span><span class="status" role="status"></span> '
     '<button type="button" data-do="time">Measure speed</button></span></div>'
-    '<table><thead><tr><th></th><th scope="col">this size</th><th scope="col">full model</th><th scope="col">of it</th>'
-    "</tr></thead><tbody>"
+    "<table><thead><tr>"
+    + "".join(f'<th scope="col">{title}</th>' for title in ("cost", "this size", "full model", "of it"))
+    + "</tr></thead><tbody>"
     + "".join(
         f'<tr data-key="{key}"><th scope="row">{title}</th><td></td><td></td><td></td></tr>'
         for key, title in {

@@ -1,6 +1,6 @@
 """How an artifact was made, in pictures: score maps, and what its history tells. Knows nothing of gradio.
 
-Colors of the theme around a figure are filled in by `assets/pictures.js`, the rest is readable on light and dark.
+Colors of the theme around a figure are filled in by `assets/plot.js`, the rest is readable on light and dark.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def report_html(artifact: Artifact, comparison: Comparison | None = None, evalua
         summary=escape(summary),
         sections="\n".join(sections),
         plotly=_PLOTLY.read_text(encoding="utf-8"),
-        pictures=(_ASSETS / "pictures.js").read_text(encoding="utf-8"),
+        pictures="".join((_ASSETS / name).read_text(encoding="utf-8") for name in ("plot.js", "pictures.js")),
         data=_script_literal(galleries),
     )
 
