@@ -393,7 +393,7 @@ window.acip = (() => {
     });
 
     const draw = () => {
-      const dot = { x: [], y: [], mode: "markers", type: "scatter", cliponaxis: false };
+      const dot = { x: [], y: [], mode: "markers", type: "scatter" };
       const data = [
         ...props.figure.data.map((trace) => ({ ...trace, meta: trace.x })),
         {

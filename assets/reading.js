@@ -93,7 +93,7 @@ window.acipReading = (() => {
       const trace = {
         x: done.map((read) => 100 * read.ratio), y: done.map((read) => read.perplexity), mode: "lines+markers", type: "scatter",
         line: { color, width: 3 }, marker: { size: done.map((read) => (read.percent === 100 ? 11 : 6)), symbol: done.map((read) => (read.percent === 100 ? "diamond" : "circle")) },
-        hovertemplate: "%{x:.0f} %<br>perplexity %{y:.4g}<extra>your text</extra>", cliponaxis: false,
+        hovertemplate: "%{x:.0f} %<br>perplexity %{y:.4g}<extra>your text</extra>",
       };
       const ticks = [1, 2, 5].flatMap((digit) => [...Array(9).keys()].map((power) => digit * 10 ** power));
       const axis = { fixedrange: true, zeroline: false };
