@@ -64,12 +64,51 @@ window.acipPictures ??= (() => {
     if (!busy) next();
   }
 
-  // A component of the page whose value is such a list.
-  function follow(element, props, watch) {
-    const show = () => props.value && gallery(element.querySelector(".pictures"), props.value);
-    watch("value", show);
-    show();
+  // Fetches the gallery that a place names and fills it in; what comes for a former name is dropped.
+  async function load(place) {
+    const name = place.dataset.gallery;
+    const say = (text) => {
+      const line = document.createElement("p");
+      line.className = "status";
+      line.setAttribute("role", "status");
+      line.textContent = text;
+      place.replaceChildren(line);
+      return line;
+    };
+    if (!place.childElementCount) say("Drawing …");
+    let pictures = null;
+    try {
+      const answer = await fetch(`acip/pictures/${encodeURIComponent(name)}`);
+      if (!answer.ok) throw new Error(answer.statusText);
+      pictures = await answer.json();
+    } catch {
+      if (place.dataset.gallery !== name) return;
+      const again = document.createElement("button");
+      again.type = "button";
+      again.textContent = "Try again";
+      again.addEventListener("click", () => (place.replaceChildren(), load(place)));
+      return say("The pictures did not arrive. ").append(again);
+    }
+    if (place.dataset.gallery === name) gallery(place, pictures);
   }
 
-  return { gallery, follow };
+  // Within a component of the page: loads its gallery when it is first seen.
+  function seen(element) {
+    const place = element.querySelector("[data-gallery]");
+    const watching = new IntersectionObserver((entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      watching.disconnect();
+      load(place);
+    }, { rootMargin: "1000px" });
+    watching.observe(place);
+  }
+
+  // Another gallery in the same place.
+  function turn(id, name) {
+    const place = document.querySelector(`#${id} [data-gallery]`);
+    place.dataset.gallery = name;
+    load(place);
+  }
+
+  return { gallery, seen, turn };
 })();

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from playwright.sync_api import Browser, sync_playwright
 from transformers.utils import logging as transformers_logging
 
 from acip_core.base import BaseModel, embedded_gguf
@@ -89,3 +90,17 @@ def default_gguf() -> Path:
             pytest.fail("The embedded model is not installed.")
         pytest.skip("the embedded model is not installed")
     return file
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    path = os.environ.get("CHROMIUM")
+    if not path:
+        if os.environ.get("CI") or os.environ.get("ACIP_REQUIRE_BROWSER"):
+            pytest.fail("CHROMIUM names no browser; continuous integration runs the browser tests.")
+        pytest.skip("no Chrome or Chromium: `make test` sets CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield instance
+        instance.close()

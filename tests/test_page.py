@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from acip_core.artifact import default_artifact
 from acip_core.base import DEFAULT_MODEL
@@ -53,19 +52,6 @@ def slow(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
         return forward(*arguments, **options)
 
     monkeypatch.setattr(engine, "forward", slowed)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM")
-    if not path:
-        if os.environ.get("CI") or os.environ.get("ACIP_REQUIRE_BROWSER"):
-            pytest.fail("CHROMIUM names no browser; continuous integration runs the browser tests.")
-        pytest.skip("no Chrome or Chromium: `make test` sets CHROMIUM to its path")
-    with sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield instance
-        instance.close()
 
 
 @pytest.fixture

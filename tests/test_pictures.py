@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from acip_core import precompute
 from acip_core.artifact import Artifact, default_artifact, read_artifact, write_artifact
@@ -329,19 +327,6 @@ def test_the_default_artifact_has_pictures() -> None:
 # ---- in the browser --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM")
-    if not path:
-        if os.environ.get("CI") or os.environ.get("ACIP_REQUIRE_BROWSER"):
-            pytest.fail("CHROMIUM names no browser; continuous integration runs the browser tests.")
-        pytest.skip("no Chrome or Chromium: `make test` sets CHROMIUM to its path")
-    with sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield instance
-        instance.close()
-
-
 @pytest.mark.browser
 def test_the_page_shows_them_when_asked(browser: Browser, artifact: Artifact) -> None:
     plain = tiny_loaded()
@@ -371,7 +356,8 @@ def test_a_damaged_history_is_a_sentence_on_the_page(browser: Browser) -> None:
     with served(Loaded(plain.elastic, replace(plain.artifact, history={"acip.size": torch.ones(2, 2)}), "")) as (at, _):
         page = opened(browser.new_context(), at, wrong)
         page.click("#pictures > button")
-        expect(page.locator("#score-map figcaption")).to_contain_text("history.safetensors", timeout=PATIENCE)
+        expect(page.locator("#history figcaption")).to_contain_text("history.safetensors", timeout=PATIENCE)
+        expect(page.locator("#score-map .plot[data-ready=true]")).to_have_count(2, timeout=PATIENCE)
         page.context.close()
     assert wrong == []
 

@@ -39,6 +39,29 @@ class Cuts:
         plans = {percent: planner.at_ratio(percent / 100) for percent in range(smallest, LARGEST_PERCENT + 1)}
         self._ranks = {percent: dict(zip(lengths, plan.ranks, strict=True)) for percent, plan in plans.items()}
 
+    @property
+    def percents(self) -> tuple[int, ...]:
+        """Positions of the slider, the smallest first."""
+        return tuple(self._ranks)
+
+    def rank(self, percent: int, name: str) -> int | None:
+        """Of a layer; None where it runs its original weight."""
+        rank = self._ranks[percent][name]
+        return None if rank == DENSE else rank
+
+    def share(self, percent: int, name: str) -> float:
+        """Directions that a layer keeps, in percent of its own."""
+        return self._share(name, self._ranks[percent][name])
+
+    def kept_shares(self) -> dict[int, float]:
+        """Directions that the whole model keeps at each position, in percent of all."""
+        total = max(1, sum(self._lengths.values()))
+        kept = {
+            percent: sum(self._lengths[name] if rank == DENSE else rank for name, rank in ranks.items())
+            for percent, ranks in self._ranks.items()
+        }
+        return {percent: round(100 * count / total, 2) for percent, count in kept.items()}
+
     def through(self, picture: Picture, names: Sequence[str]) -> Picture:
         """A score map of these layers with the cut drawn in, a line that moves with the slider."""
         figure = go.Figure(picture.figure)

@@ -29,6 +29,7 @@ from ..passage import cut_passage
 from .chart import corpus_color, corpus_title
 from .columns import Column
 from .downloads import Downloads, File
+from .galleries import Galleries
 from .reading import MOST_TOKENS, read_passage, sizes_to_read
 from .snippets import loading_code
 from .sweep import Texts, first_sizes, key_of, next_sizes
@@ -60,11 +61,13 @@ class Handlers:
 
     Attributes:
         downloads: the models that visitors exported.
+        galleries: the pictures of the loaded model.
     """
 
     def __init__(self, loaded: Loaded):
         self.engine = Engine(loaded.elastic)
         self.downloads = Downloads(loaded)
+        self.galleries = Galleries(loaded)
         self._name = loaded.elastic.base.name
         self.visitors = Visitors()
         self._planner = loaded.elastic.planner
@@ -375,7 +378,7 @@ def _frames(steps: Steps, sizes: Sequence[int], known: str | None = None) -> Ite
             state = "running" if not token.finish else "stopped" if token.finish == "stopped" else "done"
             status = _status(token, now - first)
             if state == "done" and known is not None:
-                status += " · as while dragging" if ready[sizes[0]][0] == known else " · not as while dragging"
+                status += " · as dragged" if ready[sizes[0]][0] == known else " · not as dragged"
         ended = any(part.finish for part in step.values())
         if ended or (token and token.count <= 1) or now - shown >= _FRAME_SECONDS:
             shown = now
@@ -394,7 +397,8 @@ def _status(step: Token, seconds: float) -> str:
         return f"reading the prompt, {step.prompt_read:,} of {step.prompt_tokens:,} tokens"
     parts = [f"{step.count} token{'' if step.count == 1 else 's'}"]
     if step.count > 1 and seconds > 0:
-        parts.append(f"{(step.count - 1) / seconds:.1f} tokens/s")
+        speed = (step.count - 1) / seconds
+        parts.append(f"{speed:.1f} tokens/s" if speed < 100 else f"{speed:,.0f} tokens/s")
     if step.finish:
         parts.append(_FINISH[step.finish])
     return " · ".join(parts)

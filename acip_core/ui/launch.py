@@ -14,6 +14,7 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from . import downloads
+from .galleries import COMPRESSED
 from .handlers import Handlers
 from .page import ASSETS
 from .port import PortError, check_port
@@ -34,7 +35,8 @@ def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int) -> str:
         PortError: as `port.check_port`.
     """
     routes = [
-        Route(f"/{_PLOTLY_ROUTE}", _plotly_file),
+        Route(f"/{_PLOTLY_ROUTE}", _plotly_file, middleware=COMPRESSED),
+        handlers.galleries.route(),
         Route(f"/{downloads.ROUTE}/{{token}}/{{name}}", handlers.downloads.fetch),
     ]
     page.queue(default_concurrency_limit=None, max_size=_MAX_WAITING, api_open=False)  # no way past the queue
@@ -69,7 +71,9 @@ def _plotly_file(request: object) -> FileResponse:
 
 
 def _head() -> str:
-    script = "".join((ASSETS / name).read_text(encoding="utf-8") for name in ("plot.js", "page.js", "link.js"))
+    script = "".join(
+        (ASSETS / name).read_text(encoding="utf-8") for name in ("plot.js", "page.js", "link.js", "pictures.js")
+    )
     return f'<script>{script}</script><script defer src="{_PLOTLY_ROUTE}"></script>'
 
 

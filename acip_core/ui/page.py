@@ -2,91 +2,26 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from gradio.helpers import Examples
 
-from ..artifact import Curve, own_curves
+from ..artifact import own_curves
 from ..completions import EXAMPLES
 from ..efficiency import lookup_parameters
-from ..errors import ArtifactError
 from ..loading import Loaded
 from ..passage import MOST_CHARACTERS
+from . import markup
 from .chart import corpus_color, corpus_title, curve_figure
-from .comparison import comparison_picture
-from .cut import Cuts
 from .handlers import MOST_COLUMNS, Handlers
-from .pictures import gallery, history_pictures, layer_types, score_map_pictures
 from .snippets import ADDRESS, client_code, loading_code
 from .table import LARGEST_PERCENT, Row, size_table
-from .tasks import task_pictures
 
 TITLE = "One model, every size"
-_COMPLETION = (
-    '<div class="bar"><span class="label">Completion</span><span class="status" role="status"></span></div>'
-    '<pre dir="auto" tabindex="0" aria-label="Completion"><span class="prompt"></span><span class="text"></span>'
-    '<span class="ahead"></span></pre>'
-)
 _COMPARED = (100, 80, 60, 40)
-_COMPARISON = (
-    '<div class="bar"><span class="legend">To the full model a token is: <span class="likely">over 50 % likely</span>'
-    '<span class="odd">10–50 %</span><span class="strange">1–10 %</span><span class="absurd">under 1 %</span>'
-    '<span class="parted">the first that is not its own</span></span><span class="status" role="status"></span></div>'
-    '<div class="columns" role="list"></div>'
-)
-_VISITS = (
-    '<div class="bar"><span class="label">Visited</span><span>'
-    '<button type="button" data-do="toggle" title="Flip between the last two (T)">Flip</button> '
-    '<button type="button" data-do="undo" title="Undo (Ctrl+Z)">Undo</button> '
-    '<button type="button" data-do="redo" title="Redo (Ctrl+Shift+Z)">Redo</button> '
-    '<button type="button" data-do="clear" title="Forget all but the last">Clear</button></span></div>'
-    '<ol class="chips" aria-label="Sizes visited"></ol>'
-)
-_READING = (
-    '<div class="bar"><span><label class="file">Choose a .txt or .md file<input type="file" '
-    'accept=".txt,.md,text/plain,text/markdown"></label> or drop one here</span>'
-    '<span class="status" role="status"></span></div>'
-    '<div class="read" hidden><div class="stage"><div class="plot" role="img" aria-label="Perplexity of your text '
-    'against size, logarithmic"></div><div class="cursor"></div></div><div class="passage"><div class="bar">'
-    '<span class="label"></span><span class="legend">Less likely than to the full model: <span class="odd">2–5 ×</span>'
-    '<span class="strange">5–20 ×</span><span class="absurd">over 20 ×</span></span></div>'
-    '<pre dir="auto" tabindex="0" aria-label="Your text"></pre></div></div>'
-)
-_EFFICIENCY = (
-    '<div class="bar"><span class="label"></span><span><span class="status" role="status"></span> '
-    '<button type="button" data-do="time">Measure speed</button></span></div>'
-    "<table><thead><tr>"
-    + "".join(f'<th scope="col">{title}</th>' for title in ("cost", "this size", "full model", "of it"))
-    + "</tr></thead><tbody>"
-    + "".join(
-        f'<tr data-key="{key}"><th scope="row">{title}</th><td></td><td></td><td></td></tr>'
-        for key, title in {
-            "parameters": "parameters",
-            "bytes": "megabytes",
-            "flops": "operations per token",
-            "speed": "tokens per second, measured here",
-        }.items()
-    )
-    + "</tbody></table>"
-)
-_SNIPPET = (
-    '<div class="snippet {kind}"><div class="bar"><span class="label">{title}</span>'
-    '<button type="button" data-copy>Copy</button></div>'
-    '<pre tabindex="0" aria-label="{title}"><code>{{{kind}}}</code></pre></div>'
-)
-_TAKE = (
-    '<p class="told">A folder for transformers, as a ZIP file: weights, tokenizer, model card.</p>'
-    '<p><progress max="1" value="0" hidden aria-label="Export"></progress> <span class="status" role="status"></span> '
-    '<a class="file" download hidden></a></p>'
-    + _SNIPPET.format(kind="load", title="Load it, unpacked")
-    + _SNIPPET.format(kind="use", title="Use this page from Python")
-)
 ASSETS = Path(__file__).parents[2] / "assets"
 _CONCURRENT_RUNS = 50  # more than the model admits and lets wait in line, so that it says who is ahead
 
@@ -97,7 +32,7 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
     lookups = lookup_parameters(loaded.elastic.base.model)
     rows = size_table(loaded.elastic.planner, loaded.artifact.curves, lookups)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(_header(loaded), apply_default_css=False, elem_id="header", js_on_load=None)
+        gr.HTML(markup.header(TITLE, loaded), apply_default_css=False, elem_id="header", js_on_load=None)
         with gr.Row(elem_id="main"):
             with gr.Column(scale=6, min_width=340):
                 prompt, examples = _prompt_part()
@@ -110,7 +45,8 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
         sizes, compared, compare, stop_comparing = _compare_part(rows)
         own, read_out, read, stop_reading = _reading_part(rows[0].percent)
         exported, export, stop_exporting = _take_part(loaded)
-        _pictures_part(loaded, rows[0].percent)
+        _pictures_part(handlers.galleries.kinds)
+        _method_part()
         asked = [prompt, percent, *settings]
         restored = page.load(
             None,
@@ -220,11 +156,11 @@ def _size_part(rows: list[Row], loaded: Loaded) -> tuple[gr.Slider, gr.HTML]:
             elem_id="size",
             buttons=[],
         )
-        measured = sorted({round(100 * p.ratio) for c in _own(loaded) for p in c.points})
+        measured = sorted({round(100 * p.ratio) for c in own_curves(loaded.artifact.curves) for p in c.points})
         readouts = gr.HTML(
             value=None,
             label="Speed",
-            html_template=_readouts(rows[-1], loaded),
+            html_template=markup.readouts(rows[-1], loaded),
             js_on_load="acip.sizes(element, props, watch, () => trigger('tick'));",
             apply_default_css=False,
             elem_id="readouts",
@@ -238,7 +174,7 @@ def _completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
     completion = gr.HTML(
         value=None,
         label="Completion",
-        html_template=_COMPLETION,
+        html_template=markup.COMPLETION,
         js_on_load="acip.completion(element, props, watch, () => trigger('release'));",
         apply_default_css=False,
         elem_id="completion",
@@ -251,7 +187,7 @@ def _completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
 
 def _visits_part() -> None:
     gr.HTML(
-        html_template=_VISITS,
+        html_template=markup.VISITS,
         js_on_load=_script("visits.js") + "acipVisits.follow(element);",
         apply_default_css=False,
         elem_id="visits",
@@ -263,7 +199,7 @@ def _curve_part(rows: list[Row], loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr
     measured = gr.HTML(
         value=None,
         label="Measurement",
-        html_template=_chart(bool(curves)),
+        html_template=markup.chart(bool(curves)),
         js_on_load="acip.chart(element, props, watch);",
         apply_default_css=False,
         elem_id="chart",
@@ -296,7 +232,7 @@ def _compare_part(rows: list[Row]) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.
         compared = gr.HTML(
             value=None,
             label="Comparison",
-            html_template=_COMPARISON,
+            html_template=markup.COMPARISON,
             js_on_load=_script("compare.js") + "acipCompare.follow(element, props, watch);",
             apply_default_css=False,
             elem_id="comparison",
@@ -321,7 +257,7 @@ def _reading_part(smallest: int) -> tuple[gr.Textbox, gr.HTML, gr.Button, gr.But
         read_out = gr.HTML(
             value=None,
             label="Your text",
-            html_template=_READING,
+            html_template=markup.READING,
             js_on_load=_script("reading.js") + "acipReading.follow(element, props, watch);",
             apply_default_css=False,
             elem_id="read-out",
@@ -340,8 +276,9 @@ def _take_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
         exported = gr.HTML(
             value=None,
             label="Export",
-            html_template=_TAKE.format(
-                load=_literal(loading_code(f"{loaded.elastic.base.name}-at-60", True)), use=_literal(client_code())
+            html_template=markup.TAKE.format(
+                load=markup.literal(loading_code(f"{loaded.elastic.base.name}-at-60", True)),
+                use=markup.literal(client_code()),
             ),
             js_on_load=_script("take.js") + "acipTake.follow(element, props, watch);",
             apply_default_css=False,
@@ -370,113 +307,39 @@ def _advanced_part(loaded: Loaded) -> list[gr.components.Component]:
     return [temperature, top_p, seed, length, chat]
 
 
-def _pictures_part(loaded: Loaded, smallest: int) -> None:
-    """What the cut does and how the artifact was made; nothing is computed, sent or drawn before it is opened."""
-    kinds = list(layer_types(loaded.artifact))
-    show = _gallery_source(loaded, smallest)
-    with gr.Accordion("Inside the cut, and how it was made", open=False, elem_id="pictures") as part:
+def _pictures_part(kinds: Sequence[str]) -> None:
+    """What the cut does and how the artifact was made; nothing is computed, sent or drawn before it is seen."""
+    with gr.Accordion("Inside the cut, and how it was made", open=False, elem_id="pictures"):
         gr.HTML(
-            html_template=_EFFICIENCY,
+            html_template=markup.EFFICIENCY,
             js_on_load=_script("efficiency.js") + "acipEfficiency.follow(element);",
             apply_default_css=False,
             elem_id="efficiency",
         )
-        kind = gr.Radio(kinds, value=kinds[0], label="Layer type", elem_id="layer-type")
-        galleries = [
-            gr.HTML(
-                value=None,
-                html_template='<div class="pictures"></div>',
-                js_on_load=_script("pictures.js") + "acipPictures.follow(element, props, watch);",
-                apply_default_css=False,
-                elem_id=place,
-            )
-            for place in ("score-map", "history")
-        ]
-    quietly: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
-    part.expand(show, kind, galleries, **quietly)
-    kind.input(lambda kind: show(kind)[0], kind, galleries[0], **quietly)
+        kind = gr.Radio(list(kinds), value=kinds[0], label="Layer type", elem_id="layer-type")
+        _gallery("score-map", f"score-map.{kinds[0]}")
+        _gallery("history", "history")
+    kind.input(None, kind, js="(kind) => acipPictures.turn('score-map', `score-map.${kind}`)")
 
 
-def _gallery_source(
-    loaded: Loaded, smallest: int
-) -> Callable[[str], tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-    """What the two galleries show for a layer type: its score map, and all other pictures; made at the first call."""
-    artifact = loaded.artifact
+def _gallery(place: str, name: str) -> None:
+    gr.HTML(
+        html_template=f'<div class="pictures" data-gallery="{markup.literal(name)}"></div>',
+        js_on_load="acipPictures.seen(element);",
+        apply_default_css=False,
+        elem_id=place,
+    )
 
-    @cache
-    def pictures() -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]]]:
-        kinds, maps = layer_types(artifact), score_map_pictures(artifact)
-        lengths = {name: len(artifact.scores[name]) for name in loaded.elastic.elastic_layers()}
-        cuts = Cuts(loaded.elastic.planner, lengths, smallest)
-        found = {kind: gallery([cuts.through(maps[kind], kinds[kind]), cuts.kept(kinds)]) for kind in maps}
-        others = [comparison_picture(loaded.comparison)] if loaded.comparison and loaded.comparison.results else []
-        return found, gallery([*task_pictures(loaded.evaluation), *others, *history_pictures(artifact.history)])
 
-    def show(kind: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        try:
-            maps, history = pictures()
-        except ArtifactError as error:
-            return [{"title": "There are no pictures", "note": str(error), "figure": None}], []
-        return maps[kind], history
-
-    return show
+def _method_part() -> None:
+    """A drawer beside the slider."""
+    gr.HTML(
+        html_template=markup.METHOD,
+        js_on_load=_script("method.js") + "acipMethod.follow(element); acipPictures.seen(element);",
+        apply_default_css=False,
+        elem_id="method",
+    )
 
 
 def _script(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
-
-
-def _header(loaded: Loaded) -> str:
-    source = html.escape(loaded.elastic.base.source)
-    note = f'<p class="note">{html.escape(loaded.note)}</p>' if loaded.note else ""
-    return (
-        f'<h1>{TITLE}</h1><p>Drag the slider: <b data-model="{source}">{source}</b>'
-        f" is cut to that size on the spot, and goes on writing. "
-        f"Nothing is reloaded or retrained.</p>{note}"
-    )
-
-
-def _readouts(row: Row, loaded: Loaded) -> str:
-    tiles = [
-        ("ratio", "size ratio", f"{row.ratio:.3f}"),
-        ("parameters", "parameters in all", f"{row.parameters / 1e6:.1f} M"),
-        ("megabytes", "size in all", f"{row.bytes / 1e6:.0f} MB"),
-        ("saved", "saved", f"{100 * row.saved:.1f} %"),
-    ]
-    tiles += [(f"ppl-{c.corpus}", f"perplexity, {corpus_title(c.corpus)}", "–") for c in _own(loaded)]
-    cells = "".join(
-        f'<div class="tile"><dd data-key="{_literal(key)}">{value}</dd><dt>{_literal(name)}</dt></div>'
-        for key, name, value in tiles
-    )
-    aims = [("bytes", "megabytes, at most"), ("parameters", "million parameters, at most")]
-    aims += [(f"ppl-{c.corpus}", f"% worse on {corpus_title(c.corpus)}, at most") for c in _own(loaded)]
-    options = "".join(f'<option value="{_literal(key)}">{_literal(name)}</option>' for key, name in aims)
-    return (
-        f'<div class="ready"></div><div class="ticks" aria-label="measured sizes"></div><dl class="tiles">{cells}</dl>'
-        f'<div class="aim"><label>Or aim for <input type="number" min="0" step="any" aria-label="Target"></label>'
-        f'<select aria-label="What the target is">{options}</select><span class="told" role="status"></span></div>'
-    )
-
-
-def _own(loaded: Loaded) -> list[Curve]:
-    return own_curves(loaded.artifact.curves)
-
-
-def _literal(text: str) -> str:
-    """Text that stays itself in a component template, which knows HTML, Handlebars and JavaScript template literals."""
-    escaped = html.escape(text)
-    return "".join(f"&#{ord(c)};" if c in "`${}\\" else c for c in escaped)
-
-
-def _chart(measured: bool) -> str:
-    told = "Measured beforehand on held-out text." if measured else "Nothing is measured yet; the button below does it."
-    return (
-        '<div class="bar"><span class="label">Perplexity at every size</span><span>against '
-        '<select data-axis aria-label="What perplexity is shown against"><option value="ratio">size, %</option>'
-        '<option value="bytes">megabytes</option><option value="speed">tokens per second</option></select> · '
-        'save as <button type="button" data-save="png">PNG</button> '
-        '<button type="button" data-save="csv">CSV</button></span></div>'
-        '<div class="stage"><div class="plot" role="img" aria-label="Perplexity against size, logarithmic"></div>'
-        '<div class="cursor"></div></div>'
-        f'<p class="status" role="status">{told}</p>'
-    )

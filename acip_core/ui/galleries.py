@@ -1,0 +1,94 @@
+"""The page's pictures, made when they are first asked for and fetched past Gradio.
+
+Gradio's page goes through all values of its components whenever one changes, and these hold a frame for every position
+of the slider: as such a value they cost every streamed token 170 ms.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from functools import cache, cached_property
+from http import HTTPStatus
+from typing import Any
+
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from ..errors import ArtifactError
+from ..loading import Loaded
+from .comparison import comparison_picture
+from .cut import Cuts
+from .method import method_pictures
+from .pictures import Picture, gallery, history_pictures, layer_types, score_map_pictures
+from .table import smallest_percent
+from .tasks import task_pictures
+
+ROUTE = "acip/pictures"
+COMPRESSED = [Middleware(GZipMiddleware, compresslevel=5)]
+
+
+class Galleries:
+    """Pictures by the name of their place: `method`, `history`, and `score-map.KIND` for every layer type."""
+
+    def __init__(self, loaded: Loaded):
+        self._loaded = loaded
+        self._making = threading.Lock()
+        self._bytes = cache(lambda name: json.dumps(self.made(name), allow_nan=False).encode())
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """Layer types of the model, in the order of a block."""
+        return tuple(layer_types(self._loaded.artifact))
+
+    def made(self, name: str) -> list[dict[str, Any]]:
+        """A gallery as plain JSON values; where the artifact is damaged, one sentence in its place.
+
+        Raises:
+            KeyError: there is no such gallery.
+        """
+        place, _, kind = name.partition(".")
+        if (place == "score-map" and kind not in self.kinds) or place not in ("method", "history", "score-map"):
+            raise KeyError(name)
+        try:
+            if place == "method":
+                return gallery(method_pictures(self._loaded, self._cuts))
+            return gallery(self._score_map(kind) if place == "score-map" else self._history())
+        except ArtifactError as error:
+            return [{"title": "There are no pictures", "note": str(error), "figure": None}]
+
+    def route(self) -> Route:
+        """Where browsers fetch them."""
+
+        def fetch(request: Request) -> Response:
+            try:
+                with self._making:  # two visitors must not make the same
+                    body = self._bytes(request.path_params["name"])
+            except KeyError:
+                return PlainTextResponse("There are no such pictures.", HTTPStatus.NOT_FOUND)
+            return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+        return Route(f"/{ROUTE}/{{name}}", fetch, middleware=COMPRESSED)
+
+    @cached_property
+    def _cuts(self) -> Cuts:
+        scores = self._loaded.artifact.scores
+        lengths = {name: len(scores[name]) for name in self._loaded.elastic.elastic_layers()}
+        planner = self._loaded.elastic.planner
+        return Cuts(planner, lengths, smallest_percent(planner))
+
+    @cached_property
+    def _maps(self) -> dict[str, Picture]:
+        return score_map_pictures(self._loaded.artifact)
+
+    def _score_map(self, kind: str) -> list[Picture]:
+        kinds = layer_types(self._loaded.artifact)
+        return [self._cuts.through(self._maps[kind], kinds[kind]), self._cuts.kept(kinds)]
+
+    def _history(self) -> list[Picture]:
+        compared = self._loaded.comparison
+        others = [comparison_picture(compared)] if compared and compared.results else []
+        return [*task_pictures(self._loaded.evaluation), *others, *history_pictures(self._loaded.artifact.history)]
