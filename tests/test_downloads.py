@@ -21,7 +21,6 @@ from acip_core.ui import downloads
 from acip_core.ui.downloads import Downloads, File
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.snippets import ADDRESS, client_code
-from tests.test_page import browser  # noqa: F401  a fixture
 from tests.visitor import SLIDER, opened, served, tiny_loaded
 
 REQUEST = SimpleNamespace(session_hash="someone")
