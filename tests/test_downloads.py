@@ -121,7 +121,7 @@ def test_the_code_for_programs_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.browser
-def test_from_the_page(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+def test_from_the_page(browser: Browser, tmp_path: Path) -> None:
     wrong: list[str] = []
     with served(tiny_loaded()) as (address, _):
         page = opened(browser.new_context(), address, wrong)
