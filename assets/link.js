@@ -20,11 +20,10 @@ window.acipLink = (() => {
     found[1] = window.acip.show(found[1]);
     const [model, own] = [link.get("model"), document.querySelector("#header [data-model]")?.dataset.model];
     if (model && own && model !== own) {
-      const note = document.createElement("p");
-      note.className = "note";
-      note.textContent = `This link was made with ${model.slice(0, 100)}; this page runs ${own}.`;
-      document.querySelector("#header h1").parentElement.append(note);
+      window.acip.note(`This link was made with ${model.slice(0, 100)}; this page runs ${own}.`);
     }
+    found[0] = window.acipKept.prompt() ?? found[0];
+    window.acipKept.restore();
     return found;
   }
 

@@ -4,6 +4,7 @@
 "use strict";
 window.acip = (() => {
   const SETTLE_MS = 80; // a held arrow key repeats faster than this
+  const ANSWER_MS = 4000; // a run says within this time at least who is ahead
   const size = { percent: 100, low: 30, high: 100 };
   const followers = []; // called with the new percentage on every movement
   let rows = new Map(); // percentage → row of the size table
@@ -27,10 +28,13 @@ window.acip = (() => {
     followers.forEach((follow) => follow(percent));
   }
 
-  function setSlider(input, percent) {
-    Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(input, String(percent));
-    input.dispatchEvent(new Event("input", { bubbles: true }));
+  // As if a visitor had typed it.
+  function write(field, text) {
+    Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), "value").set.call(field, text);
+    field.dispatchEvent(new Event("input", { bubbles: true }));
   }
+
+  const setSlider = (input, percent) => write(input, String(percent));
 
   function settled() {
     clearTimeout(settling);
@@ -192,6 +196,7 @@ window.acip = (() => {
     let newest = 0; // id of the newest run seen; a smaller one comes late
     let latest = null;
     let recalled = null; // a completion of before, shown again
+    let unanswered = 0;
     let ready = { key: null, prompt: "", beforehand: false, texts: new Map() }; // of other sizes, for the next drag
 
     const forget = (event) => {
@@ -246,6 +251,9 @@ window.acip = (() => {
       element.dataset.state = "running";
       element.dataset.percent = size.percent;
       element.classList.remove("stale");
+      const asked = size.percent;
+      clearTimeout(unanswered); // what is asked while Gradio closes its stream is never answered
+      unanswered = setTimeout(() => latest?.percent !== asked && start(), ANSWER_MS);
     };
     restart = () => {
       clear();
@@ -264,10 +272,7 @@ window.acip = (() => {
     });
     recall = (visit) => {
       const prompt = document.querySelector("#prompt textarea");
-      if (visit.prompt && prompt.value !== visit.prompt) {
-        Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(prompt, visit.prompt);
-        prompt.dispatchEvent(new Event("input", { bubbles: true }));
-      }
+      if (visit.prompt && prompt.value !== visit.prompt) write(prompt, visit.prompt);
       show(visit.percent);
       recalled = { ...visit, state: "done" };
       paint();
@@ -442,8 +447,17 @@ window.acip = (() => {
     followers.push(call);
     call(size.percent);
   };
+  // A sentence under the page's title.
+  const note = (text) => {
+    const line = document.createElement("p");
+    line.className = "note";
+    line.setAttribute("role", "status");
+    line.textContent = text;
+    document.querySelector("#header .bar").parentElement.append(line);
+  };
   const visited = (come) => comers.push(come);
   const timing = (told) => (timers.push(told), told(speed));
   const full = () => rows.get(100);
-  return { sizes, completion, chart, go, show, full, facts, moving, timing, measureSpeed: () => measureSpeed(), place, visited, recall: (visit) => recall(visit) };
+  const knows = (percent) => rows.has(percent);
+  return { sizes, completion, chart, write, note, knows, go, show, full, facts, moving, timing, measureSpeed: () => measureSpeed(), place, visited, recall: (visit) => recall(visit) };
 })();

@@ -7,11 +7,7 @@ window.acipReading = (() => {
   const short = (value) => (value >= 1e5 ? value.toExponential(1) : value.toPrecision(3).replace(/\.0+$/, ""));
   const share = (loss) => `${short(100 * Math.exp(-loss))} %`;
 
-  function put(text) {
-    const box = document.querySelector("#own-text textarea");
-    Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(box, text);
-    box.dispatchEvent(new Event("input", { bubbles: true }));
-  }
+  const put = (text) => window.acip.write(document.querySelector("#own-text textarea"), text);
 
   // The file's text, or an error with a sentence for people.
   async function textOf(file, most) {

@@ -2,6 +2,8 @@
 "use strict";
 window.acipVisits = (() => {
   const MOST = 40;
+  let all = () => [];
+  let put = () => {};
   const typing = (target) => target.closest?.("textarea, select, [contenteditable], input:not([type=range])");
 
   function follow(element) {
@@ -82,8 +84,13 @@ window.acipVisits = (() => {
       actions[name]();
     });
     window.acip.visited(come);
+    all = () => visits;
+    put = (before) => {
+      visits = [...before.filter((visit) => window.acip.knows(visit.percent)), ...visits].slice(-MOST);
+      paint();
+    };
     paint();
   }
 
-  return { follow };
+  return { follow, all: () => all(), put: (visits) => put(visits) };
 })();

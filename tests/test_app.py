@@ -7,14 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 import torch
 import typer
+from playwright.sync_api import Browser, expect
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
@@ -24,6 +27,7 @@ from acip_core.progress import Progress
 from acip_core.ui.port import PortError, check_port
 from acip_core.ui.waiting import WaitingPage
 from tests.tiny import tiny_artifact, tiny_base
+from tests.visitor import SLIDER, opened, wait_state
 
 ROOT = Path(__file__).parent.parent
 
@@ -148,3 +152,58 @@ def test_a_browser_reads_what_is_loading_and_why_nothing_comes() -> None:
     finally:
         waiting.close()
     check_port("127.0.0.1", port)
+
+
+@contextmanager
+def running(folders: tuple[Path, Path], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "app.py", "--model", str(folders[0]), "--artifact", str(folders[1]), "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(port: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with suppress(httpx.HTTPError):
+            if httpx.get(f"http://127.0.0.1:{port}/").status_code == 200:
+                return
+        time.sleep(0.1)
+    pytest.fail("the page did not come")
+
+
+@pytest.mark.browser
+def test_a_page_whose_server_restarts_connects_again_and_loses_nothing(
+    browser: Browser, folders: tuple[Path, Path]
+) -> None:
+    port = free_port()
+    with running(folders, port) as server:
+        wait_for(port)
+        page = opened(browser.new_context(), f"http://127.0.0.1:{port}/", [])
+        wait_state(page, "done", 100)
+        page.focus(SLIDER)
+        page.keyboard.press("PageDown")
+        wait_state(page, "done", 90)
+        page.click("#reading > button")
+        page.click("#own-text textarea")
+        page.fill("#own-text textarea", "A text of my own")
+        page.fill("#prompt textarea", "Another prompt")
+        page.click("#run")
+        wait_state(page, "running", 90)
+        server.kill()
+        server.wait()
+        expect(page.locator(".toast-wrap")).to_contain_text("Connection to the server was lost")
+    with running(folders, port):
+        expect(page.locator("#header .note")).to_contain_text("connected again", timeout=120_000)
+        wait_state(page, "done", 90)
+        expect(page.locator("#own-text textarea")).to_have_value("A text of my own")
+        assert page.locator("#prompt textarea").input_value() == "Another prompt"
+        assert page.locator("#completion .prompt").text_content() == "Another prompt"
+        expect(page.locator("#visits .chips li")).to_have_count(3)
+        page.reload()
+        wait_state(page, "done", 90)
+        assert page.locator("#header .note").count() == 0
+        page.context.close()

@@ -164,6 +164,20 @@ def test_rapid_dragging_shows_only_the_newest_size(visit: Visit, server: tuple[s
     assert text(page) == whole
 
 
+def test_on_a_slow_network_the_newest_size_wins(visit: Visit, engine: Engine) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    slow = {"offline": False, "latency": 600, "downloadThroughput": 30_000, "uploadThroughput": 30_000}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+    for percent in (90, 40, 75):
+        assert len(set(drag(page, percent, steps=6))) > 3
+        page.mouse.up()
+        page.wait_for_timeout(150)
+    newest = round(float(page.locator(SLIDER).input_value()))
+    wait_state(page, "done", newest)
+    assert text(page) == expected(engine, newest)
+
+
 @pytest.mark.usefixtures("slow")
 def test_stop(visit: Visit, engine: Engine) -> None:
     page = visit()

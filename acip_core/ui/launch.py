@@ -21,6 +21,7 @@ from .port import PortError, check_port
 
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _PLOTLY_ROUTE = "acip/plotly.min.js"
+_SCRIPTS = ("plot", "page", "kept", "link", "pictures")  # others come with their part of the page
 _MAX_WAITING = 300  # requests beyond the running ones; later ones are told that the page is busy
 _MAX_THREADS = 140  # 50 completions and 50 measurements may wait for their turns, and the page still answers
 
@@ -71,9 +72,7 @@ def _plotly_file(request: object) -> FileResponse:
 
 
 def _head() -> str:
-    script = "".join(
-        (ASSETS / name).read_text(encoding="utf-8") for name in ("plot.js", "page.js", "link.js", "pictures.js")
-    )
+    script = "".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
     return f'<script>{script}</script><script defer src="{_PLOTLY_ROUTE}"></script>'
 
 
