@@ -7,9 +7,10 @@ import os
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+import gc
 import signal
 import sys
-import threading
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -27,17 +28,19 @@ def default_host() -> str:
 
 def main(
     model: Annotated[
-        str | None, typer.Option(help="Hub id, folder or GGUF file; the embedded default otherwise.")
+        list[str] | None,
+        typer.Option(help="Hub id, folder or GGUF file, the embedded default otherwise; several to switch between."),
     ] = None,
     artifact: Annotated[
-        str | None, typer.Option(help="Folder of the artifact, or user/repo; precomputed/<model> otherwise.")
+        list[str] | None,
+        typer.Option(help="Folder of its artifact, or user/repo, precomputed/<model> otherwise; one for each model."),
     ] = None,
     port: Annotated[int, typer.Option(envvar="GRADIO_SERVER_PORT", min=1, max=65535, help="Port of the page.")] = 7860,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = None,
 ) -> None:
     """Open a language model at any size between 30 and 100 % in the browser."""
     try:
-        serve(model, artifact, host or default_host(), port)
+        serve(model or [], artifact or [], host or default_host(), port)
     except AcipError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None
@@ -46,36 +49,47 @@ def main(
         raise typer.Exit(130) from None
 
 
-def serve(model: str | None, artifact: str | None, host: str, port: int) -> None:
-    """Load the model, build the page and serve it until interrupted.
+def serve(models: list[str], artifacts: list[str], host: str, port: int) -> None:
+    """Load a model, build the page and serve it until interrupted, or until somebody there asks for another model.
+
+    One that cannot be opened gives way to the former one, with the reason on its page.
 
     Raises:
-        AcipError: one sentence about the port, the model or its artifact.
+        AcipError: one sentence about the port, the first model or its artifact.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what containers send means the same as Ctrl-C
     console = Console()
-    waiting = WaitingPage(host, port)
-    try:
-        with console.status("Starting …"):
-            from acip_core.loading import open_model  # what follows takes seconds to import
-            from acip_core.ui.launch import launch
-            from acip_core.ui.page import build_page
-        loaded = _told(open_model(model, artifact), console, waiting)
-        with console.status("Building the page …"):
-            page, handlers = build_page(loaded)
-    except AcipError as error:
-        waiting.fail(str(error))
-        raise
-    finally:
-        waiting.close()
-    address = launch(page, handlers, host, port)
-    console.print(f"[bold]{loaded.elastic.base.source}[/] is ready at [bold cyan]{address}[/] (Ctrl-C to stop)")
-    if loaded.note:
-        console.print(loaded.note)
-    try:
-        threading.Event().wait()
-    finally:
-        page.close(verbose=False)
+    offer = choice = former = None
+    note = ""
+    while True:
+        with WaitingPage(host, port) as waiting:
+            with console.status("Starting …"):
+                from acip_core.loading import open_model  # what follows takes seconds to import
+                from acip_core.ui.launch import close, launch
+                from acip_core.ui.offer import offered
+                from acip_core.ui.page import build_page
+            offer = offer or offered(models, artifacts)
+            choice = choice or offer.choices[0]
+            try:
+                loaded = _told(open_model(choice.model, choice.artifact), console, waiting)
+            except AcipError as error:
+                if former is None:
+                    raise
+                note, choice, former = f"{choice.title} could not be opened. {error}", former, None
+                continue
+            loaded = replace(loaded, note=" ".join(filter(None, (note, loaded.note))))
+            with console.status("Building the page …"):
+                page, handlers = build_page(loaded, offer, choice.title)
+        address = launch(page, handlers, host, port)
+        console.print(f"[bold]{loaded.elastic.base.source}[/] is ready at [bold cyan]{address}[/] (Ctrl-C to stop)")
+        if loaded.note:
+            console.print(loaded.note)
+        try:
+            former, choice, note = choice, offer.wait(choice), ""
+        finally:
+            close(page, handlers)
+        del loaded, page, handlers  # before the next model comes
+        gc.collect()
 
 
 def _told(steps, console: Console, waiting: WaitingPage):

@@ -1,13 +1,15 @@
-// When the server goes away, Gradio waits for it and loads the page anew. What the address does not carry is kept in
-// this tab until then, and nowhere else.
+// When the server goes away or changes its model, the page is loaded anew as soon as it is back. What the address does
+// not carry is kept in this tab until then, and nowhere else.
 "use strict";
 window.acipKept = (() => {
   const KEY = "acip-kept";
   const field = (part) => document.querySelector(`${part} textarea`);
+  const model = () => document.querySelector("#header [data-model]")?.dataset.model;
   let lost = false; // looked up now and then, because Gradio says it at every reload, too, just before the page is gone
   setInterval(() => {
     lost = document.querySelector(".toast-wrap")?.textContent.includes("Connection to the server was lost") ?? false;
   }, 500);
+  let asked = false; // for another model
   let before = null; // what the page had when it lost its server
 
   try {
@@ -16,8 +18,8 @@ window.acipKept = (() => {
   } catch {} // storage is switched off
 
   addEventListener("beforeunload", () => {
-    if (!lost) return;
-    const now = { prompt: field("#prompt")?.value, own: field("#own-text")?.value, visits: window.acipVisits?.all() };
+    if (!lost && !asked) return;
+    const now = { asked, model: model(), prompt: field("#prompt")?.value, own: field("#own-text")?.value, visits: window.acipVisits?.all() };
     try {
       sessionStorage.setItem(KEY, JSON.stringify(now));
     } catch {} // or full
@@ -25,13 +27,13 @@ window.acipKept = (() => {
 
   async function restore() {
     if (!before) return;
-    window.acip.note("The server was gone for a while. This page is connected again, with what was on it before.");
-    window.acipVisits.put(before.visits ?? []);
+    if (!before.asked) window.acip.note("The server was gone for a while. This page is connected again, with what was on it before.");
+    if (before.model === model()) window.acipVisits.put(before.visits ?? []);
     if (!before.own) return;
     if (!field("#own-text")) document.querySelector("#reading > button").click();
     while (!field("#own-text")) await new Promise((done) => setTimeout(done, 100));
     window.acip.write(field("#own-text"), before.own);
   }
 
-  return { restore, prompt: () => before?.prompt };
+  return { restore, ask: () => (asked = true), prompt: () => before?.prompt };
 })();

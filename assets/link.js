@@ -38,6 +38,25 @@ window.acipLink = (() => {
     return inputs;
   }
 
+  // Another model was asked for: the same screen with it, as soon as another server answers.
+  let leaving = false;
+  async function leave() {
+    if (leaving) return; // Gradio tells of a choice twice
+    leaving = window.acipKept.ask();
+    const link = new URLSearchParams(location.hash.slice(1));
+    link.delete("model");
+    written = `#${link}`;
+    history.replaceState(history.state, "", written);
+    window.acip.note("Switching to another model …");
+    for (;;) {
+      await new Promise((done) => setTimeout(done, 200));
+      const options = { cache: "no-store", signal: AbortSignal.timeout(2000) }; // one that stops may never answer
+      const answer = await fetch("gradio_api/app_id", options).catch(() => null);
+      if (answer?.status === 503) return location.reload(); // the page that waits for the model
+      if (answer?.ok && (await answer.json()).app_id !== window.gradio_config.app_id) return location.reload();
+    }
+  }
+
   addEventListener("hashchange", () => location.hash !== written && location.reload());
-  return { read, write };
+  return { read, write, leave };
 })();

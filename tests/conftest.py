@@ -18,8 +18,9 @@ import torch
 from playwright.sync_api import Browser, sync_playwright
 from transformers.utils import logging as transformers_logging
 
+from acip_core.artifact import write_artifact
 from acip_core.base import BaseModel, embedded_gguf
-from tests.tiny import FAMILIES, tiny_base
+from tests.tiny import FAMILIES, tiny_artifact, tiny_base
 
 transformers_logging.disable_progress_bar()
 
@@ -104,3 +105,14 @@ def browser() -> Iterator[Browser]:
         instance = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield instance
         instance.close()
+
+
+@pytest.fixture(scope="session")
+def app_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tiny model's folder and its artifact's."""
+    base = tiny_base()
+    parent = tmp_path_factory.mktemp("app")
+    base.model.save_pretrained(parent / base.name)
+    base.tokenizer.save_pretrained(parent / base.name)
+    write_artifact(tiny_artifact(base), parent / "artifact")
+    return parent / base.name, parent / "artifact"

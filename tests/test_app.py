@@ -7,10 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -22,25 +20,12 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 import app
-from acip_core.artifact import write_artifact
 from acip_core.progress import Progress
 from acip_core.ui.port import PortError, check_port
 from acip_core.ui.waiting import WaitingPage
-from tests.tiny import tiny_artifact, tiny_base
-from tests.visitor import SLIDER, opened, wait_state
+from tests.visitor import SLIDER, free_port, opened, running, wait_for, wait_state
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A tiny model's folder and its artifact's."""
-    base = tiny_base()
-    parent = tmp_path_factory.mktemp("app")
-    base.model.save_pretrained(parent / base.name)
-    base.tokenizer.save_pretrained(parent / base.name)
-    write_artifact(tiny_artifact(base), parent / "artifact")
-    return parent / base.name, parent / "artifact"
 
 
 @pytest.fixture
@@ -64,12 +49,6 @@ def one_sentence(result: Result, *named: str) -> None:
         assert name in result.stderr
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_port_taken_is_said_before_anything_is_loaded(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("acip_core.loading.open_model", lambda *_: pytest.fail("the model was loaded"))
     one_sentence(started("--port", str(taken)), str(taken), "GRADIO_SERVER_PORT")
@@ -84,17 +63,17 @@ def test_unknown_hub_id_without_network() -> None:
     one_sentence(started("--model", "nobody/nothing", "--port", str(free_port())), "nobody/nothing")
 
 
-def test_missing_artifact(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    model = str(folders[0])
+def test_missing_artifact(app_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    model = str(app_folders[0])
     result = started("--model", model, "--artifact", str(tmp_path / "none"), "--port", str(free_port()))
     one_sentence(result, str(tmp_path / "none"), "precompute")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "nan"])
-def test_damaged_artifact(folders: tuple[Path, Path], tmp_path: Path, damage: str) -> None:
+def test_damaged_artifact(app_folders: tuple[Path, Path], tmp_path: Path, damage: str) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
-    for file in folders[1].iterdir():
+    for file in app_folders[1].iterdir():
         (broken / file.name).write_bytes(file.read_bytes())
     scores = broken / "scores.safetensors"
     if damage == "truncated":
@@ -103,13 +82,22 @@ def test_damaged_artifact(folders: tuple[Path, Path], tmp_path: Path, damage: st
         tensors = load_file(scores)
         next(iter(tensors.values()))[0] = torch.nan
         save_file(tensors, scores)
-    result = started("--model", str(folders[0]), "--artifact", str(broken), "--port", str(free_port()))
+    result = started("--model", str(app_folders[0]), "--artifact", str(broken), "--port", str(free_port()))
     one_sentence(result, "scores.safetensors")
 
 
-def test_starts_prints_its_address_and_stops_on_ctrl_c(folders: tuple[Path, Path]) -> None:
+def test_starts_prints_its_address_and_stops_on_ctrl_c(app_folders: tuple[Path, Path]) -> None:
     port = free_port()
-    command = [sys.executable, "app.py", "--model", str(folders[0]), "--artifact", str(folders[1]), "--port", str(port)]
+    command = [
+        sys.executable,
+        "app.py",
+        "--model",
+        str(app_folders[0]),
+        "--artifact",
+        str(app_folders[1]),
+        "--port",
+        str(port),
+    ]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -154,33 +142,12 @@ def test_a_browser_reads_what_is_loading_and_why_nothing_comes() -> None:
     check_port("127.0.0.1", port)
 
 
-@contextmanager
-def running(folders: tuple[Path, Path], port: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "app.py", "--model", str(folders[0]), "--artifact", str(folders[1]), "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for(port: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with suppress(httpx.HTTPError):
-            if httpx.get(f"http://127.0.0.1:{port}/").status_code == 200:
-                return
-        time.sleep(0.1)
-    pytest.fail("the page did not come")
-
-
 @pytest.mark.browser
 def test_a_page_whose_server_restarts_connects_again_and_loses_nothing(
-    browser: Browser, folders: tuple[Path, Path]
+    browser: Browser, app_folders: tuple[Path, Path]
 ) -> None:
     port = free_port()
-    with running(folders, port) as server:
+    with running(app_folders, port) as server:
         wait_for(port)
         page = opened(browser.new_context(), f"http://127.0.0.1:{port}/", [])
         wait_state(page, "done", 100)
@@ -196,7 +163,7 @@ def test_a_page_whose_server_restarts_connects_again_and_loses_nothing(
         server.kill()
         server.wait()
         expect(page.locator(".toast-wrap")).to_contain_text("Connection to the server was lost")
-    with running(folders, port):
+    with running(app_folders, port):
         expect(page.locator("#header .note")).to_contain_text("connected again", timeout=120_000)
         wait_state(page, "done", 90)
         expect(page.locator("#own-text textarea")).to_have_value("A text of my own")

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import httpx
+import pytest
 from playwright.sync_api import BrowserContext, Page
 
 from acip_core.elastic import build_elastic
@@ -16,6 +22,7 @@ from acip_core.ui.launch import launch
 from acip_core.ui.page import build_page
 from tests.tiny import tiny_artifact, tiny_base, tiny_factors
 
+ROOT = Path(__file__).parent.parent
 SLIDER = "#size input[type=range]"
 
 
@@ -29,12 +36,9 @@ def tiny_loaded(note: str = "", adapter_rank: int = 2, curves: bool = True) -> L
 @contextmanager
 def served(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
     """The page's address and server side, on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     page, handlers = build_page(loaded)
     try:
-        yield launch(page, handlers, "127.0.0.1", port), handlers
+        yield launch(page, handlers, "127.0.0.1", free_port()), handlers
     finally:
         page.close(verbose=False)
 
@@ -91,3 +95,33 @@ def drag(page: Page, percent: float, steps: int = 12) -> list[str]:
         page.mouse.move(x(value + (percent - value) * step / steps), y)
         seen.append(readout(page, "megabytes") + readout(page, "saved"))
     return seen
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def running(folders: tuple[Path, Path], port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`app.py` with a model and its artifact, in a process of its own."""
+    command = [sys.executable, "app.py", "--model", str(folders[0]), "--artifact", str(folders[1]), "--port", str(port)]
+    process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(port: int) -> None:
+    """Until the page answers there."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with suppress(httpx.HTTPError):
+            if httpx.get(f"http://127.0.0.1:{port}/").status_code == 200:
+                return
+        time.sleep(0.1)
+    pytest.fail("the page did not come")

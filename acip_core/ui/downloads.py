@@ -51,6 +51,11 @@ class Downloads:
         self._files: dict[str, File] = {}
         self._writing = threading.Lock()
 
+    def close(self) -> None:
+        """Delete all files and let go of the model."""
+        self._folder.cleanup()
+        del self._loaded
+
     def write(self, plan: Plan, name: str, cancel: threading.Event) -> Iterator[float | File]:
         """Shares of the work done, then the file; nothing more once `cancel` is set, and nothing is left then.
 

@@ -39,6 +39,10 @@ class Galleries:
         self._making = threading.Lock()
         self._bytes = cache(lambda name: json.dumps(self.made(name), allow_nan=False).encode())
 
+    def close(self) -> None:
+        """Let go of the model."""
+        vars(self).clear()
+
     @cached_property
     def kinds(self) -> tuple[str, ...]:
         """Layer types of the model, in the order of a block."""

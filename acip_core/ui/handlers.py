@@ -343,6 +343,14 @@ class Handlers:
         """Stop the visitor's export; nothing is left of it."""
         self.visitors.stop(_session(request), EXPORT)
 
+    def close(self) -> None:
+        """Stop all runs and let go of the model: Gradio keeps closed pages, and these their handlers, forever."""
+        self.visitors.leave_all()
+        self.downloads.close()
+        self.galleries.close()
+        for name in set(vars(self)) - {"visitors"}:
+            delattr(self, name)
+
     def leave(self, request: gr.Request) -> None:
         """The visitor closed the page."""
         self.visitors.leave(_session(request))

@@ -1,4 +1,4 @@
-"""Start the page's server: theme, style sheet, script, and plotly's own file, all from this machine.
+"""Start and stop the page's server: theme, style sheet, script, and plotly's own file, all from this machine.
 
 The page works without network: system fonts, no content delivery network, no telemetry.
 """
@@ -6,6 +6,7 @@ The page works without network: system fonts, no content delivery network, no te
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import gradio as gr
@@ -23,6 +24,7 @@ _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _PLOTLY_ROUTE = "acip/plotly.min.js"
 _SCRIPTS = ("plot", "page", "kept", "link", "pictures")  # others come with their part of the page
 _MAX_WAITING = 300  # requests beyond the running ones; later ones are told that the page is busy
+_GRACE = 1  # seconds for answers on their way; event streams never end by themselves
 _MAX_THREADS = 140  # 50 completions and 50 measurements may wait for their turns, and the page still answers
 
 
@@ -65,6 +67,14 @@ def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int) -> str:
         check_port(host, port)
         raise PortError(f"Cannot start the page on port {port} ({error}); choose another with `--port`.") from None
     return f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}/"
+
+
+def close(page: gr.Blocks, handlers: Handlers) -> None:
+    """Stop serving at once, whoever is connected, and free the port and the model's memory."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off is cut off on purpose
+    page.server.config.timeout_graceful_shutdown = _GRACE
+    page.close(verbose=False)
+    handlers.close()
 
 
 def _plotly_file(request: object) -> FileResponse:

@@ -17,6 +17,7 @@ from ..passage import MOST_CHARACTERS
 from . import markup
 from .chart import corpus_color, corpus_title, curve_figure
 from .handlers import MOST_COLUMNS, Handlers
+from .offer import Offer
 from .snippets import ADDRESS, client_code, loading_code
 from .table import LARGEST_PERCENT, Row, size_table
 
@@ -26,13 +27,20 @@ ASSETS = Path(__file__).parents[2] / "assets"
 _CONCURRENT_RUNS = 50  # more than the model admits and lets wait in line, so that it says who is ahead
 
 
-def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
-    """The page for a loaded model, and its server side."""
+def build_page(loaded: Loaded, offer: Offer | None = None, current: str = "") -> tuple[gr.Blocks, Handlers]:
+    """The page for a loaded model, and its server side.
+
+    Args:
+        offer: the models that visitors can switch to.
+        current: the title of the loaded one among them.
+    """
     handlers = Handlers(loaded)
     lookups = lookup_parameters(loaded.elastic.base.model)
     rows = size_table(loaded.elastic.planner, loaded.artifact.curves, lookups)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.HTML(markup.header(TITLE, loaded), apply_default_css=False, elem_id="header", js_on_load=None)
+        if offer and len(offer.choices) > 1:
+            _switch_part(offer, current)
         with gr.Row(elem_id="main"):
             with gr.Column(scale=6, min_width=340):
                 prompt, examples = _prompt_part()
@@ -127,6 +135,19 @@ def build_page(loaded: Loaded) -> tuple[gr.Blocks, Handlers]:
         stop_exporting.click(handlers.stop_exporting, queue=False, show_progress="hidden", api_visibility="private")
         page.unload(handlers.leave)
     return page, handlers
+
+
+def _switch_part(offer: Offer, current: str) -> None:
+    model = gr.Dropdown(
+        [choice.title for choice in offer.choices],
+        value=current,
+        label="Model",
+        info="One at a time: everybody on this page gets the one you choose.",
+        elem_id="model",
+    )
+    model.input(offer.ask, model, show_progress="hidden", queue=False, api_visibility="private").then(
+        None, js="() => acipLink.leave()"
+    )
 
 
 def _prompt_part() -> tuple[gr.Textbox, Examples]:

@@ -70,6 +70,11 @@ class Visitors:
         for run in runs.values():
             run.cancel.set()
 
+    def leave_all(self) -> None:
+        """Cancel everything: the page is closing."""
+        for session in tuple(self._runs):
+            self.leave(session)
+
     @property
     def count(self) -> int:
         """Visitors with something running."""

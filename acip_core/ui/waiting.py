@@ -12,6 +12,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from ..errors import AcipError
 from ..progress import Progress
 from .port import family, refused
 
@@ -67,6 +68,15 @@ class WaitingPage:
         except (OSError, OverflowError) as error:
             raise refused(host, port, error) from None
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="waiting page", daemon=True).start()
+
+    def __enter__(self) -> WaitingPage:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Frees the port, after saying what went wrong."""
+        if isinstance(error, AcipError):
+            self.fail(str(error))
+        self.close()
 
     def tell(self, step: Progress) -> None:
         """What is going on now."""

@@ -1,0 +1,86 @@
+"""Which models the page offers, and which of them somebody asked for."""
+
+from __future__ import annotations
+
+import json
+import queue
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from ..artifact import default_artifact
+from ..base import DEFAULT_MODEL
+from ..errors import AcipError
+
+
+class OfferError(AcipError):
+    """The models that were named cannot be offered together."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model to open.
+
+    Attributes:
+        title: what visitors choose it by.
+        model, artifact: as `loading.open_model`.
+    """
+
+    title: str
+    model: str
+    artifact: str | None = None
+
+
+class Offer:
+    """The choices of a page, of which one is open at a time.
+
+    Attributes:
+        choices: the first is the one to open first.
+    """
+
+    def __init__(self, choices: Sequence[Choice]):
+        self.choices = tuple(choices)
+        self._asked: queue.SimpleQueue[Choice] = queue.SimpleQueue()
+
+    def ask(self, title: str) -> None:
+        """Ask for a model; a title that is not offered changes nothing."""
+        for choice in self.choices:
+            if choice.title == title:
+                self._asked.put(choice)
+
+    def wait(self, current: Choice) -> Choice:
+        """Wait until somebody asks for another one than the current, and return it; what was asked before is void."""
+        while not self._asked.empty():
+            self._asked.get()
+        while (wanted := self._asked.get()) == current:
+            pass
+        return wanted
+
+
+def offered(models: Sequence[str], artifacts: Sequence[str] = (), precomputed: Path | None = None) -> Offer:
+    """The models named at start, or the default one, and those with an artifact beside the package.
+
+    An artifact says where its model came from: those of a Hub id and of the default model can be opened again, those
+    of a local file cannot and have to be named.
+
+    Args:
+        artifacts: of the named models, in their order; `precomputed/<model>` for those that are left.
+
+    Raises:
+        OfferError: there are more artifacts than models.
+    """
+    if len(artifacts) > max(1, len(models)):
+        raise OfferError(f"{len(artifacts)} artifacts for {max(1, len(models))} models; name a `--model` for each.")
+    pairs = zip_longest(models or (DEFAULT_MODEL,), artifacts)
+    choices = [Choice(model, model, artifact) for model, artifact in pairs]
+    for description in sorted((precomputed or default_artifact("")).glob("*/acip.json")):
+        try:
+            source = json.loads(description.read_text(encoding="utf-8"))["source"]
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # whoever opens it is told what is wrong with it
+        model = DEFAULT_MODEL if description.parent.name == DEFAULT_MODEL else source
+        if isinstance(model, str) and (model == DEFAULT_MODEL or model.count("/") == 1):
+            choices.append(Choice(model, model))
+    unique = {choice.title: choice for choice in reversed(choices)}
+    return Offer([unique[title] for title in dict.fromkeys(choice.title for choice in choices)])

@@ -1,0 +1,90 @@
+"""Several models on one page: which are offered, how one makes room for the next, what happens when it cannot."""
+
+from __future__ import annotations
+
+import gc
+import json
+import weakref
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from acip_core.base import DEFAULT_MODEL
+from acip_core.ui.launch import close, launch
+from acip_core.ui.offer import Choice, OfferError, offered
+from acip_core.ui.page import build_page
+from tests.visitor import free_port, opened, running, tiny_loaded, wait_for, wait_state
+
+PATIENCE = 60_000  # milliseconds
+
+
+def titles(*models: str, precomputed: Path) -> list[str]:
+    return [choice.title for choice in offered(models, precomputed=precomputed).choices]
+
+
+def test_named_models_come_first_then_those_with_an_artifact(tmp_path: Path) -> None:
+    for name, source in {"b": "org/b", "a": "org/a", "file": "file.gguf", DEFAULT_MODEL: "anything"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "acip.json").write_text(json.dumps({"source": source}))
+    for name, text in {"damaged": "{", "list": "[]", "number": '{"source": 3}'}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "acip.json").write_text(text)
+    assert titles(precomputed=tmp_path) == [DEFAULT_MODEL, "org/a", "org/b"]
+    assert titles("org/b", "/my/model", precomputed=tmp_path) == ["org/b", "/my/model", "org/a", DEFAULT_MODEL]
+    assert titles(precomputed=tmp_path / "none") == [DEFAULT_MODEL]
+    (first, *_) = offered((), ["artifact"], tmp_path).choices
+    assert first == Choice(DEFAULT_MODEL, DEFAULT_MODEL, "artifact")
+    assert offered(("a", "b"), ["x"], tmp_path).choices[:2] == (Choice("a", "a", "x"), Choice("b", "b", None))
+
+
+@pytest.mark.parametrize(("models", "artifacts"), [((), ["x", "y"]), (("a",), ["x", "y"])])
+def test_more_artifacts_than_models(models: tuple[str, ...], artifacts: list[str]) -> None:
+    with pytest.raises(OfferError, match="--model"):
+        offered(models, artifacts)
+
+
+def test_a_closed_page_lets_go_of_its_model() -> None:
+    loaded = tiny_loaded()
+    model = weakref.ref(loaded.elastic.model)
+    page, handlers = build_page(loaded)
+    launch(page, handlers, "127.0.0.1", free_port())
+    assert handlers.galleries.made("method")
+    close(page, handlers)
+    del loaded, page, handlers
+    gc.collect()
+    assert model() is None
+
+
+@pytest.mark.browser
+def test_switching_on_the_page(browser: Browser, app_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    model, artifact = app_folders
+    second = tmp_path / model.name
+    second.symlink_to(model)
+    port = free_port()
+    others = ("--model", str(second), "--artifact", str(artifact), "--model", "nobody/nothing")
+    with running(app_folders, port, *others):
+        wait_for(port)
+        page = opened(browser.new_context(), f"http://127.0.0.1:{port}/", [])
+        wait_state(page, "done", 100)
+        page.fill("#prompt textarea", "A prompt that stays")
+        page.click("#run")
+        wait_state(page, "done", 100)
+        chosen = page.locator("#model input")
+        expect(chosen).to_have_value(str(model))
+
+        def switch(title: str) -> None:
+            chosen.click()
+            page.get_by_role("option", name=title, exact=True).click()
+            expect(page.locator("#header .note")).to_have_text("Switching to another model …")
+
+        switch(str(second))
+        expect(page.locator("#header .note")).to_have_count(0, timeout=PATIENCE)
+        expect(chosen).to_have_value(str(second), timeout=PATIENCE)
+        wait_state(page, "done", 100)
+        expect(page.locator("#completion .prompt")).to_have_text("A prompt that stays")
+        switch("nobody/nothing")
+        expect(page.locator("#header .note")).to_contain_text("nobody/nothing could not be opened", timeout=PATIENCE)
+        expect(chosen).to_have_value(str(second))
+        wait_state(page, "done", 100)
+        page.context.close()
