@@ -72,14 +72,14 @@ def serve(models: list[str], artifacts: list[str], host: str, port: int) -> None
             choice = choice or offer.choices[0]
             try:
                 loaded = _told(open_model(choice.model, choice.artifact), console, waiting)
+                loaded = replace(loaded, note=" ".join(filter(None, (note, loaded.note))))
+                with console.status("Building the page …"):
+                    page, handlers = build_page(loaded, offer, choice.title)
             except AcipError as error:
                 if former is None:
                     raise
                 note, choice, former = f"{choice.title} could not be opened. {error}", former, None
                 continue
-            loaded = replace(loaded, note=" ".join(filter(None, (note, loaded.note))))
-            with console.status("Building the page …"):
-                page, handlers = build_page(loaded, offer, choice.title)
         address = launch(page, handlers, host, port)
         console.print(f"[bold]{loaded.elastic.base.source}[/] is ready at [bold cyan]{address}[/] (Ctrl-C to stop)")
         if loaded.note:

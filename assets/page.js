@@ -53,6 +53,12 @@ window.acip = (() => {
     settled();
   });
 
+  // Another prompt or setting starts over, once it is left or taken.
+  document.addEventListener("change", (event) => {
+    if (!event.target.closest?.("#prompt, #advanced")) return;
+    if (document.querySelector("#prompt textarea").value.trim()) settled();
+  });
+
   const PAGES = { PageUp: 10, PageDown: -10 }; // as screen readers tell, and not a tenth of the slider's length
   document.addEventListener("keydown", (event) => {
     if (!inSlider(event) || !PAGES[event.key]) return;

@@ -247,6 +247,23 @@ def test_odd_prompts_give_text_or_one_sentence(visit: Visit) -> None:
             assert len(text(page)) > 10
 
 
+def test_another_setting_or_prompt_starts_over(visit: Visit, engine: Engine) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    page.fill("#prompt textarea", "Another prompt")
+    page.locator("#prompt textarea").blur()
+    page.wait_for_function("document.querySelector('#completion .prompt').textContent === 'Another prompt'")
+    wait_state(page, "done", 100)
+    assert text(page) == expected(engine, 100, "Another prompt")
+    page.click("#advanced button")
+    length = page.get_by_label("number input for Length")
+    length.click()
+    length.fill("16")
+    length.press("Tab")
+    expect(page.locator("#completion .status")).to_contain_text("16 tokens")
+    assert expected(engine, 100, "Another prompt").startswith(text(page))
+
+
 def test_settings_out_of_range_are_refused_by_name(visit: Visit) -> None:
     page = visit()
     page.click("#advanced button")
