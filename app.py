@@ -35,12 +35,15 @@ def main(
         list[str] | None,
         typer.Option(help="Folder of its artifact, or user/repo, precomputed/<model> otherwise; one for each model."),
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of the compressed layers: full, int8, int4, nf4 or fp4; the page can change it.")
+    ] = "full",
     port: Annotated[int, typer.Option(envvar="GRADIO_SERVER_PORT", min=1, max=65535, help="Port of the page.")] = 7860,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = None,
 ) -> None:
     """Open a language model at any size between 30 and 100 % in the browser."""
     try:
-        serve(model or [], artifact or [], host or default_host(), port)
+        serve(model or [], artifact or [], precision, host or default_host(), port)
     except AcipError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None
@@ -49,7 +52,7 @@ def main(
         raise typer.Exit(130) from None
 
 
-def serve(models: list[str], artifacts: list[str], host: str, port: int) -> None:
+def serve(models: list[str], artifacts: list[str], precision: str, host: str, port: int) -> None:
     """Load a model, build the page and serve it until interrupted, or until somebody there asks for another model.
 
     One that cannot be opened gives way to the former one, with the reason on its page.
@@ -68,13 +71,13 @@ def serve(models: list[str], artifacts: list[str], host: str, port: int) -> None
                 from acip_core.ui.launch import close, launch
                 from acip_core.ui.offer import offered
                 from acip_core.ui.page import build_page
-            offer = offer or offered(models, artifacts)
+            offer = offer or offered(models, artifacts, precision=precision)
             choice = choice or offer.choices[0]
             try:
-                loaded = _told(open_model(choice.model, choice.artifact), console, waiting)
+                loaded = _told(open_model(choice.model, choice.artifact, precision=choice.precision), console, waiting)
                 loaded = replace(loaded, note=" ".join(filter(None, (note, loaded.note))))
                 with console.status("Building the page …"):
-                    page, handlers = build_page(loaded, offer, choice.title)
+                    page, handlers = build_page(loaded, offer, choice)
             except AcipError as error:
                 if former is None:
                     raise

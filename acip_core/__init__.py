@@ -10,8 +10,13 @@ Importing the package is instant; torch and transformers are imported with the f
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import Any
+
+# transformers imports torchao, which tells everybody of kernels for devices that they do not have.
+for _name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 _HOMES = {
     "load": "api",

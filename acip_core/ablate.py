@@ -22,6 +22,7 @@ from .elastic import AdapterWeights, build_elastic
 from .errors import ArtifactError
 from .evaluate import measure_perplexity
 from .factorize import Factors, factorize
+from .precision import FULL, quantize_base
 from .progress import Progress, Steps
 from .scoring.acip import SMALL, AcipResult, AcipSettings, acip_scores
 from .scoring.baselines import gradient_scores
@@ -65,12 +66,14 @@ class _Variant:
         scores_of: another variant whose scores it takes with its own adapters; `gradient` needs no run.
         adapters: whether it is measured with adapters.
         reset: whether layers above break-even return to their dense weight.
+        quantized: precision of the weights that are scored; the result is measured on the full ones.
     """
 
     run: Callable[[AcipSettings], AcipSettings] = lambda s: s
     scores_of: str | None = None
     adapters: bool = True
     reset: bool = True
+    quantized: str = FULL
 
 
 VARIANTS: dict[str, _Variant] = {
@@ -85,6 +88,7 @@ VARIANTS: dict[str, _Variant] = {
     "twice the post-tuning (D.7)": _Variant(lambda s: replace(s, post_steps=2 * s.post_steps)),
     "up_proj excluded (D.8)": _Variant(lambda s: replace(s, exclude=("up_proj",))),
     "down_proj excluded (D.8)": _Variant(lambda s: replace(s, exclude=("down_proj",))),
+    "scored in nf4, measured in full (3.4)": _Variant(quantized="nf4"),
 }
 
 
@@ -159,7 +163,7 @@ class _Run:
     def measure(self, row: str) -> Steps[None]:
         variant, shared = VARIANTS[row], self.settings.pruning
         factors = yield from factorize(self.weights, self.basis)
-        own = yield from self._prune(factors, variant.run(shared))
+        own = yield from self._prune(factors, variant.run(shared), variant.quantized)
         scores: Mapping[str, torch.Tensor] = own.scores
         if variant.scores_of == "gradient":
             scores = yield from gradient_scores(load_base(self.source).model, factors, self.score_windows)
@@ -196,12 +200,19 @@ class _Run:
             temporary.write_text(str(step.value))
         return step.value
 
-    def _prune(self, factors: dict[str, Factors], settings: AcipSettings) -> Steps[AcipResult]:
+    def _prune(self, factors: dict[str, Factors], settings: AcipSettings, quantized: str = FULL) -> Steps[AcipResult]:
         """A pruning run; rows with equal settings share it."""
         base = load_base(self.source)
+        if quantized != FULL:
+            quantize_base(base, quantized)
+            weights = {
+                name: layer.weight.detach().clone() for name, layer in named_layers(base.model, self.weights).items()
+            }
+            factors = yield from factorize(weights, self.basis)
         warm = None
         if settings.warm_start > 0:
             warm = yield from fisher_densities(base.model, factors, self.score_windows)
-        key = hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest()[:12]
+        told = json.dumps(asdict(settings)) + (quantized if quantized != FULL else "")
+        key = hashlib.sha256(told.encode()).hexdigest()[:12]
         checkpoint = self.work / f"{key}.safetensors"
         return (yield from acip_scores(base, factors, self.calibration, settings, warm, checkpoint))

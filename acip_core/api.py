@@ -14,24 +14,26 @@ from .evaluate import WINDOW, measure_perplexity
 from .export import export
 from .generate import Engine, Sampling
 from .loading import Loaded, open_model
+from .precision import FULL
 from .progress import finish
 from .sizing import Plan
 
 log = logging.getLogger("acip")
 
 
-def load(source: str | None = None, artifact: str | Path | None = None) -> Model:
+def load(source: str | None = None, artifact: str | Path | None = None, precision: str = FULL) -> Model:
     """A model at size 1.0, ready to run at any other; factorized once per machine, then read from the cache.
 
     Args:
         source: Hub id (`org/model`, `org/model@revision`), local folder or GGUF file; the embedded default,
             `smollm2-135m-instruct`, when left out.
         artifact: folder of its artifact or its name on the Hub (`user/repo`); `precomputed/<model>` by default.
+        precision: of the compressed layers, `int8`, `int4`, or where bitsandbytes runs `nf4` or `fp4`.
 
     Raises:
-        ModelError, ArtifactError, HubError: one sentence each.
+        ModelError, ArtifactError, HubError, PrecisionError: one sentence each.
     """
-    loaded = finish(open_model(source, artifact))
+    loaded = finish(open_model(source, artifact, precision=precision))
     if loaded.note:
         log.warning(loaded.note)
     return Model(loaded)
@@ -46,7 +48,7 @@ class Model:
     """
 
     def __init__(self, loaded: Loaded):
-        self.elastic, self.artifact = loaded.elastic, loaded.artifact
+        self.elastic, self.artifact, self._quantized = loaded.elastic, loaded.artifact, loaded.quantized
         self._engine = Engine(self.elastic)
 
     @property
@@ -96,7 +98,8 @@ class Model:
         Raises:
             StorageError: the folder holds files already or cannot be written.
         """
-        return finish(export(self.elastic, self.artifact, self.plan, Path(folder), dense))
+        steps = export(self.elastic, self.artifact, self.plan, Path(folder), dense, quantized=self._quantized)
+        return finish(steps)
 
     def perplexity(self, text: str) -> float:
         """Perplexity per token of a text at the size in force, measured as the artifact's curves are.

@@ -42,12 +42,17 @@ def model_card(artifact: Artifact) -> str:
     return "\n".join(lines) + "\n"
 
 
-def export_card(artifact: Artifact, curves: Sequence[Curve], plan: Plan, dense: bool) -> str:
-    """README.md of a model at one size: what it is, its size and perplexity, how to load it, whose licence applies."""
+def export_card(
+    artifact: Artifact, curves: Sequence[Curve], plan: Plan, dense: bool, custom: bool, precision: str
+) -> str:
+    """README.md of a model at one size: what it is, its size and perplexity, how to load it, whose licence applies.
+
+    Args:
+        custom: whether code beside the weights is needed to read them.
+        precision: of quantized layers; empty where none are.
+    """
     base, licence = hub_name(artifact), _licence(artifact)
-    curves = [curve for curve in artifact.curves if curve.method == artifact.curves[0].method]
     measured = [(c, value) for c in curves if (value := c.at(plan.ratio)) is not None]
-    custom = not dense and plan.parameters < plan.base_parameters
     option = ", trust_remote_code=True" if custom else ""
     lines = [
         "---",
@@ -57,7 +62,7 @@ def export_card(artifact: Artifact, curves: Sequence[Curve], plan: Plan, dense: 
         "library_name: transformers",
         "tags: [acip, compression, low-rank]",
         "---",
-        f"# {artifact.name} at {plan.ratio:.1%} size",
+        f"# {artifact.name} at {plan.ratio:.1%} size" + (f", {precision}" if precision else ""),
         "",
         f"{plan.parameters:,} of {plan.base_parameters:,} parameters, {plan.bytes / 1e6:.1f} of "
         f"{plan.base_bytes / 1e6:.1f} MB"

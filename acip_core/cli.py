@@ -120,6 +120,12 @@ def precompute(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**31 - 1, help="Fixes every random draw; 0 if left out.")
     ] = None,
+    quantize_first: Annotated[
+        str | None,
+        typer.Option(
+            help="Make everything from weights quantized to int8, int4, nf4 or fp4, for use with the full ones."
+        ),
+    ] = None,
     report: Annotated[bool, typer.Option("--report", help="Write report.html, its pictures, beside it.")] = False,
     push: Push = None,
     public: Public = False,
@@ -154,6 +160,7 @@ def precompute(
         corpora=tuple(corpus) if corpus else recipe.corpora,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
+        quantized=quantize_first or recipe.quantized,
     )
     _check_push(push)
     folder = draw(run(model, recipe, out))
@@ -252,6 +259,7 @@ def export(
     artifact: Annotated[
         str | None, typer.Option(help="Folder of the artifact, or user/repo; precomputed/<model> by default.")
     ] = None,
+    precision: Annotated[str, typer.Option(help="Of the compressed layers: full, int8, int4, nf4 or fp4.")] = "full",
     push: Push = None,
     public: Public = False,
 ) -> None:
@@ -262,9 +270,9 @@ def export(
 
     check_free(out)
     _check_push(push)
-    loaded = draw(open_model(model, artifact))
+    loaded = draw(open_model(model, artifact, precision=precision))
     plan = loaded.elastic.planner.at_ratio(size)
-    draw(run(loaded.elastic, loaded.artifact, plan, out, dense))
+    draw(run(loaded.elastic, loaded.artifact, plan, out, dense, quantized=loaded.quantized))
     size_told = "" if dense else f", {plan.bytes / 1e6:.1f} MB of weights"
     console.print(escape(f"The model is in {out}{size_told}."), highlight=False, soft_wrap=True)
     _push(out, push, public)
@@ -314,6 +322,29 @@ def finetune(
     Console().print(table)
     console.print(escape(f"The artifact is in {folder}."), highlight=False, soft_wrap=True)
     _push(folder, push, public)
+
+
+@app.command()
+def quantize(
+    model: Annotated[str, typer.Argument(help="Hub id, local folder, GGUF file, or smollm2-135m-instruct.")],
+    precision: Annotated[
+        list[str] | None, typer.Option(help="int8, int4, nf4 or fp4; may be repeated. int8 and int4 by default.")
+    ] = None,
+    artifact: Annotated[
+        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
+    ] = None,
+) -> None:
+    """Measure the perplexity of all sizes at fewer bits and keep it in the artifact; continues where it was."""
+    from .precision_curves import measure_precision
+
+    for name in precision or ("int8", "int4"):
+        curves = draw(measure_precision(model, name, artifact))
+        table = Table(f"{name}, ÷ full model", *(f"{point.ratio:.0%}" for point in curves[0].points))
+        table.add_row("MB", *(f"{point.bytes / 1e6:.0f}" for point in curves[0].points))
+        for curve in curves:
+            cells = (f"{point.perplexity / curve.base_perplexity:.4g}" for point in curve.points)
+            table.add_row(escape(curve.corpus), *cells)
+        Console().print(table)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from .factorize import Factors
 from .kernels import linear
 from .layers import Adapter, Cut, ElasticLinear, Ranks
 from .progress import Progress, Steps
-from .sizing import DENSE, Footprint, Plan, SizePlanner, break_even_rank
+from .sizing import DENSE, Footprint, Plan, SizePlanner, Storage, break_even_rank
 from .targets import named_layers, places
 
 Scores = Mapping[str, torch.Tensor]  # (r,) per layer, one score per direction, in the order of its factors
@@ -64,6 +64,7 @@ class ElasticModel:
     def __init__(self, base: BaseModel, cut: Cut, scores: Scores, count_adapters: bool = True, reset: bool = True):
         self.base = base
         self._cut, self._scores, self._count_adapters, self._reset = cut, scores, count_adapters, reset
+        self._storage: Storage | None = None
         self.planner = self.planner_for(0)
         self.plan: Plan | BatchPlan = self.planner.at_ratio(1.0)
 
@@ -72,7 +73,7 @@ class ElasticModel:
         layers = self.elastic_layers()
         shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
         scores = {name: self._scores[name].numpy() for name in layers}
-        kept = footprint(self.model, layers)
+        kept = replace(footprint(self.model, layers), storage=self._storage)
         return SizePlanner(shapes, scores, adapter_rank, kept, self._count_adapters, self._reset)
 
     def install(self, adapters: Mapping[str, AdapterWeights]) -> None:
@@ -80,6 +81,12 @@ class ElasticModel:
         for name, layer in self.elastic_layers().items():
             layer.put_in_front(adapters[name].a, adapters[name].b)
         self.planner = self.planner_for(next(iter(adapters.values())).a.shape[0])
+        self.apply(self.planner.at_ratio(1.0))
+
+    def store_as(self, storage: Storage) -> None:
+        """Count the target layers at these bytes from now on."""
+        self._storage = storage
+        self.planner = self.planner_for(next(iter(self.elastic_layers().values())).adapter_rank)
         self.apply(self.planner.at_ratio(1.0))
 
     @property

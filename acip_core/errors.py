@@ -23,6 +23,10 @@ class SizeError(AcipError):
     """A target size that no cut of the model can have."""
 
 
+class PrecisionError(AcipError):
+    """A precision that is unknown, or that the model's layers or this machine do not allow."""
+
+
 class GenerationError(AcipError):
     """A prompt or sampling setting that cannot be run."""
 

@@ -1,7 +1,8 @@
 """A model at one fixed size as a folder in the Hub's layout, for plain transformers and what builds on it.
 
 Layers below break-even are stored as two thin matrices, adapters merged into them, and read by the copy of `modeling`
-in the folder; all others, and a whole model at size 1.0, stay what they are in the base model's own class.
+in the folder, as quantized layers are; all others, and a whole model at size 1.0 in full precision, stay what they are
+in the base model's own class.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .card import export_card
 from .elastic import ElasticModel
 from .errors import ModelError, StorageError
 from .layers import ElasticLinear
+from .precision import Quantized, prefix
 from .progress import Progress, Steps
 from .sizing import DENSE, Plan
 from .storage import atomic_path
@@ -39,6 +41,7 @@ def export(
     folder: Path,
     dense: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    quantized: Quantized | None = None,
 ) -> Steps[Path]:
     """Write the model at `plan`, whatever size is in force: weights in shards, configuration, tokenizer, model card.
 
@@ -46,6 +49,7 @@ def export(
         artifact: for the card.
         folder: new or empty; appears when it is complete.
         dense: multiply the factors out: no smaller than the base model, but for tools that know only its class.
+        quantized: what `precision.quantize` made of this model; stored as it is, unless `dense`.
 
     Raises:
         StorageError: the folder holds files already or cannot be written.
@@ -53,20 +57,27 @@ def export(
     """
     check_free(folder)
     ranks, base_class = _ranks(elastic, plan), type(elastic.model).__name__
-    if ranks and not dense and not hasattr(transformers, base_class):
+    coded = bool(ranks or quantized) and not dense
+    if coded and not hasattr(transformers, base_class):
         raise ModelError(f"{base_class} is no class of transformers; only `--dense` can export such a model.")
-    tensors = _multiplied_out(elastic, ranks) if dense else _factorized(elastic, ranks)
+    if dense:
+        tensors = _multiplied_out(elastic, ranks)
+    else:
+        tensors = _quantized(elastic, quantized, ranks) if quantized else _factorized(elastic, ranks)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         yield from _write_weights(tensors, temporary, shard_bytes)
         elastic.model.config.save_pretrained(temporary)
-        if ranks and not dense:
-            _write_code(ranks, base_class, temporary)
+        if coded:
+            _write_code(ranks, base_class, _bits(elastic, quantized, ranks), temporary)
         if elastic.model.generation_config is not None:
             elastic.model.generation_config.save_pretrained(temporary)
         elastic.tokenizer.save_pretrained(temporary)
         (temporary / "README.md").write_text(
-            export_card(artifact, own_curves(artifact.curves), plan, dense), encoding="utf-8"
+            export_card(
+                artifact, own_curves(artifact.curves), plan, dense, coded, quantized.precision.name if quantized else ""
+            ),
+            encoding="utf-8",
         )
     return folder
 
@@ -130,6 +141,36 @@ def _factorized(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
     return dict(state)
 
 
+def _quantized(elastic: ElasticModel, quantized: Quantized, ranks: Mapping[str, int]) -> Tensors:
+    state, names = _state(elastic), places(elastic.model)
+    for layer_name, layer in elastic.elastic_layers().items():
+        packed = quantized.layers[layer_name]
+        for name in names[layer]:
+            del state[f"{name}.weight"]
+            parts = {"weight": (packed.weight, layer.out_features)}
+            if name in ranks:
+                parts = {"down": (packed.down, ranks[name]), "up": (packed.up, ranks[name])}
+            for part, (matrix, rows) in parts.items():
+                state |= {f"{name}.{part}.{key}": tensor for key, tensor in prefix(matrix, rows).items()}
+    return dict(state)
+
+
+def _bits(elastic: ElasticModel, quantized: Quantized | None, ranks: Mapping[str, int]) -> dict[str, Any] | None:
+    """What `modeling.compressed` reads of quantized layers."""
+    if quantized is None:
+        return None
+    chosen, layers = quantized.precision, elastic.elastic_layers()
+    most = max(max(layer.weight.shape) for layer in layers.values())
+    return {
+        "group": chosen.group,
+        "levels": chosen.levels,
+        "shifted": chosen.shifted,
+        "eight": chosen.leading(most, next(iter(layers.values())).adapter_rank),
+        "eight_dense": chosen.leading_dense(most),
+        "dense": [name for layer in layers.values() for name in places(elastic.model)[layer] if name not in ranks],
+    }
+
+
 def _multiplied_out(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
     state = _state(elastic)
     tensors: Tensors = dict(state)
@@ -164,7 +205,7 @@ def _write_weights(tensors: Tensors, folder: Path, shard_bytes: int) -> Steps[No
         (folder / "model.safetensors.index.json").write_text(json.dumps(index_of, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_code(ranks: Mapping[str, int], base_class: str, folder: Path) -> None:
+def _write_code(ranks: Mapping[str, int], base_class: str, bits: dict[str, Any] | None, folder: Path) -> None:
     """Make the folder's configuration name the code beside it; `load_base` needs only `acip_base`."""
     path, module = folder / "config.json", MODELING.stem
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -177,7 +218,7 @@ def _write_code(ranks: Mapping[str, int], base_class: str, folder: Path) -> None
         },
         "acip_base": base_class,
         "ranks": dict(ranks),
-    }
+    } | ({"quantized": bits} if bits else {})
     path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     code = MODELING.read_text(encoding="utf-8")
     classes = f"CompressedConfig, CompressedForCausalLM = compressed({base_class})"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
-from .artifact import Artifact, default_artifact, read_artifact
+from .artifact import Artifact, Curve, default_artifact, read_artifact
 from .base import BaseModel, fingerprint, load_base
 from .comparison import Comparison, read_comparison
 from .completions import Completions, read_completions
@@ -16,6 +16,7 @@ from .errors import ArtifactError
 from .evaluation import TaskResult, read_evaluation
 from .factorize import cached_factors
 from .hub import artifact_folder
+from .precision import FULL, Quantized, at_precision, quantize
 from .progress import Progress, Steps
 from .targets import target_layers
 
@@ -29,6 +30,7 @@ class Loaded:
         comparison: what was measured of other methods on the same model, if anything.
         completions: of example prompts at many sizes, made beforehand.
         evaluation: benchmarks at several sizes, if they were run.
+        quantized: the layers as they are stored, where they have fewer bits.
     """
 
     elastic: ElasticModel
@@ -37,10 +39,15 @@ class Loaded:
     comparison: Comparison | None = None
     completions: tuple[Completions, ...] = ()
     evaluation: tuple[TaskResult, ...] = ()
+    quantized: Quantized | None = None
 
 
 def open_model(
-    source: str | None = None, artifact: str | Path | None = None, count_adapters: bool = True, install: bool = True
+    source: str | None = None,
+    artifact: str | Path | None = None,
+    count_adapters: bool = True,
+    install: bool = True,
+    precision: str = FULL,
 ) -> Steps[Loaded]:
     """Load a base model, factorize it (or read the factors from this machine's cache) and make it elastic.
 
@@ -50,9 +57,11 @@ def open_model(
             `precomputed/<model>` by default.
         count_adapters: False reproduces the paper's size convention.
         install: False leaves the artifact's adapters out of the model.
+        precision: of the target layers, one of `precision.precisions()`; what was measured or made beforehand at others
+            is no longer the model's own.
 
     Raises:
-        ModelError, ArtifactError, HubError: one sentence each.
+        ModelError, ArtifactError, HubError, PrecisionError: one sentence each.
     """
     folder = artifact_folder(artifact) if artifact is not None else None
     yield Progress("loading the model", 0, 1)
@@ -67,8 +76,18 @@ def open_model(
     factors = yield from cached_factors(weights, found, read.basis)
     adapters = read.adapters if install else None
     elastic = yield from build_elastic(base, factors, read.scores, adapters, count_adapters)
-    beside = (read_comparison(folder), tuple(read_completions(folder)), tuple(read_evaluation(folder)))
-    return Loaded(elastic, read, note, *beside)
+    loaded = Loaded(elastic, read, note, read_comparison(folder))
+    if precision != FULL:
+        quantized = yield from quantize(elastic, precision)
+        return replace(loaded, artifact=replace(read, curves=_own_first(read.curves, precision)), quantized=quantized)
+    made, evaluated = tuple(read_completions(folder)), tuple(read_evaluation(folder))
+    return replace(loaded, completions=made, evaluation=evaluated)
+
+
+def _own_first(curves: tuple[Curve, ...], precision: str) -> tuple[Curve, ...]:
+    """The curves with those of a precision first; none where it was not measured, for others would pass for its own."""
+    own = [curve for curve in curves if curve.method == at_precision(curves[0].method, precision)]
+    return (*own, *(curve for curve in curves if curve not in own)) if own else ()
 
 
 def _match(base: BaseModel, targets: dict[str, nn.Linear], found: str, artifact: Artifact) -> str:
@@ -87,8 +106,10 @@ def _match(base: BaseModel, targets: dict[str, nn.Linear], found: str, artifact:
             f"The artifact was made for {artifact.source}, not for {base.source} (field 'fingerprint' differs); "
             "precompute one for this model with `python -m acip_core precompute`."
         )
+    quantized = artifact.recipe.get("quantized", FULL)
+    made_from = artifact.source + (f", quantized to {quantized}," if quantized != FULL else "")
     return (
-        f"The score map was made from {artifact.source} and is applied to the weights of {base.source}: "
+        f"The score map was made from {made_from} and is applied to the weights of {base.source}: "
         "the measured perplexities are close to, not exactly, those of this model."
     )
 

@@ -1,4 +1,4 @@
-"""Causal language models of transformers in which some linear layers are products of two thin matrices.
+"""Causal language models of transformers in which some linear layers are products of two thin matrices, or quantized.
 
 A copy of this file, with last lines that name the base model's class, is part of every exported model; so it needs
 nothing but torch and transformers.
@@ -6,10 +6,12 @@ nothing but torch and transformers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -26,22 +28,110 @@ class LowRankLinear(nn.Module):
         return self.up(self.down(x))
 
 
+class QuantizedMatrix(nn.Module):
+    """A matrix (rows, columns) whose first rows have 8 bits and whose others have 4, in groups of columns:
+
+        8 bits: W = code · scale        4 bits: W = levels[code] · scale + offset
+
+    Attributes:
+        codes8, scale8: int8 (eight, columns), float16 (eight, columns / group).
+        codes4, scale4, offset4: uint8 (rows − eight, columns / 2), the even column in the upper half; float16
+            (rows − eight, columns / group); the offset only where the levels are shifted.
+    """
+
+    codes8: torch.Tensor
+    scale8: torch.Tensor
+    codes4: torch.Tensor
+    scale4: torch.Tensor
+    offset4: torch.Tensor
+
+    def __init__(self, rows: int, columns: int, eight: int, group: int, levels: Sequence[float], shifted: bool):
+        super().__init__()
+        self.levels, groups, eight = tuple(levels), columns // group, min(eight, rows)
+        if eight:
+            self.register_buffer("codes8", torch.zeros(eight, columns, dtype=torch.int8))
+            self.register_buffer("scale8", torch.zeros(eight, groups, dtype=torch.float16))
+        if eight < rows:
+            self.register_buffer("codes4", torch.zeros(rows - eight, columns // 2, dtype=torch.uint8))
+            for name in ("scale4", "offset4")[: 1 + shifted]:
+                self.register_buffer(name, torch.zeros(rows - eight, groups, dtype=torch.float16))
+
+    def forward(self) -> torch.Tensor:
+        """The matrix in float32."""
+        parts = []
+        if hasattr(self, "codes8"):
+            parts.append(_scaled(self.codes8.float(), self.scale8))
+        if hasattr(self, "codes4"):
+            levels = torch.tensor(self.levels, device=self.codes4.device)
+            values = levels[torch.stack([self.codes4 >> 4, self.codes4 & 15], dim=-1).flatten(1).int()]
+            parts.append(_scaled(values, self.scale4, getattr(self, "offset4", None)))
+        return torch.cat(parts)
+
+
+def _scaled(values: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor | None = None) -> torch.Tensor:
+    groups = values.view(*scale.shape, -1) * scale.float()[..., None]
+    return (groups if offset is None else groups + offset.float()[..., None]).view_as(values)
+
+
+class QuantizedLinear(nn.Module):
+    """`y = W x + b` with a quantized W; it is dequantized for every product."""
+
+    def __init__(self, weight: QuantizedMatrix, out_features: int, bias: bool):
+        super().__init__()
+        self.weight = weight
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight().to(x.dtype), self.bias)
+
+
+class QuantizedLowRankLinear(nn.Module):
+    """`y = U V x + b` with V (rank, in_features) in `down` and Uᵀ (rank, out_features) in `up`, both quantized."""
+
+    def __init__(self, down: QuantizedMatrix, up: QuantizedMatrix, out_features: int, bias: bool):
+        super().__init__()
+        self.down, self.up = down, up
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(F.linear(x, self.down().to(x.dtype)), self.up().to(x.dtype).t(), self.bias)
+
+
 def compressed(base: type[PreTrainedModel]) -> tuple[type[PreTrainedConfig], type[PreTrainedModel]]:
-    """The configuration and the model of a base class whose layers named in `config.ranks` have these ranks."""
+    """The configuration and the model of a base class whose layers named in `config.ranks` have these ranks.
+
+    With `config.quantized` (group, levels, shifted, and of the leading rows with 8 bits: eight in a factor,
+    eight_dense in a whole weight) these layers and those it names as `dense` are quantized.
+    """
     base_config: Any = base.config_class
 
     class CompressedConfig(base_config):
         model_type = f"acip_{base_config.model_type}"  # so that nothing takes it for the base model
         ranks: Any = None
+        quantized: Any = None
 
     class CompressedForCausalLM(base):  # type: ignore[misc, valid-type]
         config_class = CompressedConfig
 
         def __init__(self, config: PreTrainedConfig, *inputs: Any, **settings: Any):
             super().__init__(config, *inputs, **settings)
-            for name, rank in (config.ranks or {}).items():
+            bits = config.quantized or {}
+            for name in (*(config.ranks or {}), *bits.get("dense", ())):
                 layer = self.get_submodule(name)
-                sizes = (layer.nx, layer.nf) if isinstance(layer, Conv1D) else (layer.in_features, layer.out_features)
-                self.set_submodule(name, LowRankLinear(*sizes, rank, layer.bias is not None))
+                m, n = (layer.nf, layer.nx) if isinstance(layer, Conv1D) else (layer.out_features, layer.in_features)
+                self.set_submodule(
+                    name, _replacement(m, n, (config.ranks or {}).get(name), layer.bias is not None, bits)
+                )
 
     return CompressedConfig, CompressedForCausalLM
+
+
+def _replacement(m: int, n: int, rank: int | None, bias: bool, bits: dict[str, Any]) -> nn.Module:
+    if not bits:
+        assert rank is not None
+        return LowRankLinear(n, m, rank, bias)
+    form = bits["group"], bits["levels"], bits["shifted"]
+    if rank is None:
+        return QuantizedLinear(QuantizedMatrix(m, n, bits["eight_dense"], *form), m, bias)
+    down, up = (QuantizedMatrix(rank, columns, bits["eight"], *form) for columns in (n, m))
+    return QuantizedLowRankLinear(down, up, m, bias)

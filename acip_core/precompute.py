@@ -32,6 +32,7 @@ from .elastic import AdapterWeights, ElasticModel, build_elastic
 from .errors import StorageError
 from .evaluate import WINDOW, measure_curve
 from .factorize import Factors, cached_factors, factorize
+from .precision import FULL, quantize_base
 from .progress import Progress, Steps
 from .scoring.acip import PAPER, SMALL, AcipSettings, acip_scores
 from .scoring.baselines import svd_magnitude_scores, uniform_scores
@@ -62,6 +63,7 @@ class Recipe:
         ratios: sizes of the curve.
         comparisons: whether to measure the comparison lines too.
         examples: prompts that are completed at every size.
+        quantized: precision of the weights that everything is made from, for use with the full ones (section 3.4).
     """
 
     corpora: tuple[str, ...] = ("c4", "wikipedia")
@@ -79,6 +81,7 @@ class Recipe:
     ratios: tuple[float, ...] = FINE
     comparisons: bool = True
     examples: tuple[str, ...] = EXAMPLES
+    quantized: str = FULL
 
 
 PAPER_RECIPE = Recipe(pruning=PAPER, adapters=None)
@@ -100,13 +103,14 @@ def precompute(source: str | None, recipe: Recipe, folder: Path | None = None) -
 
     Args:
         source: as `load_base`.
-        folder: where the artifact goes; `precomputed/<model>` in the working directory by default.
+        folder: where the artifact goes; `precomputed/<model>` in the working directory by default, with `-from-nf4`
+            behind it for quantized weights.
 
     Returns:
         The artifact's folder.
 
     Raises:
-        ModelError, CorpusError, ArtifactError, StorageError: one sentence each; finished stages are kept.
+        ModelError, CorpusError, ArtifactError, PrecisionError, StorageError: one sentence each; finished stages stay.
     """
     for corpus in recipe.corpora:  # mistakes that need no model to be seen are said before it is loaded
         for split in ("calibration", "held-out"):
@@ -115,7 +119,10 @@ def precompute(source: str | None, recipe: Recipe, folder: Path | None = None) -
         check_replaceable(folder)
     yield Progress("loading the model", 0, 1)
     base = load_base(source)
-    target = folder if folder is not None else Path("precomputed") / base.name
+    if recipe.quantized != FULL:
+        quantize_base(base, recipe.quantized, recipe.include, recipe.exclude)
+    name = base.name if recipe.quantized == FULL else f"{base.name}-from-{recipe.quantized}"
+    target = folder if folder is not None else Path("precomputed") / name
     check_replaceable(target)
     with only_run(target):
         return (yield from _precompute(_Run(base, recipe), target))

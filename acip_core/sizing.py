@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -23,16 +24,33 @@ _STRIDE = 4096  # directions between two stored rank counts
 
 
 @dataclass(frozen=True)
+class Storage:
+    """Bytes per parameter of quantized target layers.
+
+    Attributes:
+        dense: of a whole weight.
+        leading, rest: of a factor's first `directions` rows (and its adapter's), and of its other rows.
+    """
+
+    dense: float
+    leading: float
+    rest: float
+    directions: int
+
+
+@dataclass(frozen=True)
 class Footprint:
     """What a size ratio means for the whole model: everything outside the target layers is always kept.
 
     Attributes:
         other_parameters: parameters outside the target weights (embeddings, head, norms, biases), tied ones once.
         bytes_per_parameter: 4 for float32, 2 for bfloat16.
+        storage: of the target layers, where they are quantized.
     """
 
     other_parameters: int = 0
     bytes_per_parameter: int = 4
+    storage: Storage | None = None
 
 
 @dataclass(frozen=True)
@@ -45,8 +63,8 @@ class Plan:
         base_target_parameters: the same of the base model.
         parameters: stored parameters of the whole model.
         base_parameters: the same of the base model.
-        bytes: `parameters` in bytes at the model's precision.
-        base_bytes: `base_parameters` in bytes.
+        bytes: `parameters` in bytes at the model's precision, quantized target layers at theirs.
+        base_bytes: `base_parameters` in bytes, nothing quantized.
     """
 
     ranks: tuple[int, ...]
@@ -116,7 +134,7 @@ class SizePlanner:
         flat = np.concatenate([np.asarray(s, dtype=np.float32) for s in scores])
         if not np.isfinite(flat).all():
             raise SizeError("Scores hold values that are not finite; compute the score map again.")
-        lengths = [len(s) for s in scores]
+        lengths = self._lengths = [len(s) for s in scores]
         if any(length < needed for length, needed in zip(lengths, self._break_even, strict=True)):
             raise SizeError(
                 "A layer has fewer scores than directions below its break-even rank; compute the score map again."
@@ -182,8 +200,45 @@ class SizePlanner:
         Raises:
             SizeError: as `at_parameters`.
         """
-        is_number = isinstance(size, int | float)
-        return self.at_parameters(size // self.footprint.bytes_per_parameter if is_number else size)
+        is_number = isinstance(size, int | float) and math.isfinite(size)
+        width, storage = self.footprint.bytes_per_parameter, self.footprint.storage
+        if storage is None or not is_number:
+            return self.at_parameters(size // width if is_number else size)
+        other, (least, most) = self.footprint.other_parameters * width, self._quantized_bytes
+        prefix = int(np.searchsorted(least, size - other, side="right")) - 1
+        if prefix < 0 or size > most + other:
+            raise SizeError(
+                f"No cut of this model has {size / 1e6:.1f} MB at this precision; it can have "
+                f"{(least[0] + other) / 1e6:.1f} to {(most + other) / 1e6:.1f} MB."
+            )
+        return self._at(prefix)
+
+    @cached_property
+    def _quantized_bytes(self) -> tuple[np.ndarray, float]:
+        """The least bytes of the target layers from each cut of the order on, and the most of any.
+
+        They differ from the bytes of the cut itself where a layer that turns dense saves some.
+        """
+        layers = np.arange(len(self._row))
+        before = np.concatenate([[0], np.cumsum(self._lengths)])
+        steps = np.empty(int(before[-1]))
+        for i in layers:
+            kept = np.arange(self._lengths[i] + 1)
+            steps[before[i] : before[i + 1]] = np.diff(self._bytes(kept, np.full(len(kept), i)))
+        in_order = np.empty_like(steps)
+        in_order[np.argsort(self._layers, kind="stable")] = steps
+        start = self._bytes(np.zeros(len(layers), dtype=np.int64), layers).sum()
+        along = np.concatenate([[start], start + np.cumsum(in_order)])
+        return np.minimum.accumulate(along[::-1])[::-1], float(along.max())
+
+    def _bytes(self, kept: np.ndarray, layers: np.ndarray) -> np.ndarray:
+        """Bytes of quantized layers with `kept` directions each."""
+        storage, row = self.footprint.storage, self._row[layers]
+        assert storage is not None
+        leading = np.minimum(kept, storage.directions)
+        factors = row * ((self._adapters + leading) * storage.leading + (kept - leading) * storage.rest)
+        dense = (kept >= self._break_even[layers]) & self._reset
+        return np.where(dense, self._dense[layers] * storage.dense, factors)
 
     def _plan(self, wanted: int) -> Plan:
         if wanted > self.base_target_parameters or wanted < self._floor:
@@ -194,7 +249,10 @@ class SizePlanner:
                 f"No cut of this model has {kept + wanted:,} parameters; it can have {low:,} to {high:,} "
                 f"({megabytes[0]:.1f} to {megabytes[1]:.1f} MB)."
             )
-        prefix = int(np.searchsorted(self._cumulative, wanted))
+        return self._at(int(np.searchsorted(self._cumulative, wanted)))
+
+    def _at(self, prefix: int) -> Plan:
+        """The cut that keeps the first `prefix` directions of the order."""
         start = prefix // _STRIDE
         kept_counts = self._counts[start] + np.bincount(
             self._layers[start * _STRIDE : prefix], minlength=len(self._row)
@@ -204,4 +262,7 @@ class SizePlanner:
         other, width = self.footprint.other_parameters, self.footprint.bytes_per_parameter
         base = self.base_target_parameters
         ranks = tuple(np.where(dense, DENSE, kept_counts).tolist())
-        return Plan(ranks, target, base, target + other, base + other, (target + other) * width, (base + other) * width)
+        stored = target * width
+        if self.footprint.storage is not None:
+            stored = round(self._bytes(kept_counts, np.arange(len(kept_counts))).sum())
+        return Plan(ranks, target, base, target + other, base + other, stored + other * width, (base + other) * width)

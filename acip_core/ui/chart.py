@@ -10,6 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..artifact import Curve, own_curves
+from ..precision import PRECISIONS, at_precision
 
 COLORS = {"c4": "#d9622b", "wikipedia": "#2b7bd9"}  # readable on light and dark
 TITLES = {"c4": "C4", "wikipedia": "Wikipedia", "wikitext2": "WikiText-2"}
@@ -40,20 +41,21 @@ def curve_figure(curves: Sequence[Curve], smallest_percent: int) -> dict[str, An
     own = own_curves(curves)
     for curve in curves:
         if curve.points:
-            figure.add_trace(_line(curve, curve in own))
+            figure.add_trace(_line(curve, curve in own, method_title(curve.method, curves[0].method)))
     for method in dict.fromkeys(curve.method for curve in curves if curve not in own):
-        figure.add_trace(_legend_entry(method))
+        figure.add_trace(_legend_entry(method, method_title(method, curves[0].method)))
     for curve in own:
         figure.add_trace(_base_mark(curve))
     figure.update_layout(_layout(curves, smallest_percent), template="none")
     return json.loads(figure.to_json())
 
 
-def _line(curve: Curve, own: bool) -> go.Scatter:
+def _line(curve: Curve, own: bool, title: str) -> go.Scatter:
+    """One curve; `title` is what its method is called where it is not the model's own."""
     points = sorted(curve.points, key=lambda point: point.ratio)
     name = corpus_title(curve.corpus)
     if not own:
-        name += f", {METHODS.get(curve.method, curve.method)}"
+        name += f", {title}"
     return go.Scatter(
         x=[100 * point.ratio for point in points],
         y=[point.perplexity for point in points],
@@ -73,10 +75,20 @@ def _line(curve: Curve, own: bool) -> go.Scatter:
     )
 
 
-def _legend_entry(method: str) -> go.Scatter:
+def method_title(method: str, own: str) -> str:
+    """What a method is called beside the model's own, of which it may be another precision."""
+    for name in PRECISIONS:
+        if method == at_precision(own, name):
+            return name
+        if own == at_precision(method, name):
+            return "full precision"
+    return METHODS.get(method, method)
+
+
+def _legend_entry(method: str, title: str) -> go.Scatter:
     """One entry for a method's lines on all corpora; clicking it hides them."""
     line = {"color": _OTHER_COLOR, "width": 1.5, "dash": _DASHES.get(method, "longdash")}
-    return go.Scatter(x=[None], y=[None], name=METHODS.get(method, method), legendgroup=method, mode="lines", line=line)
+    return go.Scatter(x=[None], y=[None], name=title, legendgroup=method, mode="lines", line=line)
 
 
 def _base_mark(curve: Curve) -> go.Scatter:

@@ -86,7 +86,8 @@ class Downloads:
 
     def _written(self, plan: Plan, folder: Path, name: str, cancel: threading.Event) -> Iterator[float]:
         yield 0.0
-        for step in export(self._loaded.elastic, self._loaded.artifact, plan, folder / name):
+        loaded = self._loaded
+        for step in export(loaded.elastic, loaded.artifact, plan, folder / name, quantized=loaded.quantized):
             yield 0.5 * step.done / step.total
             if cancel.is_set():
                 return

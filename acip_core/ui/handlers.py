@@ -69,6 +69,7 @@ class Handlers:
         self.downloads = Downloads(loaded)
         self.galleries = Galleries(loaded)
         self._name = loaded.elastic.base.name
+        self._quantized = f"-{loaded.quantized.precision.name}" if loaded.quantized else ""
         self.visitors = Visitors()
         self._planner = loaded.elastic.planner
         self._corpora = [curve.corpus for curve in own_curves(loaded.artifact.curves)] or ["c4", "wikipedia"]
@@ -298,7 +299,7 @@ class Handlers:
         session = _session(request)
         run = self.visitors.begin(session, EXPORT)
         used, plan = plan_at(self._planner, percent)
-        name = f"{self._name}-at-{used}"
+        name = f"{self._name}-at-{used}{self._quantized}"
         fixed = {"run": run.id, "percent": used, "name": name, "address": "", "bytes": 0, "done": 0.0}
         stopped: Message = {"state": "stopped", "status": f"Stopped exporting {used} %; nothing is left of it."}
         try:
@@ -309,7 +310,7 @@ class Handlers:
                 elif isinstance(step, File):
                     size = step.path.stat().st_size
                     status = f"{used} % is ready, {size / 1e6:.0f} MB. It is kept for ten minutes."
-                    code = loading_code(name, plan.parameters < plan.base_parameters)
+                    code = loading_code(name, plan.bytes < plan.base_bytes)
                     done = {"state": "done", "status": status, "code": code, "done": 1.0}
                     yield fixed | done | {"address": step.address, "bytes": size}
                 else:

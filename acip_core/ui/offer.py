@@ -1,17 +1,18 @@
-"""Which models the page offers, and which of them somebody asked for."""
+"""Which models and precisions the page offers, and which of them somebody asked for."""
 
 from __future__ import annotations
 
 import json
 import queue
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
 from ..artifact import default_artifact
 from ..base import DEFAULT_MODEL
 from ..errors import AcipError
+from ..precision import FULL, precisions
 
 
 class OfferError(AcipError):
@@ -24,12 +25,13 @@ class Choice:
 
     Attributes:
         title: what visitors choose it by.
-        model, artifact: as `loading.open_model`.
+        model, artifact, precision: as `loading.open_model`.
     """
 
     title: str
     model: str
     artifact: str | None = None
+    precision: str = FULL
 
 
 class Offer:
@@ -37,17 +39,18 @@ class Offer:
 
     Attributes:
         choices: the first is the one to open first.
+        precisions: that each of them can have.
     """
 
     def __init__(self, choices: Sequence[Choice]):
-        self.choices = tuple(choices)
+        self.choices, self.precisions = tuple(choices), precisions()
         self._asked: queue.SimpleQueue[Choice] = queue.SimpleQueue()
 
-    def ask(self, title: str) -> None:
-        """Ask for a model; a title that is not offered changes nothing."""
+    def ask(self, title: str, precision: str = FULL) -> None:
+        """Ask for a model at a precision; what is not offered changes nothing."""
         for choice in self.choices:
-            if choice.title == title:
-                self._asked.put(choice)
+            if choice.title == title and precision in self.precisions:
+                self._asked.put(replace(choice, precision=precision))
 
     def wait(self, current: Choice) -> Choice:
         """Wait until somebody asks for another one than the current, and return it; what was asked before is void."""
@@ -58,7 +61,9 @@ class Offer:
         return wanted
 
 
-def offered(models: Sequence[str], artifacts: Sequence[str] = (), precomputed: Path | None = None) -> Offer:
+def offered(
+    models: Sequence[str], artifacts: Sequence[str] = (), precomputed: Path | None = None, precision: str = FULL
+) -> Offer:
     """The models named at start, or the default one, and those with an artifact beside the package.
 
     An artifact says where its model came from: those of a Hub id and of the default model can be opened again, those
@@ -66,6 +71,7 @@ def offered(models: Sequence[str], artifacts: Sequence[str] = (), precomputed: P
 
     Args:
         artifacts: of the named models, in their order; `precomputed/<model>` for those that are left.
+        precision: of all of them, until somebody chooses another.
 
     Raises:
         OfferError: there are more artifacts than models.
@@ -73,7 +79,7 @@ def offered(models: Sequence[str], artifacts: Sequence[str] = (), precomputed: P
     if len(artifacts) > max(1, len(models)):
         raise OfferError(f"{len(artifacts)} artifacts for {max(1, len(models))} models; name a `--model` for each.")
     pairs = zip_longest(models or (DEFAULT_MODEL,), artifacts)
-    choices = [Choice(model, model, artifact) for model, artifact in pairs]
+    choices = [Choice(model, model, artifact, precision) for model, artifact in pairs]
     for description in sorted((precomputed or default_artifact("")).glob("*/acip.json")):
         try:
             source = json.loads(description.read_text(encoding="utf-8"))["source"]
@@ -81,6 +87,6 @@ def offered(models: Sequence[str], artifacts: Sequence[str] = (), precomputed: P
             continue  # whoever opens it is told what is wrong with it
         model = DEFAULT_MODEL if description.parent.name == DEFAULT_MODEL else source
         if isinstance(model, str) and (model == DEFAULT_MODEL or model.count("/") == 1):
-            choices.append(Choice(model, model))
+            choices.append(Choice(model, model, precision=precision))
     unique = {choice.title: choice for choice in reversed(choices)}
     return Offer([unique[title] for title in dict.fromkeys(choice.title for choice in choices)])

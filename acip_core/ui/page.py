@@ -17,29 +17,36 @@ from ..passage import MOST_CHARACTERS
 from . import markup
 from .chart import corpus_color, corpus_title, curve_figure
 from .handlers import MOST_COLUMNS, Handlers
-from .offer import Offer
+from .offer import Choice, Offer
 from .snippets import ADDRESS, client_code, loading_code
 from .table import LARGEST_PERCENT, Row, size_table
 
 TITLE = "One model, every size"
 _COMPARED = (100, 80, 60, 40)
+_PRECISIONS = {
+    "full": "full, as the model came",
+    "int8": "int8",
+    "int4": "int4, leading directions int8",
+    "nf4": "nf4, leading directions int8",
+    "fp4": "fp4, leading directions int8",
+}
 ASSETS = Path(__file__).parents[2] / "assets"
 _CONCURRENT_RUNS = 50  # more than the model admits and lets wait in line, so that it says who is ahead
 
 
-def build_page(loaded: Loaded, offer: Offer | None = None, current: str = "") -> tuple[gr.Blocks, Handlers]:
+def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | None = None) -> tuple[gr.Blocks, Handlers]:
     """The page for a loaded model, and its server side.
 
     Args:
-        offer: the models that visitors can switch to.
-        current: the title of the loaded one among them.
+        offer: the models and precisions that visitors can switch to.
+        current: the loaded one among them.
     """
     handlers = Handlers(loaded)
     lookups = lookup_parameters(loaded.elastic.base.model)
     rows = size_table(loaded.elastic.planner, loaded.artifact.curves, lookups)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.HTML(markup.header(TITLE, loaded), apply_default_css=False, elem_id="header", js_on_load=None)
-        if offer and len(offer.choices) > 1:
+        if offer and current:
             _switch_part(offer, current)
         with gr.Row(elem_id="main"):
             with gr.Column(scale=6, min_width=340):
@@ -137,17 +144,29 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: str = "") ->
     return page, handlers
 
 
-def _switch_part(offer: Offer, current: str) -> None:
-    model = gr.Dropdown(
-        [choice.title for choice in offer.choices],
-        value=current,
-        label="Model",
-        info="One at a time: everybody on this page gets the one you choose.",
-        elem_id="model",
-    )
-    model.input(offer.ask, model, show_progress="hidden", queue=False, api_visibility="private").then(
-        None, js="() => acipLink.leave()"
-    )
+def _switch_part(offer: Offer, current: Choice) -> None:
+    with gr.Row(elem_id="switch"):
+        model = gr.Dropdown(
+            [choice.title for choice in offer.choices],
+            value=current.title,
+            label="Model",
+            info="One at a time: everybody on this page gets the one you choose.",
+            elem_id="model",
+            visible=len(offer.choices) > 1,
+            min_width=240,
+        )
+        precision = gr.Dropdown(
+            [(_PRECISIONS[name], name) for name in offer.precisions],
+            value=current.precision,
+            label="Precision of the compressed layers",
+            info="For everybody on this page. Fewer bits are fewer megabytes at every size.",
+            elem_id="precision",
+            min_width=240,
+        )
+    for part in (model, precision):
+        part.input(offer.ask, [model, precision], show_progress="hidden", queue=False, api_visibility="private").then(
+            None, js="() => acipLink.leave()"
+        )
 
 
 def _prompt_part() -> tuple[gr.Textbox, Examples]:

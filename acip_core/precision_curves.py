@@ -1,0 +1,67 @@
+"""The perplexity of an artifact's sizes at fewer bits, kept in it beside its own curves."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from .artifact import Curve, default_artifact, own_curves, read_artifact, write_artifact
+from .completions import read_completions, write_completions
+from .corpus import documents, token_windows
+from .errors import ArtifactError
+from .evaluate import WINDOW
+from .loading import open_model
+from .precision import FULL, at_precision
+from .precompute import COARSE, kept_curve, only_run
+from .progress import Steps
+from .storage import cache_dir
+
+
+def measure_precision(
+    source: str | None,
+    precision: str,
+    artifact: Path | None = None,
+    ratios: Sequence[float] = COARSE,
+) -> Steps[list[Curve]]:
+    """Measure the artifact's sizes at a precision on the text of its own curves and add the curves to it.
+
+    Continues where it was.
+
+    Args:
+        source: as `load_base`.
+        precision: one of `precision.precisions()` but `full`.
+        artifact: its folder; `precomputed/<model>` by default.
+
+    Returns:
+        One curve per corpus of the artifact, relative to the full-precision model.
+
+    Raises:
+        ModelError, ArtifactError, PrecisionError, CorpusError, StorageError: one sentence each; points are kept.
+    """
+    loaded = yield from open_model(source, artifact, precision=precision)
+    folder = artifact or default_artifact(loaded.elastic.base.name)
+    old = read_artifact(folder)
+    full = own_curves(old.curves)
+    if precision == FULL or not full:
+        raise ArtifactError(f"{folder} has no curve to set another beside, or it is that of `{FULL}` itself.")
+    window = old.recipe.get("window", WINDOW)
+    key = f"{old.fingerprint}{precision}{old.recipe}"
+    work = cache_dir() / "precision" / hashlib.sha256(key.encode()).hexdigest()[:12]
+    method = at_precision(full[0].method, precision)
+    with only_run(folder):
+        curves = []
+        for own in full:
+            texts = documents(own.corpus, "held-out")
+            windows = token_windows(loaded.elastic.tokenizer, texts, window, own.tokens // (window - 1))
+            label = (method, own.corpus, "held-out")
+            curve = yield from kept_curve(loaded.elastic, windows, ratios, label, work)
+            curves.append(replace(curve, base_perplexity=own.base_perplexity))
+        others = [curve for curve in old.curves if curve.method != method]
+        completions = read_completions(folder)
+        write_artifact(replace(old, curves=(*others, *curves)), folder)
+        write_completions(completions, folder)
+        shutil.rmtree(work, ignore_errors=True)
+    return curves
