@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from acip_core.artifact import Curve, default_artifact, read_artifact
+import math
+
+from acip_core.artifact import Curve, default_artifact, own_curves, read_artifact
 from acip_core.base import DEFAULT_MODEL
+from acip_core.precision import PRECISIONS, at_precision
 
 from .figure import Figure
 
@@ -11,20 +14,41 @@ _TARGETS = {0.9: 1.08, 0.8: 1.3, 0.7: 1.65, 0.6: 2.3, 0.5: 3.4, 0.4: 5.5}
 _TITLES = {"c4": "C4", "wikipedia": "Wikipedia"}
 
 
+_LOST = {"int8": 1.01, "int4": 1.1}  # times the perplexity of the same size in full precision, at most
+
+
 def default_curves() -> tuple[Curve, ...]:
-    """The curves of the default model's artifact, its own method's first."""
-    return read_artifact(default_artifact(DEFAULT_MODEL)).curves
+    """The curves of the default model's artifact in full precision, its own method's first."""
+    curves = read_artifact(default_artifact(DEFAULT_MODEL)).curves
+    quantized = {at_precision(curves[0].method, name) for name in PRECISIONS}
+    return tuple(curve for curve in curves if curve.method not in quantized)
+
+
+def quantized_curves(name: str) -> list[tuple[Curve, Curve]]:
+    """The default model's curves at a precision, each with the one in full precision on the same text."""
+    curves = read_artifact(default_artifact(DEFAULT_MODEL)).curves
+    full = {curve.corpus: curve for curve in own_curves(curves)}
+    return [(c, full[c.corpus]) for c in curves if c.method == at_precision(curves[0].method, name)]
 
 
 def measure_quality() -> list[Figure]:
-    """One figure per corpus and size that has a target."""
+    """One figure per corpus and size that has a target, and what fewer bits cost at most."""
     curves = default_curves()
-    return [
+    figures = [
         Figure(f"perplexity at {ratio:.0%} ÷ base, {_TITLES[curve.corpus]}", _relative(curve, ratio), "×", target)
         for ratio, target in _TARGETS.items()
         for curve in curves
         if curve.method == curves[0].method
     ]
+    for name, most in _LOST.items():
+        lost = [
+            point.perplexity / (full.at(point.ratio) or math.inf)
+            for quantized, full in quantized_curves(name)
+            for point in quantized.points
+        ]
+        if lost:
+            figures.append(Figure(f"perplexity at {name} ÷ full precision, the worst size", max(lost), "×", most))
+    return figures
 
 
 def _relative(curve: Curve, ratio: float) -> float:

@@ -12,9 +12,10 @@ from acip_core.ablate import read_rows
 from acip_core.artifact import Curve, default_artifact
 from acip_core.base import DEFAULT_MODEL
 from acip_core.comparison import Comparison, method_title, read_comparison
+from acip_core.precision import PRECISIONS
 
 from .figure import Figure, table
-from .quality import default_curves
+from .quality import default_curves, quantized_curves
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -31,6 +32,7 @@ def refreshed(text: str) -> str:
     """The README's text with its generated parts renewed; each lies between `<!-- name -->` and `<!-- /name -->`."""
     parts = {
         "perplexity": perplexity_table(default_curves()),
+        "precision": precision_table(),
         "comparison": comparison_table(read_comparison(default_artifact(DEFAULT_MODEL))),
         "ablation": ablation_table(read_rows(default_artifact(DEFAULT_MODEL))),
         "figures": figures_table(),
@@ -60,6 +62,24 @@ def _cell(curve: Curve, ratio: float) -> str:
     if found is None:
         return ""
     return _relative(found.perplexity / curve.base_perplexity)
+
+
+def precision_table() -> list[str]:
+    """Megabytes and perplexity ÷ base by size, one column a precision and corpus."""
+    pairs = {name: quantized_curves(name) for name in PRECISIONS}
+    columns = {"full": [own for _, own in pairs["int8"]]} | {n: [q for q, _ in p] for n, p in pairs.items() if p}
+    if len(columns) == 1:
+        return ["Not measured yet: run `python -m acip_core quantize smollm2-135m-instruct`."]
+    lines = ["| size | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    for ratio in sorted({round(p.ratio, 2) for p in columns["int8"][0].points}, reverse=True):
+        cells = []
+        for curves in columns.values():
+            size = next((p.bytes for p in curves[0].points if round(p.ratio, 2) == ratio), None)
+            told = " / ".join(_cell(curve, ratio) for curve in curves)
+            cells.append("" if size is None else f"{size / 1e6:.0f} MB: {told}")
+        lines.append(f"| {ratio:.0%} | " + " | ".join(cells) + " |")
+    corpora = " / ".join(_CORPORA.get(curve.corpus, curve.corpus) for curve in columns["full"])
+    return [*lines, "", f"Whole model's weights in megabytes: perplexity ÷ base in full precision, {corpora}."]
 
 
 def comparison_table(comparison: Comparison | None) -> list[str]:

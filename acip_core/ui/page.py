@@ -158,8 +158,8 @@ def _switch_part(offer: Offer, current: Choice) -> None:
         precision = gr.Dropdown(
             [(_PRECISIONS[name], name) for name in offer.precisions],
             value=current.precision,
-            label="Precision of the compressed layers",
-            info="For everybody on this page. Fewer bits are fewer megabytes at every size.",
+            label="Precision",
+            info="Of the compressed layers, for everybody on this page.",
             elem_id="precision",
             min_width=240,
         )
