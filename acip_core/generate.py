@@ -1,8 +1,9 @@
 """Streaming decoding of one elastic model for many visitors at once, each at a size of their own.
 
 One model, one thread that owns it, one forward pass at a time. Every pass (a token, a slice of a prompt, a slice of an
-evaluation window) sets the size and runs. Passes go first come, first served, so visitors interleave token by token,
-and since each has a key-value cache of its own, nobody sees another's size. Knows nothing of pages or sessions.
+evaluation window) sets the size and runs. Passes go first come, first served (`turns.py`), so visitors interleave token
+by token, several tokens in one pass where they wait together, and since each has a key-value cache of its own, nobody
+sees another's size. Knows nothing of pages or sessions.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import cast
@@ -25,6 +25,7 @@ from .evaluate import Perplexity, measure_perplexity, token_losses
 from .judge import judged
 from .line import Line
 from .sizing import Plan
+from .turns import Turns
 
 PREFILL_CHUNK = 256  # prompt tokens per turn: about half a second on two cores, so a long prompt blocks nobody
 _MEASURE_CHUNK = 128  # tokens of an evaluation window per turn; smaller, for every chunk also pays for the head
@@ -123,7 +124,7 @@ class Engine:
     def __init__(self, elastic: ElasticModel, static_cache: bool | None = None):
         self.elastic = elastic
         self.static_cache = elastic.base.device.type == "cuda" if static_cache is None else static_cache
-        self._owner = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._turns = Turns(elastic)
         config = elastic.model.config.get_text_config()
         self.context = int(getattr(config, "max_position_embeddings", None) or 2048)  # tokens
         self._ends = _end_ids(elastic)
@@ -231,14 +232,14 @@ class Engine:
         """
         cache = self._cache(1, behind + steps + 1)
         ids = torch.arange(3, 3 + behind)[None] % self.elastic.model.config.get_text_config().vocab_size
-        ids, _ = self._owner.submit(self._timed, ids, plan, cache).result()
+        ids, _ = self._turns.take(self._timed, ids, plan, cache)
         for _ in range(steps):
-            ids, seconds = self._owner.submit(self._timed, ids, plan, cache).result()
+            ids, seconds = self._turns.take(self._timed, ids, plan, cache)
             yield seconds
 
     def _timed(self, ids: torch.Tensor, plan: Plan, cache: Cache) -> tuple[torch.Tensor, float]:
         start = time.perf_counter()
-        token = int(self._forward(ids, plan, cache, 1)[0, -1].argmax())  # read from the device: nothing is left to run
+        token = int(self._turns.run(ids, plan, cache)[0, -1].argmax())  # read from the device: nothing is left to run
         return torch.tensor([[token]]), time.perf_counter() - start
 
     def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Cache, keep: int = 1) -> torch.Tensor:
@@ -247,13 +248,7 @@ class Engine:
         Args:
             ids: (batch, tokens) that follow what `cache` holds.
         """
-        return self._owner.submit(self._forward, ids, plan, cache, keep).result()
-
-    @torch.inference_mode()
-    def _forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Cache, keep: int) -> torch.Tensor:
-        self.elastic.apply(plan)
-        model = self.elastic.model
-        return model(ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=keep).logits
+        return self._turns.forward(ids, plan, cache, keep)
 
     def _in_line(self, tokens: int, prompt_tokens: int, columns: int, steps: Steps, cancel: threading.Event) -> Steps:
         """The steps, once there is room for their tokens; while waiting, how many come first."""

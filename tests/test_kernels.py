@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from acip_core.kernels import Linear, adopt, linear
 
-SHAPES = [(), (1,), (1, 1), (5, 1), (2, 40), (0, 3)]
+SHAPES = [(), (1,), (1, 1), (2,), (5, 1), (4, 8), (33,), (2, 40), (0, 3)]
 LAYOUTS = {
     "rows": lambda w: w[:96],
     "transposed rows": lambda w: w.t().contiguous()[:, :96].t(),
@@ -30,6 +30,13 @@ def test_equal_to_pytorch(shape, layout, biased):
 def test_inputs_of_any_layout():
     weight, x = torch.randn(700, 600), torch.randn(3, 600, 40).transpose(1, 2)
     torch.testing.assert_close(linear(x, weight), F.linear(x, weight), rtol=1e-4, atol=1e-4)
+
+
+def test_few_rows_of_a_longer_input():
+    weight, x = torch.randn(700, 600), torch.randn(5, 40, 600)[:, -1:]
+    y = linear(x, weight)
+    torch.testing.assert_close(y, F.linear(x, weight), rtol=1e-4, atol=1e-4)
+    assert y.is_contiguous()
 
 
 @pytest.mark.parametrize("wanted", ["x", "weight", "bias"])
