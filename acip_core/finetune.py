@@ -20,6 +20,7 @@ from .elastic import AdapterWeights, ElasticModel
 from .errors import SizeError
 from .evaluate import WINDOW
 from .loading import open_model
+from .precision import PRECISIONS, at_precision
 from .precompute import COARSE, kept_curve, only_run
 from .progress import Steps
 from .sizing import DENSE
@@ -111,7 +112,8 @@ def finetune(
         for corpus, windows in held_out.items():
             label = (f"{method}, tuned at {tuning.ratio:.0%}", corpus, "held-out")
             after.append((yield from kept_curve(elastic, windows, ratios, label, work)))
-        others = [curve for curve in old.curves if curve.method != method]
+        gone = {method, *(at_precision(method, name) for name in PRECISIONS)}  # of the former adapters
+        others = [curve for curve in old.curves if curve.method not in gone]
         new = replace(
             old,
             curves=(*after, *before, *others),
