@@ -27,14 +27,19 @@ window.acipLink = (() => {
     return found;
   }
 
+  // The page has a base address, so a hash alone would drop what stands before it, and plots lose their clipping by that.
+  function put(link) {
+    written = `#${link}`;
+    history.replaceState(history.state, "", location.pathname + location.search + written);
+  }
+
   function write(inputs) {
     const link = new URLSearchParams({ model: document.querySelector("#header [data-model]")?.dataset.model ?? "" });
     PARTS.forEach(([name], i) => {
       const text = name === "chat" ? (inputs[i] ? "1" : "") : String(inputs[i] ?? "");
       if (text && text.length <= MOST) link.set(name, text);
     });
-    written = `#${link}`;
-    history.replaceState(history.state, "", written);
+    put(link);
     return inputs;
   }
 
@@ -45,8 +50,7 @@ window.acipLink = (() => {
     leaving = window.acipKept.ask();
     const link = new URLSearchParams(location.hash.slice(1));
     link.delete("model");
-    written = `#${link}`;
-    history.replaceState(history.state, "", written);
+    put(link);
     window.acip.note("Switching to another model …");
     for (;;) {
       await new Promise((done) => setTimeout(done, 200));
