@@ -137,13 +137,18 @@ window.acip = (() => {
       const current = value(rows.get(size.percent));
       number.value = Number.isFinite(current) ? current.toFixed(digits()) : "";
     };
+    const reason = (row) => {
+      const least = fixed(Math.abs(value(row)), digits());
+      if (unit.value.startsWith("ppl-")) return `${least} % ${value(row) < 0 ? "better is the most" : "worse is the least"}, at ${row.percent} %`;
+      return `${row.percent} %, the smallest size, has ${least} ${unit.value === "bytes" ? "MB" : "million"}`;
+    };
     const reach = () => {
       const target = Number(number.value);
       if (number.value === "" || !Number.isFinite(target)) return;
       const within = [...rows.values()].filter((row) => value(row) <= target + 0.5 * 10 ** -digits());
       const best = unit.value.startsWith("ppl-") ? within[0] : within[within.length - 1]; // rows come smallest first
       const nearest = best ?? [...rows.values()].reduce((a, b) => (value(b) < value(a) ? b : a));
-      told.textContent = best ? "" : `not reachable: ${fixed(value(nearest), digits())} is the least, at ${nearest.percent} %`;
+      told.textContent = best ? "" : `not reachable: ${reason(nearest)}`;
       if (nearest.percent !== size.percent) go(nearest.percent);
     };
     number.addEventListener("change", reach);
@@ -339,6 +344,7 @@ window.acip = (() => {
       titles.set(c.corpus, c.title);
       const ring = document.createElement("i");
       ring.style.borderColor = c.color;
+      ring.className = c.symbol;
       cursor.parentElement.append(ring);
       return { ring, corpus: c.corpus };
     });

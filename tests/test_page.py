@@ -441,6 +441,15 @@ def test_a_shared_link_restores_the_screen(visit: Visit) -> None:
     wait_state(other, "done", 80)
 
 
+def test_the_address_keeps_what_stands_before_the_link(visit: Visit, server: tuple[str, Handlers]) -> None:
+    page = visit()
+    page.goto(f"{server[0]}?__theme=dark#size=80")
+    wait_state(page, "done", 80)
+    assert "?__theme=dark#" in page.url and "size=80" in page.url
+    clip = page.locator("#chart .plot .overplot [clip-path]").first.get_attribute("clip-path") or ""
+    assert clip.split("#")[0].strip("url('") in ("", page.url.split("#")[0])  # lines would leave the plot otherwise
+
+
 @pytest.mark.parametrize(
     ("link", "percent", "state"),
     [
@@ -588,6 +597,15 @@ def test_the_plot_against_megabytes_and_speed(visit: Visit) -> None:
     count = len(percents) // 2
     assert megabytes[count:] == percents[count:] and megabytes[:count] != percents[:count]
     assert abs(max(megabytes[:count]) - float(readout(page, "megabytes").split()[0])) <= 1
+    x, y = page.evaluate(
+        """() => {
+          const plot = document.querySelector("#chart .plot"), { xaxis, yaxis } = plot._fullLayout;
+          const { x, y } = plot.data[0], box = plot.getBoundingClientRect();
+          return [box.x + xaxis._offset + xaxis.d2p(x[0]), box.y + yaxis._offset + yaxis.d2p(y[0])];
+        }"""
+    )
+    page.mouse.move(x, y)
+    expect(page.locator("#chart .hoverlayer")).to_contain_text(f"{percents[0]:.0f} % · ")
     page.select_option("[data-axis]", "speed")
     expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "speed")
     expect(page.locator("#chart .status")).to_contain_text("Speed measured on this machine")
