@@ -139,8 +139,8 @@ window.acip = (() => {
     };
     const reason = (row) => {
       const least = fixed(Math.abs(value(row)), digits());
-      if (unit.value.startsWith("ppl-")) return `${least} % ${value(row) < 0 ? "better is the most" : "worse is the least"}, at ${row.percent} %`;
-      return `${row.percent} %, the smallest size, has ${least} ${unit.value === "bytes" ? "MB" : "million"}`;
+      if (unit.value.startsWith("ppl-")) return `${row.percent} % is ${least} % ${value(row) < 0 ? "better" : "worse"}`;
+      return `even ${row.percent} % has ${least} ${unit.value === "bytes" ? "MB" : "million"}`;
     };
     const reach = () => {
       const target = Number(number.value);
