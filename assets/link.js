@@ -5,6 +5,7 @@ window.acipLink = (() => {
   // name in the link, smallest and largest value; the order of the page's inputs
   const PARTS = [["prompt"], ["size", 1, 100], ["temperature", 0, 2], ["top_p", 0.05, 1], ["seed", 0, 2 ** 31 - 1], ["length", 8, 512], ["chat"]];
   let written = "";
+  let asked = null; // the latest prompt that was sent
 
   const value = (text, [name, low, high], before) => {
     if (text === null) return before;
@@ -40,7 +41,16 @@ window.acipLink = (() => {
       if (text && text.length <= MOST) link.set(name, text);
     });
     put(link);
+    asked = inputs[0];
     return inputs;
+  }
+
+  // A size of before is shown again.
+  function visit(prompt, percent) {
+    const link = new URLSearchParams(location.hash.slice(1));
+    link.set("size", percent);
+    if (prompt && prompt.length <= MOST) link.set("prompt", prompt);
+    put(link);
   }
 
   // Another model was asked for: the same screen with it, as soon as another server answers.
@@ -62,5 +72,5 @@ window.acipLink = (() => {
   }
 
   addEventListener("hashchange", () => location.hash !== written && location.reload());
-  return { read, write, leave };
+  return { read, write, visit, leave, asked: () => asked };
 })();

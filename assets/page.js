@@ -53,10 +53,15 @@ window.acip = (() => {
     settled();
   });
 
-  // Another prompt or setting starts over, once it is left or taken.
+  // Another prompt or setting starts over, once it is left or taken; not if it was asked for, or is about to be.
+  let pressing = false; // the button that asks for it
+  document.addEventListener("pointerdown", (event) => (pressing = Boolean(event.target.closest?.("#run"))), true);
+  for (const kind of ["pointerup", "pointercancel"]) document.addEventListener(kind, () => (pressing = false), true);
   document.addEventListener("change", (event) => {
-    if (!event.target.closest?.("#prompt, #advanced")) return;
-    if (document.querySelector("#prompt textarea").value.trim()) settled();
+    if (pressing || !event.target.closest?.("#prompt, #advanced")) return;
+    const prompt = document.querySelector("#prompt textarea").value;
+    if (event.target.closest("#prompt") && prompt === window.acipLink.asked()) return;
+    if (prompt.trim()) settled();
   });
 
   const PAGES = { PageUp: 10, PageDown: -10 }; // as screen readers tell, and not a tenth of the slider's length

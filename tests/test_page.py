@@ -264,6 +264,28 @@ def test_another_setting_or_prompt_starts_over(visit: Visit, engine: Engine) -> 
     assert expected(engine, 100, "Another prompt").startswith(text(page))
 
 
+def test_one_click_is_one_run(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    asked: list[str] = []
+    page.on("request", lambda request: "queue/join" in request.url and asked.append(request.url))
+    page.fill("#prompt textarea", "Another prompt")
+    page.click("#run", delay=150)  # longer than the slider's rest
+    page.wait_for_function("document.querySelector('#completion .prompt').textContent === 'Another prompt'")
+    wait_state(page, "done", 100)
+    page.fill("#prompt textarea", "A third one")
+    page.press("#prompt textarea", "Shift+Enter")
+    page.wait_for_function("document.querySelector('#completion .prompt').textContent === 'A third one'")
+    page.locator("#prompt textarea").blur()
+    page.wait_for_timeout(300)
+    wait_state(page, "done", 100)
+    assert len(asked) == 2
+    page.fill("#prompt textarea", "A fourth one")
+    page.press("#prompt textarea", "Tab")
+    page.wait_for_function("document.querySelector('#completion .prompt').textContent === 'A fourth one'")
+    assert len(asked) == 3
+
+
 def test_settings_out_of_range_are_refused_by_name(visit: Visit) -> None:
     page = visit()
     page.click("#advanced button")
@@ -487,6 +509,7 @@ def test_visited_sizes_stay(visit: Visit) -> None:
         assert page.locator(SLIDER).input_value() == str(percent)
         assert text(page) == texts[percent]
         expect(page.locator("#visits [aria-current]")).to_contain_text(f"{percent} %")
+        assert f"size={percent}&" in page.url
 
     page.focus(SLIDER)
     for percent in (70, 40, 70):
