@@ -62,13 +62,9 @@ window.acipLink = (() => {
     link.delete("model");
     put(link);
     window.acip.note("Switching to another model …");
-    for (;;) {
-      await new Promise((done) => setTimeout(done, 200));
-      const options = { cache: "no-store", signal: AbortSignal.timeout(2000) }; // one that stops may never answer
-      const answer = await fetch("gradio_api/app_id", options).catch(() => null);
-      if (answer?.status === 503) return location.reload(); // the page that waits for the model
-      if (answer?.ok && (await answer.json()).app_id !== window.gradio_config.app_id) return location.reload();
-    }
+    do await new Promise((done) => setTimeout(done, 200));
+    while ((await window.acipKept.server()) !== "other");
+    location.reload();
   }
 
   addEventListener("hashchange", () => location.hash !== written && location.reload());

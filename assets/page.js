@@ -471,6 +471,7 @@ window.acip = (() => {
     line.setAttribute("role", "status");
     line.textContent = text;
     document.querySelector("#header .bar").parentElement.append(line);
+    return line;
   };
   const visited = (come) => comers.push(come);
   const timing = (told) => (timers.push(told), told(speed));
