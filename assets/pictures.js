@@ -67,6 +67,7 @@ window.acipPictures ??= (() => {
       if (!figure) return plot.remove(), part; // a sentence in its place
       plot.className = "plot";
       part.classList.toggle("wide", figure.data.length > 8); // its legend needs the room
+      if (figure.layout.height && figure.data.length > 8 && element.clientWidth < 600) figure.layout.height += 220; // one name a line
       if (figure.layout.height) plot.style.height = `${figure.layout.height}px`;
       plot.setAttribute("role", "img");
       plot.setAttribute("aria-label", title);
