@@ -484,13 +484,15 @@ def test_a_shared_link_restores_the_screen(visit: Visit) -> None:
     wait_state(other, "done", 80)
 
 
-def test_the_address_keeps_what_stands_before_the_link(visit: Visit, server: tuple[str, Handlers]) -> None:
-    page = visit()
+def test_the_address_keeps_what_stands_before_the_link(browser: Browser, server: tuple[str, Handlers]) -> None:
+    page = browser.new_page()
     page.goto(f"{server[0]}?__theme=dark#size=80")
+    page.wait_for_selector("#chart .plot[data-ready=true]")
     wait_state(page, "done", 80)
     assert "?__theme=dark#" in page.url and "size=80" in page.url
     clip = page.locator("#chart .plot .overplot [clip-path]").first.get_attribute("clip-path") or ""
     assert clip.split("#")[0].strip("url('") in ("", page.url.split("#")[0])  # lines would leave the plot otherwise
+    page.close()
 
 
 @pytest.mark.parametrize(
