@@ -46,7 +46,7 @@ def main(
         serve(model or [], artifact or [], precision, host or default_host(), port)
     except AcipError as error:
         print(error, file=sys.stderr)
-        raise typer.Exit(1) from None
+        raise typer.Exit(2) from None
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -138,7 +138,11 @@ def _load(source: str | None, dtype: torch.dtype):
     if is_folder:
         if not (path / "config.json").is_file():
             raise ModelError(f"The folder {path} has no config.json; name a folder written by `save_pretrained`.")
-        return *_load_pretrained(str(path), dtype, "the folder is incomplete"), path.resolve().name.lower(), path.name
+        return (
+            *_load_pretrained(str(path), dtype, "the folder is incomplete or holds no language model"),
+            path.resolve().name.lower(),
+            path.name,
+        )
     repo, revision = split_revision(source)
     loaded = _load_pretrained(repo, dtype, "no folder or GGUF file, so taken for a Hub id", revision)
     return *loaded, repo.split("/")[-1].lower(), source
@@ -164,7 +168,8 @@ def _load_pretrained(location: str, dtype: torch.dtype, likely: str, revision: s
         reason = _reason(error)
         if offline:
             likely, reason = f"{likely}, and the Hub cannot be reached", "no copy of it on this machine"
-        raise ModelError(f"Cannot load the model '{location}' ({likely}: {reason}); {_WAYS_OUT}.") from error
+        ways_out = "restore its files or name another" if Path(location).is_dir() else _WAYS_OUT
+        raise ModelError(f"Cannot load the model '{location}' ({likely}: {reason}); {ways_out}.") from error
     return model, tokenizer
 
 

@@ -73,6 +73,7 @@ def export(
         if elastic.model.generation_config is not None:
             elastic.model.generation_config.save_pretrained(temporary)
         elastic.tokenizer.save_pretrained(temporary)
+        _without_spaces(temporary / "tokenizer.json")
         (temporary / "README.md").write_text(
             export_card(
                 artifact, own_curves(artifact.curves), plan, dense, coded, quantized.precision.name if quantized else ""
@@ -203,6 +204,13 @@ def _write_weights(tensors: Tensors, folder: Path, shard_bytes: int) -> Steps[No
     if split.is_sharded:
         index_of = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index_of, indent=1) + "\n", encoding="utf-8")
+
+
+def _without_spaces(path: Path) -> None:
+    """Take the indentation out of a JSON file: of a vocabulary it is half, and more than one percent of a small cut."""
+    if path.is_file():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
 def _write_code(ranks: Mapping[str, int], base_class: str, bits: dict[str, Any] | None, folder: Path) -> None:

@@ -182,7 +182,11 @@ class SizePlanner:
         """
         if not (isinstance(ratio, int | float) and 0 < ratio <= 1):
             raise SizeError(f"A size ratio must lie between 0 and 1, not {ratio!r}.")
-        return self._plan(math.ceil(round(ratio * self.base_target_parameters, 6)))
+        wanted = math.ceil(round(ratio * self.base_target_parameters, 6))
+        if wanted < self._floor:
+            least = self._floor / self.base_target_parameters
+            raise SizeError(f"No cut of this model has a size ratio of {ratio:g}; its adapters alone have {least:.3f}.")
+        return self._plan(wanted)
 
     def at_parameters(self, parameters: int) -> Plan:
         """The cut whose whole model reaches `parameters`.

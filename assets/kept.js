@@ -10,6 +10,7 @@ window.acipKept = (() => {
     lost = document.querySelector(".toast-wrap")?.textContent.includes("Connection to the server was lost") ?? false;
   }, 500);
   let asked = false; // for another model
+  let gone = false; // found out here: a server that stops in an orderly way ends its streams, and Gradio waits on
   let before = null; // what the page had when it lost its server
 
   try {
@@ -17,8 +18,30 @@ window.acipKept = (() => {
     sessionStorage.removeItem(KEY);
   } catch {} // storage is switched off
 
+  // Who answers: the "same" server as before, an "other" one (also while it loads its model), or "none".
+  async function server() {
+    const options = { cache: "no-store", signal: AbortSignal.timeout(2000) }; // one that stops may never answer
+    const answer = await fetch("gradio_api/app_id", options).catch(() => null);
+    if (answer?.status === 503) return "other"; // the page that waits for the model
+    const id = answer?.ok ? (await answer.json().catch(() => null))?.app_id : null;
+    return !id ? "none" : id === window.gradio_config.app_id ? "same" : "other";
+  }
+
+  // While something runs, its server must be there.
+  setInterval(async () => {
+    if (lost || asked || gone || !document.querySelector('[data-state="running"]')) return;
+    if ((await server()) === "same") return;
+    gone = true;
+    const note = window.acip.note("The server is gone; connecting again as soon as it is back …");
+    let now;
+    while ((now = await server()) === "none") await new Promise((done) => setTimeout(done, 1000));
+    if (now === "other") return location.reload();
+    gone = false; // it was the network
+    note.remove();
+  }, 3000);
+
   addEventListener("beforeunload", () => {
-    if (!lost && !asked) return;
+    if (!lost && !asked && !gone) return;
     const now = { asked, model: model(), prompt: field("#prompt")?.value, own: field("#own-text")?.value, visits: window.acipVisits?.all() };
     try {
       sessionStorage.setItem(KEY, JSON.stringify(now));
@@ -35,5 +58,5 @@ window.acipKept = (() => {
     window.acip.write(field("#own-text"), before.own);
   }
 
-  return { restore, ask: () => (asked = true), prompt: () => before?.prompt };
+  return { restore, server, ask: () => (asked = true), prompt: () => before?.prompt };
 })();

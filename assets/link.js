@@ -5,6 +5,7 @@ window.acipLink = (() => {
   // name in the link, smallest and largest value; the order of the page's inputs
   const PARTS = [["prompt"], ["size", 1, 100], ["temperature", 0, 2], ["top_p", 0.05, 1], ["seed", 0, 2 ** 31 - 1], ["length", 8, 512], ["chat"]];
   let written = "";
+  let asked = null; // the latest prompt that was sent
 
   const value = (text, [name, low, high], before) => {
     if (text === null) return before;
@@ -27,15 +28,29 @@ window.acipLink = (() => {
     return found;
   }
 
+  // The page has a base address, so a hash alone would drop what stands before it, and plots lose their clipping by that.
+  function put(link) {
+    written = `#${link}`;
+    history.replaceState(history.state, "", location.pathname + location.search + written);
+  }
+
   function write(inputs) {
     const link = new URLSearchParams({ model: document.querySelector("#header [data-model]")?.dataset.model ?? "" });
     PARTS.forEach(([name], i) => {
       const text = name === "chat" ? (inputs[i] ? "1" : "") : String(inputs[i] ?? "");
       if (text && text.length <= MOST) link.set(name, text);
     });
-    written = `#${link}`;
-    history.replaceState(history.state, "", written);
+    put(link);
+    asked = inputs[0];
     return inputs;
+  }
+
+  // A size of before is shown again.
+  function visit(prompt, percent) {
+    const link = new URLSearchParams(location.hash.slice(1));
+    link.set("size", percent);
+    if (prompt && prompt.length <= MOST) link.set("prompt", prompt);
+    put(link);
   }
 
   // Another model was asked for: the same screen with it, as soon as another server answers.
@@ -45,18 +60,13 @@ window.acipLink = (() => {
     leaving = window.acipKept.ask();
     const link = new URLSearchParams(location.hash.slice(1));
     link.delete("model");
-    written = `#${link}`;
-    history.replaceState(history.state, "", written);
+    put(link);
     window.acip.note("Switching to another model …");
-    for (;;) {
-      await new Promise((done) => setTimeout(done, 200));
-      const options = { cache: "no-store", signal: AbortSignal.timeout(2000) }; // one that stops may never answer
-      const answer = await fetch("gradio_api/app_id", options).catch(() => null);
-      if (answer?.status === 503) return location.reload(); // the page that waits for the model
-      if (answer?.ok && (await answer.json()).app_id !== window.gradio_config.app_id) return location.reload();
-    }
+    do await new Promise((done) => setTimeout(done, 200));
+    while ((await window.acipKept.server()) !== "other");
+    location.reload();
   }
 
   addEventListener("hashchange", () => location.hash !== written && location.reload());
-  return { read, write, leave };
+  return { read, write, visit, leave, asked: () => asked };
 })();

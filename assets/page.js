@@ -53,10 +53,15 @@ window.acip = (() => {
     settled();
   });
 
-  // Another prompt or setting starts over, once it is left or taken.
+  // Another prompt or setting starts over, once it is left or taken; not if it was asked for, or is about to be.
+  let pressing = false; // the button that asks for it
+  document.addEventListener("pointerdown", (event) => (pressing = Boolean(event.target.closest?.("#run"))), true);
+  for (const kind of ["pointerup", "pointercancel"]) document.addEventListener(kind, () => (pressing = false), true);
   document.addEventListener("change", (event) => {
-    if (!event.target.closest?.("#prompt, #advanced")) return;
-    if (document.querySelector("#prompt textarea").value.trim()) settled();
+    if (pressing || !event.target.closest?.("#prompt, #advanced")) return;
+    const prompt = document.querySelector("#prompt textarea").value;
+    if (event.target.closest("#prompt") && prompt === window.acipLink.asked()) return;
+    if (prompt.trim()) settled();
   });
 
   const PAGES = { PageUp: 10, PageDown: -10 }; // as screen readers tell, and not a tenth of the slider's length
@@ -137,13 +142,18 @@ window.acip = (() => {
       const current = value(rows.get(size.percent));
       number.value = Number.isFinite(current) ? current.toFixed(digits()) : "";
     };
+    const reason = (row) => {
+      const least = fixed(Math.abs(value(row)), digits());
+      if (unit.value.startsWith("ppl-")) return `${row.percent} % is ${least} % ${value(row) < 0 ? "better" : "worse"}`;
+      return `even ${row.percent} % has ${least} ${unit.value === "bytes" ? "MB" : "million"}`;
+    };
     const reach = () => {
       const target = Number(number.value);
       if (number.value === "" || !Number.isFinite(target)) return;
       const within = [...rows.values()].filter((row) => value(row) <= target + 0.5 * 10 ** -digits());
       const best = unit.value.startsWith("ppl-") ? within[0] : within[within.length - 1]; // rows come smallest first
       const nearest = best ?? [...rows.values()].reduce((a, b) => (value(b) < value(a) ? b : a));
-      told.textContent = best ? "" : `not reachable: ${fixed(value(nearest), digits())} is the least, at ${nearest.percent} %`;
+      told.textContent = best ? "" : `not reachable: ${reason(nearest)}`;
       if (nearest.percent !== size.percent) go(nearest.percent);
     };
     number.addEventListener("change", reach);
@@ -339,6 +349,7 @@ window.acip = (() => {
       titles.set(c.corpus, c.title);
       const ring = document.createElement("i");
       ring.style.borderColor = c.color;
+      ring.className = c.symbol;
       cursor.parentElement.append(ring);
       return { ring, corpus: c.corpus };
     });
@@ -460,6 +471,7 @@ window.acip = (() => {
     line.setAttribute("role", "status");
     line.textContent = text;
     document.querySelector("#header .bar").parentElement.append(line);
+    return line;
   };
   const visited = (come) => comers.push(come);
   const timing = (told) => (timers.push(told), told(speed));

@@ -43,9 +43,22 @@ window.acipPictures ??= (() => {
     requestAnimationFrame(move);
   });
 
+  // What of a picture is looked at alone.
+  function chooser(plot, title, choices) {
+    const select = document.createElement("select");
+    select.setAttribute("aria-label", `${title}: what is shown`);
+    select.append(...choices.map(([name]) => new Option(name)));
+    select.addEventListener("change", () => {
+      const shown = new Set(choices[select.selectedIndex][1]);
+      const visible = plot.data.map((_, i) => shown.has(i));
+      acipPlot.change(plot, () => Plotly.restyle(plot, { visible })).then(() => (plot.dataset.shown = select.value));
+    });
+    return select;
+  }
+
   // A list of pictures below one another or side by side; titles and notes are set as text.
   function gallery(element, pictures) {
-    const parts = pictures.map(({ title, note, figure, frames }) => {
+    const parts = pictures.map(({ title, note, figure, frames, choices }) => {
       const part = document.createElement("figure");
       for (const [tag, text] of [["h3", title], ["div", ""], ["figcaption", note]]) {
         part.appendChild(document.createElement(tag)).textContent = text;
@@ -54,10 +67,12 @@ window.acipPictures ??= (() => {
       if (!figure) return plot.remove(), part; // a sentence in its place
       plot.className = "plot";
       part.classList.toggle("wide", figure.data.length > 8); // its legend needs the room
+      if (figure.layout.height && figure.data.length > 8 && element.clientWidth < 600) figure.layout.height += 220; // one name a line
       if (figure.layout.height) plot.style.height = `${figure.layout.height}px`;
       plot.setAttribute("role", "img");
       plot.setAttribute("aria-label", title);
       queue.push([plot, figure, frames]);
+      if (choices) plot.before(chooser(plot, title, choices));
       return part;
     });
     element.replaceChildren(...parts);

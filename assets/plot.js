@@ -43,7 +43,7 @@ window.acipPlot ??= (() => {
     return change(plot, async () => {
       await library();
       watch();
-      await Plotly.react(plot, data, colored(layout), { displayModeBar: false });
+      await Plotly.react(plot, data, colored(layout), { displayModeBar: false, showTips: false });
       if (drawn.has(plot)) return;
       drawn.add(plot);
       new ResizeObserver(() => fit(plot)).observe(plot); // columns settle late

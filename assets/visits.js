@@ -18,6 +18,7 @@ window.acipVisits = (() => {
     const show = (visit) => {
       current = visit;
       window.acip.recall(visit);
+      window.acipLink.visit(visit.prompt, visit.percent);
       paint();
     };
     const come = (message) => {

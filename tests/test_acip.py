@@ -151,6 +151,10 @@ def test_a_run_prunes_down_to_the_stop_and_ranks_what_it_pruned(family: str):
     assert kept / elastic.planner.base_target_parameters == pytest.approx(size[-1].item())
     trajectories, sample = result.history["trajectories"], result.history["sample"]
     names = list(result.scores)
+    assert [sorted(names)[place] for place in result.history["places"]] == names
+    layers = sample[:, 0].unique().tolist()
+    assert len(layers) == 8 and {layers[0], layers[-1]} == {0, len(names) - 1}
+    assert (sample[:, 0].bincount()[layers] > 1).all()
     for column, (layer, direction) in enumerate(sample.tolist()):
         score = result.scores[names[layer]][direction]
         last = trajectories[-1, column]

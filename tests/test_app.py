@@ -43,7 +43,7 @@ def started(*arguments: str) -> Result:
 
 
 def one_sentence(result: Result, *named: str) -> None:
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr.count("\n") == 1 and "Traceback" not in result.output
     for name in named:
         assert name in result.stderr

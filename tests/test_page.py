@@ -21,8 +21,10 @@ from acip_core.generate import Engine, Sampling, Token
 from acip_core.loading import open_model
 from acip_core.progress import finish
 from acip_core.ui.handlers import Handlers
+from acip_core.ui.launch import close, launch
+from acip_core.ui.page import build_page
 from acip_core.ui.table import plan_at
-from tests.visitor import SLIDER, drag, opened, readout, served, text, tiny_loaded, wait_state
+from tests.visitor import SLIDER, drag, free_port, opened, readout, served, text, tiny_loaded, wait_state
 
 pytestmark = pytest.mark.browser
 SLOW = 0.02  # seconds a pass of the slowed model takes
@@ -264,6 +266,28 @@ def test_another_setting_or_prompt_starts_over(visit: Visit, engine: Engine) -> 
     assert expected(engine, 100, "Another prompt").startswith(text(page))
 
 
+def test_one_click_is_one_run(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    asked: list[str] = []
+    page.on("request", lambda request: "queue/join" in request.url and asked.append(request.url))
+    page.fill("#prompt textarea", "Another prompt")
+    page.click("#run", delay=150)  # longer than the slider's rest
+    page.wait_for_function("document.querySelector('#completion .prompt').textContent === 'Another prompt'")
+    wait_state(page, "done", 100)
+    page.fill("#prompt textarea", "A third one")
+    page.press("#prompt textarea", "Shift+Enter")
+    page.wait_for_function("document.querySelector('#completion .prompt').textContent === 'A third one'")
+    page.locator("#prompt textarea").blur()
+    page.wait_for_timeout(300)
+    wait_state(page, "done", 100)
+    assert len(asked) == 2
+    page.fill("#prompt textarea", "A fourth one")
+    page.press("#prompt textarea", "Tab")
+    page.wait_for_function("document.querySelector('#completion .prompt').textContent === 'A fourth one'")
+    assert len(asked) == 3
+
+
 def test_settings_out_of_range_are_refused_by_name(visit: Visit) -> None:
     page = visit()
     page.click("#advanced button")
@@ -300,6 +324,25 @@ def test_closing_the_tab_stops_its_run(visit: Visit, server: tuple[str, Handlers
     while server[1].visitors.count and time.monotonic() < deadline:
         time.sleep(0.05)
     assert server[1].visitors.count == 0
+
+
+def test_a_server_that_stops_in_an_orderly_way_is_missed(browser: Browser) -> None:
+    port = free_port()
+    blocks, handlers = build_page(tiny_loaded())
+    handlers.engine._ends, forward = frozenset(), handlers.engine.forward
+    handlers.engine.forward = lambda *rest, **options: (time.sleep(10 * SLOW), forward(*rest, **options))[1]
+    page = opened(browser.new_context(), launch(blocks, handlers, "127.0.0.1", port), [])
+    page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
+    page.fill("#prompt textarea", "Another prompt")
+    close(blocks, handlers)
+    expect(page.locator("#header .note")).to_contain_text("The server is gone")
+    blocks, handlers = build_page(tiny_loaded())
+    launch(blocks, handlers, "127.0.0.1", port)
+    expect(page.locator("#header .note")).to_contain_text("connected again")
+    wait_state(page, "done", 100)
+    assert page.input_value("#prompt textarea") == "Another prompt"
+    page.context.close()
+    close(blocks, handlers)
 
 
 def test_without_curves_and_with_adapters_that_leave_no_room_for_30_percent(browser: Browser) -> None:
@@ -441,6 +484,17 @@ def test_a_shared_link_restores_the_screen(visit: Visit) -> None:
     wait_state(other, "done", 80)
 
 
+def test_the_address_keeps_what_stands_before_the_link(browser: Browser, server: tuple[str, Handlers]) -> None:
+    page = browser.new_page()
+    page.goto(f"{server[0]}?__theme=dark#size=80")
+    page.wait_for_selector("#chart .plot[data-ready=true]")
+    wait_state(page, "done", 80)
+    assert "?__theme=dark#" in page.url and "size=80" in page.url
+    clip = page.locator("#chart .plot .overplot [clip-path]").first.get_attribute("clip-path") or ""
+    assert clip.split("#")[0].strip("url('") in ("", page.url.split("#")[0])  # lines would leave the plot otherwise
+    page.close()
+
+
 @pytest.mark.parametrize(
     ("link", "percent", "state"),
     [
@@ -478,6 +532,7 @@ def test_visited_sizes_stay(visit: Visit) -> None:
         assert page.locator(SLIDER).input_value() == str(percent)
         assert text(page) == texts[percent]
         expect(page.locator("#visits [aria-current]")).to_contain_text(f"{percent} %")
+        assert f"size={percent}&" in page.url
 
     page.focus(SLIDER)
     for percent in (70, 40, 70):
@@ -588,6 +643,15 @@ def test_the_plot_against_megabytes_and_speed(visit: Visit) -> None:
     count = len(percents) // 2
     assert megabytes[count:] == percents[count:] and megabytes[:count] != percents[:count]
     assert abs(max(megabytes[:count]) - float(readout(page, "megabytes").split()[0])) <= 1
+    x, y = page.evaluate(
+        """() => {
+          const plot = document.querySelector("#chart .plot"), { xaxis, yaxis } = plot._fullLayout;
+          const { x, y } = plot.data[0], box = plot.getBoundingClientRect();
+          return [box.x + xaxis._offset + xaxis.d2p(x[0]), box.y + yaxis._offset + yaxis.d2p(y[0])];
+        }"""
+    )
+    page.mouse.move(x, y)
+    expect(page.locator("#chart .hoverlayer")).to_contain_text(f"{percents[0]:.0f} % · ")
     page.select_option("[data-axis]", "speed")
     expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "speed")
     expect(page.locator("#chart .status")).to_contain_text("Speed measured on this machine")

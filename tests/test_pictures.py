@@ -22,6 +22,7 @@ from acip_core.loading import Loaded
 from acip_core.progress import Progress
 from acip_core.sizing import DENSE
 from acip_core.ui.comparison import comparison_picture
+from acip_core.ui.galleries import Galleries
 from acip_core.ui.pictures import (
     gallery,
     history_pictures,
@@ -157,8 +158,26 @@ def test_trajectories() -> None:
     )
     assert len({line.line.color for line in lines}) > 2
     assert figure.layout.yaxis.zeroline
-    (muted,) = [t for t in figure.data if t.hoverinfo == "skip" and len(t.x) > 1]
-    assert all(y <= 0 for y in muted.y if y is not None)
+    muted = [t for t in figure.data if t.hoverinfo == "skip" and len(t.x) > 1]
+    assert muted and all(y <= 0 for t in muted for y in t.y if y is not None)
+
+
+def test_the_masks_of_one_layer(artifact: Artifact) -> None:
+    names = list(artifact.scores)
+    places = torch.tensor([sorted(names).index(name) for name in names])
+    history = artifact.history | {"acip.places": places}
+    history["acip.sample"] = torch.tensor([[0, 0], [0, 1], [0, 2], [9, 0], [9, 1], [9, 2]])
+    picture = history_pictures(history, artifact.scores)[0]
+    assert picture.choices is not None
+    everything, *layers = picture.choices
+    assert layers == [names[0], names[9]] and picture.choices[everything] == list(range(len(picture.figure.data)))
+    for layer in layers:
+        shown = [picture.figure.data[i] for i in picture.choices[layer]]
+        assert sum(f"{layer}, direction" in (t.hovertemplate or "") for t in shown) == 3
+        assert {t.legendgroup or layer for t in shown} == {layer}
+    assert gallery([picture])[0]["choices"][1] == (names[0], picture.choices[names[0]])
+    unnamed = history_pictures(history | {"acip.places": places[:1]}, artifact.scores)[0]
+    assert list(unnamed.choices or {})[1:] == ["layer 0", "layer 9"]
 
 
 def test_no_pictures_of_what_was_not_recorded() -> None:
@@ -339,6 +358,9 @@ def test_the_page_shows_them_when_asked(browser: Browser, artifact: Artifact) ->
         page.click("#pictures > button")
         expect(page.locator("#history .plot[data-ready=true]")).to_have_count(6, timeout=PATIENCE)
         expect(page.locator("#history h3").first).to_have_text("Against other methods")
+        page.get_by_label("Masks while pruning: what is shown").select_option("layer 5")
+        masks = page.locator("#history .plot[data-shown='layer 5']")
+        expect(masks.locator(".scatterlayer .trace .lines path.js-line")).to_have_count(2, timeout=PATIENCE)
         expect(page.locator("#score-map h3")).to_have_text(["Score map, q_proj", "Kept ranks"], timeout=PATIENCE)
         page.get_by_label("k_proj").check()
         expect(page.locator("#score-map h3")).to_have_text(["Score map, k_proj", "Kept ranks"], timeout=PATIENCE)
@@ -347,6 +369,11 @@ def test_the_page_shows_them_when_asked(browser: Browser, artifact: Artifact) ->
         page.wait_for_function("document.documentElement.scrollWidth == 390")
         page.context.close()
     assert wrong == []
+
+
+def test_a_run_without_masks_is_said() -> None:
+    *_, last = Galleries(tiny_loaded()).made("history")
+    assert last["figure"] is None and "ranked without a pruning run" in last["note"]
 
 
 @pytest.mark.browser

@@ -16,7 +16,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,7 +39,8 @@ from ..training import Checkpoint, distilled_loss, mixed_precision, window_at
 from .masked import MaskedLinear, standing_in
 
 log = logging.getLogger("acip")
-_SAMPLE = 256  # directions whose masks are recorded at every step
+_SAMPLE = 256  # directions whose masks are recorded at every step,
+_SAMPLED_LAYERS = 8  # of so many layers, so that each of them shows how it shrinks
 _LOOK_BACK = 20  # steps over which the speed of the masks is measured for the estimate of the time left
 
 
@@ -108,7 +109,7 @@ class AcipResult:
         scores: float32 (r,) per layer, by Algorithm 1.
         adapters: by layer, as trained along the way and after the stop.
         history: `size`, `loss` and `lambda` (steps,), `trajectories` (steps, sample) of the masks `sample` (sample, 2),
-            each a layer's and a direction's index.
+            each a layer's and a direction's index, and that layer's place among the sorted names, `places` (layers,).
     """
 
     scores: dict[str, torch.Tensor]
@@ -242,7 +243,7 @@ class _Run:
                 {"params": adapter_parameters, "lr": settings.adapter_learning_rate},
             ]
         )
-        self.sample = torch.randperm(len(self.initial), generator=generator)[:_SAMPLE].sort().values
+        self.sample = _sample(self.masks.slices)
         self.step = 0
         self.mixed = settings.mixed_precision and training.mixed_precision_is_native(self.model.device)
         self.stopped_at: int | None = None
@@ -420,12 +421,14 @@ class _Run:
     def history(self) -> dict[str, torch.Tensor]:
         starts = torch.tensor([part.start for part in self.masks.slices])
         layer = self.masks.layer.cpu()[self.sample]
+        by_name = {name: place for place, name in enumerate(sorted(self.targets))}
         return {
             "size": torch.tensor(self.sizes),
             "loss": torch.tensor(self.losses),
             "lambda": torch.tensor([self.settings.penalty_at(step) for step in range(self.step)]),
             "trajectories": torch.stack(self.trajectories),
             "sample": torch.stack([layer, self.sample - starts[layer]], 1),
+            "places": torch.tensor([by_name[name] for name in self.targets]),
         }
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -463,6 +466,18 @@ class _Run:
 
 def _sums(numbers: list[int]) -> list[int]:
     return torch.tensor(numbers).cumsum(0).tolist()
+
+
+def _sample(layers: Sequence[slice]) -> torch.Tensor:
+    """Indices of directions all over layers that lie all over the model."""
+    chosen = _spread(len(layers), _SAMPLED_LAYERS)
+    each = _SAMPLE // max(1, len(chosen))
+    parts = [layers[i].start + _spread(layers[i].stop - layers[i].start, each) for i in chosen.tolist()]
+    return torch.cat(parts)
+
+
+def _spread(count: int, most: int) -> torch.Tensor:
+    return torch.linspace(0, count - 1, min(count, most)).round().long()
 
 
 def _flat(scores: Mapping[str, torch.Tensor] | None, layers: Mapping[str, nn.Module]) -> torch.Tensor | None:

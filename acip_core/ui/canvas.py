@@ -16,7 +16,7 @@ def laid_out(figure: go.Figure, x: dict[str, Any], y: dict[str, Any]) -> go.Figu
         xaxis=fixed | {"automargin": True} | x,
         yaxis=fixed | {"automargin": True} | y,
         margin={"l": 52, "r": 16, "t": 8, "b": 44},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11}},
+        legend={"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top", "font": {"size": 11}},
         hovermode="closest",
         dragmode=False,
         font={"size": 12, "family": "system-ui, sans-serif"},

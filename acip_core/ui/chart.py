@@ -13,6 +13,7 @@ from ..artifact import Curve, own_curves
 from ..precision import PRECISIONS, at_precision
 
 COLORS = {"c4": "#d9622b", "wikipedia": "#2b7bd9"}  # readable on light and dark
+SYMBOLS = {"wikipedia": "square"}  # color is not the only way to tell lines apart
 TITLES = {"c4": "C4", "wikipedia": "Wikipedia", "wikitext2": "WikiText-2"}
 METHODS = {
     "fisher+adapters": "before tuning",
@@ -33,6 +34,10 @@ def corpus_title(corpus: str) -> str:
 
 def corpus_color(corpus: str) -> str:
     return COLORS.get(corpus, _OTHER_COLOR)
+
+
+def corpus_symbol(corpus: str) -> str:
+    return SYMBOLS.get(corpus, "circle")
 
 
 def curve_figure(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
@@ -56,10 +61,11 @@ def _line(curve: Curve, own: bool, title: str) -> go.Scatter:
     name = corpus_title(curve.corpus)
     if not own:
         name += f", {title}"
+    told = "%{customdata[1]:.0f} % · %{customdata[0]:.0f} MB<br>perplexity %{y:.4g}<extra></extra>"
     return go.Scatter(
         x=[100 * point.ratio for point in points],
         y=[point.perplexity for point in points],
-        customdata=[[point.bytes / 1e6] for point in points],
+        customdata=[[point.bytes / 1e6, 100 * point.ratio] for point in points],  # the axis may show something else
         name=name,
         legendgroup=curve.corpus if own else curve.method,
         showlegend=own,
@@ -69,9 +75,9 @@ def _line(curve: Curve, own: bool, title: str) -> go.Scatter:
             "width": 3 if own else 1.5,
             "dash": "solid" if own else _DASHES.get(curve.method, "longdash"),
         },
-        marker={"size": 6},
+        marker={"size": 6, "symbol": corpus_symbol(curve.corpus)},
         opacity=1.0 if own else 0.65,
-        hovertemplate=f"{name}<br>%{{x:.0f}} % · %{{customdata[0]:.0f}} MB<br>perplexity %{{y:.4g}}<extra></extra>",
+        hovertemplate=f"{name}<br>{told}",
     )
 
 

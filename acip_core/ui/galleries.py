@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from ..artifact import Artifact
 from ..errors import ArtifactError
 from ..loading import Loaded
 from .comparison import comparison_picture
@@ -60,7 +61,9 @@ class Galleries:
         try:
             if place == "method":
                 return gallery(method_pictures(self._loaded, self._cuts))
-            return gallery(self._score_map(kind) if place == "score-map" else self._history())
+            if place == "score-map":
+                return gallery(self._score_map(kind))
+            return gallery(self._history()) + _not_recorded(self._loaded.artifact)
         except ArtifactError as error:
             return [{"title": "There are no pictures", "note": str(error), "figure": None}]
 
@@ -95,4 +98,17 @@ class Galleries:
     def _history(self) -> list[Picture]:
         compared = self._loaded.comparison
         others = [comparison_picture(compared)] if compared and compared.results else []
-        return [*task_pictures(self._loaded.evaluation), *others, *history_pictures(self._loaded.artifact.history)]
+        artifact = self._loaded.artifact
+        made = history_pictures(artifact.history, artifact.scores)
+        return [*task_pictures(self._loaded.evaluation), *others, *made]
+
+
+def _not_recorded(artifact: Artifact) -> list[dict[str, Any]]:
+    """A sentence in place of the pictures of a pruning run, for an artifact that was made without one."""
+    if "acip.trajectories" in artifact.history:
+        return []
+    note = (
+        "This artifact's directions were ranked without a pruning run, so there are no masks, size or penalty to "
+        "follow over its steps; one made with precompute --scorer acip shows them here."
+    )
+    return [{"title": "Masks while pruning", "note": note, "figure": None}]

@@ -284,8 +284,8 @@ class Handlers:
                 yield message | {"state": "running", "status": _progress(sizes, total, passage.pieces)}
             done = [size for size in message["sizes"] if size["done"]]
             ended = ("stopped", "Stopped reading") if run.cancel.is_set() else ("done", "Read")
-            counted = f"{ended[1]}: {len(passage.pieces):,} tokens at {len(done)} size{'' if len(done) == 1 else 's'}"
-            behind = f"; {passage.left_out:,} tokens behind them were left out" if passage.left_out else ""
+            counted = f"{ended[1]}: {_counted(len(passage.pieces), 'token')} at {_counted(len(done), 'size')}"
+            behind = f"; {_counted(passage.left_out, 'token')} behind them not read" if passage.left_out else ""
             yield message | {"state": ended[0], "status": f"{counted}{behind}."}
         except Exception as error:
             sentence = _sentence(error)
@@ -404,13 +404,17 @@ def _status(step: Token, seconds: float) -> str:
         return f"busy, {step.ahead} ahead"
     if step.count == 0 and not step.finish:
         return f"reading the prompt, {step.prompt_read:,} of {step.prompt_tokens:,} tokens"
-    parts = [f"{step.count} token{'' if step.count == 1 else 's'}"]
+    parts = [_counted(step.count, "token")]
     if step.count > 1 and seconds > 0:
         speed = (step.count - 1) / seconds
         parts.append(f"{speed:.1f} tokens/s" if speed < 100 else f"{speed:,.0f} tokens/s")
     if step.finish:
         parts.append(_FINISH[step.finish])
     return " · ".join(parts)
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def _progress(sizes: list[Message], total: int, pieces: list[str]) -> str:

@@ -5,7 +5,8 @@ Long series are thinned, so that no figure takes more than about 300 kB of JSON.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,19 @@ _WHEN = ("#f3c49b", _ORANGE, "#8f2f10")  # pruned first … last
 _SIZES = (_ORANGE, "#b58fa6", _BLUE)
 _MOST_POINTS = 2_000  # of one line
 _TRAJECTORY_VALUES = 36_000  # of all lines together
+_MOST_LAYERS = 32  # to choose one from; a sample of more shows next to nothing of each
 _TAIL_POINTS = 6  # of the muted part of a line, where a mask no longer moves
 
 
-def trajectories_figure(history: Mapping[str, torch.Tensor]) -> go.Figure | None:
+def trajectories_figure(history: Mapping[str, torch.Tensor], names: Sequence[str] = ()) -> go.Figure | None:
     """Mask values of the sampled directions over the pruning run; None when the artifact was made without one.
 
+    Every trace of directions has its layer's name as `legendgroup`, where the sample shows enough of each layer.
+
     Args:
-        history: `acip.trajectories` (steps, sample) and, for hovering, `acip.sample` (sample, 2), layer and direction.
+        history: `acip.trajectories` (steps, sample) and, for hovering, `acip.sample` (sample, 2), layer and direction,
+            and `acip.places` (layers,), a layer's place among the sorted names.
+        names: of the layers, sorted.
 
     Raises:
         ArtifactError: shapes do not fit each other.
@@ -45,10 +51,16 @@ def trajectories_figure(history: Mapping[str, torch.Tensor]) -> go.Figure | None
     gone = values <= 0
     pruned_at = np.where(gone.any(axis=0), gone.argmax(axis=0), steps)  # step's index, `steps` for those left
     stride = max(1, -(-steps * values.shape[1] // _TRAJECTORY_VALUES))
-    figure = go.Figure(_tails(values, pruned_at))
+    layers = _layer_names(history, sample, names)[: values.shape[1]] or [""] * values.shape[1]
+    groups = layers if len(set(layers)) <= _MOST_LAYERS else [""] * len(layers)
+    figure = go.Figure()
+    for layer in dict.fromkeys(groups):
+        own = np.array([name == layer for name in groups])
+        figure.add_trace(_tails(values[:, own], pruned_at[own]).update(legendgroup=layer))
     for i, at in enumerate(pruned_at.tolist()):
         end = steps if at == steps else min(steps, -(-at // stride) * stride + 1)  # through the zero line
-        name = f"layer {int(sample[i, 0])}, direction {int(sample[i, 1])}" if sample is not None else f"direction {i}"
+        direction = f"direction {int(sample[i, 1])}" if sample is not None else f"direction {i}"
+        name = f"{escape(layers[i])}, {direction}" if layers[i] else direction
         fate = "never pruned" if at == steps else f"pruned at step {at + 1}"
         color = _BLUE if at == steps else _shade(at / max(1, steps - 1))
         figure.add_trace(
@@ -58,6 +70,7 @@ def trajectories_figure(history: Mapping[str, torch.Tensor]) -> go.Figure | None
                 y=values[:end:stride, i],
                 mode="lines",
                 showlegend=False,
+                legendgroup=groups[i],
                 line={"color": color, "width": 1},
                 opacity=0.75,
                 hovertemplate=f"{name}<br>step %{{x}}: %{{y:.3g}}<br>{fate}<extra></extra>",
@@ -69,6 +82,18 @@ def trajectories_figure(history: Mapping[str, torch.Tensor]) -> go.Figure | None
         figure.add_trace(go.Scatter(x=[None], y=[None], name="never pruned", mode="lines", line=key, showlegend=True))
     x, y = {"title": title("step")}, {"title": title("mask value"), "zeroline": True, "zerolinecolor": MUTED}
     return laid_out(figure, x, y | {"zerolinewidth": 1.5})
+
+
+def _layer_names(history: Mapping[str, torch.Tensor], sample: np.ndarray | None, names: Sequence[str]) -> list[str]:
+    """The layer of each sampled direction."""
+    if sample is None:
+        return []
+    layers = [int(layer) for layer in sample[:, 0]]
+    places = _entry(history, "acip.places", 1)
+    known = places is not None and len(places) == len(names)
+    if places is None or not known or not all(0 <= layer < len(names) > places[layer] >= 0 for layer in layers):
+        return [f"layer {layer}" for layer in layers]
+    return [names[int(places[layer])] for layer in layers]
 
 
 def _tails(values: np.ndarray, pruned_at: np.ndarray) -> go.Scatter:

@@ -15,7 +15,7 @@ from ..efficiency import lookup_parameters
 from ..loading import Loaded
 from ..passage import MOST_CHARACTERS
 from . import markup
-from .chart import corpus_color, corpus_title, curve_figure
+from .chart import corpus_color, corpus_symbol, corpus_title, curve_figure
 from .handlers import MOST_COLUMNS, Handlers
 from .offer import Choice, Offer
 from .snippets import ADDRESS, client_code, loading_code
@@ -245,7 +245,12 @@ def _curve_part(rows: list[Row], loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr
         elem_id="chart",
         figure=curve_figure(curves, rows[0].percent),
         corpora=[
-            {"corpus": c.corpus, "title": corpus_title(c.corpus), "color": corpus_color(c.corpus)}
+            {
+                "corpus": c.corpus,
+                "title": corpus_title(c.corpus),
+                "color": corpus_color(c.corpus),
+                "symbol": corpus_symbol(c.corpus),
+            }
             for c in own_curves(curves)
         ],
     )

@@ -52,12 +52,14 @@ class Picture:
     Attributes:
         note: a sentence or two below it.
         frames: what of it moves with the slider: per percentage, traces' indices and their new values.
+        choices: what of it can be looked at alone: by name, the indices of its traces; the first is all.
     """
 
     title: str
     note: str
     figure: go.Figure
     frames: Mapping[int, Any] | None = None
+    choices: Mapping[str, list[int]] | None = None
 
 
 def gallery(pictures: Iterable[Picture]) -> list[dict[str, Any]]:
@@ -65,6 +67,7 @@ def gallery(pictures: Iterable[Picture]) -> list[dict[str, Any]]:
     return [
         {"title": p.title, "note": p.note, "figure": json.loads(p.figure.to_json())}
         | ({"frames": {str(percent): frame for percent, frame in p.frames.items()}} if p.frames else {})
+        | ({"choices": list(p.choices.items())} if p.choices else {})
         for p in pictures
     ]
 
@@ -79,15 +82,30 @@ def score_map_pictures(artifact: Artifact) -> dict[str, Picture]:
     return {kind: Picture(f"Score map, {kind}", _MAP_NOTE, figure) for kind, figure in figures.items()}
 
 
-def history_pictures(history: Mapping[str, torch.Tensor]) -> list[Picture]:
+def history_pictures(history: Mapping[str, torch.Tensor], names: Iterable[str] = ()) -> list[Picture]:
     """All pictures that an artifact's history allows, in the order of the run.
+
+    Args:
+        names: of the artifact's layers.
 
     Raises:
         ArtifactError: an entry does not have the expected shape.
     """
-    trajectories = trajectories_figure(history)
-    pictures = [Picture("Masks while pruning", _TRAJECTORIES_NOTE, trajectories)] if trajectories else []
+    trajectories = trajectories_figure(history, sorted(names))
+    pictures = []
+    if trajectories:
+        choices = _by_layer(trajectories)
+        pictures.append(Picture("Masks while pruning", _TRAJECTORIES_NOTE, trajectories, choices=choices))
     return pictures + [Picture(t, _TRAINING_NOTES[t], figure) for t, figure in training_figures(history).items()]
+
+
+def _by_layer(trajectories: go.Figure) -> dict[str, list[int]] | None:
+    """The traces of every layer of the sample; those without a layer belong to all."""
+    groups = [trace.legendgroup or "" for trace in trajectories.data]
+    layers = sorted({group for group in groups if group}, key=_natural)
+    shared = [i for i, group in enumerate(groups) if not group]
+    chosen = {layer: shared + [i for i, group in enumerate(groups) if group == layer] for layer in layers}
+    return {f"all {len(layers)} layers of the sample": list(range(len(groups)))} | chosen if len(layers) > 1 else None
 
 
 def score_map_figures(artifact: Artifact) -> dict[str, go.Figure]:

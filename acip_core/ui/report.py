@@ -88,7 +88,7 @@ def _galleries(artifact: Artifact) -> dict[str, list[dict[str, Any]]]:
         smallest = math.floor(100 * min(point.ratio for curve in artifact.curves for point in curve.points))
         figure = curve_figure(artifact.curves, smallest)
         galleries["curves"] = [{"title": "Perplexity at every size", "note": _CURVES_NOTE, "figure": figure}]
-    history = gallery(history_pictures(artifact.history))
+    history = gallery(history_pictures(artifact.history, artifact.scores))
     return galleries | ({"history": history} if history else {})
 
 
