@@ -61,7 +61,7 @@ window.acipLink = (() => {
     const link = new URLSearchParams(location.hash.slice(1));
     link.delete("model");
     put(link);
-    window.acip.note("Switching to another model …");
+    window.acip.note("Switching …");
     do await new Promise((done) => setTimeout(done, 200));
     while ((await window.acipKept.server()) !== "other");
     location.reload();

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
 import weakref
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Locator, expect
 
 from acip_core.base import DEFAULT_MODEL
 from acip_core.ui.launch import close, launch
 from acip_core.ui.offer import Choice, OfferError, offered
 from acip_core.ui.page import build_page
-from tests.visitor import free_port, opened, running, tiny_loaded, wait_for, wait_state
+from tests.visitor import free_port, opened, readout, running, tiny_loaded, wait_for, wait_state
 
 PATIENCE = 60_000  # milliseconds
 
@@ -36,6 +37,20 @@ def test_named_models_come_first_then_those_with_an_artifact(tmp_path: Path) -> 
     (first, *_) = offered((), ["artifact"], tmp_path).choices
     assert first == Choice(DEFAULT_MODEL, DEFAULT_MODEL, "artifact")
     assert offered(("a", "b"), ["x"], tmp_path).choices[:2] == (Choice("a", "a", "x"), Choice("b", "b", None))
+
+
+def test_a_precision_is_asked_for_with_its_model() -> None:
+    offer = offered(("a", "b"), precision="int8")
+    first = offer.choices[0]
+    assert first == Choice("a", "a", None, "int8") and "int4" in offer.precisions
+
+    def ask() -> None:
+        offer.ask("a", "int3")  # not offered
+        offer.ask("a", "int8")  # the current one
+        offer.ask("b", "int4")
+
+    threading.Timer(0.2, ask).start()
+    assert offer.wait(first) == Choice("b", "b", None, "int4")
 
 
 @pytest.mark.parametrize(("models", "artifacts"), [((), ["x", "y"]), (("a",), ["x", "y"])])
@@ -70,14 +85,20 @@ def test_switching_on_the_page(browser: Browser, app_folders: tuple[Path, Path],
         page.fill("#prompt textarea", "A prompt that stays")
         page.click("#run")
         wait_state(page, "done", 100)
-        chosen = page.locator("#model input")
+        chosen, precision = page.locator("#model input"), page.locator("#precision input")
         expect(chosen).to_have_value(str(model))
 
-        def switch(title: str) -> None:
-            chosen.click()
+        def switch(title: str, part: Locator = chosen) -> None:
+            part.click()
             page.get_by_role("option", name=title, exact=True).click()
-            expect(page.locator("#header .note")).to_have_text("Switching to another model …")
+            expect(page.locator("#header .note")).to_have_text("Switching …")
 
+        full = readout(page, "saved")
+        switch("int8", precision)
+        expect(page.locator("#header .note")).to_have_count(0, timeout=PATIENCE)
+        expect(precision).to_have_value("int8", timeout=PATIENCE)
+        wait_state(page, "done", 100)
+        assert full == "0.0 %" and float(readout(page, "saved").removesuffix(" %")) > 10
         switch(str(second))
         expect(page.locator("#header .note")).to_have_count(0, timeout=PATIENCE)
         expect(chosen).to_have_value(str(second), timeout=PATIENCE)
