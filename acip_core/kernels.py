@@ -1,7 +1,8 @@
 """`x Wᵀ + b` by the fastest kernel that this processor has for it.
 
-PyTorch hands float32 products to MKL, which takes its slower path on processors that are not Intel's and its
-matrix-vector product on one core anywhere; oneDNN, which every CPU build of PyTorch also carries, does neither.
+PyTorch hands float32 products to MKL, which multiplies a matrix with one vector on one core, and on processors of AMD
+never uses AVX512; oneDNN, which every CPU build of PyTorch also carries, does both, but copies its second factor into
+another order at every call. Which is faster for how many rows of x was measured (benchmarks/LOG.md).
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from torch.nn import functional as F
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 _AVAILABLE = bool(torch.backends.mkldnn.is_available()) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"  # without it MKL is no slower on any processor
 _WORTHWHILE = 2**18  # multiplications; below, setting oneDNN up costs more than it saves
-_FEW = 32  # rows of x up to which W xᵀ is a tenth or more faster than x Wᵀ; beyond, both cost the same
+_FEW, _SEVERAL, _MANY = 5, 32, 128  # rows of x up to, or from, which another kernel is the fastest
+_LARGE = 2**21  # numbers of a weight, such as the head's, that no cache holds
 _STEP = 32  # oneDNN generates code for every new shape, which takes as long as using it ten times
 
 
@@ -29,25 +32,47 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
         weight: (out_features, in_features); a transposed view is fine.
         bias: (out_features,).
     """
-    # For strides other than these oneDNN has no fast kernel; for gradients it has none at all.
-    fast = suits(x, len(weight)) and (weight.is_contiguous() or weight.t().is_contiguous())
-    if not fast or (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))):
+    straight, rows, large = weight.is_contiguous(), x.numel() // (x.shape[-1] or 1), weight.numel() >= _LARGE
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return F.linear(x, weight, bias)
-    rows = x.numel() // x.shape[-1]
-    if rows == 1 or rows > _FEW or not weight.is_contiguous():
-        return _product(x, weight, bias)
-    # oneDNN copies its second factor into another order first; of W xᵀ that is the small one.
-    y = _product(weight, x.reshape(rows, -1).contiguous()).t().contiguous().view(*x.shape[:-1], len(weight))
+    if 1 < rows <= _FEW and straight and _applies(x):
+        return _turned(x, weight, bias)
+    # For strides other than these oneDNN has no fast kernel; for gradients it has none at all.
+    if 1 < rows <= _FEW or not suits(x, len(weight)) or not (straight or weight.t().is_contiguous()):
+        return F.linear(x, weight, bias)
+    if rows == 1 and straight and not _WIDE and not large:
+        # As a matrix of two equal rows, which MKL multiplies on all cores.
+        return _turned(x.reshape(1, -1).expand(2, -1).contiguous(), weight, bias)[:1].view(*x.shape[:-1], -1)
+    if (rows == 1 or rows >= _MANY) and not _WIDE and not large:
+        return F.linear(x, weight, bias)
+    if rows == 1 or rows > _SEVERAL or not straight:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    # Of W xᵀ the second factor is the small one.
+    y = torch.ops.mkldnn._linear_pointwise(weight, x.reshape(rows, -1).contiguous(), None, "none", [], "")
+    return _with_bias(y.t().contiguous().view(*x.shape[:-1], -1), bias)
+
+
+def _turned(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """MKL's W xᵀ, which for a few rows takes half the time of its x Wᵀ."""
+    y = torch.mm(weight, x.reshape(-1, x.shape[-1]).t())
+    return _with_bias(y.t().contiguous().view(*x.shape[:-1], -1), bias)
+
+
+def _with_bias(y: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     return y if bias is None else y + bias
 
 
-def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+def padded(width: int, weight: torch.Tensor, x: torch.Tensor | None = None) -> int:
+    """How many rows of `weight` to multiply with when `width` of them are wanted: a number that comes again.
 
-
-def padded(width: int, weight: torch.Tensor) -> int:
-    """How many rows of `weight` to multiply with when `width` of them are wanted: a number that comes again."""
-    return min(-(-width // _STEP) * _STEP, len(weight)) if _applies(weight) else width
+    Args:
+        x: what they are multiplied with; where no code is generated for that product, just those that are wanted.
+    """
+    if not _applies(weight):
+        return width
+    if x is not None and not (suits(x, width) and (_WIDE or _FEW < x.numel() // x.shape[-1] < _MANY)):
+        return width
+    return min(-(-width // _STEP) * _STEP, len(weight))
 
 
 def suits(x: torch.Tensor, rows: int) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .kernels import Linear, linear, padded, suits
+from .kernels import Linear, linear, padded
 from .sizing import DENSE
 
 _LONG = 16  # tokens per sequence from which on products cost more than reading weights, and each runs on its own
@@ -106,7 +106,7 @@ class ElasticLinear(Linear):
         return y if self.bias is None else y + self.bias
 
     def _low_rank(self, x: torch.Tensor, width: int, mask: torch.Tensor | None = None) -> torch.Tensor:
-        whole = padded(width, self.down) if suits(x, width) else width
+        whole = width if mask is not None else padded(width, self.down, x)
         z = linear(x, self.down[:whole])
         if mask is not None:
             z = z * mask
