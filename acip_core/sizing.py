@@ -184,8 +184,11 @@ class SizePlanner:
             raise SizeError(f"A size ratio must lie between 0 and 1, not {ratio!r}.")
         wanted = math.ceil(round(ratio * self.base_target_parameters, 6))
         if wanted < self._floor:
-            least = self._floor / self.base_target_parameters
-            raise SizeError(f"No cut of this model has a size ratio of {ratio:g}; its adapters alone have {least:.3f}.")
+            least, kept = self._floor / self.base_target_parameters, self.footprint.other_parameters
+            raise SizeError(
+                f"No cut of this model has a size ratio of {ratio:g}; it can have {least:.3f} to 1, which are "
+                f"{kept + self._floor:,} to {kept + self.base_target_parameters:,} parameters."
+            )
         return self._plan(wanted)
 
     def at_parameters(self, parameters: int) -> Plan:
