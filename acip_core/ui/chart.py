@@ -21,7 +21,7 @@ METHODS = {
     "svd-magnitude": "plain SVD",
     "svd-llm": "uniform rank",
 }
-_DASHES = {"fisher": "dashdot", "svd-magnitude": "dot", "svd-llm": "dash"}
+_DASHES = {"fisher": "dashdot", "svd-magnitude": "dot", "svd-llm": "dash", "int8": "12px,2px", "int4": "4px,2px"}
 _OTHER_COLOR = "#7a7f87"
 _TICKS = [digit * 10**power for power in range(8) for digit in (1, 2, 5)]  # those in the frame are drawn
 _FRAME = 30  # the axis ends at this multiple of the base perplexity; comparison lines may leave the frame
@@ -73,7 +73,7 @@ def _line(curve: Curve, own: bool, title: str) -> go.Scatter:
         line={
             "color": corpus_color(curve.corpus),
             "width": 3 if own else 1.5,
-            "dash": "solid" if own else _DASHES.get(curve.method, "longdash"),
+            "dash": "solid" if own else _dash(curve.method, title),
         },
         marker={"size": 6, "symbol": corpus_symbol(curve.corpus)},
         opacity=1.0 if own else 0.65,
@@ -93,8 +93,12 @@ def method_title(method: str, own: str) -> str:
 
 def _legend_entry(method: str, title: str) -> go.Scatter:
     """One entry for a method's lines on all corpora; clicking it hides them."""
-    line = {"color": _OTHER_COLOR, "width": 1.5, "dash": _DASHES.get(method, "longdash")}
+    line = {"color": _OTHER_COLOR, "width": 1.5, "dash": _dash(method, title)}
     return go.Scatter(x=[None], y=[None], name=title, legendgroup=method, mode="lines", line=line)
+
+
+def _dash(method: str, title: str) -> str:
+    return _DASHES.get(method, _DASHES.get(title, "longdash"))
 
 
 def _base_mark(curve: Curve) -> go.Scatter:
