@@ -22,6 +22,7 @@ app: $(VENV)/installed  ## start the page (port 7860 or GRADIO_SERVER_PORT)
 	@exec $(BIN)/python app.py $(ARGS)
 
 # The test command finds a browser, installs Debian's when it may, and otherwise says what is left out.
+# Two processes of one thread each: most tests use one core, and a file's tests share what it loads.
 test: $(VENV)/installed-dev  ## run all tests
 	@find_browser() { \
 	  for b in chromium chromium-browser google-chrome google-chrome-stable chrome; do command -v $$b && return; done; }; \
@@ -33,7 +34,7 @@ test: $(VENV)/installed-dev  ## run all tests
 	fi; \
 	if [ -n "$$CHROMIUM" ]; then export CHROMIUM; \
 	else echo "No Chrome or Chromium found: the browser tests are left out (set CHROMIUM to its path)."; fi; \
-	exec $(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/installed-dev  ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
