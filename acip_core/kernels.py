@@ -41,8 +41,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     if 1 < rows <= _FEW or not suits(x, len(weight)) or not (straight or weight.t().is_contiguous()):
         return F.linear(x, weight, bias)
     if rows == 1 and straight and not _WIDE and not large:
-        # As a matrix of two equal rows, which MKL multiplies on all cores.
-        return _turned(x.reshape(1, -1).expand(2, -1).contiguous(), weight, bias)[:1].view(*x.shape[:-1], -1)
+        return _with_bias(vector_product(weight, x.reshape(-1)).view(*x.shape[:-1], -1), bias)
     if (rows == 1 or rows >= _MANY) and not _WIDE and not large:
         return F.linear(x, weight, bias)
     if rows == 1 or rows > _SEVERAL or not straight:
@@ -50,6 +49,23 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     # Of W xᵀ the second factor is the small one.
     y = torch.ops.mkldnn._linear_pointwise(weight, x.reshape(rows, -1).contiguous(), None, "none", [], "")
     return _with_bias(y.t().contiguous().view(*x.shape[:-1], -1), bias)
+
+
+def vector_product(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """`weight @ x`, equal to it up to float32 rounding; no gradients.
+
+    Args:
+        weight: (out_features, in_features); a transposed view is fine.
+        x: (in_features,).
+    """
+    size, straight = weight.numel(), weight.is_contiguous()
+    if size < _WORTHWHILE or not _applies(weight):
+        return torch.mv(weight, x)
+    if _WIDE or size >= _LARGE:
+        return linear(x[None], weight)[0]
+    if straight:  # as a matrix of two equal rows, which MKL multiplies on all cores
+        return torch.mm(weight, x.expand(2, -1).contiguous().t()).select(1, 0)
+    return torch.mv(weight, x)
 
 
 def _turned(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .kernels import Linear, linear, padded
+from .kernels import Linear, linear, padded, vector_product
 from .sizing import DENSE
 
+_KEPT_SLICES = 16  # ranks of a layer whose views are kept
 _LONG = 16  # tokens per sequence from which on products cost more than reading weights, and each runs on its own
 
 
@@ -87,6 +88,7 @@ class ElasticLinear(Linear):
         self.register_buffer("down", down, persistent=False)
         self.register_buffer("up", up, persistent=False)
         self.adapter: Adapter | None = None
+        self._slices: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.train(layer.training)
 
     def put_in_front(self, a: torch.Tensor, b: torch.Tensor) -> None:
@@ -95,15 +97,39 @@ class ElasticLinear(Linear):
         self.up = torch.cat([b.T.to(self.up), self.up[self.adapter_rank :]])
         self.adapter_rank = len(a)
         self.adapter = None
+        self._slices.clear()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rank = self.cut.ranks[self.index]
         if isinstance(rank, Ranks):
             return self._batch(x, rank)
-        if rank == DENSE:
+        if x.numel() == self.in_features and self.adapter is None and not torch.is_grad_enabled():
+            y = self._token(x, rank)
+        elif rank == DENSE:
             return super().forward(x)
-        y = self._low_rank(x, self.adapter_rank + rank)
+        else:
+            y = self._low_rank(x, self.adapter_rank + rank)
         return y if self.bias is None else y + self.bias
+
+    def _token(self, x: torch.Tensor, rank: int) -> torch.Tensor:
+        """One token (…, in_features): slicing the bank would take as long as multiplying with it."""
+        row = x.reshape(self.in_features)
+        if rank == DENSE:
+            y = vector_product(self.weight, row)
+        else:
+            if (parts := self._slices.get(rank)) is None:
+                width = self.adapter_rank + rank
+                if padded(width, self.down, x) > width:
+                    return self._low_rank(x, width)
+                if len(self._slices) >= _KEPT_SLICES:
+                    self._slices.clear()
+                parts = self._slices[rank] = (self.down[:width], self.up[:width].t())
+            y = vector_product(parts[1], vector_product(parts[0], row))
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def _apply(self, fn, recurse=True):
+        self._slices.clear()  # of tensors that are about to be replaced
+        return super()._apply(fn, recurse)
 
     def _low_rank(self, x: torch.Tensor, width: int, mask: torch.Tensor | None = None) -> torch.Tensor:
         whole = width if mask is not None else padded(width, self.down, x)

@@ -80,6 +80,29 @@ def test_every_size_computes_the_stated_cut(elastic: ElasticModel, family: str, 
     torch.testing.assert_close(logits(elastic.model, windows), expected, atol=2e-4, rtol=1e-3)
 
 
+def test_a_token_on_its_own_computes_the_stated_cut(elastic: ElasticModel, family: str, adapter_rank: int, windows):
+    token = windows[:1, :1]
+    for ratio in (*SIZES, *SIZES[::-1]):  # every size twice, for what the first pass prepares is used in the second
+        plan = elastic.set_size(ratio)
+        expected = logits(explicit(family, adapter_rank, plan.ranks), token)
+        torch.testing.assert_close(logits(elastic.model, token), expected, atol=2e-4, rtol=1e-3)
+
+
+def test_a_token_sees_new_adapters_and_another_precision(family: str, windows):
+    elastic, token = tiny_elastic(family), windows[:1, :1]
+    elastic.install(random_adapters(elastic.base, 2, seed=5))
+    elastic.set_size(0.5)
+    others = logits(elastic.model, token)
+    elastic.install(random_adapters(elastic.base, 2))
+    plan = elastic.set_size(0.5)
+    expected = logits(explicit(family, 2, plan.ranks), token)
+    assert not torch.allclose(expected, others, atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(logits(elastic.model, token), expected, atol=2e-4, rtol=1e-3)
+    elastic.model.double()
+    assert logits(elastic.model, token).dtype == torch.float64
+    torch.testing.assert_close(logits(elastic.model, token), expected.double(), atol=2e-4, rtol=1e-3)
+
+
 def test_no_direction_at_all_leaves_adapter_and_bias():
     elastic = tiny_elastic("qwen2", adapter_rank=2)
     plan = elastic.planner.at_parameters(elastic.planner.smallest + elastic.planner.footprint.other_parameters)
