@@ -103,13 +103,17 @@ class ElasticLinear(Linear):
         rank = self.cut.ranks[self.index]
         if isinstance(rank, Ranks):
             return self._batch(x, rank)
-        if x.numel() == self.in_features and self.adapter is None and not torch.is_grad_enabled():
+        if x.numel() == self.in_features and self._is_plain(x):
             y = self._token(x, rank)
         elif rank == DENSE:
             return super().forward(x)
         else:
             y = self._low_rank(x, self.adapter_rank + rank)
         return y if self.bias is None else y + self.bias
+
+    def _is_plain(self, x: torch.Tensor) -> bool:
+        """Whether nothing is wanted but the product in the weights' own precision."""
+        return not (self.adapter is not None or torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type))
 
     def _token(self, x: torch.Tensor, rank: int) -> torch.Tensor:
         """One token (…, in_features): slicing the bank would take as long as multiplying with it."""
