@@ -93,10 +93,24 @@ def train_adapters(
         while run.step < settings.steps:
             loss = run.advance()
             recent = torch.tensor(run.losses[-50:]).mean()
-            yield Progress("training adapters", run.step, settings.steps, f"loss {loss:.3f} (mean of 50: {recent:.3f})")
+            stage = "refining adapters" if start else "training adapters"
+            yield Progress(stage, run.step, settings.steps, f"loss {loss:.3f} (mean of 50: {recent:.3f})")
             if run.step == settings.steps or kept.due():
                 kept.save(run.step, run.parameters, run.optimizer, run.history())
     return TrainedAdapters(run.weights(), torch.tensor(run.losses), torch.tensor(run.ratios))
+
+
+def averaged(
+    before: Mapping[str, AdapterWeights], after: Mapping[str, AdapterWeights], share: float
+) -> dict[str, AdapterWeights]:
+    """The mean of the matrices of two adapters of which one continues the other, the latter weighted by `share`.
+
+    It keeps most of what either is better at (weight averaging, arXiv 2109.01903).
+    """
+    return {
+        name: AdapterWeights(torch.lerp(old.a, after[name].a, share), torch.lerp(old.b, after[name].b, share))
+        for name, old in before.items()
+    }
 
 
 class _Run:

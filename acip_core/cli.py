@@ -113,7 +113,10 @@ def precompute(
         bool, typer.Option("--checkpointing", help="Recompute activations in the pruning run instead of keeping them.")
     ] = False,
     float32: Annotated[bool, typer.Option("--float32", help="No bfloat16 in the pruning run.")] = False,
-    steps: Annotated[int | None, typer.Option(min=1, help="Adapter training steps of one window each.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Adapter training steps of one window each; a sixth as many of four windows follow."),
+    ] = None,
     corpus: Annotated[
         list[str] | None, typer.Option(help="c4, wikipedia, wikitext2 or a text file; may be repeated.")
     ] = None,
@@ -132,7 +135,7 @@ def precompute(
 ) -> None:
     """Order all singular directions of a model, train its adapters, measure its curve, write its artifact."""
     from .adapters import AdapterSettings
-    from .precompute import ITERATED_RECIPE, PAPER_RECIPE, QUICK, SMALL_RECIPE, Recipe
+    from .precompute import ITERATED_RECIPE, PAPER_RECIPE, QUICK, REFINING, SMALL_RECIPE, Recipe
     from .precompute import precompute as run
 
     if quick and (steps is not None or seed is not None or scorer != "fisher"):
@@ -149,7 +152,8 @@ def precompute(
         recipe = replace(recipe, pruning=replace(recipe.pruning, **kept))
     if recipe.adapters is not None:
         adapters = replace(recipe.adapters, seed=seed or 0, steps=steps or AdapterSettings.steps)
-        recipe = replace(recipe, adapters=adapters)
+        refining = replace(REFINING, seed=adapters.seed + 1, steps=-(-adapters.steps // 6))
+        recipe = replace(recipe, adapters=adapters, refining=refining)
     elif steps is not None:
         raise typer.BadParameter(
             "--steps belongs to adapters trained after the pruning run, which this preset has not."

@@ -21,7 +21,7 @@ from accelerate import PartialState
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 
-from .adapters import AdapterSettings, train_adapters
+from .adapters import AdapterSettings, averaged, train_adapters
 from .artifact import Artifact, Curve, CurvePoint, check_replaceable, write_artifact
 from .base import BaseModel, fingerprint, load_base
 from .basis import DEFAULT_RANK, Basis, measure_basis, plain_basis, read_basis, save_basis
@@ -43,6 +43,8 @@ from .targets import target_layers
 
 FINE = tuple(round(1 - 0.05 * i, 2) for i in range(15))  # 100, 95 … 30 %
 COARSE = FINE[::2]  # 100, 90 … 30 %: comparison lines
+# On the full model's predictions alone, which takes back much of what the first training learned of the kind of text.
+REFINING = AdapterSettings(steps=200, batch=4, largest=0.98, distillation=1.0, seed=1)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Recipe:
         basis_rank: columns kept of each correlation.
         pruning: rank the directions by a pruning run (Step 2 of ACIP); None for Fisher information.
         adapters: how adapters are trained; None keeps those of the pruning run, if there is one.
+        refining: how they are trained further afterwards, at the same rank; None leaves them as they are.
+        refined_share: weight of the refined adapters in the mean with those before, in (0, 1].
         curve_windows: held-out windows per corpus and size.
         ratios: sizes of the curve.
         comparisons: whether to measure the comparison lines too.
@@ -77,6 +81,8 @@ class Recipe:
     basis_rank: int = DEFAULT_RANK
     pruning: AcipSettings | None = None
     adapters: AdapterSettings | None = field(default_factory=AdapterSettings)
+    refining: AdapterSettings | None = REFINING
+    refined_share: float = 0.6
     curve_windows: int = 16
     ratios: tuple[float, ...] = FINE
     comparisons: bool = True
@@ -84,7 +90,7 @@ class Recipe:
     quantized: str = FULL
 
 
-PAPER_RECIPE = Recipe(pruning=PAPER, adapters=None)
+PAPER_RECIPE = Recipe(pruning=PAPER, adapters=None, refining=None)
 SMALL_RECIPE = Recipe(pruning=SMALL)
 ITERATED_RECIPE = Recipe(score_windows=128, stages=STAGES)
 QUICK = replace(
@@ -92,6 +98,7 @@ QUICK = replace(
     moment_windows=12,
     score_windows=32,
     adapters=None,
+    refining=None,
     curve_windows=6,
     ratios=COARSE,
     comparisons=False,
@@ -138,12 +145,9 @@ def _precompute(run: _Run, target: Path) -> Steps[Path]:
     if recipe.adapters is not None:
         smallest = min(recipe.adapters.smallest, *recipe.ratios)
         elastic.planner_for(recipe.adapters.rank).at_ratio(smallest)  # raises before hours of training would
-        trained = yield from train_adapters(
-            elastic, run.calibration(), recipe.adapters, run.work / "adapters.safetensors"
-        )
-        adapters = trained.weights
-        history |= {"loss": trained.losses, "ratio": trained.ratios}
         trained_as = asdict(recipe.adapters)
+        adapters, trained = yield from run.adapters(elastic, recipe.adapters)
+        history |= trained
     curves: list[Curve] = []
     if adapters is not None:
         curves += yield from run.curves(elastic, method, COARSE)
@@ -157,6 +161,8 @@ def _precompute(run: _Run, target: Path) -> Steps[Path]:
     if recipe.comparisons:
         curves += yield from run.comparisons(factors)
     facts = asdict(recipe) | {"adapters": trained_as if adapters is not None else None} | _versions()
+    if recipe.adapters is None:
+        facts["refining"] = None
     artifact = Artifact(base.name, base.source, run.fingerprint, facts, tuple(curves), scores, basis, adapters, history)
     if PartialState().is_main_process:
         write_artifact(artifact, target)
@@ -242,6 +248,21 @@ class _Run:
         result = yield from acip_scores(self.base, factors, torch.cat(texts), pruning, warm, checkpoint)
         history = {f"acip.{name}": values for name, values in result.history.items()}
         return "acip", result.scores, result.adapters, history
+
+    def adapters(
+        self, elastic: ElasticModel, settings: AdapterSettings
+    ) -> Steps[tuple[dict[str, AdapterWeights], dict[str, torch.Tensor]]]:
+        """Adapters and history of their training and, where the recipe asks for it, of their refining."""
+        text = self.calibration()
+        trained = yield from train_adapters(elastic, text, settings, self.work / "adapters.safetensors")
+        history = {"loss": trained.losses, "ratio": trained.ratios}
+        if self.recipe.refining is not None:
+            further = replace(self.recipe.refining, rank=settings.rank, alpha=settings.alpha)
+            checkpoint = self.work / "refining.safetensors"
+            refined = yield from train_adapters(elastic, text, further, checkpoint, trained.weights)
+            history |= {"refining.loss": refined.losses, "refining.ratio": refined.ratios}
+            return averaged(trained.weights, refined.weights, self.recipe.refined_share), history
+        return trained.weights, history
 
     def _kept_scores(self, name: str, steps: Steps[dict[str, torch.Tensor]]) -> Steps[dict[str, torch.Tensor]]:
         path = self.work / f"{name}.safetensors"

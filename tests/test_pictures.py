@@ -182,7 +182,10 @@ def test_the_masks_of_one_layer(artifact: Artifact) -> None:
 
 def test_no_pictures_of_what_was_not_recorded() -> None:
     assert trajectories_figure({}) is None and training_figures({}) == {} and history_pictures({}) == []
-    assert list(training_figures({"loss": torch.ones(3), "ratio": torch.ones(3)})) == ["Adapter training"]
+    loss = {"loss": torch.ones(3), "ratio": torch.ones(3)}
+    assert list(training_figures(loss)) == ["Adapter training"]
+    refining = {f"refining.{name}": values for name, values in loss.items()}
+    assert list(training_figures(loss | refining)) == ["Adapter training", "Adapter refining"]
     empty = {name: value[:0] for name, value in pruning_history().items()}
     assert history_pictures(empty) == []
 

@@ -206,7 +206,7 @@ def test_scored_when_quantized_and_used_in_full(model: tuple[str, Path], tmp_pat
     recipe = Recipe(
         corpora=(str(tmp_path / "text.txt"),), window=32, moment_windows=4, score_windows=4, basis_rank=16,
         adapters=AdapterSettings(rank=2, alpha=4, steps=6, smallest=0.4), curve_windows=3, ratios=(1.0, 0.6),
-        comparisons=False, examples=(), quantized="int4",
+        comparisons=False, examples=(), quantized="int4", refining=None,
     )  # fmt: skip
     folder = finish(precompute(model[0], recipe, tmp_path / "from-int4"))
     opened = finish(open_model(model[0], folder))

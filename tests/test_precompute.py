@@ -61,6 +61,7 @@ def recipe(text: str) -> Recipe:
         score_windows=4,
         basis_rank=16,
         adapters=AdapterSettings(rank=2, alpha=4, steps=6, smallest=0.4),
+        refining=AdapterSettings(steps=2, batch=2, smallest=0.4, distillation=1.0, seed=1),
         curve_windows=3,
         ratios=(1.0, 0.6),
         examples=(),
@@ -129,7 +130,8 @@ def test_whole_run(model: str, recipe: Recipe, text: str, tmp_path: Path, cache:
     methods = [curve.method for curve in artifact.curves]
     assert methods == ["fisher+adapters", "fisher", "svd-llm", "svd-magnitude"]
     assert all(1 <= step.done <= step.total or step.done == 0 for step in stages)
-    assert {"scoring", "training adapters"} <= {step.stage for step in stages}
+    assert {"scoring", "training adapters", "refining adapters"} <= {step.stage for step in stages}
+    assert [len(artifact.history[name]) for name in ("loss", "refining.loss", "refining.ratio")] == [6, 2, 2]
 
     base = tiny_base()
     windows = token_windows(base.tokenizer, documents(text, "held-out"), 32, 3)
@@ -151,6 +153,20 @@ def test_whole_run(model: str, recipe: Recipe, text: str, tmp_path: Path, cache:
     assert round(cut.ratio, 1) == 0.6 and cut.perplexity != pytest.approx(measured.value, rel=1e-3)
 
 
+def test_refined_adapters_are_averaged_with_those_before(model: str, recipe: Recipe, tmp_path: Path) -> None:
+    made = {}
+    for name, change in {"before": {"refining": None}, "after": {"refined_share": 1.0}, "kept": {}}.items():
+        run = replace(recipe, comparisons=False, **change)  # type: ignore[arg-type]
+        made[name] = read_artifact(finish(precompute(model, run, tmp_path / name))).adapters
+    before, after, kept = made.values()
+    assert before is not None and after is not None and kept is not None
+    assert any(not torch.equal(before[name].b, after[name].b) for name in kept)
+    for name in kept:
+        for part in ("a", "b"):
+            first, last, mean = (getattr(adapters[name], part) for adapters in (before, after, kept))
+            torch.testing.assert_close(mean, 0.4 * first + 0.6 * last, rtol=0.02, atol=1e-3)  # stored in bfloat16
+
+
 @pytest.mark.parametrize("stages", [(), (0.8, 0.6)])
 def test_the_full_model_is_scored_or_every_stage(
     model: str, recipe: Recipe, text: str, tmp_path: Path, stages: tuple[float, ...]
@@ -170,7 +186,9 @@ def test_the_full_model_is_scored_or_every_stage(
         assert torch.equal(scores.argsort(stable=True), expected[name].argsort(stable=True))
 
 
-@pytest.mark.parametrize("stage", ["scoring", "training adapters", "measuring fisher+adapters", "measuring svd-llm"])
+@pytest.mark.parametrize(
+    "stage", ["scoring", "training adapters", "refining adapters", "measuring fisher+adapters", "measuring svd-llm"]
+)
 def test_a_killed_run_continues_to_the_same_artifact(model: str, recipe: Recipe, tmp_path: Path, stage: str) -> None:
     def kill(step: Progress) -> None:
         if step.stage.startswith(stage) and step.done >= (5 if stage.startswith("measuring") else 2):
@@ -213,7 +231,8 @@ def test_damaged_work_is_made_again(
     steps.close()
     files = [path for path in (cache / "precompute").rglob("*.*") if path.is_file()]
     assert {path.name.partition("-")[0] for path in files} == {
-        "basis.safetensors", "scores.safetensors", "adapters.safetensors", "curve", "completions.json",
+        "basis.safetensors", "scores.safetensors", "adapters.safetensors", "refining.safetensors", "curve",
+        "completions.json",
     }  # fmt: skip
     for file in files:
         file.write_bytes(file.read_bytes()[:-9] if damage is None else damage)

@@ -128,11 +128,11 @@ def _shade(share: float) -> str:
 
 
 def training_figures(history: Mapping[str, torch.Tensor]) -> dict[str, go.Figure]:
-    """Curves over steps by title: size, loss and penalty of a pruning run, then the loss of adapter training.
+    """Curves over steps by title: size, loss and penalty of a pruning run, then the losses of adapter training.
 
     Args:
-        history: `acip.size`, `acip.loss` and `acip.lambda` (steps,); `loss` and `ratio` (steps,). What is absent
-            is left out.
+        history: `acip.size`, `acip.loss` and `acip.lambda` (steps,); `loss` and `ratio` (steps,), also with
+            `refining.` before. What is absent is left out.
 
     Raises:
         ArtifactError: an entry is not a vector, or `loss` and `ratio` have different lengths.
@@ -153,16 +153,20 @@ def training_figures(history: Mapping[str, torch.Tensor]) -> dict[str, go.Figure
     if penalty is not None:
         y = {"title": title("λ"), "type": "log", "tickformat": "~g", "dtick": 1}
         figures["Penalty while pruning"] = laid_out(go.Figure(_line(penalty, _ORANGE, "%{y:.3g}")), _steps(), y)
-    adapters = _adapter_figure(history)
-    return figures | ({"Adapter training": adapters} if adapters else {})
+    for heading, phase in (("Adapter training", ""), ("Adapter refining", "refining.")):
+        if (adapters := _adapter_figure(history, phase)) is not None:
+            figures[heading] = adapters
+    return figures
 
 
-def _adapter_figure(history: Mapping[str, torch.Tensor]) -> go.Figure | None:
-    loss, ratio = _entry(history, "loss", 1), _entry(history, "ratio", 1)
+def _adapter_figure(history: Mapping[str, torch.Tensor], phase: str) -> go.Figure | None:
+    loss, ratio = _entry(history, phase + "loss", 1), _entry(history, phase + "ratio", 1)
     if loss is None or ratio is None:
         return None
     if loss.shape != ratio.shape:
-        raise ArtifactError("history.safetensors: 'loss' and 'ratio' have different lengths; restore the file.")
+        raise ArtifactError(
+            f"history.safetensors: '{phase}loss' and '{phase}ratio' have different lengths; restore the file."
+        )
     chosen = _thinned(len(loss))
     bar = color_bar(f"size {ratio.min():.0%}", f"{ratio.max():.0%}")
     points = go.Scatter(

@@ -42,6 +42,8 @@ _TRAINING_NOTES = {
     "Penalty while pruning": "The weight λ of the penalty on the masks, which grows until the target size is reached.",
     "Adapter training": "Loss of each adapter training step, colored by the random size it was taken at; the line is "
     "a running mean.",
+    "Adapter refining": "Divergence from the full model while the adapters are trained further on its predictions "
+    "alone, colored by the mean size of each step; the line is a running mean.",
 }
 
 
