@@ -19,7 +19,7 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 _AVAILABLE = bool(torch.backends.mkldnn.is_available()) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"  # without it MKL is no slower on any processor
 _WORTHWHILE = 2**18  # multiplications; below, setting oneDNN up costs more than it saves
-_FEW, _SEVERAL, _MANY = 5, 32, 128  # rows of x up to, or from, which another kernel is the fastest
+FEW, _SEVERAL, _MANY = 5, 32, 128  # rows of x up to, or from, which another kernel is the fastest
 _LARGE = 2**21  # numbers of a weight, such as the head's, that no cache holds
 _STEP = 32  # oneDNN generates code for every new shape, which takes as long as using it ten times
 
@@ -35,10 +35,10 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     straight, rows, large = weight.is_contiguous(), x.numel() // (x.shape[-1] or 1), weight.numel() >= _LARGE
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return F.linear(x, weight, bias)
-    if 1 < rows <= _FEW and straight and _applies(x):
+    if 1 < rows <= FEW and straight and _applies(x):
         return _turned(x, weight, bias)
     # For strides other than these oneDNN has no fast kernel; for gradients it has none at all.
-    if 1 < rows <= _FEW or not suits(x, len(weight)) or not (straight or weight.t().is_contiguous()):
+    if 1 < rows <= FEW or not suits(x, len(weight)) or not (straight or weight.t().is_contiguous()):
         return F.linear(x, weight, bias)
     if rows == 1 and straight and not _WIDE and not large:
         return _with_bias(vector_product(weight, x.reshape(-1)).view(*x.shape[:-1], -1), bias)
@@ -86,7 +86,7 @@ def padded(width: int, weight: torch.Tensor, x: torch.Tensor | None = None) -> i
     """
     if not _applies(weight):
         return width
-    if x is not None and not (suits(x, width) and (_WIDE or _FEW < x.numel() // x.shape[-1] < _MANY)):
+    if x is not None and not (suits(x, width) and (_WIDE or FEW < x.numel() // x.shape[-1] < _MANY)):
         return width
     return min(-(-width // _STEP) * _STEP, len(weight))
 

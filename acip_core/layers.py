@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .kernels import Linear, linear, padded, vector_product
+from .kernels import FEW, Linear, linear, padded, vector_product
 from .sizing import DENSE
 
 _KEPT_SLICES = 16  # ranks of a layer whose views are kept
@@ -147,7 +147,11 @@ class ElasticLinear(Linear):
 
     def _batch(self, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
         """Sequences (batch, tokens, in_features) at ranks of their own; some models (OPT) fold the first two axes."""
-        sequences = x.reshape(ranks.dense + len(ranks.ranks), -1, self.in_features)
+        rows = ranks.dense + len(ranks.ranks)
+        if x.numel() == rows * self.in_features and rows <= FEW and self._is_plain(x):
+            y = self._tokens(x.reshape(rows, self.in_features), ranks).view(*x.shape[:-1], self.out_features)
+            return y if self.bias is None else y + self.bias
+        sequences = x.reshape(rows, -1, self.in_features)
         parts = [linear(sequences[: ranks.dense], self.weight)] if ranks.dense else []
         rest = sequences[ranks.dense :]
         if sequences.shape[1] >= _LONG:
@@ -158,6 +162,13 @@ class ElasticLinear(Linear):
             parts.append(self._low_rank(rest, ranks.mask.shape[-1], ranks.mask))
         y = torch.cat(parts).view(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
+
+    def _tokens(self, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
+        """One token each (sequences, in_features), transposed in between: a few columns are the fastest in W xᵀ."""
+        dense, width = ranks.dense, ranks.mask.shape[-1]
+        z = torch.mm(self.down[:width], x[dense:].t())  # (width, sequences after the dense ones)
+        y = torch.mm(z.t() * ranks.mask[:, 0], self.up[:width])
+        return torch.cat([torch.mm(self.weight, x[:dense].t()).t(), y]) if dense else y
 
     def in_batch(self, ranks: Sequence[int]) -> int | Ranks:
         """What the `Cut` of a batch holds for this layer.
