@@ -27,7 +27,7 @@ from .progress import Progress, Steps
 from .scoring.acip import SMALL, AcipResult, AcipSettings, acip_scores
 from .scoring.baselines import gradient_scores
 from .scoring.fisher import fisher_densities
-from .storage import atomic_path, cache_dir
+from .storage import agrees, atomic_path, cache_dir
 from .targets import named_layers
 
 FILE = "ablation.json"
@@ -158,7 +158,9 @@ class _Run:
         identity = hashlib.sha256(json.dumps([self.facts, artifact.recipe], default=str).encode()).hexdigest()[:12]
         self.work = cache_dir() / "ablate" / identity
         kept = _read(self.path)
-        self.rows: dict[str, dict[str, float | None]] = kept["rows"] if kept.get("settings") == self.facts else {}
+        standard = json.loads(json.dumps(asdict(AblationSettings())))
+        same = agrees(kept.get("settings"), self.facts, standard)
+        self.rows: dict[str, dict[str, float | None]] = kept["rows"] if same else {}
 
     def measure(self, row: str) -> Steps[None]:
         variant, shared = VARIANTS[row], self.settings.pruning

@@ -35,7 +35,7 @@ from .scoring.dobi import dobi_scores
 from .scoring.envelope import envelope_scores
 from .scoring.fisher import fisher_gains
 from .scoring.iterative import iterative_scores
-from .storage import atomic_path, cache_dir, read_kept
+from .storage import agrees, atomic_path, cache_dir, read_kept
 from .targets import named_layers
 
 Scores = dict[str, torch.Tensor]
@@ -118,7 +118,7 @@ class _Run:
         identity = json.dumps([self.facts, artifact.recipe], default=str)
         self.work = cache_dir() / "compare" / f"{base.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         kept = read_comparison(path.parent)
-        same = kept is not None and all(kept.budget.get(key) == value for key, value in self.facts.items())
+        same = kept is not None and agrees(kept.budget, self.facts, json.loads(json.dumps(asdict(Budget()))))
         self.results = list(kept.results) if kept is not None and same else []
         made = hashlib.sha256(json.dumps([artifact.recipe, [asdict(c) for c in artifact.curves]]).encode()).hexdigest()
         if kept is not None and kept.budget.get("artifact") != made:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
@@ -91,3 +91,15 @@ def remove_leftovers(folder: Path) -> None:
         with suppress(OSError):  # another process may be doing the same
             if leftover.is_dir() and time.time() - leftover.stat().st_mtime > 86_400:
                 shutil.rmtree(leftover, ignore_errors=True)
+
+
+def agrees(kept: Any, wanted: Any, default: Any = None) -> bool:
+    """Whether settings read from a JSON file are the wanted ones.
+
+    Args:
+        default: values of settings that did not exist yet when the file was written.
+    """
+    if not (isinstance(kept, dict) and isinstance(wanted, dict)):
+        return bool(kept == wanted)
+    standard = default if isinstance(default, dict) else {}
+    return all(agrees(kept.get(key, standard.get(key)), value, standard.get(key)) for key, value in wanted.items())

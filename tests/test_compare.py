@@ -127,6 +127,20 @@ def test_a_killed_comparison_continues_and_measures_nothing_twice(model: str, bu
     assert set(finished) == {"loading the model"}
 
 
+def test_results_outlive_a_setting_that_was_added_later(model: str, budget: Budget, tmp_path: Path):
+    before, file = run(model, budget, tmp_path, ("svd-llm",)), tmp_path / "artifact" / "comparison.json"
+    content = json.loads(file.read_text())
+    assert content["budget"]["adapters"].pop("batch") == 1  # as today's default has it
+    file.write_text(json.dumps(content))
+    stages: list[str] = []
+    after = run(model, budget, tmp_path, ("svd-llm",), lambda step: stages.append(step.stage))
+    assert after.results == before.results and set(stages) == {"loading the model"}
+    content["budget"]["adapters"].pop("steps")  # 120 by default, but not here
+    file.write_text(json.dumps(content))
+    run(model, budget, tmp_path, ("svd-llm",), lambda step: stages.append(step.stage))
+    assert any(stage.startswith("measuring svd-llm") for stage in stages)
+
+
 def test_another_budget_is_another_comparison(model: str, budget: Budget, tmp_path: Path):
     run(model, budget, tmp_path, ("artifact",))
     other = run(model, replace(budget, ratios=(0.9,)), tmp_path, ("artifact",))
