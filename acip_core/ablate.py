@@ -17,11 +17,12 @@ import torch
 
 from .artifact import default_artifact, read_artifact
 from .base import load_base
-from .corpus import documents, token_windows
+from .corpus import corpus_windows
 from .elastic import AdapterWeights, build_elastic
 from .errors import ArtifactError
 from .evaluate import measure_perplexity
 from .factorize import Factors, factorize
+from .framing import framing
 from .precision import FULL, quantize_base
 from .progress import Progress, Steps
 from .scoring.acip import SMALL, AcipResult, AcipSettings, acip_scores
@@ -147,14 +148,14 @@ class _Run:
         self.weights = {name: layer.weight.detach().clone() for name, layer in targets.items()}
         self.basis = artifact.basis
         window, tokenizer = settings.pruning.window, base.tokenizer
-        texts = [token_windows(tokenizer, documents(c, "calibration"), window) for c in settings.corpora]
+        texts = [corpus_windows(tokenizer, c, "calibration", window) for c in settings.corpora]
         self.calibration = torch.cat(texts)
         self.score_windows = torch.cat([text[: settings.score_windows] for text in texts])
         self.held_out = [
-            token_windows(tokenizer, documents(c, "held-out"), window, settings.held_out_windows)
-            for c in settings.corpora
+            corpus_windows(tokenizer, c, "held-out", window, settings.held_out_windows) for c in settings.corpora
         ]
-        self.facts = json.loads(json.dumps(asdict(settings) | {"fingerprint": artifact.fingerprint}))
+        facts = {"fingerprint": artifact.fingerprint, "framing": framing(tokenizer).described(tokenizer)}
+        self.facts = json.loads(json.dumps(asdict(settings) | facts))
         identity = hashlib.sha256(json.dumps([self.facts, artifact.recipe], default=str).encode()).hexdigest()[:12]
         self.work = cache_dir() / "ablate" / identity
         kept = _read(self.path)

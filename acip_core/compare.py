@@ -22,11 +22,12 @@ from .artifact import Artifact, default_artifact, read_artifact
 from .base import BaseModel, load_base
 from .basis import Basis, plain_basis
 from .comparison import FILE, Comparison, Result, read_comparison, write_comparison
-from .corpus import documents, token_windows
+from .corpus import corpus_windows
 from .elastic import AdapterWeights, ElasticModel, build_elastic
 from .errors import ArtifactError, SizeError
 from .evaluate import Fidelity, full_logits, measure_fidelity
 from .factorize import Factors, factorize
+from .framing import framing
 from .progress import Progress, Steps
 from .scoring.acip import PAPER, SMALL, AcipResult, AcipSettings, acip_scores
 from .scoring.asvd import asvd_basis, asvd_scores
@@ -114,6 +115,7 @@ class _Run:
         self.calibration = {c: self._windows(c, "calibration", None) for c in budget.corpora}
         self.held_out = {c: self._windows(c, "held-out", budget.held_out_windows) for c in budget.corpora}
         facts = asdict(budget) | {"fingerprint": artifact.fingerprint, "machine": platform.machine()}
+        facts["framing"] = framing(base.tokenizer).described(base.tokenizer)
         self.facts = json.loads(json.dumps(facts))
         identity = json.dumps([self.facts, artifact.recipe], default=str)
         self.work = cache_dir() / "compare" / f"{base.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
@@ -128,7 +130,7 @@ class _Run:
         self.teacher: dict[str, torch.Tensor] = {}
 
     def _windows(self, corpus: str, split: str, count: int | None, length: int | None = None) -> torch.Tensor:
-        return token_windows(self.tokenizer, documents(corpus, split), length or self.budget.window, count)
+        return corpus_windows(self.tokenizer, corpus, split, length or self.budget.window, count)
 
     def score_windows(self) -> torch.Tensor:
         return torch.cat([windows[: self.budget.score_windows] for windows in self.calibration.values()])

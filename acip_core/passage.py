@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .errors import CorpusError
+from .framing import framed_windows, framing
 
 MOST_CHARACTERS = 200_000
 
@@ -18,13 +19,14 @@ class Passage:
 
     Attributes:
         pieces: what each predicted token stands for; together they are the text that is read, to the character.
-        windows: (length,) token ids each. A window begins with the last token of the one before, the first one with
-            the end-of-text token, so that every piece is predicted exactly once.
+        windows: token ids (≤ length,) each, as `framing.framed_windows`: every piece is predicted exactly once.
+        lead: tokens at the start of every window that are not predicted.
         left_out: tokens behind the last one read.
     """
 
     pieces: list[str]
     windows: list[torch.Tensor]
+    lead: int
     left_out: int
 
 
@@ -50,15 +52,14 @@ def cut_passage(tokenizer: PreTrainedTokenizerBase, text: str | None, length: in
     for _, end in encoded["offset_mapping"]:
         reached = max(reached, end)  # several tokens of one character: the first has it
         ends.append(reached)
-    if tokenizer.eos_token_id is not None:
-        ids, ends = [tokenizer.eos_token_id, *ids], [0, *ends]
-    if len(ids) < 2:
+    lead = framing(tokenizer).lead
+    first = 0 if lead else 1  # without anything in front, nothing predicts the first token
+    if len(ids) <= first:
         raise CorpusError("The text is a single token, and nothing can be predicted from it; add a few words.")
-    left_out = max(0, len(ids) - 1 - most)
-    ids, ends = ids[: most + 1], ends[: most + 1]
+    left_out = max(0, len(ids) - first - most)
+    ids, ends = ids[: most + first], ends[: most + first]
     if not left_out:
         ends[-1] = len(text)
-    starts = [0, *ends[1:-1]]
-    pieces = [text[start:end] for start, end in zip(starts, ends[1:], strict=True)]
-    windows = [torch.tensor(ids[i : i + length]) for i in range(0, len(ids) - 1, length - 1)]
-    return Passage(pieces, windows, left_out)
+    starts = [0, *ends[first:-1]]
+    pieces = [text[start:end] for start, end in zip(starts, ends[first:], strict=True)]
+    return Passage(pieces, framed_windows(tokenizer, ids, length), max(1, len(framing(tokenizer).start)), left_out)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .artifact import Curve, default_artifact, own_curves, read_artifact, write_artifact
 from .completions import read_completions, write_completions
-from .corpus import documents, token_windows
+from .corpus import corpus_windows
 from .errors import ArtifactError
 from .evaluate import WINDOW
 from .loading import open_model
@@ -54,8 +54,8 @@ def measure_precision(
     with only_run(folder):
         curves = []
         for own in full:
-            texts = documents(own.corpus, "held-out")
-            windows = token_windows(loaded.elastic.tokenizer, texts, window, own.tokens // (window - 1))
+            count = own.tokens // (window - 1)
+            windows = corpus_windows(loaded.elastic.tokenizer, own.corpus, "held-out", window, count)
             label = (method, own.corpus, "held-out")
             curve = yield from kept_curve(loaded.elastic, windows, ratios, label, work)
             curves.append(replace(curve, base_perplexity=own.base_perplexity))

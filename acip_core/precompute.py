@@ -27,11 +27,12 @@ from .base import BaseModel, fingerprint, load_base
 from .basis import DEFAULT_RANK, Basis, measure_basis, plain_basis, read_basis, save_basis
 from .completions import EXAMPLES, complete_examples, parse_completions, write_completions
 from .completions import FILE as COMPLETIONS
-from .corpus import CORPORA, documents, token_windows
+from .corpus import CORPORA, corpus_windows, documents
 from .elastic import AdapterWeights, ElasticModel, build_elastic
 from .errors import StorageError
 from .evaluate import WINDOW, measure_curve
 from .factorize import Factors, cached_factors, factorize
+from .framing import framing
 from .precision import FULL, quantize_base
 from .progress import Progress, Steps
 from .scoring.acip import PAPER, SMALL, AcipSettings, acip_scores
@@ -160,7 +161,8 @@ def _precompute(run: _Run, target: Path) -> Steps[Path]:
         write_completions(completions, run.work)
     if recipe.comparisons:
         curves += yield from run.comparisons(factors)
-    facts = asdict(recipe) | {"adapters": trained_as if adapters is not None else None} | _versions()
+    facts = asdict(recipe) | {"adapters": trained_as if adapters is not None else None, "framing": run.framing}
+    facts |= _versions()
     if recipe.adapters is None:
         facts["refining"] = None
     artifact = Artifact(base.name, base.source, run.fingerprint, facts, tuple(curves), scores, basis, adapters, history)
@@ -202,14 +204,15 @@ class _Run:
         self.fingerprint = fingerprint(self.weights)
         files = [c for c in recipe.corpora if c not in CORPORA]  # their text may be edited between two runs
         own = [documents(c, split) for c in files for split in ("calibration", "held-out")]
-        identity = json.dumps(asdict(recipe)) + self.fingerprint + (json.dumps(own) if own else "")
+        self.framing = framing(base.tokenizer).described(base.tokenizer)
+        identity = json.dumps(asdict(recipe)) + self.fingerprint + json.dumps([self.framing, *own])
         self.work = cache_dir() / "precompute" / f"{base.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         self._calibration = [self._windows(corpus, "calibration") for corpus in recipe.corpora]
         self._held_out = {c: self._windows(c, "held-out", recipe.curve_windows) for c in recipe.corpora}
 
     def _windows(self, corpus: str, split: str, count: int | None = None, length: int | None = None) -> torch.Tensor:
         """All text is read at the start, so that an hour of work does not end in an error about too little of it."""
-        return token_windows(self.base.tokenizer, documents(corpus, split), length or self.recipe.window, count)
+        return corpus_windows(self.base.tokenizer, corpus, split, length or self.recipe.window, count)
 
     def calibration(self, per_corpus: int | None = None) -> torch.Tensor:
         """Calibration windows (windows, length), the same number of each corpus, or all there are."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import random
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from acip_core import corpus as corpus_module
-from acip_core.corpus import SPLITS, documents, filter_c4, token_windows
+from acip_core.corpus import SPLITS, corpus_windows, documents, filter_c4, read_text_file, token_windows
 from acip_core.errors import CorpusError
 from tests.tiny import tiny_tokenizer
 
@@ -119,8 +121,45 @@ def test_empty_file(content: bytes, tmp_path: Path):
 
 def test_binary_file(tmp_path: Path):
     (tmp_path / "picture.txt").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe\x00")
-    with pytest.raises(CorpusError, match=r"picture\.txt as UTF-8"):
+    with pytest.raises(CorpusError, match=r"picture\.txt as text"):
         documents(str(tmp_path / "picture.txt"), "held-out")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_text_is_the_same_in_every_encoding_that_names_itself(encoding: str, newline: str, tmp_path: Path):
+    texts = [f"Größe {i}: 日本語." for i in range(40)]
+    (tmp_path / "own.txt").write_bytes((newline * 2).join(texts).encode(encoding))
+    assert read_text_file(tmp_path / "own.txt") == texts
+
+
+def test_json_lines_are_documents(tmp_path: Path):
+    texts = [f"Document {i}.\n\nIt has two paragraphs." for i in range(40)]
+    rows = [json.dumps({"text": text, "url": "x"}) if i % 2 else json.dumps(text) for i, text in enumerate(texts)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n\n", encoding="utf-8-sig")
+    assert read_text_file(tmp_path / "rows.jsonl") == texts
+
+
+@pytest.mark.parametrize("row", ["{", '{"content": "a"}', '{"text": 3}', "7", "[" * 5000])
+def test_a_line_that_is_no_document_is_named(row: str, tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "good"}\n' + row)
+    with pytest.raises(CorpusError, match=r"Line 2 of .*rows\.jsonl"):
+        read_text_file(tmp_path / "rows.jsonl")
+
+
+def test_the_split_that_is_too_short_is_named(texts: list[str], tmp_path: Path):
+    name = write(tmp_path / "own.txt", texts)
+    assert len(corpus_windows(tiny_tokenizer(), name, "calibration", 64, 50)) == 50
+    with pytest.raises(
+        CorpusError, match=r"The held-out text of '.*own\.txt' \(\d+ documents\) is too short.*more text"
+    ):
+        corpus_windows(tiny_tokenizer(), name, "held-out", 64, 100_000)
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_at_once(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(CorpusError, match="no file"):
+        read_text_file(tmp_path / "pipe.txt")
 
 
 def test_folder_in_place_of_a_file(tmp_path: Path):

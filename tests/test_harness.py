@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from acip_core import harness
+from acip_core import corpus, harness
 from acip_core.artifact import write_artifact
 from acip_core.errors import ArtifactError, EvaluationError
 from acip_core.evaluation import FILE, TaskResult, read_evaluation, write_evaluation
@@ -104,7 +104,7 @@ def test_a_killed_run_continues(model: str, tasks: Path, tmp_path: Path) -> None
 
 
 def test_perplexity_in_the_paper_s_windows(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness, "documents", lambda corpus, split: ["some text that is not long"] * 60)
+    monkeypatch.setattr(corpus, "documents", lambda name, split: ["some text that is not long"] * 60)
     (result,) = finish(evaluate(model, [1.0], ["c4"], tmp_path / "artifact", limit=2))
     assert result.metric == "perplexity" and 1 < result.value < math.inf
 

@@ -19,7 +19,7 @@ import torch
 
 from ..artifact import own_curves
 from ..completions import finished_texts
-from ..corpus import documents, token_windows
+from ..corpus import corpus_windows
 from ..efficiency import measure_speeds
 from ..errors import AcipError, GenerationError
 from ..evaluate import WINDOW, Perplexity
@@ -361,8 +361,7 @@ class Handlers:
             yield corpus, value
 
     def _read_windows(self, corpus: str) -> torch.Tensor:
-        texts = documents(corpus, "held-out")
-        return token_windows(self.engine.elastic.tokenizer, texts, WINDOW, MEASURED_WINDOWS)
+        return corpus_windows(self.engine.elastic.tokenizer, corpus, "held-out", WINDOW, MEASURED_WINDOWS)
 
     def _total_windows(self) -> int:
         return MEASURED_WINDOWS * len(self._corpora)

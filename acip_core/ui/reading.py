@@ -43,7 +43,7 @@ def read_passage(engine: Engine, passage: Passage, percent: int, smallest: int, 
         losses: list[float] = []
         entry: dict[str, Any] = {}
         for window in engine.losses(passage.windows, plan, cancel):
-            losses += window.tolist()
+            losses += window[passage.lead - 1 :].tolist()
             perplexity = math.exp(min(math.fsum(losses) / len(losses), 700))
             told = " ".join(f"{loss:.3f}" for loss in losses)
             entry = {"percent": size, "ratio": plan.ratio, "losses": told, "perplexity": perplexity}
