@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,20 +16,23 @@ from typing import Any
 
 import torch
 
-from .artifact import default_artifact, read_artifact
-from .base import load_base
+from .artifact import Artifact
+from .base import BaseModel, load_base
 from .corpus import corpus_windows
 from .elastic import AdapterWeights, build_elastic
 from .errors import ArtifactError
 from .evaluate import measure_perplexity
 from .factorize import Factors, factorize
+from .files import damage_told, read_json, write_json
 from .framing import framing
+from .loading import find_artifact
+from .paths import cache_dir
 from .precision import FULL, quantize_base
 from .progress import Progress, Steps
 from .scoring.acip import SMALL, AcipResult, AcipSettings, acip_scores
 from .scoring.baselines import gradient_scores
 from .scoring.fisher import fisher_densities
-from .storage import agrees, atomic_path, cache_dir
+from .storage import agrees, atomic_path, read_kept
 from .targets import named_layers
 
 FILE = "ablation.json"
@@ -111,8 +115,10 @@ def ablate(
     if unknown := [name for name in chosen if name not in VARIANTS]:
         raise ArtifactError(f"Unknown ablation '{unknown[0]}'; choose among: {'; '.join(VARIANTS)}.")
     yield Progress("loading the model", 0, 1)
-    name = load_base(source).name
-    run = _Run(source, artifact if artifact is not None else default_artifact(name), settings)
+    base = load_base(source)
+    found = find_artifact(base, artifact, own=True)
+    run = _Run(source, base, found.artifact, found.folder, settings)
+    del base, found
     for row in chosen:
         if row not in run.rows:
             yield from run.measure(row)
@@ -125,25 +131,44 @@ def read_rows(folder: Path) -> dict[str, dict[str, float | None]]:
     Raises:
         ArtifactError: the file is damaged.
     """
-    return _read(folder / FILE).get("rows", {})
+    return read_ablation(folder).get("rows", {})
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+def write_ablation(content: Mapping[str, Any], folder: Path) -> None:
+    """Replace the file in an artifact's folder.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with atomic_path(folder / FILE) as temporary:
+        write_json(temporary, content, indent=1)
+
+
+def read_ablation(folder: Path) -> dict[str, Any]:
+    """All of the file, `settings` and `rows`; empty if there is none.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    path = folder / FILE
+    if not os.path.lexists(path):
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+    with damage_told(path, "delete it and run `python -m acip_core ablate`"):
+        content = read_json(path)
+        for relative in content["rows"].values():
+            for ratio, value in relative.items():
+                if not (math.isfinite(float(ratio)) and (value is None or math.isfinite(value))):
+                    raise ValueError(f"{value!r} at {ratio}")
         return {"settings": content["settings"], "rows": dict(content["rows"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); delete it and run `python -m acip_core ablate`.") from error
 
 
 class _Run:
     """One set of ablations: the model, the text, the rows so far."""
 
-    def __init__(self, source: str | None, folder: Path, settings: AblationSettings):
-        self.source, self.settings, self.path = source, settings, folder / FILE
-        base, artifact = load_base(source), read_artifact(folder)
+    def __init__(
+        self, source: str | None, base: BaseModel, artifact: Artifact, folder: Path, settings: AblationSettings
+    ):
+        self.source, self.settings, self.folder = source, settings, folder
         targets = named_layers(base.model, artifact.scores)
         self.weights = {name: layer.weight.detach().clone() for name, layer in targets.items()}
         self.basis = artifact.basis
@@ -158,7 +183,7 @@ class _Run:
         self.facts = json.loads(json.dumps(asdict(settings) | facts))
         identity = hashlib.sha256(json.dumps([self.facts, artifact.recipe], default=str).encode()).hexdigest()[:12]
         self.work = cache_dir() / "ablate" / identity
-        kept = _read(self.path)
+        kept = read_ablation(folder)
         standard = json.loads(json.dumps(asdict(AblationSettings())))
         same = agrees(kept.get("settings"), self.facts, standard)
         self.rows: dict[str, dict[str, float | None]] = kept["rows"] if same else {}
@@ -187,20 +212,18 @@ class _Run:
                 worst = max(worst, step.value / full)
             relative[f"{ratio:.2f}"] = worst if math.isfinite(worst) else None
         self.rows[row] = relative
-        with atomic_path(self.path) as temporary:
-            content = {"settings": self.facts, "rows": self.rows}
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_ablation({"settings": self.facts, "rows": self.rows}, self.folder)
 
     def _full(self, index: int) -> Steps[float]:
         """Perplexity of the base model on one corpus."""
         kept = self.work / f"base-{index}.json"
-        if kept.is_file():
-            return float(kept.read_text())
+        if (value := read_kept(kept, lambda path: float(read_json(path)["perplexity"]))) is not None:
+            return value
         model = load_base(self.source).model
         for step in measure_perplexity(model, self.held_out[index]):
             yield Progress("measuring the full model", step.done, step.total)
         with atomic_path(kept) as temporary:
-            temporary.write_text(str(step.value))
+            write_json(temporary, {"perplexity": step.value})
         return step.value
 
     def _prune(self, factors: dict[str, Factors], settings: AcipSettings, quantized: str = FULL) -> Steps[AcipResult]:

@@ -34,8 +34,6 @@ def load(source: str | None = None, artifact: str | Path | None = None, precisio
         ModelError, ArtifactError, HubError, PrecisionError: one sentence each.
     """
     loaded = finish(open_model(source, artifact, precision=precision))
-    if loaded.note:
-        log.warning(loaded.note)
     return Model(loaded)
 
 

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from .errors import ModelError
+from .files import read_tensors, save_tensors
 from .kernels import linear
 from .progress import Progress, Steps
 from .targets import named_layers, target_layers
@@ -216,19 +215,19 @@ def save_basis(basis: Basis, path: Path) -> None:
         key = moment.layers[0]
         groups[key] = {"layers": moment.layers, "side": moment.side}
         tensors |= {f"{key}.scale": moment.scale, f"{key}.factor": moment.factor, f"{key}.columns": moment.columns}
-    save_file(tensors, path, {"groups": json.dumps(groups)})
+    save_tensors(tensors, path, {"groups": json.dumps(groups)})
 
 
 def read_basis(path: Path) -> Basis:
     """Read what `save_basis` wrote.
 
     Raises:
-        KeyError, ValueError, OSError, SafetensorError: not such a file; `artifact` turns these into one sentence.
+        One of `files.DAMAGE`: not such a file; `artifact` turns it into one sentence.
     """
     basis: Basis = {}
-    with safe_open(path, "pt") as file:
-        for key, group in json.loads(file.metadata()["groups"]).items():
-            parts = [file.get_tensor(f"{key}.{part}") for part in ("scale", "factor", "columns")]
-            moment = Moment(tuple(group["layers"]), group["side"], *parts)
-            basis |= dict.fromkeys(moment.layers, moment)
+    tensors, metadata = read_tensors(path)
+    for key, group in json.loads(metadata["groups"]).items():
+        parts = [tensors[f"{key}.{part}"] for part in ("scale", "factor", "columns")]
+        moment = Moment(tuple(group["layers"]), group["side"], *parts)
+        basis |= dict.fromkeys(moment.layers, moment)
     return basis

@@ -30,6 +30,16 @@ Push = Annotated[
     str | None, typer.Option("--push-to-hub", help="Publish the result as user/repo, private unless --public.")
 ]
 Public = Annotated[bool, typer.Option("--public", help="Let everyone see a repository that --push-to-hub makes.")]
+
+
+def _expanded(path: Path | None) -> Path | None:
+    """A path with `~` for the home folder, which shells leave in `--out=~/x`."""
+    return Path(os.path.expanduser(path)) if path is not None else None
+
+
+_OF_ARTIFACT = "Folder of the artifact; the one that `precompute` wrote for the model by default."
+Folder = Annotated[Path | None, typer.Option("--artifact", callback=_expanded, help=_OF_ARTIFACT)]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace the artifact of other weights that lies there.")]
 Model = Annotated[
     str | None, typer.Option(help="Hub id, local folder or GGUF file; the embedded default when left out.")
 ]
@@ -80,7 +90,10 @@ def _drawer(bars: Bars) -> Callable[[Progress], None]:
 @app.command()
 def precompute(
     model: Model = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=_expanded, help="Folder of the artifact; precomputed/<model> by default.")
+    ] = None,
+    overwrite: Replace = False,
     quick: Annotated[bool, typer.Option("--quick", help="No adapters, little text: usable in minutes.")] = False,
     scorer: Annotated[
         Literal["fisher", "iterated", "acip"],
@@ -167,7 +180,7 @@ def precompute(
         quantized=quantize_first or recipe.quantized,
     )
     _check_push(push)
-    folder = draw(run(model, recipe, out))
+    folder = draw(run(model, recipe, out, overwrite))
     console.print(escape(f"The artifact is in {folder}."), highlight=False, soft_wrap=True)
     if os.environ.get("RANK", "0") != "0":
         return
@@ -205,10 +218,10 @@ def _report(folder: Path, path: Path) -> None:
 @app.command("report")
 def report_command(
     model: Model = None,
-    artifact: Annotated[
-        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
+    artifact: Folder = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=_expanded, help="File to write; report.html in that folder by default.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write; report.html in that folder by default.")] = None,
 ) -> None:
     """Write an artifact's pictures and figures as one HTML page; the model is not loaded."""
     from .artifact import default_artifact
@@ -237,25 +250,34 @@ def prepare(
 @app.command()
 def complete(
     model: Model = None,
-    artifact: Annotated[
-        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
-    ] = None,
+    artifact: Folder = None,
 ) -> None:
     """Continue the page's example prompts at every size, so that it can show them while the slider moves."""
-    from .artifact import default_artifact
     from .completions import FILE, complete_examples, write_completions
     from .loading import open_model
+    from .storage import check_writable
 
-    elastic = draw(open_model(model, artifact)).elastic
-    folder = artifact or default_artifact(elastic.base.name)
-    write_completions(draw(complete_examples(elastic)), folder)
-    console.print(escape(f"The completions are in {folder / FILE}."), highlight=False, soft_wrap=True)
+    loaded = draw(open_model(model, artifact, own=True))
+    check_writable(loaded.folder / FILE)
+    write_completions(draw(complete_examples(loaded.elastic)), loaded.folder)
+    console.print(escape(f"The completions are in {loaded.folder / FILE}."), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def renew(
+    folder: Annotated[Path, typer.Argument(callback=_expanded, help="An artifact.")],
+) -> None:
+    """Write an artifact's digests anew: it is older than they are, or a file was edited on purpose."""
+    from .renewal import renew as run
+
+    run(folder)
+    console.print(escape(f"The digests in {folder} are those of its files."), highlight=False, soft_wrap=True)
 
 
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(help="Hub id, local folder, GGUF file, or smollm2-135m-instruct.")],
-    out: Annotated[Path, typer.Argument(help="New folder for the model.")],
+    out: Annotated[Path, typer.Argument(callback=_expanded, help="New folder for the model.")],
     size: Annotated[float, typer.Option(help="Size ratio of the compressed layers in (0, 1].")],
     dense: Annotated[
         bool, typer.Option("--dense", help="Multiply the factors out, for tools that know only the base architecture.")
@@ -284,7 +306,7 @@ def export(
 
 @app.command("push")
 def push_command(
-    folder: Annotated[Path, typer.Argument(help="An artifact, or a model that `export` wrote.")],
+    folder: Annotated[Path, typer.Argument(callback=_expanded, help="An artifact, or a model that `export` wrote.")],
     repo: Annotated[str, typer.Argument(help="Its name on the Hub, user/repo.")],
     public: Public = False,
 ) -> None:
@@ -305,8 +327,12 @@ def finetune(
         str | None, typer.Option(help="Artifact to start from, a folder or user/repo; precomputed/<model> by default.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the new artifact; precomputed/<model>-at-50 for 50 % by default.")
+        Path | None,
+        typer.Option(
+            callback=_expanded, help="Folder of the new artifact; precomputed/<model>-at-50 for 50 % by default."
+        ),
     ] = None,
+    overwrite: Replace = False,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Fixes every random draw.")] = 0,
     push: Push = None,
     public: Public = False,
@@ -316,7 +342,8 @@ def finetune(
     from .finetune import finetune as run
 
     _check_push(push)
-    folder, before, after = draw(run(model, Tuning(size, tuple(data or ()), steps, seed=seed), artifact, out))
+    tuning = Tuning(size, tuple(data or ()), steps, seed=seed)
+    folder, before, after = draw(run(model, tuning, artifact, out, overwrite))
     table = Table("held-out perplexity", *(f"{point.ratio:.0%}" for point in after[0].points))
     for name, curves in (("before", before), ("after", after)):
         for curve in curves:
@@ -334,9 +361,7 @@ def quantize(
     precision: Annotated[
         list[str] | None, typer.Option(help="int8, int4, nf4 or fp4; may be repeated. int8 and int4 by default.")
     ] = None,
-    artifact: Annotated[
-        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
-    ] = None,
+    artifact: Folder = None,
 ) -> None:
     """Measure the perplexity of all sizes at fewer bits and keep it in the artifact; continues where it was."""
     from .precision_curves import measure_precision
@@ -360,11 +385,11 @@ def evaluate(
         typer.Option(help="lm-eval tasks, wikitext2 or c4 (perplexity), separated by commas; the paper's by default."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Examples per task at most, for a first look.")] = None,
-    include: Annotated[Path | None, typer.Option(help="Folder with lm-eval tasks of your own.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Requests per forward pass.")] = 8,
-    artifact: Annotated[
-        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
+    include: Annotated[
+        Path | None, typer.Option(callback=_expanded, help="Folder with lm-eval tasks of your own.")
     ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Requests per forward pass.")] = 8,
+    artifact: Folder = None,
 ) -> None:
     """Run lm-eval's benchmarks at several sizes; continues where it was."""
     from .harness import PAPER_CORPORA, PAPER_TASKS
@@ -386,9 +411,7 @@ def evaluate(
 @app.command()
 def compare(
     model: Model = None,
-    artifact: Annotated[
-        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
-    ] = None,
+    artifact: Folder = None,
     method: Annotated[list[str] | None, typer.Option(help="A method; may be repeated. All by default.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Adapter training steps per method.")] = 120,
 ) -> None:
@@ -410,9 +433,7 @@ def compare(
 @app.command()
 def ablate(
     model: Model = None,
-    artifact: Annotated[
-        Path | None, typer.Option(help="Folder of the artifact; precomputed/<model> by default.")
-    ] = None,
+    artifact: Folder = None,
     row: Annotated[list[str] | None, typer.Option(help="A row; may be repeated. All by default.")] = None,
 ) -> None:
     """Answer the paper's questions on this model: pruning runs that differ in one thing; continues where it was."""

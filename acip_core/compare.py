@@ -15,10 +15,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from .adapters import AdapterSettings, train_adapters
-from .artifact import Artifact, default_artifact, read_artifact
+from .artifact import Artifact
 from .base import BaseModel, load_base
 from .basis import Basis, plain_basis
 from .comparison import FILE, Comparison, Result, read_comparison, write_comparison
@@ -27,7 +26,10 @@ from .elastic import AdapterWeights, ElasticModel, build_elastic
 from .errors import ArtifactError, SizeError
 from .evaluate import Fidelity, full_logits, measure_fidelity
 from .factorize import Factors, factorize
+from .files import read_tensors, save_tensors
 from .framing import framing
+from .loading import find_artifact
+from .paths import cache_dir
 from .progress import Progress, Steps
 from .scoring.acip import PAPER, SMALL, AcipResult, AcipSettings, acip_scores
 from .scoring.asvd import asvd_basis, asvd_scores
@@ -36,7 +38,7 @@ from .scoring.dobi import dobi_scores
 from .scoring.envelope import envelope_scores
 from .scoring.fisher import fisher_gains
 from .scoring.iterative import iterative_scores
-from .storage import agrees, atomic_path, cache_dir, read_kept
+from .storage import agrees, atomic_path, read_kept
 from .targets import named_layers
 
 Scores = dict[str, torch.Tensor]
@@ -92,9 +94,9 @@ def compare(
         raise ArtifactError(f"Unknown method '{unknown[0]}'; choose among {', '.join(METHODS)}.")
     yield Progress("loading the model", 0, 1)
     base = load_base(source)
-    folder = artifact if artifact is not None else default_artifact(base.name)
-    run = _Run(source, base, read_artifact(folder), budget, folder / FILE)
-    del base
+    found = find_artifact(base, artifact, own=True)
+    run = _Run(source, base, found.artifact, budget, found.folder / FILE)
+    del base, found
     if any(run.missing(name) for name in chosen):
         yield from run.measure_base()
     for name in chosen:
@@ -171,11 +173,11 @@ class _Run:
     def kept(self, name: str, steps: Steps[Scores]) -> Steps[Scores]:
         """A score map from this machine's cache, made when it is not there."""
         path = self.work / f"{name}.safetensors"
-        if (kept := read_kept(path, load_file)) is not None:
+        if (kept := read_kept(path, lambda kept: read_tensors(kept)[0])) is not None:
             return kept
         scores = yield from steps
         with atomic_path(path) as temporary:
-            save_file({layer: score.contiguous() for layer, score in scores.items()}, temporary)
+            save_tensors(scores, temporary)
         return scores
 
     def prune(

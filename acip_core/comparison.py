@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import ArtifactError
+from .files import built, damage_told, read_json, write_json
 from .storage import atomic_path
 
 FILE = "comparison.json"
+_UNBOUNDED = ("perplexity", "divergence")
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         StorageError: it cannot be written.
     """
     content = asdict(comparison)
-    content["results"] = [asdict(r) | {"perplexity": _finite(r.perplexity)} for r in comparison.results]
+    content["results"] = [asdict(r) | {key: _finite(getattr(r, key)) for key in _UNBOUNDED} for r in comparison.results]
     with atomic_path(folder / FILE) as temporary:
-        temporary.write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
+        write_json(temporary, content)
 
 
 def read_comparison(folder: Path) -> Comparison | None:
@@ -67,23 +68,23 @@ def read_comparison(folder: Path) -> Comparison | None:
         ArtifactError: the file is damaged.
     """
     path = folder / FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        results = tuple(Result(**_with_infinity(result)) for result in read["results"])
-        return Comparison(dict(read["budget"]), dict(read["base_perplexity"]), results)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); delete it and run `python -m acip_core compare`.") from error
+    with damage_told(path, "delete it and run `python -m acip_core compare`"):
+        read = read_json(path)
+        results = tuple(built(Result, _with_infinity(result)) for result in read["results"])
+        if not all(value > 0 for value in read["base_perplexity"].values()):
+            raise ValueError("a base perplexity is not positive")
+        return built(Comparison, read | {"results": results})
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no infinity: a perplexity beyond all numbers is null there."""
+    """JSON has no infinity: what is beyond all numbers is null there."""
     return value if math.isfinite(value) else None
 
 
 def _with_infinity(result: dict[str, Any]) -> dict[str, Any]:
-    return result | {"perplexity": math.inf if result["perplexity"] is None else result["perplexity"]}
+    return result | {key: math.inf for key in _UNBOUNDED if result[key] is None}
 
 
 _TITLES = {

@@ -5,13 +5,13 @@ With them a page can show what a model of any size writes while the slider is st
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .elastic import ElasticModel
-from .errors import ArtifactError
+from .files import built, damage_told, read_json, write_json
 from .generate import Engine, Sampling
 from .generate import Steps as TokenSteps
 from .progress import Progress, Steps
@@ -80,8 +80,7 @@ def write_completions(completions: Sequence[Completions], folder: Path) -> None:
         StorageError: it cannot be written.
     """
     with atomic_path(folder / FILE) as temporary:
-        content = json.dumps([asdict(c) for c in completions], indent=0, ensure_ascii=False)
-        temporary.write_text(content + "\n", encoding="utf-8")
+        write_json(temporary, {"completions": [asdict(c) for c in completions]})
 
 
 def read_completions(folder: Path) -> list[Completions]:
@@ -91,24 +90,24 @@ def read_completions(folder: Path) -> list[Completions]:
         ArtifactError: the file is damaged.
     """
     path = folder / FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
-    try:
+    with damage_told(path, "make it again: `python -m acip_core complete`"):
         return parse_completions(path)
-    except (OSError, ValueError, TypeError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); make it again: `python -m acip_core complete`.") from error
 
 
 def parse_completions(path: Path) -> list[Completions]:
     """What a file holds.
 
     Raises:
-        OSError, ValueError, TypeError: it is not such a file.
+        One of `files.DAMAGE`: it is not such a file.
     """
-    return [_checked(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    content = read_json(path)
+    entries = content["completions"] if isinstance(content, dict) else content  # before files had digests
+    return [_checked(built(Completions, entry)) for entry in entries]
 
 
-def _checked(prompt: str, new_tokens: int, texts: dict[str, str]) -> Completions:
-    if not (isinstance(prompt, str) and isinstance(texts, dict) and all(isinstance(t, str) for t in texts.values())):
-        raise ValueError("a prompt or a text is not a text")
-    return Completions(prompt, int(new_tokens), {int(percent): text for percent, text in texts.items()})
+def _checked(read: Completions) -> Completions:
+    if not all(isinstance(text, str) for text in read.texts.values()):
+        raise ValueError("a text is not a text")
+    return replace(read, texts={int(percent): text for percent, text in read.texts.items()})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .errors import ArtifactError
+from .files import built, damage_told, read_json, write_json
 from .storage import atomic_path
 
 FILE = "evaluation.json"
@@ -44,7 +44,7 @@ def write_evaluation(results: Sequence[TaskResult], folder: Path) -> None:
     for row in rows:  # JSON has no infinity
         row |= {key: None for key in ("value", "error") if row[key] is not None and not math.isfinite(row[key])}
     with atomic_path(folder / FILE) as temporary:
-        temporary.write_text(json.dumps(rows, indent=0) + "\n", encoding="utf-8")
+        write_json(temporary, {"results": rows})
 
 
 def read_evaluation(folder: Path) -> list[TaskResult]:
@@ -54,14 +54,9 @@ def read_evaluation(folder: Path) -> list[TaskResult]:
         ArtifactError: the file is damaged.
     """
     path = folder / FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        for row in rows:
-            row["value"] = math.inf if row["value"] is None else float(row["value"])
-        return [TaskResult(**row) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"{path} is damaged ({error}); delete it and run `python -m acip_core evaluate`."
-        ) from error
+    with damage_told(path, "delete it and run `python -m acip_core evaluate`"):
+        content = read_json(path)
+        rows = content["results"] if isinstance(content, dict) else content  # before files had digests
+        return [built(TaskResult, row | {"value": math.inf if row["value"] is None else row["value"]}) for row in rows]

@@ -14,20 +14,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from .basis import Basis, Moment, Root
 from .errors import ModelError, StorageError
+from .files import DAMAGE, check_regular
 from .kernels import linear
+from .paths import cache_dir
 from .progress import Progress, Steps
-from .storage import atomic_path, cache_dir, remove_leftovers
+from .storage import atomic_path
 
 log = logging.getLogger("acip")
 _CACHE_FORMAT = 2
@@ -145,10 +148,10 @@ def _factorize_group(weights: dict[str, torch.Tensor], moment: Moment) -> dict[s
 def cached_factors(weights: dict[str, torch.Tensor], model_fingerprint: str, basis: Basis) -> Steps[dict[str, Factors]]:
     """Factors from this machine's cache, memory-mapped; computed and written there when absent or damaged."""
     path = cache_dir() / "factors" / f"{_cache_key(model_fingerprint, basis)}.safetensors"
-    if path.exists():
+    if os.path.lexists(path):
         try:
             return _read_cache(path, weights)
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        except DAMAGE as error:
             log.warning("The factor cache %s is damaged (%s); computing it again.", path, error)
     factors = yield from factorize(weights, basis)
     try:
@@ -173,11 +176,11 @@ def _write_cache(path: Path, factors: dict[str, Factors]) -> None:
     sums = {key: _checksum(tensor) for key, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {"checksums": json.dumps(sums)})
-    remove_leftovers(path.parent)
 
 
 def _read_cache(path: Path, weights: dict[str, torch.Tensor]) -> dict[str, Factors]:
     factors = {}
+    check_regular(path)
     with safe_open(path, "pt") as file:
         sums = json.loads(file.metadata()["checksums"])
         for name, weight in weights.items():

@@ -14,17 +14,18 @@ from pathlib import Path
 import torch
 
 from .adapters import AdapterSettings, train_adapters
-from .artifact import Curve, check_replaceable, own_curves, write_artifact
+from .artifact import Curve, check_owner, check_replaceable, own_curves, write_artifact
 from .corpus import corpus_windows, documents
 from .elastic import AdapterWeights, ElasticModel
 from .errors import SizeError
 from .evaluate import WINDOW
 from .loading import open_model
+from .paths import artifacts_home, cache_dir
 from .precision import PRECISIONS, at_precision
 from .precompute import COARSE, kept_curve, only_run
 from .progress import Steps
 from .sizing import DENSE
-from .storage import cache_dir
+from .storage import check_writable
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,11 @@ class Tuning:
 
 
 def finetune(
-    source: str | None, tuning: Tuning, artifact: str | Path | None = None, folder: Path | None = None
+    source: str | None,
+    tuning: Tuning,
+    artifact: str | Path | None = None,
+    folder: Path | None = None,
+    overwrite: bool = False,
 ) -> Steps[tuple[Path, list[Curve], list[Curve]]]:
     """Train at one size and write a new artifact; continues an interrupted run of the same settings.
 
@@ -65,8 +70,9 @@ def finetune(
 
     Args:
         source: as `load_base`.
-        artifact: folder to start from, or its name on the Hub; `precomputed/<model>` by default.
-        folder: of the new artifact; `precomputed/<model>-at-50` for 50 % by default.
+        artifact: folder to start from, or its name on the Hub; that of the model's name by default.
+        folder: of the new artifact; `<model>-at-50` in `paths.artifacts_home` for 50 % by default.
+        overwrite: replace an artifact of other weights, too.
 
     Returns:
         The new artifact's folder, and its method's curves before and after, on held-out text of the data and of the
@@ -79,10 +85,12 @@ def finetune(
         documents(corpus, "calibration")
     if folder is not None:
         check_replaceable(folder)
+        check_writable(folder)
     loaded = yield from open_model(source, artifact, install=False)
     elastic, old = loaded.elastic, loaded.artifact
-    target = folder if folder is not None else Path("precomputed") / f"{elastic.base.name}-at-{tuning.ratio * 100:g}"
-    check_replaceable(target)
+    target = folder if folder is not None else artifacts_home() / f"{elastic.base.name}-at-{tuning.ratio * 100:g}"
+    check_owner(target, lambda found, *_: found in (old.fingerprint, loaded.fingerprint), overwrite)
+    check_writable(target)
     corpora = tuple(dict.fromkeys([*tuning.data, *old.recipe.get("corpora", ("c4", "wikipedia"))]))
     training_text = torch.cat([_windows(elastic, c, "calibration", tuning.window) for c in tuning.data or corpora])
     held_out = {c: _windows(elastic, c, "held-out", tuning.window, tuning.curve_windows) for c in corpora}

@@ -12,7 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .artifact import default_artifact
 from .corpus import corpus_windows
 from .elastic import ElasticModel
 from .errors import EvaluationError
@@ -42,7 +41,7 @@ def evaluate(
     Args:
         source: as `load_base`.
         tasks: names that lm-eval knows, or `wikitext2` and `c4` for perplexity per token on held-out text.
-        artifact: its folder; `precomputed/<model>` by default. Results go there.
+        artifact: its folder; that of the model's name by default. Results go there.
         limit: examples per task at most.
         include: folder with lm-eval tasks of one's own.
 
@@ -55,9 +54,9 @@ def evaluate(
         ModelError, ArtifactError, SizeError, CorpusError, StorageError: one sentence each.
     """
     prepared = _prepared([task for task in tasks if task not in PAPER_CORPORA], include)
-    loaded = yield from open_model(source, artifact)
+    loaded = yield from open_model(source, artifact, own=True)
     elastic = loaded.elastic
-    folder = artifact if artifact is not None else default_artifact(elastic.base.name)
+    folder = loaded.folder
     plans = {ratio: elastic.planner.at_ratio(ratio) for ratio in sorted(set(ratios), reverse=True)}
     results = read_evaluation(folder)
     rounds = [(task, ratio) for task in tasks for ratio in plans]

@@ -40,26 +40,22 @@ def artifact_folder(name: str | Path) -> Path:
         HubError: there is no such repository or revision, it is private, or it cannot be reached and was never fetched.
     """
     text = str(name)
-    if (
-        isinstance(name, Path)
-        or Path(text).expanduser().exists()
-        or text.count("/") != 1
-        or text.startswith((".", "/"))
-    ):
-        return Path(text).expanduser()
+    folder = Path(os.path.expanduser(text))
+    if isinstance(name, Path) or folder.exists() or text.count("/") != 1 or text.startswith((".", "/", "~")):
+        return folder
     repo, revision = split_revision(text)
     offline = not hub_reachable()
     with _told(text, offline):
-        folder = snapshot_download(
+        copy = snapshot_download(
             repo,
             revision=revision,
             allow_patterns=list(_ARTIFACT_FILES),
             local_files_only=offline,
             endpoint=_endpoint(),
         )
-    if not (Path(folder) / "acip.json").is_file():
+    if not (Path(copy) / "acip.json").is_file():
         raise HubError(f"The repository '{text}' holds no artifact (no acip.json); check the name.")
-    return Path(folder)
+    return Path(copy)
 
 
 def check_publishable(repo: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import socket
-import urllib.request
-from urllib.parse import urlsplit
 
+from huggingface_hub import constants
+from huggingface_hub.errors import HTTPError
+from huggingface_hub.utils import get_session
+
+log = logging.getLogger("acip")
 _TIMEOUT = 4  # seconds
 
 
@@ -16,15 +19,16 @@ def offline_mode() -> bool:
 
 
 def hub_reachable() -> bool:
-    """False in offline mode or when no connection opens; true behind a proxy, where only a request could tell."""
+    """Whether the Hub's own client, with its proxies, gets any answer; false in offline mode, asking nobody."""
     if offline_mode():
         return False
-    if urllib.request.getproxies().get("https"):
-        return True
-    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     try:
-        port = endpoint.port or (80 if endpoint.scheme == "http" else 443)
-        socket.create_connection((endpoint.hostname or "", port), timeout=_TIMEOUT).close()
-    except (OSError, ValueError):
+        address = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+        get_session().head(address, timeout=_TIMEOUT, follow_redirects=False)
+    except (HTTPError, OSError) as error:
+        log.debug("The Hub does not answer: %s", error)
+        return False
+    except Exception as error:  # an address or a proxy that is none, one that needs a package
+        log.warning("The Hub cannot be asked: %s", error)
         return False
     return True

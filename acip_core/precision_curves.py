@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .artifact import Curve, default_artifact, own_curves, read_artifact, write_artifact
+from .artifact import Curve, own_curves, read_artifact, write_artifact
 from .completions import read_completions, write_completions
 from .corpus import corpus_windows
 from .errors import ArtifactError
 from .evaluate import WINDOW
 from .loading import open_model
+from .paths import cache_dir
 from .precision import FULL, at_precision
 from .precompute import COARSE, kept_curve, only_run
 from .progress import Steps
-from .storage import cache_dir
 
 
 def measure_precision(
@@ -33,7 +33,7 @@ def measure_precision(
     Args:
         source: as `load_base`.
         precision: one of `precision.precisions()` but `full`.
-        artifact: its folder; `precomputed/<model>` by default.
+        artifact: its folder; that of the model's name by default.
 
     Returns:
         One curve per corpus of the artifact, relative to the full-precision model.
@@ -41,8 +41,8 @@ def measure_precision(
     Raises:
         ModelError, ArtifactError, PrecisionError, CorpusError, StorageError: one sentence each; points are kept.
     """
-    loaded = yield from open_model(source, artifact, precision=precision)
-    folder = artifact or default_artifact(loaded.elastic.base.name)
+    loaded = yield from open_model(source, artifact, precision=precision, own=True)
+    folder = loaded.folder
     old = read_artifact(folder)
     full = own_curves(old.curves)
     if precision == FULL or not full:
@@ -61,7 +61,7 @@ def measure_precision(
             curves.append(replace(curve, base_perplexity=own.base_perplexity))
         others = [curve for curve in old.curves if curve.method != method]
         completions = read_completions(folder)
-        write_artifact(replace(old, curves=(*others, *curves)), folder)
-        write_completions(completions, folder)
+        new = replace(old, curves=(*others, *curves))
+        write_artifact(new, folder, lambda place: write_completions(completions, place))
         shutil.rmtree(work, ignore_errors=True)
     return curves

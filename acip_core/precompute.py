@@ -19,27 +19,28 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save_file
 
 from .adapters import AdapterSettings, averaged, train_adapters
-from .artifact import Artifact, Curve, CurvePoint, check_replaceable, write_artifact
+from .artifact import Artifact, Curve, CurvePoint, check_owner, check_replaceable, write_artifact
 from .base import BaseModel, fingerprint, load_base
 from .basis import DEFAULT_RANK, Basis, measure_basis, plain_basis, read_basis, save_basis
 from .completions import EXAMPLES, complete_examples, parse_completions, write_completions
 from .completions import FILE as COMPLETIONS
 from .corpus import CORPORA, corpus_windows, documents
 from .elastic import AdapterWeights, ElasticModel, build_elastic
-from .errors import StorageError
+from .errors import ModelError, StorageError
 from .evaluate import WINDOW, measure_curve
 from .factorize import Factors, cached_factors, factorize
+from .files import read_json, read_tensors, save_tensors, write_json
 from .framing import framing
+from .paths import artifacts_home, cache_dir
 from .precision import FULL, quantize_base
 from .progress import Progress, Steps
 from .scoring.acip import PAPER, SMALL, AcipSettings, acip_scores
 from .scoring.baselines import svd_magnitude_scores, uniform_scores
 from .scoring.fisher import fisher_densities, fisher_scores
 from .scoring.iterative import STAGES, iterative_scores
-from .storage import atomic_path, cache_dir, read_kept
+from .storage import atomic_path, check_writable, read_kept
 from .targets import target_layers
 
 FINE = tuple(round(1 - 0.05 * i, 2) for i in range(15))  # 100, 95 … 30 %
@@ -106,13 +107,14 @@ QUICK = replace(
 )
 
 
-def precompute(source: str | None, recipe: Recipe, folder: Path | None = None) -> Steps[Path]:
+def precompute(source: str | None, recipe: Recipe, folder: Path | None = None, overwrite: bool = False) -> Steps[Path]:
     """Make the artifact of a model; continues an interrupted run of the same model and recipe.
 
     Args:
         source: as `load_base`.
-        folder: where the artifact goes; `precomputed/<model>` in the working directory by default, with `-from-nf4`
-            behind it for quantized weights.
+        folder: where the artifact goes; `<model>` in `paths.artifacts_home` by default, with `-from-nf4` behind it for
+            quantized weights.
+        overwrite: replace an artifact of other weights, too.
 
     Returns:
         The artifact's folder.
@@ -125,15 +127,19 @@ def precompute(source: str | None, recipe: Recipe, folder: Path | None = None) -
             documents(corpus, split)
     if folder is not None:
         check_replaceable(folder)
+        check_writable(folder)
     yield Progress("loading the model", 0, 1)
     base = load_base(source)
     if recipe.quantized != FULL:
         quantize_base(base, recipe.quantized, recipe.include, recipe.exclude)
     name = base.name if recipe.quantized == FULL else f"{base.name}-from-{recipe.quantized}"
-    target = folder if folder is not None else Path("precomputed") / name
-    check_replaceable(target)
+    target = folder if folder is not None else artifacts_home() / name
+    run = _Run(base, recipe)
+    check_owner(target, run.owns, overwrite)
+    for place in (target, run.work):
+        check_writable(place)
     with only_run(target):
-        return (yield from _precompute(_Run(base, recipe), target))
+        return (yield from _precompute(run, target))
 
 
 def _precompute(run: _Run, target: Path) -> Steps[Path]:
@@ -167,8 +173,7 @@ def _precompute(run: _Run, target: Path) -> Steps[Path]:
         facts["refining"] = None
     artifact = Artifact(base.name, base.source, run.fingerprint, facts, tuple(curves), scores, basis, adapters, history)
     if PartialState().is_main_process:
-        write_artifact(artifact, target)
-        write_completions(completions, target)
+        write_artifact(artifact, target, lambda place: write_completions(completions, place))
         shutil.rmtree(run.work, ignore_errors=True)
     return target
 
@@ -209,6 +214,16 @@ class _Run:
         self.work = cache_dir() / "precompute" / f"{base.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         self._calibration = [self._windows(corpus, "calibration") for corpus in recipe.corpora]
         self._held_out = {c: self._windows(c, "held-out", recipe.curve_windows) for c in recipe.corpora}
+
+    def owns(self, found: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+        """Whether a fingerprint over the layers of some patterns is that of this run's weights."""
+        if found == self.fingerprint:
+            return True
+        try:
+            targets = target_layers(self.base.model, include, exclude)
+        except ModelError:  # there are no such layers
+            return False
+        return found == fingerprint({name: layer.weight for name, layer in targets.items()})
 
     def _windows(self, corpus: str, split: str, count: int | None = None, length: int | None = None) -> torch.Tensor:
         """All text is read at the start, so that an hour of work does not end in an error about too little of it."""
@@ -269,11 +284,11 @@ class _Run:
 
     def _kept_scores(self, name: str, steps: Steps[dict[str, torch.Tensor]]) -> Steps[dict[str, torch.Tensor]]:
         path = self.work / f"{name}.safetensors"
-        if (kept := read_kept(path, load_file)) is not None:
+        if (kept := read_kept(path, lambda kept: read_tensors(kept)[0])) is not None:
             return kept
         scores = yield from steps
         with atomic_path(path) as temporary:
-            save_file(scores, temporary)
+            save_tensors(scores, temporary)
         return scores
 
     def curves(self, elastic: ElasticModel, method: str, ratios: tuple[float, ...]) -> Steps[list[Curve]]:
@@ -319,10 +334,12 @@ def _keeping(steps: Steps[Curve], path: Path, known: dict[float, CurvePoint]) ->
 
 
 def _read_points(path: Path) -> dict[float, CurvePoint]:
-    return {ratio: CurvePoint(*values) for ratio, values in json.loads(path.read_text(encoding="utf-8"))}
+    content = read_json(path)
+    points = content["points"] if isinstance(content, dict) else content  # before files had digests
+    return {ratio: CurvePoint(*values) for ratio, values in points}
 
 
 def _write_points(path: Path, known: dict[float, CurvePoint]) -> None:
     with atomic_path(path) as temporary:
         points = [[ratio, list(asdict(point).values())] for ratio, point in known.items()]
-        temporary.write_text(json.dumps(points), encoding="utf-8")
+        write_json(temporary, {"points": points}, indent=None)

@@ -8,10 +8,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from .files import DAMAGE, read_tensors, save_tensors
 from .storage import atomic_path
 
 log = logging.getLogger("acip")
@@ -91,7 +90,7 @@ class Checkpoint:
         for i, p in enumerate(parameters):  # one that has had no gradient so far has no state
             tensors |= {f"{key}.{i}": value for key, value in optimizer.state.get(p, {}).items()}
         with atomic_path(self.path) as temporary:
-            save_file(tensors, temporary, {"step": str(step), "identity": self.identity})
+            save_tensors(tensors, temporary, {"step": str(step), "identity": self.identity})
         self.saved = time.monotonic()
 
     def load(
@@ -108,17 +107,16 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return None
         try:
-            with safe_open(self.path, "pt") as file:
-                if file.metadata()["identity"] != self.identity:
-                    log.warning("The checkpoint %s belongs to another run; starting anew.", self.path)
-                    return None
-                step = int(file.metadata()["step"])
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            state, metadata = read_tensors(self.path)
+            if metadata["identity"] != self.identity:
+                log.warning("The checkpoint %s belongs to another run; starting anew.", self.path)
+                return None
+            step = int(metadata["step"])
             _check(state, parameters)
             for name, length in lengths.items():
                 if len(state[name]) != (step if length is None else length):
                     raise ValueError(f"{len(state[name])} {name} after {step} steps")
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except DAMAGE as error:
             log.warning("The checkpoint %s is damaged (%s); starting anew.", self.path, error)
             return None
         for i, parameter in enumerate(parameters):

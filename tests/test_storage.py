@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,15 @@ from safetensors.torch import save_file
 
 from acip_core import storage as module
 from acip_core.errors import StorageError
-from acip_core.storage import atomic_path, cache_dir, remove_leftovers
+from acip_core.storage import (
+    DIGESTS,
+    atomic_path,
+    check_digests,
+    check_writable,
+    entries,
+    remove_leftovers,
+    write_digests,
+)
 from tests.conftest import full_disk
 
 
@@ -76,14 +86,13 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(
 ) -> None:
     target = tmp_path / "folder"
     put(target, "old")
-    replace = os.replace
 
-    def refused(source: Path, destination: Path) -> None:
-        if destination == target and "replaced" not in Path(source).name:
-            raise PermissionError(13, "Permission denied")
-        replace(source, destination)
+    def refused(*_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(module.os, "replace", refused)
+    monkeypatch.setattr(module, "_exchange", lambda *_: False)
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(module.os, name, refused)
     with pytest.raises(StorageError, match="Permission denied"):
         put(target, "new")
     assert content(target) == "old" and list(tmp_path.iterdir()) == [target]
@@ -120,18 +129,175 @@ def test_files_have_the_permissions_of_any_new_file(target: Path, mask: int, mod
     assert written.stat().st_mode & 0o777 == mode
 
 
-def test_the_cache_folder_is_the_users_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("ACIP_CACHE", "~/mine")
-    assert cache_dir() == tmp_path / "mine"
-    monkeypatch.delenv("ACIP_CACHE")
-    assert cache_dir().is_relative_to(tmp_path) and not cache_dir().exists()
+def changed(folder: Path, version: str) -> None:
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for name in ("a", "b", f"only {version}"):
+            (temporary / name).write_text(version)
 
 
-def test_leftovers_of_killed_writers_go_after_a_day(tmp_path: Path) -> None:
-    for name, age in ((".old.x", 90_000), (".new.x", 10), ("kept", 90_000)):
-        (tmp_path / name).mkdir()
-        os.utime(tmp_path / name, times=(os.path.getmtime(tmp_path) - age,) * 2)
-    remove_leftovers(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".new.x", "kept"]
+def versions(folder: Path) -> set[str]:
+    """Of the files of a folder, whose names have to be those of one version."""
+    found = {name: (folder / name).read_text() for name in entries(folder)}
+    assert set(found) == {"a", "b", f"only {found['a']}"}
+    return set(found.values())
+
+
+OPERATIONS = ("replace", "rename", "unlink", "rmdir", "fsync", "mkdir", "listdir")
+
+
+def killed(folder: Path, at: int) -> bool:
+    """Replace a folder in a child that is killed at its `at`-th file operation; whether it got so far."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def counted(operation: Callable[..., object]) -> Callable[..., object]:
+            def run(*arguments: object, **options: object) -> object:
+                nonlocal count
+                count += 1
+                if count == at:
+                    os._exit(1)
+                return operation(*arguments, **options)
+
+            return run
+
+        for name in OPERATIONS:
+            setattr(os, name, counted(getattr(os, name)))
+        module._exchange = counted(module._exchange)  # type: ignore[assignment]
+        changed(folder, "new")
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+@pytest.mark.parametrize("way", ["exchanged", "moved", "inside"])
+def test_killed_at_any_step_either_version_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    if way != "exchanged":
+        monkeypatch.setattr(module, "_exchange", lambda *_: False)
+    if way == "inside":
+        monkeypatch.setattr(module.os.path, "ismount", lambda path: Path(path) == folder)
+    seen, at, alive = set(), 0, True
+    while alive:
+        at += 1
+        folder = tmp_path / str(at) / "folder"
+        changed(folder, "old")
+        alive = killed(folder, at)
+        (version,) = versions(folder)
+        seen.add(version)
+        for left in folder.rglob(f"*{module._ENDING}"):
+            os.utime(left, (0, 0))
+        for left in folder.parent.glob(f".*{module._ENDING}"):
+            os.utime(left, (0, 0))
+        changed(folder, "next")
+        assert versions(folder) == {"next"} and list(folder.parent.iterdir()) == [folder]
+        assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert at > 8 and seen == {"old", "new"}
+
+
+def test_several_writers_at_once(tmp_path: Path) -> None:
+    """All of them end well, whoever is last, and a reader finds a whole folder at any time."""
+    folder, children = tmp_path / "folder", []
+    for version in "123":
+        if (child := os.fork()) == 0:
+            try:
+                for _ in range(30):
+                    changed(folder, version)
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    (version,) = versions(folder)
+    assert version in "123" and list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_link_stays_and_its_folder_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for name, place in (("link", "elsewhere"), ("dangling", "new")):
+        (tmp_path / name).symlink_to(tmp_path / place)
+        for version in ("old", "new"):
+            changed(tmp_path / name, version)
+            assert (tmp_path / name).is_symlink() and versions(tmp_path / place) == {version}
+
+
+def test_the_working_directory_stays_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for version in ("old", "new"):
+        changed(Path("."), version)
+        assert set(os.listdir(".")) == {"a", "b", f"only {version}"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "here"]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can mount")
+def test_a_mount_point(tmp_path: Path) -> None:
+    (tmp_path / "mount").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path / "mount")]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        for version in ("old", "new"):
+            check_writable(tmp_path / "mount")
+            changed(tmp_path / "mount", version)
+            assert versions(tmp_path / "mount") == {version}
+    finally:
+        subprocess.run(["umount", str(tmp_path / "mount")], check=True)
+
+
+def test_a_home_folder_by_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    changed(Path("~/deep/folder"), "old")
+    assert versions(tmp_path / "home" / "deep" / "folder") == {"old"} and os.listdir() == ["home"]
+
+
+def test_what_cannot_be_written_is_known_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path / "file" / "deep" / "folder", Path("/proc/nowhere/folder")):
+        with pytest.raises(StorageError, match=f"Cannot write {wrong}"):
+            check_writable(wrong)
+    check_writable(tmp_path / "far" / "away" / "folder")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_leftovers_go_unless_their_writer_lives(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (alive,) = tmp_path.iterdir()
+        for name in (f".old.x{module._ENDING}", f".new.x{module._ENDING}", ".config", "kept"):
+            (tmp_path / name).mkdir()
+        for path in tmp_path.iterdir():
+            if ".new." not in path.name:
+                os.utime(path, (0, 0))
+        remove_leftovers(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {
+            alive.name, f".new.x{module._ENDING}", ".config", "kept"
+        }  # fmt: skip
+    assert (tmp_path / "folder").is_dir()
+
+
+def test_a_full_disk_of_the_tokenizers_library(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No space left"), atomic_path(tmp_path / "file"):
+        raise Exception("No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda folder: (folder / "b" / "two").write_text("three"), "b/two differs"),
+        (lambda folder: (folder / "one").unlink(), "one is missing"),
+        (lambda folder: (folder / "b" / "more").touch(), "b/more was added"),
+        (lambda folder: (folder / DIGESTS).unlink(), "digests.json is missing"),
+        (lambda folder: (folder / DIGESTS).write_text("[" * 100_000), "digests.json is missing or damaged"),
+        (lambda folder: ((folder / "one").unlink(), os.mkfifo(folder / "one")), "not a regular file"),
+    ],
+)
+def test_digests_of_a_folder(tmp_path: Path, change: Callable[[Path], object], named: str) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "one").write_text("one")
+    (tmp_path / "b" / "two").write_text("two")
+    write_digests(tmp_path)
+    check_digests(tmp_path)
+    change(tmp_path)
+    with pytest.raises(ValueError, match=named):
+        check_digests(tmp_path)

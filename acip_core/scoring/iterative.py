@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..factorize import Factors
+from ..files import read_tensors, save_tensors
 from ..progress import Progress, Steps
 from ..sizing import DENSE, SizePlanner
 from ..storage import atomic_path, read_kept
@@ -124,7 +124,7 @@ def _identity(factors: Mapping[str, Factors], windows: torch.Tensor, adapter_ran
 
 def _read(kept: Path | None, identity: str) -> tuple[int, dict[str, torch.Tensor]]:
     """Stages done and the places they led to; nothing unless the file is whole and of this run."""
-    found = read_kept(kept, load_file) if kept is not None else None
+    found = read_kept(kept, lambda path: read_tensors(path)[0]) if kept is not None else None
     done = found.pop(f"stages of {identity}", None) if found else None
     return (int(done), found) if found and done is not None else (0, {})
 
@@ -132,4 +132,4 @@ def _read(kept: Path | None, identity: str) -> tuple[int, dict[str, torch.Tensor
 def _write(kept: Path | None, identity: str, done: int, places: Mapping[str, torch.Tensor]) -> None:
     if kept is not None:
         with atomic_path(kept) as temporary:
-            save_file({f"stages of {identity}": torch.tensor(done)} | dict(places), temporary)
+            save_tensors({f"stages of {identity}": torch.tensor(done)} | dict(places), temporary)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import queue
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
-from ..artifact import default_artifact
 from ..base import DEFAULT_MODEL
 from ..errors import AcipError
+from ..files import DAMAGE, read_json
+from ..paths import artifact_homes
 from ..precision import FULL, precisions
 
 
@@ -64,7 +64,7 @@ class Offer:
 def offered(
     models: Sequence[str], artifacts: Sequence[str] = (), precomputed: Path | None = None, precision: str = FULL
 ) -> Offer:
-    """The models named at start, or the default one, and those with an artifact beside the package.
+    """The models named at start, or the default one, and those with an artifact in one of `paths.artifact_homes`.
 
     An artifact says where its model came from: those of a Hub id and of the default model can be opened again, those
     of a local file cannot and have to be named.
@@ -80,10 +80,11 @@ def offered(
         raise OfferError(f"{len(artifacts)} artifacts for {max(1, len(models))} models; name a `--model` for each.")
     pairs = zip_longest(models or (DEFAULT_MODEL,), artifacts)
     choices = [Choice(model, model, artifact, precision) for model, artifact in pairs]
-    for description in sorted((precomputed or default_artifact("")).glob("*/acip.json")):
+    homes = [precomputed] if precomputed is not None else artifact_homes()
+    for description in [path for home in homes for path in sorted(home.glob("*/acip.json"))]:
         try:
-            source = json.loads(description.read_text(encoding="utf-8"))["source"]
-        except (OSError, ValueError, LookupError, TypeError):
+            source = read_json(description)["source"]
+        except DAMAGE:
             continue  # whoever opens it is told what is wrong with it
         model = DEFAULT_MODEL if description.parent.name == DEFAULT_MODEL else source
         if isinstance(model, str) and (model == DEFAULT_MODEL or model.count("/") == 1):
