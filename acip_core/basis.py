@@ -23,7 +23,7 @@ from .errors import ModelError
 from .files import read_tensors, save_tensors
 from .kernels import linear
 from .progress import Progress, Steps
-from .targets import named_layers, target_layers
+from .targets import exclusions, named_layers, target_layers
 
 DEFAULT_RANK = 256
 _RESIDUAL_FLOOR = 1e-3  # of a channel's variance: keeps every approximated moment positive definite
@@ -180,12 +180,15 @@ class _Collector:
 
     def end_of_pass(self, tokens: int) -> None:
         """Refuse layers that are not called, or with a part of the tokens: their size would be none of the model's."""
-        for name in self.targets:
-            if (read := self.read.get(name, {0})) != {tokens}:
-                raise ModelError(
-                    f"The layer {name} reads {min(read)} of {tokens} tokens, but only layers that read all can be cut; "
-                    f"leave it as it is with `--exclude {name}`."
-                )
+        partly = [name for name in self.targets if self.read.get(name, {0}) != {tokens}]
+        if partly:
+            whole = [name for name in self.targets if name not in partly]
+            first, more = partly[0], f" (and {len(partly) - 1} more like it)" if len(partly) > 1 else ""
+            way_out = f"leave such layers as they are with {exclusions(partly, whole)}" if whole else ""
+            raise ModelError(
+                f"The layer {first}{more} reads {min(self.read.get(first, {0}))} of {tokens} tokens, but only layers "
+                f"that read all can be cut; {way_out or 'no chosen layer does, so nothing can be compressed'}."
+            )
         self.read, self.current = {}, None
 
     def moments(self) -> list[tuple[tuple[str, ...], str, torch.Tensor]]:

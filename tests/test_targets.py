@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -87,9 +88,23 @@ def test_patterns(include: tuple[str, ...], exclude: tuple[str, ...], left: tupl
 @pytest.mark.parametrize("pattern", ["up", "proj", "layers.2", "lm_head", "embed_tokens", "UP_PROJ", ""])
 def test_a_pattern_that_matches_no_layer_is_refused(pattern: str) -> None:
     with pytest.raises(
-        ModelError, match=r"No layer of .* '.*'; layers have names such as model.layers.1.mlp.down_proj"
+        ModelError, match=r"No layer of .* '.*'; .*layers have names such as model.layers.1.mlp.down_pr"
     ):
         target_layers(tiny_model("llama"), exclude=(pattern,))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("lm_head", "lm_head lies outside the decoder blocks, and embeddings and the head are never compressed"),
+        ("embed_tokens", "model.embed_tokens lies outside the decoder blocks"),
+        ("input_layernorm", r"model.layers.0.input_layernorm is not a linear layer"),
+        ("q_proj,v_proj", "give the option once for each pattern"),
+    ],
+)
+def test_what_else_a_pattern_matches_is_said(pattern: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        target_layers(tiny_model("llama"), include=(pattern,))
 
 
 def test_layers_that_are_left_out_stay_as_they_are() -> None:
@@ -127,10 +142,96 @@ def mixtral() -> MixtralForCausalLM:
     return MixtralForCausalLM(MixtralConfig(**sizes, **more)).eval()
 
 
-@pytest.mark.parametrize("options", [{}, {"include": ("mlp",)}, {"exclude": ("o_proj",)}])
-def test_fused_experts_are_refused(mixtral: MixtralForCausalLM, options: dict) -> None:
-    with pytest.raises(ModelError, match=r"fused 3-D tensors \(model.layers.0.mlp.experts.*`--exclude experts`\.$"):
+@pytest.mark.parametrize(
+    ("options", "way_out"),
+    [
+        ({}, "`--exclude experts`"),
+        ({"include": ("mlp",)}, "choose other layers"),
+        ({"exclude": ("o_proj",)}, "`--exclude experts`"),
+    ],
+)
+def test_fused_experts_are_refused(mixtral: MixtralForCausalLM, options: dict, way_out: str) -> None:
+    with pytest.raises(ModelError, match=rf"fused 3-D tensors \(model.layers.0.mlp.experts.*{way_out}\.$"):
         target_layers(mixtral, **options)
+
+
+def advised(error: pytest.ExceptionInfo[ModelError]) -> tuple[str, ...]:
+    return tuple(re.findall(r"--exclude ([^ `]+)", str(error.value)))
+
+
+class _Gates(nn.Module):
+    """Fused matrices of names that say nothing of experts, a linear layer beside them, and a vector stored in 3-D."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.ones(2, 32, 32)), nn.Parameter(torch.ones(2, 32, 32))
+        self.down_proj, self.mix = nn.Linear(32, 32), nn.Parameter(torch.ones(1, 1, 32))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(x @ self.first[0] @ self.second[1] * self.mix)
+
+
+def test_the_advice_about_fused_tensors_leads_out() -> None:
+    model = tiny_model("llama")
+    model.model.layers[1].mlp = _Gates()
+    with pytest.raises(ModelError) as error:
+        target_layers(model)
+    assert advised(error) == ("first", "second")
+    assert len(target_layers(model, exclude=advised(error))) == 12
+
+
+def test_vectors_stored_as_3d_tensors_are_no_fused_weights() -> None:
+    model = tiny_model("llama")
+    model.model.layers[1].mlp = _Gates()
+    del model.model.layers[1].mlp.first, model.model.layers[1].mlp.second
+    assert len(target_layers(model)) == 12
+
+
+class _Router(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).softmax(-1)
+
+
+class _Named(nn.Linear):
+    """Of another class, but still `x Wᵀ + b`."""
+
+
+def _packed() -> nn.Linear:
+    layer = nn.Linear(32, 56)
+    layer.weight = nn.Parameter(torch.zeros(896, 1, dtype=torch.uint8), requires_grad=False)
+    return layer
+
+
+def _eight_bit() -> nn.Linear:
+    layer = nn.Linear(32, 56)
+    layer.weight = nn.Parameter(layer.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
+    return layer
+
+
+def _scaled() -> nn.Linear:
+    return nn.utils.parametrizations.weight_norm(nn.Linear(32, 56))
+
+
+def _hooked() -> nn.Linear:
+    layer = nn.Linear(32, 56)
+    layer.forward = lambda x: x  # as accelerate and PEFT replace it
+    return layer
+
+
+@pytest.mark.parametrize("make", [lambda: _Router(32, 56), _packed, _eight_bit, _scaled, _hooked])
+def test_layers_that_only_derive_from_linear_are_no_targets(make: Callable[[], nn.Linear]) -> None:
+    model = tiny_model("llama")
+    model.model.layers[1].mlp.up_proj = make()
+    linearize(model)
+    assert set(target_layers(tiny_model("llama"))) - set(target_layers(model)) == {"model.layers.1.mlp.up_proj"}
+    with pytest.raises(ModelError, match=r"no linear layer named model\.layers\.1\.mlp\.up_proj"):
+        named_layers(model, ["model.layers.1.mlp.up_proj"])
+
+
+def test_a_class_of_its_own_with_the_same_product_is_a_target() -> None:
+    model = tiny_model("llama")
+    model.model.layers[1].mlp.up_proj = _Named(32, 56)
+    assert len(target_layers(model)) == 14
 
 
 @pytest.mark.parametrize("options", [{"exclude": ("experts",)}, {"include": ("self_attn",)}])
@@ -161,13 +262,29 @@ class _Experts(nn.Module):
         return y
 
 
-@pytest.mark.parametrize(("every", "named"), [(2, r"experts.0 reads 16 of 32"), (1, r"experts.1 reads 0 of 32")])
-def test_layers_that_do_not_read_every_token_are_refused(every: int, named: str) -> None:
+@pytest.mark.parametrize(
+    ("every", "named", "advice"),
+    [
+        (2, r"experts.0 \(and 1 more like it\) reads 16 of 32", ("experts",)),
+        (1, r"experts.1 reads 0 of 32", ("experts.1",)),
+    ],
+)
+def test_all_layers_that_do_not_read_every_token_are_refused_at_once(
+    every: int, named: str, advice: tuple[str, ...]
+) -> None:
     model = tiny_model("llama")
     model.model.layers[1].mlp = _Experts(every)
-    with pytest.raises(ModelError, match=rf"{named} tokens.*--exclude model.layers.1.mlp.experts.\d`"):
+    with pytest.raises(ModelError, match=f"{named} tokens") as error:
         finish(measure_basis(model, calibration()))
-    finish(measure_basis(model, calibration(), layers=target_layers(model, exclude=("experts",))))
+    assert advised(error) == advice
+    finish(measure_basis(model, calibration(), layers=target_layers(model, exclude=advice)))
+
+
+def test_a_model_whose_chosen_layers_all_read_a_part() -> None:
+    model = tiny_model("llama")
+    model.model.layers[1].mlp = _Experts(2)
+    with pytest.raises(ModelError, match="no chosen layer does, so nothing can be compressed"):
+        finish(measure_basis(model, calibration(), layers=target_layers(model, include=("experts",))))
 
 
 def _one_module(first: nn.Module, second: nn.Module) -> None:
