@@ -101,7 +101,8 @@ def compressed(base: type[PreTrainedModel]) -> tuple[type[PreTrainedConfig], typ
     """The configuration and the model of a base class whose layers named in `config.ranks` have these ranks.
 
     With `config.quantized` (group, levels, shifted, and of the leading rows with 8 bits: eight in a factor,
-    eight_dense in a whole weight) these layers and those it names as `dense` are quantized.
+    eight_dense in a whole weight) these layers and those it names as `dense` are quantized, but not those it names as
+    `plain`. A factor may itself be factorized or quantized; it is named after the layer that it is part of.
     """
     base_config: Any = base.config_class
 
@@ -116,14 +117,41 @@ def compressed(base: type[PreTrainedModel]) -> tuple[type[PreTrainedConfig], typ
         def __init__(self, config: PreTrainedConfig, *inputs: Any, **settings: Any):
             super().__init__(config, *inputs, **settings)
             bits = config.quantized or {}
-            for name in (*(config.ranks or {}), *bits.get("dense", ())):
+            names, before = (*(config.ranks or {}), *bits.get("dense", ())), dict(self.named_modules())
+            for name in names:
                 layer = self.get_submodule(name)
                 m, n = (layer.nf, layer.nx) if isinstance(layer, Conv1D) else (layer.out_features, layer.in_features)
+                form = {} if name in bits.get("plain", ()) else bits
                 self.set_submodule(
-                    name, _replacement(m, n, (config.ranks or {}).get(name), layer.bias is not None, bits)
+                    name, _replacement(m, n, (config.ranks or {}).get(name), layer.bias is not None, form)
                 )
+            self._replaced = {name: _stand_in(before[name]) for name in names if name in before}
+
+        @classmethod
+        def is_custom_code(cls) -> bool:
+            """No: transformers skips `_init_weights` of such models, where some fill buffers that are not stored."""
+            return False
+
+        @torch.no_grad()
+        def initialize_weights(self) -> None:
+            """Fill what was not read from files, while layers that the base class knows stand in for ours."""
+            ours = {name: self.get_submodule(name) for name in getattr(self, "_replaced", ())}
+            for name in ours:
+                self.set_submodule(name, self._replaced[name])
+            super().initialize_weights()
+            for name, layer in ours.items():
+                self.set_submodule(name, layer)
+                layer.apply(self._initialize_weights)
 
     return CompressedConfig, CompressedForCausalLM
+
+
+def _stand_in(layer: nn.Module) -> nn.Module:
+    """A layer without data that counts as filled."""
+    layer = layer.to("meta")
+    for part in (layer, *layer.parameters()):
+        part._is_hf_initialized = True  # type: ignore[union-attr]
+    return layer
 
 
 def _replacement(m: int, n: int, rank: int | None, bias: bool, bits: dict[str, Any]) -> nn.Module:

@@ -178,7 +178,7 @@ def _int8(rows: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor]:
     scale, zero = primitives.choose_qparams_affine(
         rows, primitives.MappingType.SYMMETRIC, block, torch.int8, *limits, scale_dtype=torch.float32
     )
-    scale = scale.half()
+    scale = scale.half().view(len(rows), -1)  # torchao drops the axis of groups where there is one
     return primitives.quantize_affine(rows, block, scale.float(), zero, torch.int8, *limits), scale
 
 

@@ -7,22 +7,35 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from acip_core.api import load
 from acip_core.artifact import write_artifact
-from acip_core.base import load_base
-from acip_core.elastic import ElasticModel
+from acip_core.base import BaseModel, load_base
+from acip_core.elastic import ElasticModel, build_elastic
 from acip_core.errors import SizeError, StorageError
 from acip_core.export import export
 from acip_core.progress import finish
+from acip_core.targets import linearize
 from tests.conftest import full_disk
 from tests.test_cli import run
-from tests.tiny import calibration, tiny_artifact, tiny_base, tiny_elastic, tiny_model
+from tests.tiny import (
+    VOCABULARY,
+    calibration,
+    generator,
+    random_scores,
+    tiny_artifact,
+    tiny_base,
+    tiny_elastic,
+    tiny_factors,
+    tiny_model,
+    tiny_tokenizer,
+)
 
 SCRIPT = """
 import sys, torch
@@ -41,6 +54,30 @@ def write(elastic: ElasticModel, folder: Path, ratio: float, dense: bool = False
     plan = elastic.planner.at_ratio(ratio)
     finish(export(elastic, tiny_artifact(tiny_base()), plan, folder, dense, shard_bytes))
     return plan.bytes
+
+
+LAYERS: dict[str, Any] = {
+    **{"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "hidden_size": 32},
+    **{"intermediate_size": 56, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
+    "max_position_embeddings": 256,
+}
+
+
+def base_of(kind: str, **settings: Any) -> BaseModel:
+    """A random model of any kind that transformers knows."""
+    config = AutoConfig.for_model(kind, **{**LAYERS, **settings})
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    source = generator()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(torch.randn(parameter.shape, generator=source) * parameter.shape[-1] ** -0.5)
+    return BaseModel(model, tiny_tokenizer(), f"tiny-{kind}", "memory")
+
+
+def elastic_of(base: BaseModel, exclude: tuple[str, ...] = ()) -> ElasticModel:
+    linearize(base.model)
+    return finish(build_elastic(base, tiny_factors(base, exclude), random_scores(base, exclude=exclude)))
 
 
 @torch.inference_mode()
@@ -75,6 +112,45 @@ def test_full_size_is_the_original_without_code(family: str, tmp_path: Path) -> 
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")), logits(plain))
     original = plain.state_dict()
     assert all(torch.equal(tensor, original[name]) for name, tensor in stored(tmp_path / "out").items())
+
+
+COMPUTED: dict[str, dict[str, Any]] = {  # kinds with buffers that are computed and not stored
+    "falcon_h1": {
+        **{"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8},
+        "ssm_multipliers": [0.5, 2.0, 0.25, 1.5, 3.0],
+    },
+    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 256, "n_inner": 56},
+    "xglm": {"d_model": 32, "ffn_dim": 56, "num_layers": 2, "attention_heads": 4},
+}
+
+
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_buffers_that_are_not_stored_are_computed_again(kind: str, tmp_path: Path) -> None:
+    elastic = elastic_of(base_of(kind, **COMPUTED[kind]))
+    write(elastic, tmp_path / "out", 0.5)
+    elastic.set_size(0.5)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    for model in (plain, load_base(str(tmp_path / "out")).model):
+        computed = dict(model.named_non_persistent_buffers())
+        wanted = {name: b for name, b in elastic.model.named_non_persistent_buffers() if name in computed}
+        assert wanted and all(torch.equal(computed[name], wanted[name]) for name in wanted)
+        torch.testing.assert_close(logits(model), logits(elastic.model), rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_file_lacks_is_filled_as_its_class_does(tmp_path: Path) -> None:
+    write(tiny_elastic("gpt2", adapter_rank=2), tmp_path / "out", 0.6, shard_bytes=10**9)
+    tensors = load_file(tmp_path / "out/model.safetensors")
+    gone = [next(name for name in tensors if name.endswith(end)) for end in ("down.weight", "ln_1.weight")]
+    for name in gone:
+        del tensors[name]
+    save_file(tensors, tmp_path / "out/model.safetensors", metadata={"format": "pt"})
+    model, info = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", trust_remote_code=True, output_loading_info=True
+    )
+    assert sorted(info["missing_keys"]) == sorted(gone)
+    assert 0.01 < model.get_parameter(gone[0]).std() < 0.04 and torch.equal(
+        model.get_parameter(gone[1]), torch.ones(32)
+    )
 
 
 def test_shards_have_an_index(tmp_path: Path) -> None:

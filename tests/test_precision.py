@@ -26,7 +26,7 @@ from acip_core.progress import finish
 from acip_core.sizing import DENSE
 from acip_core.ui.chart import curve_figure
 from tests.test_cli import run
-from tests.test_export import SCRIPT, logits, stored
+from tests.test_export import SCRIPT, base_of, elastic_of, logits, stored
 from tests.tiny import calibration, generator, tiny_artifact, tiny_base, tiny_elastic
 
 
@@ -87,6 +87,19 @@ def test_files_hold_what_runs_in_as_many_bytes_as_promised(
     assert found == plan.bytes < plan.parameters * 4
     loaded = load_base(str(tmp_path / "out"))
     torch.testing.assert_close(logits(loaded.model), logits(elastic.model), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [8, 16, 32])
+@pytest.mark.parametrize("name", ["int8", "int4"])
+@pytest.mark.parametrize("ratio", [1.0, 0.7])
+def test_layers_that_are_one_group_wide(width: int, name: str, ratio: float, tmp_path: Path) -> None:
+    settings = {"hidden_size": width, "intermediate_size": 32, "num_attention_heads": 1, "num_key_value_heads": 1}
+    elastic = elastic_of(base_of("llama", **settings))
+    quantized = finish(quantize(elastic, name))
+    elastic.set_size(ratio)
+    write(elastic, quantized, tmp_path / "out")
+    assert all(t.ndim == 2 for key, t in stored(tmp_path / "out").items() if key.rpartition(".")[2][:5] == "scale")
+    torch.testing.assert_close(logits(load_base(str(tmp_path / "out")).model), logits(elastic.model))
 
 
 def write(elastic, quantized: Quantized, folder: Path, dense: bool = False) -> None:
