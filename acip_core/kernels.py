@@ -35,13 +35,13 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     straight, rows, large = weight.is_contiguous(), x.numel() // (x.shape[-1] or 1), weight.numel() >= _LARGE
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return F.linear(x, weight, bias)
-    if 1 < rows <= FEW and straight and _applies(x):
+    if 1 < rows <= FEW and straight and applies(x):
         return _turned(x, weight, bias)
     # For strides other than these oneDNN has no fast kernel; for gradients it has none at all.
     if 1 < rows <= FEW or not suits(x, len(weight)) or not (straight or weight.t().is_contiguous()):
         return F.linear(x, weight, bias)
     if rows == 1 and straight and not _WIDE and not large:
-        return _with_bias(vector_product(weight, x.reshape(-1)).view(*x.shape[:-1], -1), bias)
+        return vector_product(weight, x.reshape(-1), bias).view(*x.shape[:-1], -1)
     if (rows == 1 or rows >= _MANY) and not _WIDE and not large:
         return F.linear(x, weight, bias)
     if rows == 1 or rows > _SEVERAL or not straight:
@@ -51,21 +51,21 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     return _with_bias(y.t().contiguous().view(*x.shape[:-1], -1), bias)
 
 
-def vector_product(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """`weight @ x`, equal to it up to float32 rounding; no gradients.
+def vector_product(weight: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """`weight @ x + bias`, equal to it up to float32 rounding; no gradients.
 
     Args:
         weight: (out_features, in_features); a transposed view is fine.
         x: (in_features,).
+        bias: (out_features,).
     """
-    size, straight = weight.numel(), weight.is_contiguous()
-    if size < _WORTHWHILE or not _applies(weight):
-        return torch.mv(weight, x)
-    if _WIDE or size >= _LARGE:
-        return linear(x[None], weight)[0]
-    if straight:  # as a matrix of two equal rows, which MKL multiplies on all cores
-        return torch.mm(weight, x.expand(2, -1).contiguous().t()).select(1, 0)
-    return torch.mv(weight, x)
+    if not applies(weight):
+        return F.linear(x[None], weight, bias)[0]
+    if (_WIDE and weight.numel() >= _WORTHWHILE) or weight.numel() >= _LARGE:
+        return linear(x[None], weight, bias)[0]
+    if weight.numel() >= _WORTHWHILE and weight.is_contiguous():  # two equal rows, which MKL multiplies on all cores
+        return _with_bias(torch.mm(weight, x.expand(2, -1).contiguous().t()).select(1, 0), bias)
+    return _with_bias(torch.mv(weight, x), bias)
 
 
 def _turned(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -84,7 +84,7 @@ def padded(width: int, weight: torch.Tensor, x: torch.Tensor | None = None) -> i
     Args:
         x: what they are multiplied with; where no code is generated for that product, just those that are wanted.
     """
-    if not _applies(weight):
+    if not applies(weight):
         return width
     if x is not None and not (suits(x, width) and (_WIDE or FEW < x.numel() // x.shape[-1] < _MANY)):
         return width
@@ -93,10 +93,14 @@ def padded(width: int, weight: torch.Tensor, x: torch.Tensor | None = None) -> i
 
 def suits(x: torch.Tensor, rows: int) -> bool:
     """Whether oneDNN is worth its overhead for the product of x (..., in_features) with `rows` rows of a weight."""
-    return x.numel() * rows >= _WORTHWHILE and _applies(x)
+    return x.numel() * rows >= _WORTHWHILE and applies(x)
 
 
-def _applies(tensor: torch.Tensor) -> bool:
+def applies(tensor: torch.Tensor) -> bool:
+    """Whether it is one that PyTorch's own kernels are slow for: float32 on the CPU.
+
+    In less precision they are also the only ones that add a bias before they round.
+    """
     return (
         _AVAILABLE
         and bool(torch.backends.mkldnn.enabled)

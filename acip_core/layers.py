@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .kernels import FEW, Linear, linear, padded, vector_product
+from .kernels import FEW, Linear, applies, linear, padded, vector_product
 from .sizing import DENSE
 
 _KEPT_SLICES = 16  # ranks of a layer whose views are kept
@@ -103,13 +103,11 @@ class ElasticLinear(Linear):
         rank = self.cut.ranks[self.index]
         if isinstance(rank, Ranks):
             return self._batch(x, rank)
+        if rank == DENSE:
+            return super().forward(x)  # the base model's own function: equal bit for bit, however many tokens
         if x.numel() == self.in_features and self._is_plain(x):
-            y = self._token(x, rank)
-        elif rank == DENSE:
-            return super().forward(x)
-        else:
-            y = self._low_rank(x, self.adapter_rank + rank)
-        return y if self.bias is None else y + self.bias
+            return self._token(x, rank)
+        return self._low_rank(x, self.adapter_rank + rank)
 
     def _is_plain(self, x: torch.Tensor) -> bool:
         """Whether nothing is wanted but the product in the weights' own precision."""
@@ -117,18 +115,15 @@ class ElasticLinear(Linear):
 
     def _token(self, x: torch.Tensor, rank: int) -> torch.Tensor:
         """One token (…, in_features): slicing the bank would take as long as multiplying with it."""
+        if (parts := self._slices.get(rank)) is None:
+            width = self.adapter_rank + rank
+            if padded(width, self.down, x) > width:
+                return self._low_rank(x, width)
+            if len(self._slices) >= _KEPT_SLICES:
+                self._slices.clear()
+            parts = self._slices[rank] = (self.down[:width], self.up[:width].t())
         row = x.reshape(self.in_features)
-        if rank == DENSE:
-            y = vector_product(self.weight, row)
-        else:
-            if (parts := self._slices.get(rank)) is None:
-                width = self.adapter_rank + rank
-                if padded(width, self.down, x) > width:
-                    return self._low_rank(x, width)
-                if len(self._slices) >= _KEPT_SLICES:
-                    self._slices.clear()
-                parts = self._slices[rank] = (self.down[:width], self.up[:width].t())
-            y = vector_product(parts[1], vector_product(parts[0], row))
+        y = vector_product(parts[1], vector_product(parts[0], row), self.bias)
         return y.view(*x.shape[:-1], self.out_features)
 
     def _apply(self, fn, recurse=True):
@@ -142,17 +137,17 @@ class ElasticLinear(Linear):
             z = z * mask
         elif whole > width:
             z[..., width:] = 0
-        y = linear(z, self.up[:whole].t())
+        y = linear(z, self.up[:whole].t(), self.bias)
         return y if self.adapter is None else y + self.adapter(x)
 
     def _batch(self, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
         """Sequences (batch, tokens, in_features) at ranks of their own; some models (OPT) fold the first two axes."""
         rows = ranks.dense + len(ranks.ranks)
-        if x.numel() == rows * self.in_features and rows <= FEW and self._is_plain(x):
+        if x.numel() == rows * self.in_features and rows <= FEW and applies(x) and self._is_plain(x):
             y = self._tokens(x.reshape(rows, self.in_features), ranks).view(*x.shape[:-1], self.out_features)
             return y if self.bias is None else y + self.bias
         sequences = x.reshape(rows, -1, self.in_features)
-        parts = [linear(sequences[: ranks.dense], self.weight)] if ranks.dense else []
+        parts = [super().forward(sequences[: ranks.dense])] if ranks.dense else []
         rest = sequences[ranks.dense :]
         if sequences.shape[1] >= _LONG:
             parts += [
@@ -160,8 +155,7 @@ class ElasticLinear(Linear):
             ]
         else:
             parts.append(self._low_rank(rest, ranks.mask.shape[-1], ranks.mask))
-        y = torch.cat(parts).view(*x.shape[:-1], self.out_features)
-        return y if self.bias is None else y + self.bias
+        return torch.cat(parts).view(*x.shape[:-1], self.out_features)
 
     def _tokens(self, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
         """One token each (sequences, in_features), transposed in between: a few columns are the fastest in W xᵀ."""

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from acip_core.elastic import ElasticModel, build_elastic
 from acip_core.errors import SizeError
+from acip_core.kernels import adopt
 from acip_core.layers import ElasticLinear
 from acip_core.progress import finish
 from acip_core.sizing import DENSE, break_even_rank
@@ -24,6 +25,7 @@ from tests.tiny import (
     tiny_base,
     tiny_elastic,
     tiny_factors,
+    tiny_model,
 )
 
 SIZES = (0.35, 0.5, 0.62, 0.8, 0.97)
@@ -54,6 +56,48 @@ def test_one_is_the_base_model_bit_for_bit_after_1000_resizes(elastic: ElasticMo
             assert not torch.equal(logits(elastic.model, windows), expected)
     assert elastic.set_size(1.0).saved == 0
     assert torch.equal(logits(elastic.model, windows), expected)
+
+
+def steps(model: PreTrainedModel, ids: torch.Tensor) -> list[torch.Tensor]:
+    """Logits of 20 tokens in one pass, then of one at a time behind what its cache holds."""
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        parts = [ids[:, :20], *ids[:, 20:].split(1, dim=1)]
+        return [model(part, past_key_values=cache, use_cache=True).logits for part in parts]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_one_is_the_base_model_bit_for_bit_for_a_token_as_for_many(family: str, adapter_rank: int, dtype, windows):
+    base, elastic = tiny_base(family), tiny_elastic(family, adapter_rank=adapter_rank)
+    adopt(base.model), adopt(elastic.model)  # as `load_base` does
+    base.model.to(dtype), elastic.model.to(dtype)
+    source = random.Random(1)
+    for _ in range(50):
+        elastic.set_size(source.uniform(0.3, 1.0))
+        logits(elastic.model, windows[:1, :1])
+    elastic.set_size(1.0)
+    for rows in (1, 3):
+        expected = steps(base.model, windows[:rows])
+        assert all(map(torch.equal, steps(elastic.model, windows[:rows]), expected))
+        if dtype is torch.bfloat16:  # `adopt` changes the order of float32 sums alone
+            assert all(map(torch.equal, steps(tiny_model(family).to(dtype), windows[:rows]), expected))
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 20])
+def test_in_a_batch_too_a_bias_is_added_before_rounding(tokens: int):
+    elastic = tiny_elastic("opt", adapter_rank=2)
+    elastic.model.to(torch.bfloat16)
+    plans = [elastic.planner.at_ratio(size) for size in (1.0, 1.0, 0.7, 0.5)]
+    elastic.apply(elastic.batch(plans))
+    wrong = []
+    with torch.no_grad():
+        for layer in elastic.elastic_layers().values():
+            x = torch.randn(4, tokens, layer.in_features, generator=generator()).bfloat16()
+            y, own = layer(x), [plan.ranks[layer.index] for plan in plans]
+            for row in (row for row in range(4) if own[row] == DENSE):
+                exact = x[row].double() @ layer.weight.double().T + layer.bias.double()
+                wrong.append((y[row] != exact.bfloat16()).float().mean())
+    assert len(wrong) > 10 and sum(wrong) / len(wrong) < 0.01  # a third, where the sum is rounded twice
 
 
 def explicit(family: str, adapter_rank: int, ranks: tuple[int, ...]) -> torch.nn.Module:
