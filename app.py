@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from acip_core.errors import AcipError
+from acip_core.ui.hosts import is_loopback
+from acip_core.ui.names import without_places
 from acip_core.ui.waiting import WaitingPage
 
 
@@ -40,10 +42,28 @@ def main(
     ] = "full",
     port: Annotated[int, typer.Option(envvar="GRADIO_SERVER_PORT", min=1, max=65535, help="Port of the page.")] = 7860,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="ACIP_ALLOWED_HOSTS",
+            help="Further name that browsers may call the page by, several to allow several; * for any.",
+        ),
+    ] = None,
+    visitors_may_switch: Annotated[
+        bool | None,
+        typer.Option(
+            "--visitors-may-switch/--no-visitors-may-switch",
+            help="Let any visitor switch model and precision for everybody; on where only this machine can visit.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Open a language model at any size between 30 and 100 % in the browser."""
     try:
-        serve(model or [], artifact or [], precision, host or default_host(), port)
+        host = host or default_host()
+        if visitors_may_switch is None:
+            visitors_may_switch = is_loopback(host) and not os.environ.get("SPACE_ID")
+        serve(model or [], artifact or [], precision, host, port, allowed_host or [], visitors_may_switch)
     except AcipError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from None
@@ -52,10 +72,22 @@ def main(
         raise typer.Exit(130) from None
 
 
-def serve(models: list[str], artifacts: list[str], precision: str, host: str, port: int) -> None:
+def serve(
+    models: list[str],
+    artifacts: list[str],
+    precision: str,
+    host: str,
+    port: int,
+    allowed_hosts: list[str],
+    may_switch: bool,
+) -> None:
     """Load a model, build the page and serve it until interrupted, or until somebody there asks for another model.
 
     One that cannot be opened gives way to the former one, with the reason on its page.
+
+    Args:
+        allowed_hosts: names of the page besides the machine's own.
+        may_switch: whether visitors can ask for another model or precision.
 
     Raises:
         AcipError: one sentence about the port, the first model or its artifact.
@@ -65,7 +97,7 @@ def serve(models: list[str], artifacts: list[str], precision: str, host: str, po
     offer = choice = former = None
     note = ""
     while True:
-        with WaitingPage(host, port) as waiting:
+        with WaitingPage(host, port, allowed_hosts) as waiting:
             with console.status("Starting …"):
                 from acip_core.loading import open_model  # what follows takes seconds to import
                 from acip_core.ui.launch import close, launch
@@ -77,13 +109,15 @@ def serve(models: list[str], artifacts: list[str], precision: str, host: str, po
                 loaded = _told(open_model(choice.model, choice.artifact, precision=choice.precision), console, waiting)
                 loaded = replace(loaded, note=" ".join(filter(None, (note, loaded.note))))
                 with console.status("Building the page …"):
-                    page, handlers = build_page(loaded, offer, choice)
+                    page, handlers = build_page(loaded, offer if may_switch else None, choice)
             except AcipError as error:
                 if former is None:
                     raise
-                note, choice, former = f"{choice.title} could not be opened. {error}", former, None
+                console.print(str(error))
+                reason = without_places(str(error), choice.model, choice.artifact)
+                note, choice, former = f"{choice.title} could not be opened. {reason}", former, None
                 continue
-        address = launch(page, handlers, host, port)
+        address = launch(page, handlers, host, port, allowed_hosts)
         console.print(f"[bold]{loaded.elastic.base.source}[/] is ready at [bold cyan]{address}[/] (Ctrl-C to stop)")
         if loaded.note:
             console.print(loaded.note)

@@ -53,11 +53,24 @@ window.acipLink = (() => {
     put(link);
   }
 
+  // Another model or precision was chosen; it is asked for once that is confirmed.
+  const open = () => document.querySelector("#switch-told p").dataset;
+  function switching([model, precision]) {
+    const wanted = [model !== open().model && model, precision !== open().precision && precision].filter(Boolean);
+    document.querySelector("#switch-asked").dataset.asked = wanted.length > 0;
+    document.querySelector("#switch-told b").textContent = wanted.join(" at ");
+  }
+  function kept() {
+    document.querySelector("#switch-asked").dataset.asked = false;
+    return [open().model, open().precision];
+  }
+
   // Another model was asked for: the same screen with it, as soon as another server answers.
   let leaving = false;
   async function leave() {
-    if (leaving) return; // Gradio tells of a choice twice
+    if (leaving) return; // it was confirmed twice
     leaving = window.acipKept.ask();
+    document.querySelector("#switch-asked").dataset.asked = false;
     const link = new URLSearchParams(location.hash.slice(1));
     link.delete("model");
     put(link);
@@ -68,5 +81,5 @@ window.acipLink = (() => {
   }
 
   addEventListener("hashchange", () => location.hash !== written && location.reload());
-  return { read, write, visit, leave, asked: () => asked };
+  return { read, write, visit, switching, kept, leave, asked: () => asked };
 })();

@@ -4,6 +4,7 @@
 "use strict";
 window.acip = (() => {
   const SETTLE_MS = 80; // a held arrow key repeats faster than this
+  const MOST_CHARACTERS = 200000; // of a prompt, as of a text of one's own; one that is much longer never gets to the model
   const ANSWER_MS = 4000; // a run says within this time at least who is ahead
   const size = { percent: 100, low: 30, high: 100 };
   const followers = []; // called with the new percentage on every movement
@@ -269,7 +270,13 @@ window.acip = (() => {
       element.classList.remove("stale");
       const asked = size.percent;
       clearTimeout(unanswered); // what is asked while Gradio closes its stream is never answered
-      unanswered = setTimeout(() => latest?.percent !== asked && start(), ANSWER_MS);
+      const characters = document.querySelector("#prompt textarea").value.length;
+      if (characters <= MOST_CHARACTERS) {
+        unanswered = setTimeout(() => latest?.percent !== asked && start(), ANSWER_MS);
+        return;
+      }
+      element.dataset.state = "error";
+      pane.status.textContent = `The prompt has ${fixed(characters, 0)} characters; at most ${fixed(MOST_CHARACTERS, 0)} are taken.`;
     };
     restart = () => {
       clear();

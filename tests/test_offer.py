@@ -6,6 +6,7 @@ import gc
 import json
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,9 @@ def test_named_models_come_first_then_those_with_an_artifact(tmp_path: Path) -> 
         (tmp_path / name).mkdir()
         (tmp_path / name / "acip.json").write_text(text)
     assert titles(precomputed=tmp_path) == [DEFAULT_MODEL, "org/a", "org/b"]
-    assert titles("org/b", "/my/model", precomputed=tmp_path) == ["org/b", "/my/model", "org/a", DEFAULT_MODEL]
+    local = ("/my/model", "~/your/model", "./model.gguf")
+    shown = ["org/b", "model", "model (2)", "model.gguf", "org/a", DEFAULT_MODEL]
+    assert titles("org/b", *local, precomputed=tmp_path) == shown
     assert titles(precomputed=tmp_path / "none") == [DEFAULT_MODEL]
     (first, *_) = offered((), ["artifact"], tmp_path).choices
     assert first == Choice(DEFAULT_MODEL, DEFAULT_MODEL, "artifact")
@@ -45,12 +48,27 @@ def test_a_precision_is_asked_for_with_its_model() -> None:
     assert first == Choice("a", "a", None, "int8") and "int4" in offer.precisions
 
     def ask() -> None:
-        offer.ask("a", "int3")  # not offered
+        with pytest.raises(OfferError):
+            offer.ask("a", "int3")  # not offered
         offer.ask("a", "int8")  # the current one
         offer.ask("b", "int4")
 
     threading.Timer(0.2, ask).start()
     assert offer.wait(first) == Choice("b", "b", None, "int4")
+
+
+def test_switches_are_counted_and_those_that_change_nothing_are_not() -> None:
+    offer = offered(("a", "b"))
+    waiting = ThreadPoolExecutor(1).submit(offer.wait, offer.choices[0])
+    while offer._current is None:
+        pass
+    for _ in range(100):
+        offer.ask("a")
+    for _ in range(5):
+        offer.ask("b")
+    assert waiting.result().title == "b"
+    with pytest.raises(OfferError, match=r"try again in \d+ seconds"):
+        offer.ask("b")
 
 
 @pytest.mark.parametrize(("models", "artifacts"), [((), ["x", "y"]), (("a",), ["x", "y"])])
@@ -74,7 +92,7 @@ def test_a_closed_page_lets_go_of_its_model() -> None:
 @pytest.mark.browser
 def test_switching_on_the_page(browser: Browser, app_folders: tuple[Path, Path], tmp_path: Path) -> None:
     model, artifact = app_folders
-    second = tmp_path / model.name
+    second = tmp_path / "second"
     second.symlink_to(model)
     port = free_port()
     others = ("--model", str(second), "--artifact", str(artifact), "--model", "nobody/nothing")
@@ -86,26 +104,35 @@ def test_switching_on_the_page(browser: Browser, app_folders: tuple[Path, Path],
         page.click("#run")
         wait_state(page, "done", 100)
         chosen, precision = page.locator("#model input"), page.locator("#precision input")
-        expect(chosen).to_have_value(str(model))
+        expect(chosen).to_have_value(model.name)
+        asked = page.locator("#switch-asked")
+        expect(asked).to_be_hidden()
 
         def switch(title: str, part: Locator = chosen) -> None:
             part.click()
             page.get_by_role("option", name=title, exact=True).click()
+            expect(asked).to_contain_text(f"restarts with {title}")
+            page.click("#switch-yes")
             expect(page.locator("#header .note")).to_have_text("Switching …")
 
+        chosen.click()
+        page.get_by_role("option", name="second", exact=True).click()
+        page.click("#switch-no")
+        expect(asked).to_be_hidden()
+        expect(chosen).to_have_value(model.name)
         full = readout(page, "saved")
         switch("int8", precision)
         expect(page.locator("#header .note")).to_have_count(0, timeout=PATIENCE)
         expect(precision).to_have_value("int8", timeout=PATIENCE)
         wait_state(page, "done", 100)
         assert full == "0.0 %" and float(readout(page, "saved").removesuffix(" %")) > 10
-        switch(str(second))
+        switch("second")
         expect(page.locator("#header .note")).to_have_count(0, timeout=PATIENCE)
-        expect(chosen).to_have_value(str(second), timeout=PATIENCE)
+        expect(chosen).to_have_value("second", timeout=PATIENCE)
         wait_state(page, "done", 100)
         expect(page.locator("#completion .prompt")).to_have_text("A prompt that stays")
         switch("nobody/nothing")
         expect(page.locator("#header .note")).to_contain_text("nobody/nothing could not be opened", timeout=PATIENCE)
-        expect(chosen).to_have_value(str(second))
+        expect(chosen).to_have_value("second")
         wait_state(page, "done", 100)
         page.context.close()

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
 import plotly
+from starlette.middleware import Middleware
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from . import downloads
 from .galleries import COMPRESSED
+from .gate import Gate, inputs_by_function
 from .handlers import Handlers
+from .hosts import Hosts
 from .page import ASSETS
 from .port import PortError, check_port
 
@@ -24,12 +29,17 @@ _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _PLOTLY_ROUTE = "acip/plotly.min.js"
 _SCRIPTS = ("plot", "page", "kept", "link", "pictures")  # others come with their part of the page
 _MAX_WAITING = 300  # requests beyond the running ones; later ones are told that the page is busy
+_MOST_SESSIONS = 64  # whose latest inputs Gradio keeps, 200 KB each; the page never asks for them
+_MOST_RECORDS = 100  # of finished requests, which Gradio sums up after every one; nobody can read them
 _GRACE = 1  # seconds for answers on their way; event streams never end by themselves
 _MAX_THREADS = 140  # 50 completions and 50 measurements may wait for their turns, and the page still answers
 
 
-def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int) -> str:
+def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int, also: Sequence[str] = ()) -> str:
     """Start serving in the background.
+
+    Args:
+        also: as `Hosts`.
 
     Returns:
         The address to open in a browser.
@@ -43,6 +53,8 @@ def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int) -> str:
         Route(f"/{downloads.ROUTE}/{{token}}/{{name}}", handlers.downloads.fetch),
     ]
     page.queue(default_concurrency_limit=None, max_size=_MAX_WAITING, api_open=False)  # no way past the queue
+    page._queue.ANALYTICS_MAX_EVENTS = _MOST_RECORDS
+    page._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
     try:
         page.launch(
             server_name=host,
@@ -54,6 +66,7 @@ def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int) -> str:
             show_error=False,
             enable_monitoring=False,
             run_history=False,  # prompts are kept nowhere, not even in the visitor's browser
+            state_session_capacity=_MOST_SESSIONS,
             max_file_size=1,  # bytes; the page takes no files
             ssr_mode=False,
             max_threads=_MAX_THREADS,
@@ -61,12 +74,27 @@ def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int) -> str:
             theme=_theme(),
             css_paths=[ASSETS / "page.css"],
             head=_head(),
-            app_kwargs={"routes": routes, "openapi_url": None},
+            app_kwargs={
+                "routes": routes,
+                "openapi_url": None,
+                "middleware": [_gate(page, handlers, Hosts(host, also))],
+            },
         )
     except OSError as error:
         check_port(host, port)
         raise PortError(f"Cannot start the page on port {port} ({error}); choose another with `--port`.") from None
     return f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}/"
+
+
+def _gate(page: gr.Blocks, handlers: Handlers, hosts: Hosts) -> Middleware:
+    messages = page._queue.pending_messages_per_session
+    return Middleware(
+        Gate,
+        hosts=hosts,
+        arrive=handlers.visitors.arrive,
+        inputs=inputs_by_function(page.fns),
+        listening=messages.__contains__,
+    )
 
 
 def close(page: gr.Blocks, handlers: Handlers) -> None:

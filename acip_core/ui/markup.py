@@ -7,6 +7,7 @@ import html
 from ..artifact import own_curves
 from ..loading import Loaded
 from .chart import corpus_title
+from .names import shown_name, without_places
 from .table import Row
 
 COMPLETION = (
@@ -76,13 +77,22 @@ METHOD = (
 
 
 def header(title: str, loaded: Loaded) -> str:
-    source = html.escape(loaded.elastic.base.source)
-    note = f'<p class="note">{html.escape(loaded.note)}</p>' if loaded.note else ""
+    source = html.escape(shown_name(loaded.elastic.base.source))
+    told = without_places(loaded.note, loaded.elastic.base.source, loaded.artifact.source)
+    note = f'<p class="note">{html.escape(told)}</p>' if told else ""
     return (
         f'<div class="bar"><h1>{title}</h1><button type="button" data-method aria-expanded="false" '
         f'aria-controls="how">How it works</button></div><p>Drag the slider: <b data-model="{source}">{source}</b>'
         f" is cut to that size on the spot, and goes on writing. "
         f"Nothing is reloaded or retrained.</p>{note}"
+    )
+
+
+def switch(model: str, precision: str) -> str:
+    """What a visitor confirms before everybody gets another model; the attributes are what is open now."""
+    return (
+        f'<p role="status" data-model="{html.escape(model)}" data-precision="{html.escape(precision)}">'
+        "Everybody who is on this page now is interrupted while it restarts with <b></b>.</p>"
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import queue
+import threading
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -13,10 +16,13 @@ from ..errors import AcipError
 from ..files import DAMAGE, read_json
 from ..paths import artifact_homes
 from ..precision import FULL, precisions
+from .names import shown_name
+
+_MOST_SWITCHES, _WITHIN = 5, 300.0  # switches within so many seconds: each one interrupts everybody
 
 
 class OfferError(AcipError):
-    """The models that were named cannot be offered together."""
+    """The models that were named cannot be offered together, or the one that was asked for cannot be had now."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Choice:
     """A model to open.
 
     Attributes:
-        title: what visitors choose it by.
+        title: what visitors choose it by; says nothing of where a local one lies.
         model, artifact, precision: as `loading.open_model`.
     """
 
@@ -45,15 +51,37 @@ class Offer:
     def __init__(self, choices: Sequence[Choice]):
         self.choices, self.precisions = tuple(choices), precisions()
         self._asked: queue.SimpleQueue[Choice] = queue.SimpleQueue()
+        self._guard = threading.Lock()
+        self._switched: deque[float] = deque(maxlen=_MOST_SWITCHES)  # when, on the monotonic clock
+        self._current: Choice | None = None
 
     def ask(self, title: str, precision: str = FULL) -> None:
-        """Ask for a model at a precision; what is not offered changes nothing."""
-        for choice in self.choices:
-            if choice.title == title and precision in self.precisions:
-                self._asked.put(replace(choice, precision=precision))
+        """Ask for a model at a precision; what is open already changes nothing.
+
+        Raises:
+            OfferError: it is not offered, or the page was switched too often.
+        """
+        offered = (choice for choice in self.choices if choice.title == title and precision in self.precisions)
+        choice = next(offered, None)
+        if choice is None:
+            raise OfferError("This page does not offer that model at that precision.")
+        with self._guard:
+            wanted = replace(choice, precision=precision)
+            if wanted == self._current:
+                return
+            now = time.monotonic()
+            if len(self._switched) == _MOST_SWITCHES and now - self._switched[0] < _WITHIN:
+                left = int(_WITHIN - now + self._switched[0]) + 1
+                raise OfferError(
+                    f"This page was switched {_MOST_SWITCHES} times just now; try again in {left} seconds."
+                )
+            self._switched.append(now)
+            self._asked.put(wanted)
 
     def wait(self, current: Choice) -> Choice:
         """Wait until somebody asks for another one than the current, and return it; what was asked before is void."""
+        with self._guard:
+            self._current = current
         while not self._asked.empty():
             self._asked.get()
         while (wanted := self._asked.get()) == current:
@@ -82,6 +110,8 @@ def offered(
     choices = [Choice(model, model, artifact, precision) for model, artifact in pairs]
     homes = [precomputed] if precomputed is not None else artifact_homes()
     for description in [path for home in homes for path in sorted(home.glob("*/acip.json"))]:
+    choices = [Choice(shown_name(model), model, artifact, precision) for model, artifact in pairs]
+    for description in sorted((precomputed or default_artifact("")).glob("*/acip.json")):
         try:
             source = read_json(description)["source"]
         except DAMAGE:
@@ -89,5 +119,15 @@ def offered(
         model = DEFAULT_MODEL if description.parent.name == DEFAULT_MODEL else source
         if isinstance(model, str) and (model == DEFAULT_MODEL or model.count("/") == 1):
             choices.append(Choice(model, model, precision=precision))
-    unique = {choice.title: choice for choice in reversed(choices)}
-    return Offer([unique[title] for title in dict.fromkeys(choice.title for choice in choices)])
+    unique = {choice.model: choice for choice in reversed(choices)}
+    return Offer(_told_apart([unique[model] for model in dict.fromkeys(choice.model for choice in choices)]))
+
+
+def _told_apart(choices: Sequence[Choice]) -> list[Choice]:
+    """The same choices, models in several places under one name numbered."""
+    named: dict[str, int] = {}
+    apart = []
+    for choice in choices:
+        named[choice.title] = number = named.get(choice.title, 0) + 1
+        apart.append(replace(choice, title=f"{choice.title} ({number})") if number > 1 else choice)
+    return apart

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
-from gradio.helpers import Examples
+from gradio.events import Dependency
 
 from ..artifact import own_curves
 from ..completions import EXAMPLES
@@ -17,7 +19,7 @@ from ..passage import MOST_CHARACTERS
 from . import markup
 from .chart import corpus_color, corpus_symbol, corpus_title, curve_figure
 from .handlers import MOST_COLUMNS, Handlers
-from .offer import Choice, Offer
+from .offer import Choice, Offer, OfferError
 from .snippets import ADDRESS, client_code, loading_code
 from .table import LARGEST_PERCENT, Row, size_table
 
@@ -38,7 +40,7 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | Non
     """The page for a loaded model, and its server side.
 
     Args:
-        offer: the models and precisions that visitors can switch to.
+        offer: the models and precisions that visitors can switch to; none where they cannot.
         current: the loaded one among them.
     """
     handlers = Handlers(loaded)
@@ -50,7 +52,7 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | Non
             _switch_part(offer, current)
         with gr.Row(elem_id="main"):
             with gr.Column(scale=6, min_width=340):
-                prompt, examples = _prompt_part()
+                prompt, picked = _prompt_part()
                 percent, readouts = _size_part(rows, loaded)
                 completion, run, stop = _completion_part()
             with gr.Column(scale=5, min_width=340):
@@ -71,13 +73,14 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | Non
             show_progress="hidden",
             api_visibility="private",
         )
-        start = [run.click, completion.release, prompt.submit, examples.load_input_event.then, restored.then]
+        start = [run.click, completion.release, prompt.submit, picked.then, restored.then]
         for event in start:
             event(
                 handlers.sweep,
                 asked,
                 completion,
                 js="(...inputs) => acipLink.write(inputs)",
+                preprocess=False,  # the handlers check what comes, and say what is wrong with it
                 show_progress="hidden",
                 trigger_mode="multiple",  # a newer run replaces the former on the server
                 concurrency_limit=_CONCURRENT_RUNS,
@@ -89,6 +92,7 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | Non
             handlers.measure,
             percent,
             measured,
+            preprocess=False,
             show_progress="hidden",
             trigger_mode="multiple",
             concurrency_limit=_CONCURRENT_RUNS,
@@ -99,6 +103,7 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | Non
             handlers.speed,
             None,
             readouts,
+            preprocess=False,
             show_progress="hidden",
             trigger_mode="once",
             concurrency_limit=_CONCURRENT_RUNS,
@@ -109,6 +114,7 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | Non
             handlers.compare,
             [prompt, sizes, *settings],
             compared,
+            preprocess=False,
             show_progress="hidden",
             trigger_mode="multiple",
             concurrency_limit=_CONCURRENT_RUNS,
@@ -119,6 +125,7 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | Non
             handlers.read,
             [own, percent],
             read_out,
+            preprocess=False,
             show_progress="hidden",
             trigger_mode="multiple",
             concurrency_limit=_CONCURRENT_RUNS,
@@ -129,6 +136,7 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | Non
             handlers.export,
             percent,
             exported,
+            preprocess=False,
             show_progress="hidden",
             trigger_mode="multiple",
             concurrency_limit=_CONCURRENT_RUNS,
@@ -163,13 +171,32 @@ def _switch_part(offer: Offer, current: Choice) -> None:
             elem_id="precision",
             min_width=240,
         )
-    for part in (model, precision):
-        part.input(offer.ask, [model, precision], show_progress="hidden", queue=False, api_visibility="private").then(
-            None, js="() => acipLink.leave()"
-        )
+    with gr.Row(elem_id="switch-asked"):
+        told = markup.switch(current.title, current.precision)
+        gr.HTML(told, apply_default_css=False, elem_id="switch-told", js_on_load=None)
+        switch = gr.Button("Switch for everybody", elem_id="switch-yes", size="md", scale=0, min_width=180)
+        keep = gr.Button("Keep this one", elem_id="switch-no", size="md", scale=0, min_width=140)
+    chosen = [model, precision]
+    for part in chosen:
+        part.input(None, chosen, js="(...chosen) => acipLink.switching(chosen)")
+    keep.click(None, None, chosen, js="() => acipLink.kept()")
+    switch.click(
+        _switch(offer), chosen, preprocess=False, show_progress="hidden", queue=False, api_visibility="private"
+    ).success(None, js="() => acipLink.leave()")
 
 
-def _prompt_part() -> tuple[gr.Textbox, Examples]:
+def _switch(offer: Offer) -> Callable[[Any, Any], None]:
+    def ask(title: Any, precision: Any) -> None:
+        try:
+            offer.ask(title, precision)
+        except OfferError as error:
+            raise gr.Error(str(error), title="Not switched", print_exception=False) from None
+
+    return ask
+
+
+def _prompt_part() -> tuple[gr.Textbox, Dependency]:
+    """The prompt, and what happens after one was picked."""
     prompt = gr.Textbox(
         value=EXAMPLES[0],
         label="Prompt",
@@ -179,10 +206,10 @@ def _prompt_part() -> tuple[gr.Textbox, Examples]:
         info=None,
         placeholder="Type the beginning of a text",
     )
-    examples: Examples = gr.Examples(
-        [[text] for text in EXAMPLES], prompt, label="Try one of these", elem_id="examples", api_visibility="private"
-    )
-    return prompt, examples
+    samples = [[text] for text in EXAMPLES]
+    examples = gr.Dataset(label="Try one of these", components=[prompt], samples=samples, elem_id="examples")
+    picked = examples.click(None, examples, prompt, js=f"(index) => {json.dumps(EXAMPLES)}[index]")
+    return prompt, picked
 
 
 def _size_part(rows: list[Row], loaded: Loaded) -> tuple[gr.Slider, gr.HTML]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from ..errors import AcipError
 from ..progress import Progress
+from .hosts import Hosts
+from .names import without_places
 from .port import family, refused
 
 _PAGE = Path(__file__).parents[2] / "assets" / "waiting.html"
@@ -25,13 +28,17 @@ class WaitingPage:
 
     Every answer is 503, for who asks is not served yet.
 
+    Args:
+        also: as `Hosts`.
+
     Raises:
         PortError: the port is taken or the host is not this machine's.
     """
 
-    def __init__(self, host: str, port: int):
+    def __init__(self, host: str, port: int, also: Sequence[str] = ()):
         self._state = {"waiting": True, "stage": "Starting", "done": 0, "total": 0, "error": ""}
         self._asked = 0.0
+        self._hosts = Hosts(host, also)
         waiting = self
 
         class Answer(BaseHTTPRequestHandler):
@@ -42,10 +49,18 @@ class WaitingPage:
                 self._answer(body=False)
 
             def _answer(self, body: bool) -> None:
+                host = self.headers.get("Host", "")
+                if not waiting._hosts.know(host):
+                    refusal = Hosts.refusal(host).encode()
+                    return self._send(HTTPStatus.MISDIRECTED_REQUEST, "text/plain; charset=utf-8", refusal, body)
                 asked = self.path.partition("?")[0].endswith("/waiting.json")
                 text = waiting._told() if asked else _PAGE.read_bytes()
-                self.send_response(HTTPStatus.SERVICE_UNAVAILABLE)
-                self.send_header("Content-Type", "application/json" if asked else "text/html; charset=utf-8")
+                kind = "application/json" if asked else "text/html; charset=utf-8"
+                self._send(HTTPStatus.SERVICE_UNAVAILABLE, kind, text, body)
+
+            def _send(self, status: HTTPStatus, kind: str, text: bytes, body: bool) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(text)))
                 self.send_header("Cache-Control", "no-store")
                 self.send_header("Retry-After", "1")
@@ -84,7 +99,7 @@ class WaitingPage:
 
     def fail(self, sentence: str) -> None:
         """Why there will be no page; returns once open pages had the time to read it."""
-        self._state |= {"error": sentence}
+        self._state |= {"error": without_places(sentence)}
         if time.monotonic() - self._asked < _READ_SECONDS:
             time.sleep(_READ_SECONDS)
 

@@ -1,0 +1,107 @@
+"""What a request asks for, as plain values that were checked: programs can send any JSON there is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import GenerationError
+from ..generate import Sampling
+from .table import LARGEST_PERCENT
+
+_TOO_LARGE = 2**63
+_SHOWN = 40  # characters of a wrong value in its sentence
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a visitor wants continued, and how."""
+
+    prompt: str
+    sampling: Sampling
+    chat: bool
+
+    @property
+    def shown(self) -> str:
+        """What stands before the completion."""
+        return "" if self.chat else self.prompt
+
+
+def ask_of(prompt: Any, temperature: Any, top_p: Any, seed: Any, length: Any, chat: Any) -> Ask:
+    """The settings of a completion.
+
+    Raises:
+        GenerationError: one of them is of another kind; its range is the engine's to check.
+    """
+    if not isinstance(chat, bool | None):
+        raise GenerationError(f"The chat template is either used or not: true or false, not {_named(chat)}.")
+    sampling = Sampling(
+        number_of("temperature", temperature),
+        number_of("top-p", top_p),
+        whole_of("seed", seed),
+        whole_of("length", length),
+    )
+    return Ask(text_of("prompt", prompt), sampling, bool(chat))
+
+
+def percent_of(percent: Any) -> float:
+    """A slider position; a slider without one stands at its end.
+
+    Raises:
+        GenerationError: it is no number.
+    """
+    return LARGEST_PERCENT if percent is None else number_of("size in percent", percent)
+
+
+def percents_of(percents: Any) -> list[float]:
+    """Several slider positions.
+
+    Raises:
+        GenerationError: they are no list of numbers.
+    """
+    if not isinstance(percents, Sequence | None) or isinstance(percents, str):
+        raise GenerationError(f"The sizes must be a list of numbers in percent, not {_named(percents)}.")
+    return [percent_of(percent) for percent in percents or ()]
+
+
+def text_of(name: str, value: Any) -> str:
+    """A text; nothing counts as an empty one.
+
+    Raises:
+        GenerationError: it is no text.
+    """
+    if not isinstance(value, str | None):
+        raise GenerationError(f"The {name} must be text, not {_named(value)}.")
+    return value or ""
+
+
+def number_of(name: str, value: Any) -> float:
+    """A finite number.
+
+    Raises:
+        GenerationError: it is none, or beyond what any setting can be.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or (value != value):
+        raise GenerationError(f"The {name} must be a number, not {_named(value)}.")
+    if not -_TOO_LARGE < value < _TOO_LARGE:
+        raise GenerationError(f"The {name} is a number far out of range.")
+    return value
+
+
+def whole_of(name: str, value: Any) -> int:
+    """A whole number; browsers send 7.0 for 7.
+
+    Raises:
+        GenerationError: it is none.
+    """
+    number = number_of(name, value)
+    if not math.isfinite(number) or number != int(number):
+        raise GenerationError(f"The {name} must be a whole number, not {_named(value)}.")
+    return int(number)
+
+
+def _named(value: Any) -> str:
+    told = "nothing" if value is None else repr(value)
+    return told if len(told) <= _SHOWN else f"{told[:_SHOWN]}…"

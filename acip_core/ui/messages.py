@@ -1,0 +1,89 @@
+"""The words and figures of the messages that the browser is told while something runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..evaluate import WINDOW, Perplexity
+from ..generate import Steps, Token
+from .chart import corpus_color, corpus_title
+from .columns import Column
+
+Message = dict[str, Any]
+FRAME_SECONDS = 0.04  # on a fast device several tokens travel together
+_FINISH = {"end": "finished", "length": "length reached", "stopped": "stopped"}
+
+
+def frames(steps: Steps, sizes: Sequence[int], known: str | None = None) -> Iterator[Message]:
+    """Texts so far with the first one's status, at most every few hundredths of a second, first and last steps always.
+
+    Args:
+        sizes: in percent, of the texts.
+        known: the first one's text as it was made before; the status says whether it came out the same.
+    """
+    ready: dict[int, tuple[str, bool]] = dict.fromkeys(sizes, ("", False))
+    first, shown, state, status = 0.0, 0.0, "running", ""
+    for step in steps:
+        now = time.monotonic()
+        for i, part in step.items():
+            ready[sizes[i]] = (ready[sizes[i]][0] + part.text, part.finish not in ("", "stopped"))
+        token = step.get(0)
+        if token:
+            first = now if token.count == 1 else first
+            state = "running" if not token.finish else "stopped" if token.finish == "stopped" else "done"
+            status = token_status(token, now - first)
+            if state == "done" and known is not None:
+                status += " · as dragged" if ready[sizes[0]][0] == known else " · not as dragged"
+        ended = any(part.finish for part in step.values())
+        if ended or (token and token.count <= 1) or now - shown >= FRAME_SECONDS:
+            shown = now
+            parts = [[size, *written] for size, written in ready.items()]
+            yield {"text": ready[sizes[0]][0], "state": state, "status": status, "ready": parts}
+
+
+def columns_shown(columns: Sequence[Column], full: Column) -> list[Message]:
+    return [column.message(full) for column in columns]
+
+
+def token_status(step: Token, seconds: float) -> str:
+    if step.ahead and not step.finish:
+        return f"busy, {step.ahead} ahead"
+    if step.count == 0 and not step.finish:
+        return f"reading the prompt, {step.prompt_read:,} of {step.prompt_tokens:,} tokens"
+    parts = [counted(step.count, "token")]
+    if step.count > 1 and seconds > 0:
+        speed = (step.count - 1) / seconds
+        parts.append(f"{speed:.1f} tokens/s" if speed < 100 else f"{speed:,.0f} tokens/s")
+    if step.finish:
+        parts.append(_FINISH[step.finish])
+    return " · ".join(parts)
+
+
+def counted(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def reading_status(sizes: list[Message], total: int, pieces: list[str]) -> str:
+    at, read = sizes[-1]["percent"], len(sizes[-1]["losses"].split())
+    return f"Reading at {at} %: {read:,} of {len(pieces):,} tokens, size {len(sizes)} of {total}"
+
+
+def measurement(percent: int, found: dict[str, Perplexity], state: str, total: int) -> Message:
+    points = [
+        {"corpus": corpus, "title": corpus_title(corpus), "color": corpus_color(corpus), "value": p.value}
+        | {"low": p.low, "high": p.high, "done": p.done, "total": p.total}
+        for corpus, p in found.items()
+    ]
+    done = sum(p.done for p in found.values())
+    head = {"running": "Measuring", "done": "Measured", "stopped": "Stopped measuring"}[state]
+    values = [f"{corpus_title(corpus)} {_with_error(p)}" for corpus, p in found.items()]
+    windows = f"{done} of {total} windows" if state != "done" else f"{done} windows of {WINDOW} tokens"
+    return {"points": points, "state": state, "status": f"{head} {percent} %: {' · '.join([*values, windows])}"}
+
+
+def _with_error(perplexity: Perplexity) -> str:
+    if perplexity.done < 2:
+        return f"{perplexity.value:.4g}"
+    return f"{perplexity.value:.4g} ± {(perplexity.high - perplexity.low) / 2:.2g}"

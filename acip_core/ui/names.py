@@ -1,0 +1,30 @@
+"""What visitors are shown of the server's files: names, never places. Knows nothing of gradio."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+# A path of at least two parts that begins at the root or at home; a part ends at white space, quotes and brackets.
+_PART = r"""[^\s/\\"'“”‘’`<>()\[\],;]"""
+_PLACE = re.compile(rf"(?<![\w:/.~])(?:~|[A-Za-z]:)?[/\\](?:{_PART}+[/\\])+({_PART}*)")
+
+
+def shown_name(source: str) -> str:
+    """What a model is called: its name on the Hub, or the last part of a local path."""
+    path = Path(source).expanduser()
+    local = path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1 or path.exists()
+    return (os.path.basename(os.path.abspath(path)) or source) if local else source
+
+
+def without_places(text: str, *known: str | None) -> str:
+    """A sentence in which only the last part of each local path is left.
+
+    Args:
+        known: paths that may hold spaces.
+    """
+    for place in sorted(filter(None, known), key=len, reverse=True):
+        if shown_name(place) != place:
+            text = text.replace(place, shown_name(place))
+    return _PLACE.sub(lambda found: found[1] or "…", text)
