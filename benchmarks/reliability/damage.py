@@ -11,31 +11,34 @@ import hashlib
 import os
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, dynamic_module_utils
 
 from acip_core import training
-from acip_core.base import load_base
+from acip_core.base import fingerprint, load_base
 from acip_core.export import export
 from acip_core.loading import open_model
 from acip_core.precompute import precompute
-from acip_core.progress import Progress, finish
+from acip_core.progress import finish
 
 from . import models
 from .breaking import DAMAGES, possible
 from .outcome import Tally
 from .trial import Ended, forked
 
-DAMAGED, QUICK_DAMAGED = 500, 30
+DAMAGED, QUICK_DAMAGED = 500, 24
 _OUTCOMES = ("refused by name", "made again", "harmless", "another model")
-_SECONDS = 40.0  # until a trial counts as hung
+_SECONDS = 20.0  # until a trial counts as hung
 _PROMPT = torch.tensor([[1, 70, 71, 72, 73, 74, 75, 76]])
 _SIZES = (1.0, 0.6)
+_NEVER_MADE = ("completions.json", "comparison.json", "ablation.json", "evaluation.json")  # as good as missing
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,15 @@ class Place:
     Attributes:
         folder: where they lie, relative to the trial's folder; a file or a folder.
         read: reads them; returns what must stay the same.
-        own: whether the project wrote them and can tell any change; otherwise they are a user's.
-        plain: what transformers calls the model there, for a user's: a folder, or a GGUF file in one.
+        own: whether the project wrote them for itself and can tell any change; otherwise they are a user's.
+        plain: of a user's, what transformers loads: a folder, and options.
     """
 
     name: str
     folder: str
-    read: Callable[[Path], Any]
+    read: Callable[[Path], tuple[torch.Tensor, str]]
     own: bool = True
-    plain: tuple[str, dict[str, str]] | None = None
+    plain: tuple[str, dict[str, Any]] | None = None
 
 
 @torch.inference_mode()
@@ -61,29 +64,32 @@ def _logits(model: torch.nn.Module) -> torch.Tensor:
     return model(_PROMPT).logits.float()
 
 
-def _opened(root: Path, model: str = "tiny", precision: str = "full") -> tuple[Any, ...]:
+def _opened(root: Path) -> tuple[torch.Tensor, str]:
     """All that the page and the command line know of a model: logits, curves, texts, results, history."""
-    loaded = finish(open_model(str(root / model), root / "artifact", precision=precision))
+    loaded = finish(open_model(str(root / "tiny"), root / "artifact"))
     planner, elastic, artifact = loaded.elastic.planner, loaded.elastic, loaded.artifact
     logits = []
     for ratio in _SIZES:
         elastic.apply(planner.at_ratio(ratio))
         logits.append(_logits(elastic.model))
+    weights = {name: layer.weight.detach() for name, layer in elastic.elastic_layers().items()}
+    if fingerprint(weights) != artifact.fingerprint and not loaded.note:
+        raise RuntimeError("an artifact of other weights is used and nothing is said")
     history = {name: values.tolist() for name, values in artifact.history.items()}
     told = (artifact.curves, artifact.recipe, loaded.completions, loaded.evaluation, loaded.comparison, history)
-    return logits[0], repr((_digest(logits[1]), *told)), bool(loaded.note)
+    return logits[0], repr((_digest(logits[1]), *told))
 
 
-def _alone(root: Path, model: str) -> tuple[Any, ...]:
+def _alone(root: Path, model: str) -> tuple[torch.Tensor, str]:
     base = load_base(str(root / model))
-    return _logits(base.model), repr(base.tokenizer(models.EXAMPLE).input_ids), False
+    return _logits(base.model), repr(base.tokenizer(models.EXAMPLE).input_ids)
 
 
-def _continued(root: Path) -> tuple[Any, ...]:
+def _continued(root: Path) -> tuple[torch.Tensor, str]:
     """Precompute with what an interrupted run left."""
     _precompute(root, root / "again")
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / "again").iterdir()}
-    return torch.zeros(1), repr(sorted(files.items())), False
+    return torch.zeros(1), repr(sorted(files.items()))
 
 
 def _precompute(root: Path, folder: Path) -> None:
@@ -101,7 +107,7 @@ PLACES = (
     Place("artifact", "artifact", _opened),
     Place("model", "tiny", _opened, own=False, plain=("tiny", {})),
     Place("model in shards", "shards", lambda root: _alone(root, "shards"), own=False, plain=("shards", {})),
-    Place("export", "small", lambda root: _alone(root, "small"), own=False),
+    Place("export", "small", lambda root: _alone(root, "small"), own=False, plain=("small", {"trust_remote_code": True})),
     Place("GGUF file", "gguf", lambda root: _alone(root, "gguf/tiny.gguf"), own=False, plain=_GGUF),
     Place("converted copy", "cache/models", lambda root: _alone(root, "gguf/tiny.gguf")),
     Place("factor cache", "cache/factors", _opened),
@@ -154,17 +160,12 @@ def _prepared(root: Path) -> None:
 
 def _interrupted(root: Path) -> None:
     """Leave all that a precompute run keeps while it works: stopped when the artifact would be written."""
-    models.short_examples()
-    training.CHECKPOINT_SECONDS = 0
-    work = root / "cache" / "precompute"
-    steps, saved = precompute(str(root / "tiny"), models.recipe(root / "text.txt"), root / "again"), root / "saved"
-    for step in steps:
-        if isinstance(step, Progress) and step.stage == "completing the examples":
-            break
-    shutil.copytree(work, saved)
-    steps.close()
-    shutil.rmtree(work, ignore_errors=True)
-    saved.rename(work)
+    with patch.object(sys.modules["acip_core.precompute"], "write_artifact", side_effect=KeyboardInterrupt):
+        try:
+            _precompute(root, root / "again")
+        except KeyboardInterrupt:
+            return
+    raise RuntimeError("precompute was not interrupted")
 
 
 def _files(place: Path) -> list[Path]:
@@ -192,14 +193,13 @@ def _judged(root: Path, place: Place, file: Path, ended: Ended, right: tuple[Any
         assert named, f"refused without naming the file: {ended.told[:240].replace(str(root), '…')}"
         return _OUTCOMES[0]
     assert ended.how == "returned", f"{ended.how} {ended.told}"
-    logits, told, noted = ended.value
-    if torch.equal(logits, right[0]) and told == right[1]:
+    (logits, told), gone = ended.value, not os.path.lexists(root / file)
+    if torch.equal(logits, right[0]) and (told == right[1] or (file.name in _NEVER_MADE and gone)):
         again = place.folder.startswith("cache")
         return _OUTCOMES[1] if again else _OUTCOMES[2]
     assert logits.isfinite().all(), "logits that are not finite"
     changed = "other logits" if not torch.equal(logits, right[0]) else "other values"
     assert not place.own, f"{changed}, silently"
-    assert place.plain is not None, f"{changed} of an export, silently"
     plain = forked(lambda: _plain(root, place), _SECONDS)
     assert plain.how == "returned", f"{changed}, where transformers has: {plain.told}"
     expected, made_up = plain.value
@@ -212,6 +212,7 @@ def _plain(root: Path, place: Place) -> tuple[torch.Tensor, str]:
     """Logits as transformers alone gives them, and the names of weights that it found nowhere."""
     assert place.plain is not None
     folder, options = place.plain
+    dynamic_module_utils.HF_MODULES_CACHE = str(root / "modules")  # code that came with an export
     model, said = AutoModelForCausalLM.from_pretrained(
         root / folder, dtype=torch.float32, output_loading_info=True, **options
     )
