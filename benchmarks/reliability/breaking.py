@@ -67,7 +67,7 @@ def _no_text(path: Path, _: random.Random) -> None:
 
 
 def _deep(path: Path, draw: random.Random) -> None:
-    start, end = draw.choice(("[]", ("{\"a\":", "}")))
+    start, end = draw.choice(("[]", ('{"a":', "}")))
     path.write_text(start * _DEEP + ("1" if len(start) > 1 else "") + end * _DEEP, encoding="utf-8")
 
 

@@ -107,7 +107,9 @@ PLACES = (
     Place("artifact", "artifact", _opened),
     Place("model", "tiny", _opened, own=False, plain=("tiny", {})),
     Place("model in shards", "shards", lambda root: _alone(root, "shards"), own=False, plain=("shards", {})),
-    Place("export", "small", lambda root: _alone(root, "small"), own=False, plain=("small", {"trust_remote_code": True})),
+    Place(
+        "export", "small", lambda root: _alone(root, "small"), own=False, plain=("small", {"trust_remote_code": True})
+    ),
     Place("GGUF file", "gguf", lambda root: _alone(root, "gguf/tiny.gguf"), own=False, plain=_GGUF),
     Place("converted copy", "cache/models", lambda root: _alone(root, "gguf/tiny.gguf")),
     Place("factor cache", "cache/factors", _opened),
@@ -204,7 +206,9 @@ def _judged(root: Path, place: Place, file: Path, ended: Ended, right: tuple[Any
     assert plain.how == "returned", f"{changed}, where transformers has: {plain.told}"
     expected, made_up = plain.value
     assert not made_up, f"weights made up, silently: {made_up}"
-    assert expected.shape == logits.shape and torch.allclose(expected, logits, atol=1e-4), f"{changed} than transformers"
+    assert expected.shape == logits.shape and torch.allclose(expected, logits, atol=1e-4), (
+        f"{changed} than transformers"
+    )
     return _OUTCOMES[3]
 
 

@@ -28,8 +28,27 @@ _CLOSED = (
 )  # fmt: skip
 _TRAVERSALS = ("../../../../../../etc/passwd", "..%2f..%2f..%2f..%2f..%2fetc%2fpasswd", "%2e%2e/%2e%2e/%2e%2e/etc/passwd",
                "....//....//etc/passwd", "/etc/passwd", "..\\..\\..\\etc\\passwd", "%00", "%252e%252e%252fetc%252fpasswd", "~root/.ssh/id_rsa")  # fmt: skip
-_BEFORE = ("/", "/static/", "/assets/", "/svelte/", f"{API}/file=", "/acip/model/x/", "/acip/pictures/", "/theme/", "/acip/")
-_HOSTS = ("evil.example", "127.0.0.1.evil.example", "evil.example:80@127.0.0.1", "[::1", "", "a" * 5000, "localhost\x00", "169.254.169.254")
+_BEFORE = (
+    "/",
+    "/static/",
+    "/assets/",
+    "/svelte/",
+    f"{API}/file=",
+    "/acip/model/x/",
+    "/acip/pictures/",
+    "/theme/",
+    "/acip/",
+)
+_HOSTS = (
+    "evil.example",
+    "127.0.0.1.evil.example",
+    "evil.example:80@127.0.0.1",
+    "[::1",
+    "",
+    "a" * 5000,
+    "localhost\x00",
+    "169.254.169.254",
+)
 _METHODS = ("PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "CONNECT", "PROPFIND", "HEAD", "get", "GET" * 500)
 _NO_HTTP = (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /\r\n\r\n", b"\r\n\r\n\r\n",
             b"GET / HTTP/9.9\r\n\r\n", b"\x00" * 64, b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
@@ -91,13 +110,19 @@ def _settings(page: Served, draw: random.Random) -> Request:
 def _oversized(page: Served, draw: random.Random) -> Request:
     text = secrets.token_hex(_LONG // 2)
     session = secrets.token_hex(5)
-    call = {"data": [text, 80, 0, 1, 0, 8, False], "fn_index": page.functions["completion.release"], "session_hash": session}
+    call = {
+        "data": [text, 80, 0, 1, 0, 8, False],
+        "fn_index": page.functions["completion.release"],
+        "session_hash": session,
+    }
     kind = draw.randrange(5)
     if kind == 0:
         return Request(_http("POST", f"{API}/queue/join", json.dumps(call).encode()), session=session)
     if kind == 1:
         chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in [text[:65_536].encode()] * (_LONG // 65_536))
-        return Request(_http("POST", f"{API}/queue/join", None, more="Transfer-Encoding: chunked\r\n") + chunks + b"0\r\n\r\n")
+        return Request(
+            _http("POST", f"{API}/queue/join", None, more="Transfer-Encoding: chunked\r\n") + chunks + b"0\r\n\r\n"
+        )
     if kind == 2:
         part = f'--b\r\nContent-Disposition: form-data; name="files"; filename="{draw.choice(("x", "../x", "x" * 300))}"\r\n\r\n'
         body = part.encode() + text[: draw.choice((0, 1, _LONG))].encode() + b"\r\n--b--\r\n"
@@ -116,7 +141,11 @@ def _hosts(page: Served, draw: random.Random) -> Request:
     host, path = draw.choice(_HOSTS), draw.choice(("/", "/config", f"{API}/info", f"{API}/queue/join"))
     if draw.random() < 0.5:
         return Request(_http("GET", path, host=host))
-    return Request(_http("GET", path, host=f"{HOST}:{page.port}", more=f"X-Forwarded-Host: {host}\r\nOrigin: http://evil.example\r\n"))
+    return Request(
+        _http(
+            "GET", path, host=f"{HOST}:{page.port}", more=f"X-Forwarded-Host: {host}\r\nOrigin: http://evil.example\r\n"
+        )
+    )
 
 
 def _traversals(_: Served, draw: random.Random) -> Request:
@@ -131,7 +160,9 @@ def _halves(page: Served, draw: random.Random) -> Request:
 def _methods(_: Served, draw: random.Random) -> Request:
     if draw.random() < 0.4:
         return Request(draw.choice(_NO_HTTP), whole=False)
-    return Request(_http(draw.choice(_METHODS), draw.choice(("/", f"{API}/queue/join", "/config")), draw.choice((None, b"{}"))))
+    return Request(
+        _http(draw.choice(_METHODS), draw.choice(("/", f"{API}/queue/join", "/config")), draw.choice((None, b"{}")))
+    )
 
 
 def _stale(page: Served, draw: random.Random) -> Request:

@@ -33,8 +33,8 @@ def run_requests(folder: Path, quick: bool = False) -> Tally:
     """All kinds in random order; a visitor comes between them and must find what the first one found."""
     count, draw = QUICK_REQUESTS if quick else REQUESTS, random.Random(21)
     tally = Tally("hostile requests", _OUTCOMES, count)
-    if (made := forked(lambda: _prepared(folder))).how != "returned":
-        tally.fault(f"what the page shows cannot be made: {made.told}", count)
+    if wrong := write_tiny(folder):
+        tally.fault(wrong, count)
         return tally
     arguments = ("--model", str(folder / "tiny"), "--artifact", str(folder / "artifact"))
     with served(folder / "server", *arguments) as page:
@@ -67,10 +67,17 @@ def run_requests(folder: Path, quick: bool = False) -> Tally:
     return tally
 
 
-def _prepared(folder: Path) -> None:
-    models.write_model(folder / "tiny")
-    models.write_text(folder / "text.txt")
-    models.write_artifact(folder / "tiny", folder / "text.txt", folder / "artifact")
+def write_tiny(folder: Path) -> str:
+    """A model and its artifact for a page, made in a process of its own; what went wrong, or nothing."""
+
+    def made() -> None:
+        models.write_model(folder / "tiny")
+        models.write_text(folder / "text.txt")
+        models.write_artifact(folder / "tiny", folder / "text.txt", folder / "artifact")
+
+    os.environ["ACIP_CACHE"] = str(folder / "cache")
+    ended = forked(made)
+    return "" if ended.how == "returned" else f"what the page shows cannot be made: {ended.told}"
 
 
 def _sent(page: Served, request: Request, silent: deque[socket.socket]) -> str:
@@ -93,7 +100,9 @@ def _sent(page: Served, request: Request, silent: deque[socket.socket]) -> str:
     if answer is None:
         return f"no answer within {_SECONDS:.0f} s"
     if request.session and answer.startswith(b"HTTP/1.1 200") and b'"event_id"' in answer:
-        stream = f"GET {API}/queue/data?session_hash={request.session} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+        stream = (
+            f"GET {API}/queue/data?session_hash={request.session} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+        )
         with socket.create_connection((HOST, page.port), timeout=_SECONDS) as listening:
             listening.sendall(stream.encode())
             more = _read(listening)
