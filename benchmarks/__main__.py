@@ -17,6 +17,7 @@ from .planning import measure_planning
 from .plot import draw_comparison
 from .quality import measure_quality
 from .readme import RESULTS, ROOT, refreshed
+from .reliability import CAMPAIGNS, run_campaigns
 from .speed import measure_speed
 from .start import measure_start
 from .training import measure_training
@@ -32,32 +33,54 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "page": measure_page,
     "visitors": measure_visitors,
 }
+RELIABILITY = "reliability"  # what follows it are campaigns
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help=f"Any of {', '.join(BENCHMARKS)}; all by default.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help=f"Any of {', '.join(BENCHMARKS)}, or {RELIABILITY} and any of {', '.join(CAMPAIGNS)}; all by default."
+        ),
+    ] = None,
     readme_only: Annotated[bool, typer.Option("--readme", help="Measure nothing, only refresh the README.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best one present by default.")] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Measure nothing, only draw the comparison.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Short campaigns, whose counts are kept nowhere.")] = False,
 ) -> None:
     """Measure the README's figures; nothing else should run on the machine meanwhile."""
     console = Console()
-    unknown = set(names or []) - set(BENCHMARKS)
-    if unknown:
+    known, chosen = (CAMPAIGNS, names[1:]) if names and names[0] == RELIABILITY else (BENCHMARKS, names or [])
+    if unknown := set(chosen) - set(known):
         raise typer.BadParameter(f"there is no benchmark {', '.join(sorted(unknown))}")
+    if known is CAMPAIGNS and quick:
+        raise typer.Exit(1 if _campaigns(chosen, quick) else 0)
     if device:
         os.environ["ACIP_DEVICE"] = device  # also that of the processes that are started
     if plot:
         draw_comparison()
     if not (names or readme_only or plot):
         RESULTS.unlink(missing_ok=True)  # a whole run leaves nothing of an older one
-    for name in [] if readme_only or plot else names or BENCHMARKS:
+    for name in [] if readme_only or plot or known is CAMPAIGNS else names or BENCHMARKS:
         with console.status(f"measuring {name} …"):
             figures = BENCHMARKS[name]()
             merge(RESULTS, figures)
         console.print(Markdown("\n".join(table(figures))))
+    if known is CAMPAIGNS or not (names or readme_only or plot):
+        _campaigns(chosen)
     readme = ROOT / "README.md"
     readme.write_text(refreshed(readme.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _campaigns(names: list[str], quick: bool = False) -> int:
+    """Run campaigns, print a line of each as soon as it ends and keep its counts; how many faults there were."""
+    faults = 0
+    for tally in run_campaigns(names, quick):
+        print("\n".join([tally.line(), *tally.shown()]), flush=True)
+        faults += tally.faults.total()
+        if not quick:
+            merge(RESULTS, tally.figures())
+    return faults
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from acip_core.precision import PRECISIONS
 
 from .figure import Figure, table
 from .quality import default_curves, quantized_curves
+from .reliability.outcome import PREFIX, reliability_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -36,6 +37,7 @@ def refreshed(text: str) -> str:
         "comparison": comparison_table(read_comparison(default_artifact(DEFAULT_MODEL))),
         "ablation": ablation_table(read_rows(default_artifact(DEFAULT_MODEL))),
         "figures": figures_table(),
+        "reliability": reliability_table(_stored()),
     }
     for name, lines in parts.items():
         body = "\n".join([f"<!-- {name} -->", *lines, f"<!-- /{name} -->"])
@@ -130,9 +132,16 @@ def ablation_table(rows: Mapping[str, Mapping[str, float | None]]) -> list[str]:
 
 
 def figures_table() -> list[str]:
-    """What `python -m benchmarks` measured last."""
+    """What `python -m benchmarks` measured last; the campaigns have a table of their own."""
     if not RESULTS.exists():
         return ["Not measured yet: run `make bench`."]
     stored = json.loads(RESULTS.read_text(encoding="utf-8"))
-    figures = [Figure(**{k: v for k, v in entry.items() if k != "reached"}) for entry in stored["figures"]]
+    figures = [figure for figure in _stored() if not figure.name.startswith(PREFIX)]
     return [*table(figures), "", f"Measured {stored['date']} on {stored['machine']}."]
+
+
+def _stored() -> list[Figure]:
+    if not RESULTS.exists():
+        return []
+    stored = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return [Figure(**{k: v for k, v in entry.items() if k != "reached"}) for entry in stored["figures"]]
