@@ -107,11 +107,9 @@ def offered(
     if len(artifacts) > max(1, len(models)):
         raise OfferError(f"{len(artifacts)} artifacts for {max(1, len(models))} models; name a `--model` for each.")
     pairs = zip_longest(models or (DEFAULT_MODEL,), artifacts)
-    choices = [Choice(model, model, artifact, precision) for model, artifact in pairs]
+    choices = [Choice(shown_name(model), model, artifact, precision) for model, artifact in pairs]
     homes = [precomputed] if precomputed is not None else artifact_homes()
     for description in [path for home in homes for path in sorted(home.glob("*/acip.json"))]:
-    choices = [Choice(shown_name(model), model, artifact, precision) for model, artifact in pairs]
-    for description in sorted((precomputed or default_artifact("")).glob("*/acip.json")):
         try:
             source = read_json(description)["source"]
         except DAMAGE:
