@@ -18,6 +18,7 @@ import torch
 
 from .artifact import Artifact
 from .base import BaseModel, load_base
+from .context import fitting_window
 from .corpus import corpus_windows
 from .elastic import AdapterWeights, build_elastic
 from .errors import ArtifactError
@@ -172,7 +173,7 @@ class _Run:
         targets = named_layers(base.model, artifact.scores)
         self.weights = {name: layer.weight.detach().clone() for name, layer in targets.items()}
         self.basis = artifact.basis
-        window, tokenizer = settings.pruning.window, base.tokenizer
+        window, tokenizer = fitting_window(base.model, settings.pruning.window), base.tokenizer
         texts = [corpus_windows(tokenizer, c, "calibration", window) for c in settings.corpora]
         self.calibration = torch.cat(texts)
         self.score_windows = torch.cat([text[: settings.score_windows] for text in texts])

@@ -21,6 +21,7 @@ from .artifact import Artifact
 from .base import BaseModel, load_base
 from .basis import Basis, plain_basis
 from .comparison import FILE, Comparison, Result, read_comparison, write_comparison
+from .context import fitting_window
 from .corpus import corpus_windows
 from .elastic import AdapterWeights, ElasticModel, build_elastic
 from .errors import ArtifactError, SizeError
@@ -113,7 +114,7 @@ class _Run:
         targets = named_layers(base.model, artifact.scores)
         self.weights = {name: layer.weight.detach().clone() for name, layer in targets.items()}
         self.shapes = {name: (w.shape[0], w.shape[1]) for name, w in self.weights.items()}
-        self.tokenizer = base.tokenizer
+        self.model, self.tokenizer = base.model, base.tokenizer
         self.calibration = {c: self._windows(c, "calibration", None) for c in budget.corpora}
         self.held_out = {c: self._windows(c, "held-out", budget.held_out_windows) for c in budget.corpora}
         facts = asdict(budget) | {"fingerprint": artifact.fingerprint, "machine": platform.machine()}
@@ -132,7 +133,8 @@ class _Run:
         self.teacher: dict[str, torch.Tensor] = {}
 
     def _windows(self, corpus: str, split: str, count: int | None, length: int | None = None) -> torch.Tensor:
-        return corpus_windows(self.tokenizer, corpus, split, length or self.budget.window, count)
+        length = fitting_window(self.model, length or self.budget.window)
+        return corpus_windows(self.tokenizer, corpus, split, length, count)
 
     def score_windows(self) -> torch.Tensor:
         return torch.cat([windows[: self.budget.score_windows] for windows in self.calibration.values()])

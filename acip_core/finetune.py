@@ -15,6 +15,7 @@ import torch
 
 from .adapters import AdapterSettings, train_adapters
 from .artifact import Curve, check_owner, check_replaceable, own_curves, write_artifact
+from .context import fitting_window
 from .corpus import corpus_windows, documents
 from .elastic import AdapterWeights, ElasticModel
 from .errors import SizeError
@@ -135,7 +136,7 @@ def finetune(
 
 
 def _windows(elastic: ElasticModel, corpus: str, split: str, length: int, count: int | None = None) -> torch.Tensor:
-    return corpus_windows(elastic.tokenizer, corpus, split, length, count)
+    return corpus_windows(elastic.tokenizer, corpus, split, fitting_window(elastic.model, length), count)
 
 
 def _settings(adapters: Mapping[str, AdapterWeights] | None, tuning: Tuning) -> AdapterSettings:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from .context import fitting_window
 from .corpus import corpus_windows
 from .elastic import ElasticModel
 from .errors import EvaluationError
@@ -80,7 +81,7 @@ Values = dict[str, tuple[float, float | None]]  # metric → value, standard err
 
 
 def _perplexity(elastic: ElasticModel, corpus: str, limit: int | None) -> Steps[Values]:
-    window = min(PAPER_WINDOW, elastic.model.config.max_position_embeddings)
+    window = fitting_window(elastic.model, PAPER_WINDOW)
     windows = corpus_windows(elastic.tokenizer, corpus, "held-out", window)[: limit or _MOST_WINDOWS]
     for step in measure_perplexity(elastic.model, windows):
         yield Progress(f"perplexity, {corpus}", step.done, step.total, f"{step.value:.2f}")

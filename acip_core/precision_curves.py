@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .artifact import Curve, own_curves, read_artifact, write_artifact
 from .completions import read_completions, write_completions
+from .context import fitting_window
 from .corpus import corpus_windows
 from .errors import ArtifactError
 from .evaluate import WINDOW
@@ -47,7 +48,7 @@ def measure_precision(
     full = own_curves(old.curves)
     if precision == FULL or not full:
         raise ArtifactError(f"{folder} has no curve to set another beside, or it is that of `{FULL}` itself.")
-    window = old.recipe.get("window", WINDOW)
+    window = fitting_window(loaded.elastic.model, old.recipe.get("window", WINDOW))
     key = f"{old.fingerprint}{precision}{old.recipe}"
     work = cache_dir() / "precision" / hashlib.sha256(key.encode()).hexdigest()[:12]
     method = at_precision(full[0].method, precision)

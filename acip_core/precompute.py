@@ -26,6 +26,7 @@ from .base import BaseModel, fingerprint, load_base
 from .basis import DEFAULT_RANK, Basis, measure_basis, plain_basis, read_basis, save_basis
 from .completions import EXAMPLES, complete_examples, parse_completions, write_completions
 from .completions import FILE as COMPLETIONS
+from .context import fitting_window
 from .corpus import CORPORA, corpus_windows, documents
 from .elastic import AdapterWeights, ElasticModel, build_elastic
 from .errors import ModelError, StorageError
@@ -168,6 +169,7 @@ def _precompute(run: _Run, target: Path) -> Steps[Path]:
     if recipe.comparisons:
         curves += yield from run.comparisons(factors)
     facts = asdict(recipe) | {"adapters": trained_as if adapters is not None else None, "framing": run.framing}
+    facts["window"] = fitting_window(base.model, recipe.window)
     facts |= _versions()
     if recipe.adapters is None:
         facts["refining"] = None
@@ -227,7 +229,8 @@ class _Run:
 
     def _windows(self, corpus: str, split: str, count: int | None = None, length: int | None = None) -> torch.Tensor:
         """All text is read at the start, so that an hour of work does not end in an error about too little of it."""
-        return corpus_windows(self.base.tokenizer, corpus, split, length or self.recipe.window, count)
+        length = fitting_window(self.base.model, length or self.recipe.window)
+        return corpus_windows(self.base.tokenizer, corpus, split, length, count)
 
     def calibration(self, per_corpus: int | None = None) -> torch.Tensor:
         """Calibration windows (windows, length), the same number of each corpus, or all there are."""

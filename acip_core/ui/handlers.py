@@ -20,6 +20,7 @@ import torch
 
 from ..artifact import own_curves
 from ..completions import finished_texts
+from ..context import fitting_window
 from ..corpus import corpus_windows
 from ..efficiency import measure_speeds
 from ..errors import AcipError, GenerationError
@@ -78,6 +79,7 @@ class Handlers:
         self._corpora = [curve.corpus for curve in own_curves(loaded.artifact.curves)] or ["c4", "wikipedia"]
         self._texts = Texts(loaded.completions)
         self._smallest = smallest_percent(self._planner)
+        self._window = fitting_window(loaded.elastic.model, WINDOW)
         self._windows = lru_cache(maxsize=None)(self._read_windows)
 
     def _run(self, kind: str, request: gr.Request, nothing: Message, flow: Flow) -> Iterator[Message]:
@@ -243,8 +245,8 @@ class Handlers:
             streams = [self._measure_corpus(corpus, plan, run) for corpus in self._corpora]
             for step in (pair for round in zip_longest(*streams) for pair in round if pair is not None):
                 found[step[0]] = step[1]
-                yield measurement(used, found, "running", total)
-            yield measurement(used, found, "stopped" if run.cancel.is_set() else "done", total)
+                yield measurement(used, found, "running", total, self._window)
+            yield measurement(used, found, "stopped" if run.cancel.is_set() else "done", total, self._window)
 
         yield from self._run(MEASUREMENT, request, {"points": []}, flow)
 
@@ -274,7 +276,7 @@ class Handlers:
             told.update(pieces=[], left_out=0, sizes=[])
             used = self._size(percent)
             yield _STARTING
-            passage = cut_passage(self.engine.elastic.tokenizer, text_of("text", text), WINDOW, MOST_TOKENS)
+            passage = cut_passage(self.engine.elastic.tokenizer, text_of("text", text), self._window, MOST_TOKENS)
             told.update(pieces=passage.pieces, left_out=passage.left_out)
             total = len(sizes_to_read(used, self._smallest))
             for sizes in read_passage(self.engine, passage, used, self._smallest, run.cancel):
@@ -353,7 +355,7 @@ class Handlers:
             yield corpus, value
 
     def _read_windows(self, corpus: str) -> torch.Tensor:
-        return corpus_windows(self.engine.elastic.tokenizer, corpus, "held-out", WINDOW, MEASURED_WINDOWS)
+        return corpus_windows(self.engine.elastic.tokenizer, corpus, "held-out", self._window, MEASURED_WINDOWS)
 
 
 def _sentence(error: Exception) -> str:

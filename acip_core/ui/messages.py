@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..evaluate import WINDOW, Perplexity
+from ..evaluate import Perplexity
 from ..generate import Steps, Token
 from .chart import corpus_color, corpus_title
 from .columns import Column
@@ -70,7 +70,7 @@ def reading_status(sizes: list[Message], total: int, pieces: list[str]) -> str:
     return f"Reading at {at} %: {read:,} of {len(pieces):,} tokens, size {len(sizes)} of {total}"
 
 
-def measurement(percent: int, found: dict[str, Perplexity], state: str, total: int) -> Message:
+def measurement(percent: int, found: dict[str, Perplexity], state: str, total: int, window: int) -> Message:
     points = [
         {"corpus": corpus, "title": corpus_title(corpus), "color": corpus_color(corpus), "value": p.value}
         | {"low": p.low, "high": p.high, "done": p.done, "total": p.total}
@@ -79,7 +79,7 @@ def measurement(percent: int, found: dict[str, Perplexity], state: str, total: i
     done = sum(p.done for p in found.values())
     head = {"running": "Measuring", "done": "Measured", "stopped": "Stopped measuring"}[state]
     values = [f"{corpus_title(corpus)} {_with_error(p)}" for corpus, p in found.items()]
-    windows = f"{done} of {total} windows" if state != "done" else f"{done} windows of {WINDOW} tokens"
+    windows = f"{done} of {total} windows" if state != "done" else f"{done} windows of {window} tokens"
     return {"points": points, "state": state, "status": f"{head} {percent} %: {' · '.join([*values, windows])}"}
 
 
