@@ -198,6 +198,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def _move_into(folder: Path, new: Path) -> None:
     """Replace the files of a folder by those of `new`: once they are called ready they will be in place at last."""
+    remove_leftovers(folder)
     try:
         if new.stat().st_dev != folder.stat().st_dev or not new.is_relative_to(folder):
             staged = Path(tempfile.mkdtemp(_ENDING, ".", folder)) / "new"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +10,6 @@ import pytest
 from acip_core import paths
 from acip_core.artifact import default_artifact
 from acip_core.paths import artifact_homes, artifacts_home, cache_dir
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_cache_folder_is_the_users_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -60,21 +56,29 @@ def test_an_artifact_is_found_wherever_it_was_written(checkout: Path) -> None:
     assert artifact_homes()[0] == Path.cwd() / "precomputed" and len(artifact_homes()) == 3
 
 
-@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can become somebody else")
-@pytest.mark.parametrize("environment", [{}, {"HOME": "/"}, {"HOME": "/root"}, {"ACIP_CACHE": "~/c"}], ids=str)
-def test_a_user_whom_nobody_knows(environment: dict[str, str], tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
-    code = (
-        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); os.setgid(54321); os.setuid(54321)\n"
-        "from acip_core.paths import cache_dir, artifacts_home\n"
-        "for place in (cache_dir(), artifacts_home()):\n"
-        "    assert place.is_absolute() and str(place).startswith(os.environ['TMPDIR']), place\n"
-        "    place.mkdir(parents=True)\n"
-    )
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG")}
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", code], cwd=ROOT, capture_output=True, text=True,
-        env=kept | {"TMPDIR": str(tmp_path)} | environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "There is no home folder" in done.stderr and (tmp_path / "acip-54321").stat().st_mode & 0o777 == 0o700
+@pytest.mark.parametrize("environment", [{}, {"HOME": "/"}, {"HOME": "/nonexistent"}, {"ACIP_CACHE": "~/c"}], ids=str)
+def test_a_user_whom_nobody_knows(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("HOME", "ACIP_CACHE", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(paths.os, "access", lambda path, mode: Path(path).is_relative_to(tmp_path))
+    paths._homeless.cache_clear()
+    for place in (cache_dir(), artifacts_home(), cache_dir()):
+        assert place.is_absolute() and place.is_relative_to(tmp_path)
+        place.mkdir(parents=True, exist_ok=True)
+    assert caplog.text.count("There is no home folder") == 2
+    (own,) = tmp_path.iterdir()
+    assert own.stat().st_mode & 0o777 == 0o700
+    paths._homeless.cache_clear()
+    monkeypatch.setattr(paths.os, "getuid", lambda: os.stat(tmp_path).st_uid + 1, raising=False)
+    (tmp_path / f"acip-{paths.os.getuid()}").mkdir()  # made by somebody else
+    assert not cache_dir().is_relative_to(tmp_path / f"acip-{paths.os.getuid()}")
+    paths._homeless.cache_clear()
