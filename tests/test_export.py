@@ -110,8 +110,15 @@ def test_full_size_is_the_original_without_code(family: str, tmp_path: Path) -> 
     assert not list((tmp_path / "out").glob("*.py")) and "auto_map" not in (tmp_path / "out/config.json").read_text()
     plain = tiny_model(family)
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")), logits(plain))
-    original = plain.state_dict()
-    assert all(torch.equal(tensor, original[name]) for name, tensor in stored(tmp_path / "out").items())
+    assert_saved_alike(plain, tmp_path)
+
+
+def assert_saved_alike(original: PreTrainedModel, tmp_path: Path) -> None:
+    """The export `out` holds what `save_pretrained` writes, bit for bit."""
+    original.save_pretrained(tmp_path / "original")
+    wanted, found = stored(tmp_path / "original"), stored(tmp_path / "out")
+    assert found.keys() == wanted.keys()
+    assert all(found[name].dtype == t.dtype and torch.equal(found[name], t) for name, t in wanted.items())
 
 
 COMPUTED: dict[str, dict[str, Any]] = {  # kinds with buffers that are computed and not stored
