@@ -23,7 +23,9 @@ from safetensors.torch import save_file
 from . import modeling
 from .artifact import Artifact, own_curves
 from .card import export_card
-from .checkpoint import (
+from .elastic import ElasticModel
+from .errors import ModelError, PrecisionError, StorageError
+from .export_tensors import (
     Tensors,
     base_class,
     base_settings,
@@ -36,8 +38,6 @@ from .checkpoint import (
     quantized_parts,
     saved_names,
 )
-from .elastic import ElasticModel
-from .errors import ModelError, PrecisionError, StorageError
 from .precision import Quantized
 from .progress import Progress, Steps
 from .sizing import DENSE, Plan

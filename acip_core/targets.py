@@ -101,9 +101,11 @@ def target_layers(model: nn.Module, include: Sequence[str] = (), exclude: Sequen
     layers = {
         f"{prefix}.{name}": layer
         for name, layer in blocks.named_modules()
-        if isinstance(layer, nn.Linear) and owners[id(layer.weight)] == 1
+        if isinstance(layer, nn.Linear) and owners[id(layer.weight)] == 1 and layer.weight.numel()
     }
     fused = [f"{prefix}.{name}" for name in _fused_experts(blocks)]
+    if not layers and getattr(getattr(model, "config", None), "quantized", None):
+        raise ModelError("The layers of this model are quantized already; compress the model it was exported from.")
     if not layers:
         raise ModelError(f"The decoder blocks of {type(model).__name__} hold no linear layers that can be compressed.")
     for pattern in (*include, *exclude):

@@ -176,12 +176,11 @@ def _state(model: PreTrainedModel) -> Tensors:
 
 def saved_names(model: PreTrainedModel, tensors: Tensors) -> Tensors:
     """Tensors as `save_pretrained` of the model's class would write them: experts are one matrix each in files."""
-    later = {id(t.like): t for t in tensors.values() if isinstance(t, Later)}
-    given = {name: t.like if isinstance(t, Later) else t for name, t in tensors.items()}
-    saved = revert_weight_conversion(model, given)
-    if any(t.is_meta and id(t) not in later for t in saved.values()):  # made of tensors that are not there yet
-        return dict(revert_weight_conversion(model, {name: made(t) for name, t in tensors.items()}))
-    return {name: later.get(id(t), t) for name, t in saved.items()}
+    shapes = {name: like(t) for name, t in tensors.items()}
+    passed = {id(t) for t in revert_weight_conversion(model, shapes).values()}  # renamed at most
+    later = {id(shapes[name]): t for name, t in tensors.items() if isinstance(t, Later) and id(shapes[name]) in passed}
+    given = {name: shapes[name] if id(shapes[name]) in later else made(t) for name, t in tensors.items()}
+    return {name: later.get(id(t), t) for name, t in revert_weight_conversion(model, given).items()}
 
 
 def in_dtype(tensors: Tensors, running: torch.dtype, dtype: torch.dtype, always: bool) -> Tensors:
