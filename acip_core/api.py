@@ -90,13 +90,19 @@ class Model:
         sampling = Sampling(temperature, top_p, seed, max_new_tokens)
         return "".join(token.text for token in self._engine.stream(prompt, self.plan, sampling, chat=chat))
 
-    def export(self, folder: str | Path, dense: bool = False) -> Path:
+    def export(self, folder: str | Path, dense: bool = False, dtype: str | None = None) -> Path:
         """Write the model at the size in force as a folder that plain transformers loads, as `export.export`.
+
+        Args:
+            dtype: `float32`, `bfloat16` or `float16`; as the base model is published when left out.
 
         Raises:
             StorageError: the folder holds files already or cannot be written.
+            PrecisionError: there is no such dtype.
         """
-        steps = export(self.elastic, self.artifact, self.plan, Path(folder), dense, quantized=self._quantized)
+        steps = export(
+            self.elastic, self.artifact, self.plan, Path(folder), dense, quantized=self._quantized, dtype=dtype
+        )
         return finish(steps)
 
     def perplexity(self, text: str) -> float:

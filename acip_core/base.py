@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
@@ -48,12 +48,14 @@ class BaseModel:
     Attributes:
         name: short identifier, used for folder names and titles.
         source: what it was loaded from (Hub id, folder or file name), for people to read.
+        stored_dtype: in which the checkpoint is published; what exports are written in.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     source: str
+    stored_dtype: torch.dtype = torch.float32
 
     @property
     def device(self) -> torch.device:
@@ -113,7 +115,8 @@ def load_base(source: str | None = None, device: torch.device | str | None = Non
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     adopt(model)
-    return BaseModel(model.to(device).eval(), tokenizer, name, origin)
+    stored = getattr(model, "published_dtype", None) or torch.float32
+    return BaseModel(model.to(device).eval(), tokenizer, name, origin, stored)
 
 
 def _load(source: str | None, dtype: torch.dtype):
@@ -163,7 +166,9 @@ def _load_pretrained(location: str, dtype: torch.dtype, likely: str, revision: s
         own = _exported(location, where)
         known = {"config": own.config_class.from_pretrained(location, **where)} if own and own.config_class else {}
         tokenizer = AutoTokenizer.from_pretrained(location, **where, **known)
+        published = (known.get("config") or AutoConfig.from_pretrained(location, **where)).dtype
         model = (own or AutoModelForCausalLM).from_pretrained(location, dtype=dtype, **where)
+        model.published_dtype = published  # type: ignore[assignment]
     except Exception as error:  # transformers raises many kinds; each means "not loadable from there"
         reason = _reason(error)
         if offline:

@@ -286,20 +286,26 @@ def export(
         str | None, typer.Option(help="Folder of the artifact, or user/repo; precomputed/<model> by default.")
     ] = None,
     precision: Annotated[str, typer.Option(help="Of the compressed layers: full, int8, int4, nf4 or fp4.")] = "full",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Of all that is not quantized: float32, bfloat16 or float16; as published by default."),
+    ] = None,
     push: Push = None,
     public: Public = False,
 ) -> None:
     """Write a model at one size as a folder that plain transformers loads."""
-    from .export import check_free
+    from .export import check_dtype, check_free
     from .export import export as run
     from .loading import open_model
 
     check_free(out)
+    check_dtype(dtype)
     _check_push(push)
     loaded = draw(open_model(model, artifact, precision=precision))
     plan = loaded.elastic.planner.at_ratio(size)
-    draw(run(loaded.elastic, loaded.artifact, plan, out, dense, quantized=loaded.quantized))
-    size_told = "" if dense else f", {plan.bytes / 1e6:.1f} MB of weights"
+    draw(run(loaded.elastic, loaded.artifact, plan, out, dense, quantized=loaded.quantized, dtype=dtype))
+    written = sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    size_told = f", {written / 1e6:.1f} MB of weights"
     console.print(escape(f"The model is in {out}{size_told}."), highlight=False, soft_wrap=True)
     _push(out, push, public)
 

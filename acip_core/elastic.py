@@ -65,6 +65,7 @@ class ElasticModel:
         self.base = base
         self._cut, self._scores, self._count_adapters, self._reset = cut, scores, count_adapters, reset
         self._storage: Storage | None = None
+        self._footprint = footprint(self.model, self.elastic_layers(), self.stored_dtype)
         self.planner = self.planner_for(0)
         self.plan: Plan | BatchPlan = self.planner.at_ratio(1.0)
 
@@ -73,7 +74,7 @@ class ElasticModel:
         layers = self.elastic_layers()
         shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
         scores = {name: self._scores[name].numpy() for name in layers}
-        kept = replace(footprint(self.model, layers), storage=self._storage)
+        kept = replace(self._footprint, storage=self._storage)
         return SizePlanner(shapes, scores, adapter_rank, kept, self._count_adapters, self._reset)
 
     def install(self, adapters: Mapping[str, AdapterWeights]) -> None:
@@ -92,6 +93,12 @@ class ElasticModel:
     @property
     def model(self) -> PreTrainedModel:
         return self.base.model
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """What exports are written and sizes are counted in: as published, or as it runs where that is narrower."""
+        published, running = self.base.stored_dtype, self.base.dtype
+        return published if published.itemsize <= running.itemsize else running
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -177,11 +184,30 @@ def build_elastic(
     return elastic
 
 
-def footprint(model: nn.Module, targets: Mapping[str, nn.Linear]) -> Footprint:
-    """Parameters outside the target weights, shared ones counted once, and the bytes of one parameter."""
+def footprint(model: PreTrainedModel, targets: Mapping[str, nn.Linear], dtype: torch.dtype) -> Footprint:
+    """What a model stores outside the target weights, shared parameters counted once.
+
+    Args:
+        dtype: what its parameters are stored in; those whose values it would change are kept as they are.
+    """
     inside = {id(layer.weight) for layer in targets.values()}
-    other = sum(p.numel() for p in model.parameters() if id(p) not in inside)
-    return Footprint(other, next(model.parameters()).element_size())
+    others = [p for p in model.parameters() if id(p) not in inside]
+    state = model.state_dict().keys()
+    buffers = [buffer for name, buffer in model.named_buffers() if name in state]
+    wider = sum(_stored_bytes(p, model.dtype, dtype) - p.numel() * dtype.itemsize for p in others)
+    extra = wider + sum(_stored_bytes(buffer, model.dtype, dtype) for buffer in buffers)
+    return Footprint(sum(p.numel() for p in others), dtype.itemsize, extra_bytes=extra)
+
+
+def _stored_bytes(tensor: torch.Tensor, running: torch.dtype, dtype: torch.dtype) -> int:
+    is_cast = tensor.dtype == running and is_exact(tensor, dtype)
+    return tensor.numel() * (dtype if is_cast else tensor.dtype).itemsize
+
+
+@torch.no_grad()
+def is_exact(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether a tensor keeps its values in another dtype."""
+    return torch.promote_types(tensor.dtype, dtype) == dtype or torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
 
 
 def _bank(layer: nn.Linear, factors: Factors, scores: torch.Tensor, reset: bool) -> tuple[torch.Tensor, torch.Tensor]:

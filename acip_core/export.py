@@ -8,8 +8,10 @@ in the base model's own class.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,21 @@ from . import modeling
 from .artifact import Artifact, own_curves
 from .card import export_card
 from .elastic import ElasticModel
-from .errors import ModelError, StorageError
-from .layers import ElasticLinear
-from .precision import Quantized, prefix
+from .errors import ModelError, PrecisionError, StorageError
+from .export_tensors import (
+    Tensors,
+    base_class,
+    base_settings,
+    earlier_ranks,
+    factorized,
+    in_dtype,
+    like,
+    made,
+    multiplied_out,
+    quantized_parts,
+    saved_names,
+)
+from .precision import Quantized
 from .progress import Progress, Steps
 from .sizing import DENSE, Plan
 from .storage import atomic_path
@@ -32,6 +46,7 @@ from .targets import places
 
 MODELING = Path(modeling.__file__)
 SHARD_BYTES = 2_000_000_000  # of which only one is in memory beside the model
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def export(
@@ -42,6 +57,7 @@ def export(
     dense: bool = False,
     shard_bytes: int = SHARD_BYTES,
     quantized: Quantized | None = None,
+    dtype: str | None = None,
 ) -> Steps[Path]:
     """Write the model at `plan`, whatever size is in force: weights in shards, configuration, tokenizer, model card.
 
@@ -50,28 +66,35 @@ def export(
         folder: new or empty; appears when it is complete.
         dense: multiply the factors out: no smaller than the base model, but for tools that know only its class.
         quantized: what `precision.quantize` made of this model; stored as it is, unless `dense`.
+        dtype: of everything that is not quantized, one of `DTYPES`; as the base model is published when left out.
 
     Raises:
         StorageError: the folder holds files already or cannot be written.
-        ModelError: the model's class is not one of transformers'.
+        ModelError: the model's class is not one of transformers', or has values beyond `dtype`.
+        PrecisionError: there is no such dtype, or the model is quantized already.
     """
     check_free(folder)
-    ranks, base_class = _ranks(elastic, plan), type(elastic.model).__name__
-    coded = bool(ranks or quantized) and not dense
-    if coded and not hasattr(transformers, base_class):
-        raise ModelError(f"{base_class} is no class of transformers; only `--dense` can export such a model.")
+    written = check_dtype(dtype) or elastic.stored_dtype
+    ranks, model = _ranks(elastic, plan), elastic.model
+    coded = bool(ranks or quantized or hasattr(model.config, "acip_base")) and not dense
+    if coded and not hasattr(transformers, base_class(model)):
+        raise ModelError(f"{base_class(model)} is no class of transformers; only `--dense` can export such a model.")
+    bits = _bits(elastic, quantized, ranks)
     if dense:
-        tensors = _multiplied_out(elastic, ranks)
+        tensors = multiplied_out(elastic, ranks)
+    elif coded:
+        tensors = quantized_parts(elastic, quantized, ranks) if quantized else factorized(elastic, ranks)
     else:
-        tensors = _quantized(elastic, quantized, ranks) if quantized else _factorized(elastic, ranks)
-    with atomic_path(folder) as temporary:
+        tensors = saved_names(model, factorized(elastic, ranks))
+    tensors = in_dtype(tensors, elastic.base.dtype, written, always=dtype is not None)
+    if not dense:
+        plan = replace(plan, bytes=sum(like(t).numel() * like(t).element_size() for t in tensors.values()))
+    with atomic_path(folder) as temporary, _system_errors():
         temporary.mkdir()
         yield from _write_weights(tensors, temporary, shard_bytes)
-        elastic.model.config.save_pretrained(temporary)
-        if coded:
-            _write_code(ranks, base_class, _bits(elastic, quantized, ranks), temporary)
-        if elastic.model.generation_config is not None:
-            elastic.model.generation_config.save_pretrained(temporary)
+        _write_config(elastic, {**earlier_ranks(model), **ranks}, bits, coded, written, temporary)
+        if model.generation_config is not None:
+            model.generation_config.save_pretrained(temporary)
         elastic.tokenizer.save_pretrained(temporary)
         _without_spaces(temporary / "tokenizer.json")
         (temporary / "README.md").write_text(
@@ -81,6 +104,29 @@ def export(
             encoding="utf-8",
         )
     return folder
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise what the operating system says as the `OSError` it is: tokenizers tell a full disk in a bare Exception."""
+    try:
+        yield
+    except Exception as error:
+        number = None if isinstance(error, OSError) else re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), str(error)) from error
+
+
+def check_dtype(name: str | None) -> torch.dtype | None:
+    """The dtype of that name.
+
+    Raises:
+        PrecisionError: there is none among `DTYPES`.
+    """
+    if name is not None and name not in DTYPES:
+        raise PrecisionError(f"A model can be written in {', '.join(DTYPES)}, not in {name!r}.")
+    return getattr(torch, name) if name is not None else None
 
 
 def check_free(folder: Path) -> None:
@@ -104,62 +150,17 @@ def _ranks(elastic: ElasticModel, plan: Plan) -> dict[str, int]:
     }
 
 
-@dataclass(frozen=True)
-class _Product:
-    """A weight that is multiplied out when its turn comes: U (m, k) V (k, n), or its transpose."""
-
-    up: torch.Tensor
-    down: torch.Tensor
-    transposed: bool
-
-
-Tensors = dict[str, torch.Tensor | _Product]
-
-
-def _like(tensor: torch.Tensor | _Product) -> torch.Tensor:
-    """Its shape and type, without data."""
-    if isinstance(tensor, torch.Tensor):
-        return torch.empty_like(tensor, device="meta")
-    shape = (len(tensor.up), tensor.down.shape[1])
-    return tensor.up.new_empty(shape[::-1] if tensor.transposed else shape, device="meta")
-
-
-def _made(tensor: torch.Tensor | _Product) -> torch.Tensor:
-    if isinstance(tensor, torch.Tensor):
-        return tensor
-    weight = (tensor.up.float() @ tensor.down.float()).to(tensor.up.dtype)
-    return weight.t() if tensor.transposed else weight
-
-
-def _factorized(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
-    state = _state(elastic)
-    for name, rank in ranks.items():
-        up, down = _factors(elastic, name, rank)
-        del state[f"{name}.weight"]
-        state |= {f"{name}.down.weight": down, f"{name}.up.weight": up}
-        if f"{name}.bias" in state:
-            state[f"{name}.up.bias"] = state.pop(f"{name}.bias")
-    return dict(state)
-
-
-def _quantized(elastic: ElasticModel, quantized: Quantized, ranks: Mapping[str, int]) -> Tensors:
-    state, names = _state(elastic), places(elastic.model)
-    for layer_name, layer in elastic.elastic_layers().items():
-        packed = quantized.layers[layer_name]
-        for name in names[layer]:
-            del state[f"{name}.weight"]
-            parts = {"weight": (packed.weight, layer.out_features)}
-            if name in ranks:
-                parts = {"down": (packed.down, ranks[name]), "up": (packed.up, ranks[name])}
-            for part, (matrix, rows) in parts.items():
-                state |= {f"{name}.{part}.{key}": tensor for key, tensor in prefix(matrix, rows).items()}
-    return dict(state)
-
-
 def _bits(elastic: ElasticModel, quantized: Quantized | None, ranks: Mapping[str, int]) -> dict[str, Any] | None:
-    """What `modeling.compressed` reads of quantized layers."""
+    """What `modeling.compressed` reads of quantized layers.
+
+    Raises:
+        PrecisionError: layers are to be quantized of a model that has quantized layers already.
+    """
+    earlier = getattr(elastic.model.config, "quantized", None)
     if quantized is None:
-        return None
+        return earlier and earlier | {"plain": [*earlier.get("plain", ()), *ranks]}
+    if earlier:
+        raise PrecisionError("The model is quantized already; export it in full precision, or quantize its original.")
     chosen, layers = quantized.precision, elastic.elastic_layers()
     most = max(max(layer.weight.shape) for layer in layers.values())
     return {
@@ -169,36 +170,15 @@ def _bits(elastic: ElasticModel, quantized: Quantized | None, ranks: Mapping[str
         "eight": chosen.leading(most, next(iter(layers.values())).adapter_rank),
         "eight_dense": chosen.leading_dense(most),
         "dense": [name for layer in layers.values() for name in places(elastic.model)[layer] if name not in ranks],
+        "plain": list(earlier_ranks(elastic.model)),
     }
 
 
-def _multiplied_out(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
-    state = _state(elastic)
-    tensors: Tensors = dict(state)
-    for name, rank in ranks.items():
-        weight, up, down = f"{name}.weight", *_factors(elastic, name, rank)
-        transposed = state[weight].stride() != elastic.model.get_parameter(weight).stride()  # as GPT-2 keeps it
-        tensors[weight] = _Product(up, down, transposed)
-    return tensors
-
-
-def _factors(elastic: ElasticModel, name: str, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    layer = elastic.model.get_submodule(name)
-    assert isinstance(layer, ElasticLinear)
-    return layer.up[:rank].t(), layer.down[:rank]
-
-
-def _state(elastic: ElasticModel) -> dict[str, torch.Tensor]:
-    """The base model's state without tied weights, which its class ties again."""
-    tied = elastic.model.all_tied_weights_keys
-    return {name: tensor for name, tensor in elastic.model.state_dict().items() if name not in tied}
-
-
 def _write_weights(tensors: Tensors, folder: Path, shard_bytes: int) -> Steps[None]:
-    split = split_torch_state_dict_into_shards({n: _like(t) for n, t in tensors.items()}, max_shard_size=shard_bytes)
+    split = split_torch_state_dict_into_shards({n: like(t) for n, t in tensors.items()}, max_shard_size=shard_bytes)
     files = split.filename_to_tensors
     for index, (file, names) in enumerate(files.items()):
-        shard = {name: _made(tensors[name]).cpu().contiguous() for name in names}
+        shard = {name: made(tensors[name]).cpu().contiguous() for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
         yield Progress("writing the model", index + 1, len(files), file)
     if split.is_sharded:
@@ -213,22 +193,36 @@ def _without_spaces(path: Path) -> None:
         path.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
-def _write_code(ranks: Mapping[str, int], base_class: str, bits: dict[str, Any] | None, folder: Path) -> None:
-    """Make the folder's configuration name the code beside it; `load_base` needs only `acip_base`."""
-    path, module = folder / "config.json", MODELING.stem
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    config |= {
-        "model_type": f"acip_{config['model_type']}",
-        "architectures": ["CompressedForCausalLM"],
-        "auto_map": {
-            "AutoConfig": f"{module}.CompressedConfig",
-            "AutoModelForCausalLM": f"{module}.CompressedForCausalLM",
-        },
-        "acip_base": base_class,
-        "ranks": dict(ranks),
-    } | ({"quantized": bits} if bits else {})
+def _write_config(
+    elastic: ElasticModel,
+    ranks: Mapping[str, int],
+    bits: dict[str, Any] | None,
+    coded: bool,
+    dtype: torch.dtype,
+    folder: Path,
+) -> None:
+    """The configuration; `coded`, it names the code that is written beside it, which `load_base` never runs."""
+    base, path = base_class(elastic.model), folder / "config.json"
+    elastic.model.config.save_pretrained(folder)
+    config = base_settings(json.loads(path.read_text(encoding="utf-8")), base)
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    if coded:
+        _write_code(base, folder)
+        config |= {
+            "model_type": f"acip_{config['model_type']}",
+            "architectures": ["CompressedForCausalLM"],
+            "auto_map": {
+                "AutoConfig": f"{MODELING.stem}.CompressedConfig",
+                "AutoModelForCausalLM": f"{MODELING.stem}.CompressedForCausalLM",
+            },
+            "acip_base": base,
+            "ranks": dict(ranks),
+        } | ({"quantized": bits} if bits else {})
     path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_code(base: str, folder: Path) -> None:
     code = MODELING.read_text(encoding="utf-8")
-    classes = f"CompressedConfig, CompressedForCausalLM = compressed({base_class})"
-    last = f"\n\nfrom transformers import {base_class}  # noqa: E402\n\n{classes}\n"
+    classes = f"CompressedConfig, CompressedForCausalLM = compressed({base})"
+    last = f"\n\nfrom transformers import {base}  # noqa: E402\n\n{classes}\n"
     (folder / MODELING.name).write_text(code + last, encoding="utf-8")

@@ -148,9 +148,9 @@ def compressed(base: type[PreTrainedModel]) -> tuple[type[PreTrainedConfig], typ
 
 def _stand_in(layer: nn.Module) -> nn.Module:
     """A layer without data that counts as filled."""
-    layer = layer.to("meta")
-    for part in (layer, *layer.parameters()):
-        part._is_hf_initialized = True  # type: ignore[union-attr]
+    parts: tuple[Any, ...] = (layer.to("meta"), *layer.parameters())
+    for part in parts:
+        part._is_hf_initialized = True
     return layer
 
 

@@ -44,13 +44,19 @@ class Footprint:
 
     Attributes:
         other_parameters: parameters outside the target weights (embeddings, head, norms, biases), tied ones once.
-        bytes_per_parameter: 4 for float32, 2 for bfloat16.
+        bytes_per_parameter: of the dtype it is stored in, 4 for float32, 2 for bfloat16.
         storage: of the target layers, where they are quantized.
+        extra_bytes: what is stored outside the target weights beyond that: buffers, parameters in a wider dtype.
     """
 
     other_parameters: int = 0
     bytes_per_parameter: int = 4
     storage: Storage | None = None
+    extra_bytes: int = 0
+
+    @property
+    def other_bytes(self) -> int:
+        return self.other_parameters * self.bytes_per_parameter + self.extra_bytes
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,8 @@ class Plan:
         base_target_parameters: the same of the base model.
         parameters: stored parameters of the whole model.
         base_parameters: the same of the base model.
-        bytes: `parameters` in bytes at the model's precision, quantized target layers at theirs.
-        base_bytes: `base_parameters` in bytes, nothing quantized.
+        bytes: of the whole model in the dtype it is stored in, quantized target layers at their precision.
+        base_bytes: the same of the base model, nothing quantized.
     """
 
     ranks: tuple[int, ...]
@@ -208,10 +214,12 @@ class SizePlanner:
             SizeError: as `at_parameters`.
         """
         is_number = isinstance(size, int | float) and math.isfinite(size)
-        width, storage = self.footprint.bytes_per_parameter, self.footprint.storage
-        if storage is None or not is_number:
-            return self.at_parameters(size // width if is_number else size)
-        other, (least, most) = self.footprint.other_parameters * width, self._quantized_bytes
+        other, storage = self.footprint.other_bytes, self.footprint.storage
+        if not is_number:
+            return self.at_parameters(size)
+        if storage is None:
+            return self._plan(int(size - other) // self.footprint.bytes_per_parameter)
+        least, most = self._quantized_bytes
         prefix = int(np.searchsorted(least, size - other, side="right")) - 1
         if prefix < 0 or size > most + other:
             raise SizeError(
@@ -251,7 +259,8 @@ class SizePlanner:
         if wanted > self.base_target_parameters or wanted < self._floor:
             kept = self.footprint.other_parameters
             low, high = kept + self._floor, kept + self.base_target_parameters
-            megabytes = [n * self.footprint.bytes_per_parameter / 1e6 for n in (low, high)]
+            width, extra = self.footprint.bytes_per_parameter, self.footprint.extra_bytes
+            megabytes = [(n * width + extra) / 1e6 for n in (low, high)]
             raise SizeError(
                 f"No cut of this model has {kept + wanted:,} parameters; it can have {low:,} to {high:,} "
                 f"({megabytes[0]:.1f} to {megabytes[1]:.1f} MB)."
@@ -267,12 +276,12 @@ class SizePlanner:
         dense = (kept_counts >= self._break_even) & self._reset
         target = int(self._cumulative[prefix])
         other, width = self.footprint.other_parameters, self.footprint.bytes_per_parameter
-        base = self.base_target_parameters
+        base, kept = self.base_target_parameters, self.footprint.other_bytes
         ranks = tuple(np.where(dense, DENSE, kept_counts).tolist())
         stored = target * width
         if self.footprint.storage is not None:
             stored = round(self._bytes(kept_counts, np.arange(len(kept_counts))).sum())
-        return Plan(ranks, target, base, target + other, base + other, stored + other * width, (base + other) * width)
+        return Plan(ranks, target, base, target + other, base + other, stored + kept, base * width + kept)
 
 
 def _falling(scores: np.ndarray) -> np.ndarray:

@@ -120,9 +120,11 @@ def target_layers(model: nn.Module, include: Sequence[str] = (), exclude: Sequen
     layers = {
         f"{prefix}.{name}": layer
         for name, layer in blocks.named_modules()
-        if is_linear(layer) and owners[id(layer.weight)] == 1
+        if is_linear(layer) and owners[id(layer.weight)] == 1 and layer.weight.numel()
     }
     fused = [f"{prefix}.{name}" for name in _fused_weights(blocks)]
+    if not layers and getattr(getattr(model, "config", None), "quantized", None):
+        raise ModelError("The layers of this model are quantized already; compress the model it was exported from.")
     if not layers:
         raise ModelError(f"The decoder blocks of {kind} hold no linear layers that can be compressed.")
     for pattern in (*include, *exclude):
