@@ -36,6 +36,14 @@ def _cut(path: Path, draw: random.Random) -> None:
     path.write_bytes(data[: draw.randrange(1, len(data))])
 
 
+def _empty(path: Path, _: random.Random) -> None:
+    path.write_bytes(b"")
+
+
+def _null(path: Path, _: random.Random) -> None:
+    path.write_text("null")
+
+
 def _zeros(path: Path, draw: random.Random) -> None:
     data = bytearray(path.read_bytes())
     start = draw.randrange(len(data))
@@ -161,7 +169,7 @@ _ANY: dict[str, Damage] = {
     "a bit flipped": _flip,
     "a bit of the beginning flipped": _flip_early,
     "cut off": _cut,
-    "empty": lambda path, _: path.write_bytes(b"") and None,
+    "empty": _empty,
     "missing": lambda path, _: path.unlink(),
     "a block of zeros": _zeros,
     "noise": _noise,
@@ -182,7 +190,7 @@ _JSON: dict[str, Damage] = {
     "null in place of a value": _put("null"),
     "a text in place of a value": _put('"word"'),
     "a key lost": _lost_key,
-    "null alone": lambda path, _: path.write_text("null") and None,
+    "null alone": _null,
     "no UTF-8": _no_text,
 }
 _SAFETENSORS: dict[str, Damage] = {

@@ -1,4 +1,4 @@
-"""Damaged files: every file that a model is read from, damaged in every way, is refused by name, made again, or harmless.
+"""Damaged files: whatever happens to a file that a model is read from, it is refused by name, made again, or harmless.
 
 What is right is what the same folder gives undamaged. A model's own files carry no digest, so one of them that is
 still a whole model is another model: right is then what plain transformers reads there, as long as it is finite and
@@ -102,14 +102,13 @@ def _digest(logits: torch.Tensor) -> str:
     return hashlib.sha256(logits.numpy().tobytes()).hexdigest()
 
 
+_EXPORT = ("small", {"trust_remote_code": True})
 _GGUF = ("gguf", {"gguf_file": "tiny.gguf"})
 PLACES = (
     Place("artifact", "artifact", _opened),
     Place("model", "tiny", _opened, own=False, plain=("tiny", {})),
     Place("model in shards", "shards", lambda root: _alone(root, "shards"), own=False, plain=("shards", {})),
-    Place(
-        "export", "small", lambda root: _alone(root, "small"), own=False, plain=("small", {"trust_remote_code": True})
-    ),
+    Place("export", "small", lambda root: _alone(root, "small"), own=False, plain=_EXPORT),
     Place("GGUF file", "gguf", lambda root: _alone(root, "gguf/tiny.gguf"), own=False, plain=_GGUF),
     Place("converted copy", "cache/models", lambda root: _alone(root, "gguf/tiny.gguf")),
     Place("factor cache", "cache/factors", _opened),

@@ -10,49 +10,59 @@ from typing import Any
 
 from .serving import API, HOST, Served
 
-_ODD = ("NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1" + "0" * 400, "true", "false", "null", "[]", "{}", "[[1]]",
-        '"word"', '""', "-1", "0", "0.5", "1e308", "5e-324", "9007199254740993", '"\\ud800"', '"\\u0000"', '{"path": "/etc/passwd"}',
-        '{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}', '{"__type__": "update"}')  # fmt: skip
-_BROKEN = (b"", b"{", b"null", b"[]", b"3", b'"text"', b"\xff\xfe\x00", b'{"data": [1,}', b"{}" * 1000, b"[" * 100_000,
-           b'{"data":' * 20_000, b'{"data": null}', b'{"data": "text", "fn_index": 0}', b'{"data": [], "data": 3}')  # fmt: skip
-_POSTED = ("queue/join", "run/predict", "run/complete", "api/complete", "call/complete", "call/v2/complete", "cancel",
-           "reset", "upload", "component_server", "process_recording", "stream/x", "stream/x/close")  # fmt: skip
-_CLOSED = (
-    f"{API}/deep_link?session_hash=S", f"{API}/upload", f"{API}/upload_progress?upload_id=x", f"{API}/file=/etc/passwd",
-    f"{API}/file=app.py", "/file=/etc/passwd", f"{API}/file/etc/passwd", f"{API}/proxy=http://127.0.0.1:1/", f"{API}/openapi.json",
-    f"{API}/proxy=https://example.org/", "/monitoring", "/monitoring/summary", f"{API}/monitoring/x", f"{API}/runs",
-    f"{API}/run-history/records", f"{API}/vibe-code/", f"{API}/dev/reload", f"{API}/startup-events", f"{API}/token", f"{API}/user",
-    f"{API}/stream/S/1/2/playlist.m3u8", f"{API}/profiling/traces", "/pwa_icon", "/manifest.json", "/robots.txt", "/docs",
-    "/login", "/logout", "/custom_component/x/y/z/w", "/svelte/x.js", f"{API}/info", f"{API}/login_check", "/?deep_link=x",
-    "/?__theme=dark&deep_link=../../x", "/acip/model/x/y.zip", "/acip/nothing", "/.git/config", "/app.py", "/favicon.ico",
-)  # fmt: skip
-_TRAVERSALS = ("../../../../../../etc/passwd", "..%2f..%2f..%2f..%2f..%2fetc%2fpasswd", "%2e%2e/%2e%2e/%2e%2e/etc/passwd",
-               "....//....//etc/passwd", "/etc/passwd", "..\\..\\..\\etc\\passwd", "%00", "%252e%252e%252fetc%252fpasswd", "~root/.ssh/id_rsa")  # fmt: skip
-_BEFORE = (
-    "/",
-    "/static/",
-    "/assets/",
-    "/svelte/",
-    f"{API}/file=",
-    "/acip/model/x/",
-    "/acip/pictures/",
-    "/theme/",
-    "/acip/",
+_ODD = f"""NaN Infinity -Infinity 1e400 -1e400 1{"0" * 400} true false null [] {{}} [[1]] "word" "" -1 0 0.5 1e308
+    5e-324 9007199254740993 "\\ud800" "\\u0000" {{"path":"/etc/passwd"}} {{"__type__":"update"}}
+    {{"path":"/etc/passwd","meta":{{"_type":"gradio.FileData"}}}}""".split()
+_BROKEN = [part.encode() for part in f"""{{ null [] 3 "text" {{"data":[1,}} {"{}" * 1000} {"[" * 100_000}
+    {'{"data":' * 20_000} {{"data":null}} {{"data":"text","fn_index":0}} {{"data":[],"data":3}}""".split()]  # fmt: skip
+_BROKEN += [b"", b"\xff\xfe\x00"]
+_POSTED = [
+    "queue/join",
+    "run/predict",
+    "run/complete",
+    "api/complete",
+    "call/complete",
+    "call/v2/complete",
+    "cancel",
+    "reset",
+    "upload",
+    "component_server",
+    "process_recording",
+    "stream/x",
+    "stream/x/close",
+]
+_CLOSED = f"""{API}/deep_link?session_hash=S {API}/upload {API}/upload_progress?upload_id=x {API}/file=/etc/passwd
+    {API}/file=app.py /file=/etc/passwd {API}/file/etc/passwd {API}/proxy=http://127.0.0.1:1/ {API}/openapi.json
+    {API}/proxy=https://example.org/ /monitoring /monitoring/summary {API}/monitoring/x {API}/runs
+    {API}/run-history/records {API}/vibe-code/ {API}/dev/reload {API}/startup-events {API}/token {API}/user
+    {API}/stream/S/1/2/playlist.m3u8 {API}/profiling/traces /pwa_icon /manifest.json /robots.txt /docs /login /logout
+    /custom_component/x/y/z/w /svelte/x.js {API}/info {API}/login_check /?deep_link=x /?__theme=dark&deep_link=../../x
+    /acip/model/x/y.zip /acip/nothing /.git/config /app.py /favicon.ico""".split()
+_TRAVERSALS = [
+    r"../../../../../../etc/passwd",
+    r"..%2f..%2f..%2f..%2f..%2fetc%2fpasswd",
+    r"%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+    r"....//....//etc/passwd",
+    r"/etc/passwd",
+    r"..\..\..\etc\passwd",
+    r"%00",
+    r"%252e%252e%252fetc%252fpasswd",
+    r"~root/.profile",
+]
+_BEFORE = f"/ /static/ /assets/ /svelte/ {API}/file= /acip/model/x/ /acip/pictures/ /theme/ /acip/".split()
+_HOSTS = ["evil.example", "127.0.0.1.evil.example", "evil.example:80@127.0.0.1", "[::1", "169.254.169.254"]
+_HOSTS += ["", "a" * 5000, "localhost\x00"]
+_METHODS = [*["PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "CONNECT", "PROPFIND", "HEAD", "get"], "GET" * 500]
+_NO_HTTP = (
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"GET /\r\n\r\n",
+    b"\r\n\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"\x00" * 64,
+    b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
 )
-_HOSTS = (
-    "evil.example",
-    "127.0.0.1.evil.example",
-    "evil.example:80@127.0.0.1",
-    "[::1",
-    "",
-    "a" * 5000,
-    "localhost\x00",
-    "169.254.169.254",
-)
-_METHODS = ("PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "CONNECT", "PROPFIND", "HEAD", "get", "GET" * 500)
-_NO_HTTP = (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /\r\n\r\n", b"\r\n\r\n\r\n",
-            b"GET / HTTP/9.9\r\n\r\n", b"\x00" * 64, b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")  # fmt: skip
 _LONG = 3_000_000  # bytes
 
 
@@ -68,14 +78,14 @@ class Request:
         self.data, self.whole, self.session = data, whole, session
 
 
-def _http(method: str, path: str, body: bytes | None = None, host: str = HOST, more: str = "") -> bytes:
+def http(method: str, path: str, body: bytes | None = None, host: str = HOST, more: str = "") -> bytes:
     length = "" if body is None else f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{length}{more}\r\n"
     return head.encode("latin-1", "replace") + (body or b"")
 
 
 def _broken(_: Served, draw: random.Random) -> Request:
-    return Request(_http("POST", f"{API}/{draw.choice(_POSTED)}", draw.choice(_BROKEN)))
+    return Request(http("POST", f"{API}/{draw.choice(_POSTED)}", draw.choice(_BROKEN)))
 
 
 def _shapes(page: Served, draw: random.Random) -> Request:
@@ -84,7 +94,7 @@ def _shapes(page: Served, draw: random.Random) -> Request:
     index = draw.choice([*page.inputs, -1, 10**6, "0", None, 1.5, True])
     values = ",".join(draw.choices(_ODD, k=draw.choice((0, 1, 2, 6, 7, 8, 9, 100))))
     call = f'{{"data": [{values}], "fn_index": {json.dumps(index)}, "session_hash": "{session}"}}'
-    return Request(_http("POST", f"{API}/{draw.choice(_POSTED[:2])}", call.encode()), session=session)
+    return Request(http("POST", f"{API}/{draw.choice(_POSTED[:2])}", call.encode()), session=session)
 
 
 _RIGHT: dict[str, tuple[Any, ...]] = {
@@ -104,7 +114,7 @@ def _settings(page: Served, draw: random.Random) -> Request:
     for place in draw.sample(range(len(values)), min(len(values), draw.choice((1, 1, 2)))):
         values[place] = draw.choice(_ODD)
     call = f'{{"data": [{",".join(values)}], "fn_index": {page.functions[name]}, "session_hash": "{session}"}}'
-    return Request(_http("POST", f"{API}/queue/join", call.encode()), session=session)
+    return Request(http("POST", f"{API}/queue/join", call.encode()), session=session)
 
 
 def _oversized(page: Served, draw: random.Random) -> Request:
@@ -117,39 +127,40 @@ def _oversized(page: Served, draw: random.Random) -> Request:
     }
     kind = draw.randrange(5)
     if kind == 0:
-        return Request(_http("POST", f"{API}/queue/join", json.dumps(call).encode()), session=session)
+        return Request(http("POST", f"{API}/queue/join", json.dumps(call).encode()), session=session)
     if kind == 1:
         chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in [text[:65_536].encode()] * (_LONG // 65_536))
         return Request(
-            _http("POST", f"{API}/queue/join", None, more="Transfer-Encoding: chunked\r\n") + chunks + b"0\r\n\r\n"
+            http("POST", f"{API}/queue/join", None, more="Transfer-Encoding: chunked\r\n") + chunks + b"0\r\n\r\n"
         )
     if kind == 2:
-        part = f'--b\r\nContent-Disposition: form-data; name="files"; filename="{draw.choice(("x", "../x", "x" * 300))}"\r\n\r\n'
+        name = draw.choice(("x", "../x", "x" * 300))
+        part = f'--b\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
         body = part.encode() + text[: draw.choice((0, 1, _LONG))].encode() + b"\r\n--b--\r\n"
         head = f"POST {API}/upload HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
         return Request(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode() + body)
     if kind == 3:
-        return Request(_http("GET", f"/?x={text[:100_000]}"))
-    return Request(_http("GET", "/", more=f"X-Long: {text[:100_000]}\r\n"))
+        return Request(http("GET", f"/?x={text[:100_000]}"))
+    return Request(http("GET", "/", more=f"X-Long: {text[:100_000]}\r\n"))
 
 
 def _closed(_: Served, draw: random.Random) -> Request:
-    return Request(_http(draw.choice(("GET", "GET", "HEAD", "POST")), draw.choice(_CLOSED), draw.choice((None, b"{}"))))
+    return Request(http(draw.choice(("GET", "GET", "HEAD", "POST")), draw.choice(_CLOSED), draw.choice((None, b"{}"))))
 
 
 def _hosts(page: Served, draw: random.Random) -> Request:
     host, path = draw.choice(_HOSTS), draw.choice(("/", "/config", f"{API}/info", f"{API}/queue/join"))
     if draw.random() < 0.5:
-        return Request(_http("GET", path, host=host))
+        return Request(http("GET", path, host=host))
     return Request(
-        _http(
+        http(
             "GET", path, host=f"{HOST}:{page.port}", more=f"X-Forwarded-Host: {host}\r\nOrigin: http://evil.example\r\n"
         )
     )
 
 
 def _traversals(_: Served, draw: random.Random) -> Request:
-    return Request(_http("GET", draw.choice(_BEFORE) + draw.choice(_TRAVERSALS)))
+    return Request(http("GET", draw.choice(_BEFORE) + draw.choice(_TRAVERSALS)))
 
 
 def _halves(page: Served, draw: random.Random) -> Request:
@@ -161,7 +172,7 @@ def _methods(_: Served, draw: random.Random) -> Request:
     if draw.random() < 0.4:
         return Request(draw.choice(_NO_HTTP), whole=False)
     return Request(
-        _http(draw.choice(_METHODS), draw.choice(("/", f"{API}/queue/join", "/config")), draw.choice((None, b"{}")))
+        http(draw.choice(_METHODS), draw.choice(("/", f"{API}/queue/join", "/config")), draw.choice((None, b"{}")))
     )
 
 
@@ -169,18 +180,18 @@ def _stale(page: Served, draw: random.Random) -> Request:
     """Sessions and runs that are no more, and runs that nobody listens to."""
     session, kind = secrets.token_hex(5), draw.randrange(6)
     if kind == 0:
-        return Request(_http("GET", f"{API}/queue/data?session_hash={draw.choice((session, '', '%00', 'x' * 5000))}"))
+        return Request(http("GET", f"{API}/queue/data?session_hash={draw.choice((session, '', '%00', 'x' * 5000))}"))
     if kind == 1:
         call = {"session_hash": session, "fn_index": 0, "event_id": draw.choice((session, "", "../x"))}
-        return Request(_http("POST", f"{API}/cancel", json.dumps(call).encode()))
+        return Request(http("POST", f"{API}/cancel", json.dumps(call).encode()))
     if kind == 2:
-        return Request(_http("POST", f"{API}/reset", json.dumps({"event_id": session}).encode()))
+        return Request(http("POST", f"{API}/reset", json.dumps({"event_id": session}).encode()))
     if kind == 3:
-        return Request(_http("GET", f"{API}/heartbeat/{session}"), whole=False)
+        return Request(http("GET", f"{API}/heartbeat/{session}"), whole=False)
     if kind == 4:
-        return Request(_http("GET", f"{API}/call/complete/{session}"))
+        return Request(http("GET", f"{API}/call/complete/{session}"))
     call = {"data": list(_RIGHT["complete"]), "fn_index": page.functions["complete"], "session_hash": session}
-    return Request(_http("POST", f"{API}/queue/join", json.dumps(call).encode()))
+    return Request(http("POST", f"{API}/queue/join", json.dumps(call).encode()))
 
 
 KINDS: dict[str, Callable[[Served, random.Random], Request]] = {

@@ -32,7 +32,7 @@ from .outcome import Tally
 from .trial import Ended, forked
 from .watching import watch
 
-KILLS, QUICK_KILLS = 200, 14
+KILLS, QUICK_KILLS = 200, 10
 _OUTCOMES = ("old in place", "new in place")
 _DAY = 2 * 86_400.0  # seconds, and one more day to be sure
 _AGAIN = 3  # every so many trials the second run is killed too

@@ -1,4 +1,4 @@
-"""Tiny random models of ten families, their tokenizer, a text, a GGUF file and an artifact: all that trials start from."""
+"""Tiny random models of ten families, a tokenizer, a text, a GGUF file and an artifact: what trials start from."""
 
 from __future__ import annotations
 

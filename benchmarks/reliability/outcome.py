@@ -1,4 +1,4 @@
-"""What a campaign's trials came to: counts by outcome, the sentences of the faults, one line and rows for the README."""
+"""What a campaign's trials came to: counts by outcome, the faults in words, one line, and rows for the README."""
 
 from __future__ import annotations
 

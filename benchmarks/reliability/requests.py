@@ -1,4 +1,4 @@
-"""Hostile requests against the real page: it lives on, says nothing of its machine, and serves the next visitor whole."""
+"""Hostile requests against the real page: it lives on, shows nothing of its machine, and serves the next visitor."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import socket
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 from . import models
-from .hostile import KINDS, Request
+from .hostile import KINDS, Request, http
 from .outcome import Tally
 from .serving import API, HOST, ROOT, PageError, Served, Visitor, served
 from .trial import forked
 
-REQUESTS, QUICK_REQUESTS = 1000, 100
+REQUESTS, QUICK_REQUESTS = 1000, 60
 _OUTCOMES = ("refused", "answered", "hung up")
 _EVERY = 25  # requests between two visits of somebody who means well
 _SECONDS = 20.0  # until a request counts as never answered
@@ -86,10 +87,8 @@ def _sent(page: Served, request: Request, silent: deque[socket.socket]) -> str:
         connection = socket.create_connection((HOST, page.port), timeout=_SECONDS)
     except OSError as error:
         return f"no connection: {error}"
-    try:
+    with suppress(OSError):  # it need not read to the end
         connection.sendall(request.data)
-    except OSError:
-        pass  # it need not read to the end
     if not request.whole:
         silent.append(connection)
         if len(silent) > _HELD:
@@ -100,11 +99,8 @@ def _sent(page: Served, request: Request, silent: deque[socket.socket]) -> str:
     if answer is None:
         return f"no answer within {_SECONDS:.0f} s"
     if request.session and answer.startswith(b"HTTP/1.1 200") and b'"event_id"' in answer:
-        stream = (
-            f"GET {API}/queue/data?session_hash={request.session} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
-        )
         with socket.create_connection((HOST, page.port), timeout=_SECONDS) as listening:
-            listening.sendall(stream.encode())
+            listening.sendall(http("GET", f"{API}/queue/data?session_hash={request.session}"))
             more = _read(listening)
         if more is None:
             return f"a run without end in {_SECONDS:.0f} s"
@@ -114,7 +110,8 @@ def _sent(page: Served, request: Request, silent: deque[socket.socket]) -> str:
 
 def _read(connection: socket.socket) -> bytes | None:
     """All that comes until the other side closes; None when it never does."""
-    parts, size, deadline = [], 0, time.monotonic() + _SECONDS
+    parts: list[bytes] = []
+    size, deadline = 0, time.monotonic() + _SECONDS
     try:
         while size < _MOST_READ and time.monotonic() < deadline:
             part = connection.recv(65_536)

@@ -1,4 +1,4 @@
-"""The real page of a model in a process of its own whose log, memory and files can be looked at, and a visitor of it."""
+"""The real page in a process of its own, whose log, memory and files can be looked at, and a visitor of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,7 @@ class Visitor:
     def __init__(self, page: Served):
         self.page, self.session = page, secrets.token_hex(6)
 
-    def ask(self, function: str, *values: Any, seconds: float = 120) -> Iterator[dict[str, Any]]:
+    def ask(self, function: str, *values: Any, seconds: float = 120) -> Generator[dict[str, Any], None, None]:
         """Messages of a run as they come; closing the iterator hangs up.
 
         Raises:
@@ -153,10 +154,8 @@ class Visitor:
 
     def last(self, function: str, *values: Any, seconds: float = 120) -> dict[str, Any]:
         """The last message of a run."""
-        message: dict[str, Any] = {}
-        for message in self.ask(function, *values, seconds=seconds):
-            pass
-        return message
+        latest = deque(self.ask(function, *values, seconds=seconds), maxlen=1)
+        return latest[0] if latest else {}
 
     def join(self, index: int, values: list[Any]) -> str:
         """Begin a run; its id.

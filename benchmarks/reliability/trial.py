@@ -65,7 +65,7 @@ def forked(work: Callable[[], Any], seconds: float = 60.0, kill_after: float | N
 
 def _read(reader: int, deadline: float) -> tuple[bytes, bool]:
     """All that the child says, and whether it came to its end in time."""
-    parts = []
+    parts: list[bytes] = []
     while (left := deadline - time.monotonic()) > 0:
         if select.select([reader], [], [], left)[0]:
             part = os.read(reader, 1 << 20)
