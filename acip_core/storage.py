@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -83,6 +85,40 @@ def read_kept(path: Path, read: Callable[[Path], T]) -> T | None:
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         log.warning("The file %s is damaged (%s); making it again.", path, error)
         return None
+
+
+_DIGESTS = "digests.json"
+
+
+def write_digests(folder: Path) -> None:
+    """Write `digests.json`, the SHA-256 of every file in a folder by name."""
+    (folder / _DIGESTS).write_text(json.dumps(_digests(folder), indent=1), encoding="utf-8")
+
+
+def check_digests(folder: Path) -> None:
+    """Compare a folder's files with its `digests.json`.
+
+    Raises:
+        ValueError: there is none, or a file is missing, added or differs; the message names the first.
+    """
+    try:
+        kept = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"no readable {_DIGESTS}: {type(error).__name__}") from None
+    found = _digests(folder)
+    if not isinstance(kept, dict) or kept != found:
+        names = sorted(
+            name for name in {*kept, *found} if not isinstance(kept, dict) or kept.get(name) != found.get(name)
+        )
+        raise ValueError(f"{names[0] if names else _DIGESTS} is not as it was written")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    digests = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _DIGESTS):
+        with file.open("rb") as stream:
+            digests[file.relative_to(folder).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests
 
 
 def remove_leftovers(folder: Path) -> None:
