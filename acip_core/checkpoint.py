@@ -33,7 +33,7 @@ from .targets import FLOATS
 log = logging.getLogger("acip")
 
 _COMPUTED = re.compile(  # buffers that older versions of transformers stored
-    r"(rotary_emb\.(inv_freq|cos_cached|sin_cached)|position_ids|(^|\.)\w*(attn|attention)\.(bias|masked_bias))$"
+    r"(rotary_emb\.(inv_freq|cos_cached|sin_cached)|position_ids|(^|\.)(self_)?(attn|attention)\.(bias|masked_bias))$"
 )
 _WRAPPED = {"_orig_mod": "torch.compile", "module": "DistributedDataParallel", "base_model": "PEFT"}
 
@@ -64,6 +64,12 @@ def load_checkpoint(location: str, dtype: torch.dtype, where: dict[str, Any]) ->
     )
     method = dequantized(known, location)
     stored = read_stored(location, where)
+    layers = getattr(known.get_text_config(decoder=True), "num_hidden_layers", 0)
+    if not isinstance(layers, int) or layers > len(stored.tensors):
+        raise ModelError(
+            f"The configuration of '{location}' names {layers} layers, but its files hold {len(stored.tensors)} "
+            "tensors; download them again."
+        )
     if not method:
         check_fit(known, own, stored, location)
     loader: Any = own or AutoModelForCausalLM
@@ -82,7 +88,16 @@ def load_checkpoint(location: str, dtype: torch.dtype, where: dict[str, Any]) ->
     if method:
         model = _dense(model, dtype, location)
     check_values(model, location)
+    _note_untied(model)
     return model, stored.dtype
+
+
+def _note_untied(model: Any) -> None:
+    """Where the files hold a head of its own, no export's configuration may say that it is the embedding."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is not embedding.weight:
+        for config in (model.config, model.config.get_text_config(decoder=True)):
+            config.tie_word_embeddings = False
 
 
 def dequantized(config: PreTrainedConfig, location: str) -> Any:
@@ -95,13 +110,17 @@ def dequantized(config: PreTrainedConfig, location: str) -> Any:
     settings = getattr(config, "quantization_config", None) or getattr(text, "quantization_config", None)
     if not settings:
         return None
-    method = AutoQuantizationConfig.from_dict(dict(settings))
+    try:
+        method = AutoQuantizationConfig.from_dict(dict(settings))
+    except Exception:  # each method's class has its own
+        method = None
     if hasattr(method, "dequantize"):
         method.dequantize = True
-    elif method.quant_method != "bitsandbytes":
+    elif getattr(method, "quant_method", "") != "bitsandbytes":
+        name = settings.get("quant_method", "unknown") if isinstance(settings, dict) else "unknown"
         raise ModelError(
-            f"The checkpoint '{location}' is quantized ({getattr(method.quant_method, 'value', method.quant_method)!s}), and "
-            "transformers cannot turn its weights back to plain ones; name the unquantized model that it was made from."
+            f"The checkpoint '{location}' is quantized ({name}), and transformers cannot turn its weights back to "
+            "plain ones; name the unquantized model that it was made from."
         )
     return method
 
@@ -110,11 +129,7 @@ def _dense(model: Any, dtype: torch.dtype, location: str) -> PreTrainedModel:
     """A quantized model's weights turned back to plain ones, its configuration too."""
     if getattr(model, "is_quantized", False):
         model = model.dequantize(dtype=dtype)
-    model = model.to(dtype)
-    model.hf_quantizer = None
-    for config in (model.config, model.config.get_text_config(decoder=True)):
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
+    forget_quantization(model.to(dtype))
     left = [name for name, parameter in model.named_parameters() if parameter.dtype not in FLOATS]
     if left:
         raise ModelError(
@@ -125,18 +140,21 @@ def _dense(model: Any, dtype: torch.dtype, location: str) -> PreTrainedModel:
     return model
 
 
+def forget_quantization(model: Any) -> None:
+    """Remove from a model whose weights are plain again what would keep it from being saved as such."""
+    model.hf_quantizer, model.is_quantized = None, False
+    model._weight_conversions = None  # transformers' own for the class are found again when it saves
+    for config in (model.config, model.config.get_text_config(decoder=True)):
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+
+
 def check_fit(config: PreTrainedConfig, own: type[PreTrainedModel] | None, stored: Stored, location: str) -> None:
     """Compare a configuration's model, made without memory, with what is stored.
 
     Raises:
         ModelError: it is an encoder, is much larger than the files, or they hold other types of numbers.
     """
-    layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", 0)
-    if not isinstance(layers, int) or layers > len(stored.tensors):
-        raise ModelError(
-            f"The configuration of '{location}' names {layers} layers, but its files hold {len(stored.tensors)} tensors; "
-            "download them again."
-        )
     with torch.device("meta"):
         model = own(config) if own else AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(model.config, "is_decoder", True):
@@ -169,8 +187,8 @@ def _check_types(model: PreTrainedModel, stored: Stored, location: str) -> None:
             wrong.append(f"{name} ({str(tensor.dtype).removeprefix('torch.')})")
     if wrong:
         raise ModelError(
-            f"The files of '{location}' hold {first_few(wrong)} where floating-point numbers belong, and {CONFIG_NAME} names no "
-            "quantization that they could be turned back by; name the unquantized model."
+            f"The files of '{location}' hold {first_few(wrong)} where floating-point numbers belong, and its "
+            "configuration names no quantization that they could be turned back by; name the unquantized model."
         )
 
 
@@ -222,7 +240,7 @@ def check_values(model: nn.Module, location: str) -> None:
     wrong = [name for name, tensor in model.state_dict(keep_vars=True).items() if not _finite(tensor.detach())]
     if wrong:
         raise ModelError(
-            f"{first_few(wrong)} hold values that are not finite; the model is damaged, download it again."
+            f"The model '{location}' is damaged: {first_few(wrong)} hold values that are not finite; download it again."
         )
 
 

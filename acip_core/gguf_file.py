@@ -17,7 +17,7 @@ from transformers.integrations.gguf.reader import GgufHeader, load_gguf_state_di
 from transformers.integrations.gguf.utils import is_gguf_arch_supported
 from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
-from .checkpoint import check_report, check_values, load_checkpoint
+from .checkpoint import check_report, check_values, forget_quantization, load_checkpoint
 from .errors import ModelError, StorageError
 from .storage import atomic_path, cache_dir, check_digests, remove_leftovers, write_digests
 from .stored import first_few
@@ -75,8 +75,7 @@ def _convert(file: Path) -> tuple[Any, PreTrainedTokenizerBase]:
         _refuse_skipped(file, model)
     check_report(model, report, str(file))
     check_values(model, str(file))
-    model.hf_quantizer.remove_quantization_config(model)  # weights are dense now; the entry would block saving
-    model.hf_quantizer = None
+    forget_quantization(model)
     return model, AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
 
 
