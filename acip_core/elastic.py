@@ -146,6 +146,12 @@ class ElasticModel:
         finally:
             self.apply(before)
 
+    @contextmanager
+    def here(self, plan: Plan | BatchPlan) -> Iterator[None]:
+        """Run at `plan` within the block on this thread; all other threads stay at the size in force."""
+        with self._cut.here(plan.ranks):
+            yield
+
     def elastic_layers(self) -> dict[str, ElasticLinear]:
         """The elastic layers by name, in model order."""
         return {name: layer for name, layer in self.model.named_modules() if isinstance(layer, ElasticLinear)}

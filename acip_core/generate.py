@@ -17,8 +17,10 @@ from types import SimpleNamespace
 from typing import cast
 
 import torch
-from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, StaticCache
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .carry import Kept, WholeText
+from .context import context_length
 from .elastic import BatchPlan, ElasticModel
 from .errors import GenerationError
 from .evaluate import Perplexity, measure_perplexity, token_losses
@@ -125,8 +127,7 @@ class Engine:
         self.elastic = elastic
         self.static_cache = elastic.base.device.type == "cuda" if static_cache is None else static_cache
         self._turns = Turns(elastic)
-        config = elastic.model.config.get_text_config()
-        self.context = int(getattr(config, "max_position_embeddings", None) or 2048)  # tokens
+        self.context = context_length(elastic.model.config)  # tokens
         self._ends = _end_ids(elastic)
         self._line = Line(_ACTIVE, _WAITING, max(_CACHED_TOKENS, 2 * self.context))
 
@@ -189,8 +190,9 @@ class Engine:
         tokens = (1 + judge) * len(plans) * (len(ids) + sampling.max_new_tokens)
         steps = self._columns(ids, plans, sampling, cancel)
         if judge:
-            full, cache = self.elastic.planner.at_ratio(1.0), DynamicCache(config=self.elastic.model.config)
-            steps = judged(steps, ids, lambda new, kept, n: self.forward(new, full, kept, n), cache, PREFILL_CHUNK)
+            full, cache = self.elastic.planner.at_ratio(1.0), self._turns.carry.cache(self.elastic.model)
+            chunk = self._turns.carry.chunk(len(ids), PREFILL_CHUNK)
+            steps = judged(steps, ids, lambda new, kept, n: self.forward(new, full, kept, n), cache, chunk)
         return self._in_line(tokens, len(ids), len(plans), steps, cancel)
 
     def measure(self, windows: torch.Tensor, plan: Plan, cancel: threading.Event | None = None) -> Iterator[Perplexity]:
@@ -230,6 +232,7 @@ class Engine:
         Args:
             behind: tokens of the prompt.
         """
+        behind = max(1, min(behind, self.context - steps))
         cache = self._cache(1, behind + steps + 1)
         ids = torch.arange(3, 3 + behind)[None] % self.elastic.model.config.get_text_config().vocab_size
         ids, _ = self._turns.take(self._timed, ids, plan, cache)
@@ -237,12 +240,12 @@ class Engine:
             ids, seconds = self._turns.take(self._timed, ids, plan, cache)
             yield seconds
 
-    def _timed(self, ids: torch.Tensor, plan: Plan, cache: Cache) -> tuple[torch.Tensor, float]:
+    def _timed(self, ids: torch.Tensor, plan: Plan, cache: Kept) -> tuple[torch.Tensor, float]:
         start = time.perf_counter()
         token = int(self._turns.run(ids, plan, cache)[0, -1].argmax())  # read from the device: nothing is left to run
         return torch.tensor([[token]]), time.perf_counter() - start
 
-    def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Cache, keep: int = 1) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Kept, keep: int = 1) -> torch.Tensor:
         """One turn: logits (batch, keep, vocabulary) of the last `keep` positions (all for 0), at the size `plan`.
 
         Args:
@@ -283,7 +286,7 @@ class Engine:
         batch = self._batch(plans, running)
         total, logits = len(ids), torch.empty(0)
         cache = self._cache(len(plans), total + sampling.max_new_tokens)
-        chunk = max(1, PREFILL_CHUNK // len(plans))
+        chunk = self._turns.carry.chunk(total, max(1, PREFILL_CHUNK // len(plans)))
         for start in range(0, total, chunk):
             if cancel.is_set():
                 yield {i: Token("", 0, start, total, "stopped") for i in running}
@@ -306,18 +309,16 @@ class Engine:
                 running = [running[row] for row in left]
                 if not running:
                     return
-                cache.batch_select_indices(torch.tensor(left, device=logits.device))
+                cache.reorder_cache(torch.tensor(left, device=logits.device))
                 batch = self._batch(plans, running)
             if cancel.is_set():
                 yield {i: Token(words[i].flush(), count, total, total, "stopped") for i in running}
                 return
             logits = self.forward(torch.tensor(tokens)[:, None], batch, cache)
 
-    def _cache(self, sequences: int, tokens: int) -> Cache:
-        config = self.elastic.model.config
-        if self.static_cache and sequences == 1:  # sequences that end leave a batch, and its shape changes
-            return StaticCache(config, max_cache_len=tokens)
-        return DynamicCache(config=config)
+    def _cache(self, sequences: int, tokens: int) -> Kept:
+        fixed = self.static_cache and sequences == 1  # sequences that end leave a batch, and its shape changes
+        return self._turns.carry.cache(self.elastic.model, tokens if fixed else 0)
 
     def _batch(self, plans: Sequence[Plan], chosen: list[int]) -> Plan | BatchPlan:
         return plans[chosen[0]] if len(chosen) == 1 else self.elastic.batch([plans[i] for i in chosen])
@@ -335,9 +336,10 @@ class _TakingTurns:
         self.device = engine.elastic.model.device
 
     def __call__(self, ids: torch.Tensor, use_cache: bool = False) -> SimpleNamespace:
-        cache = DynamicCache(config=self._engine.elastic.model.config)
-        parts = []
-        for chunk in ids.split(_MEASURE_CHUNK, dim=1):
+        carry, parts = self._engine._turns.carry, []
+        size = carry.chunk(ids.shape[1], _MEASURE_CHUNK)
+        cache = carry.cache(self._engine.elastic.model) if size < ids.shape[1] else WholeText()
+        for chunk in ids.split(size, dim=1):
             if self._cancel.is_set():
                 raise _Cancelled
             parts.append(self._engine.forward(chunk, self._plan, cache, keep=0))

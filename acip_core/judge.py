@@ -7,17 +7,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import Cache
+
+from .carry import Kept
 
 if TYPE_CHECKING:
     from .generate import Token
 
 SLICE = 16  # tokens that wait to be read together: a slice costs the full model little more than one token
-Forward = Callable[[torch.Tensor, Cache, int], torch.Tensor]  # ids, cache, positions kept → logits
+Forward = Callable[[torch.Tensor, Kept, int], torch.Tensor]  # ids, cache, positions kept → logits
 
 
 def judged(
-    steps: Iterator[dict[int, Token]], prompt: list[int], forward: Forward, cache: Cache, chunk: int
+    steps: Iterator[dict[int, Token]], prompt: list[int], forward: Forward, cache: Kept, chunk: int
 ) -> Iterator[dict[int, Token]]:
     """The same steps, tokens now and then with what the full model gives those that came since (`probabilities`).
 
@@ -47,12 +48,12 @@ def judged(
 class _Reader:
     """The full model reading several continuations of one prompt in a batch."""
 
-    def __init__(self, prompt: list[int], rows: int, forward: Forward, cache: Cache, chunk: int):
+    def __init__(self, prompt: list[int], rows: int, forward: Forward, cache: Kept, chunk: int):
         self._forward, self._cache = forward, cache
         logits = torch.empty(0)
         for start in range(0, len(prompt), chunk):
             logits = forward(torch.tensor([prompt[start : start + chunk]]), cache, 1)
-        cache.batch_repeat_interleave(rows)
+        cache.reorder_cache(torch.zeros(rows, dtype=torch.long))
         self._next = logits[:, -1:].expand(rows, -1, -1)  # (rows, 1, vocabulary): of the token that comes next
 
     def read(self, rows: list[list[int]]) -> list[tuple[float, ...]]:
@@ -69,5 +70,5 @@ class _Reader:
         """Go on with these rows alone."""
         if rows and len(rows) < len(self._next):
             index = torch.tensor(rows, device=self._next.device)
-            self._cache.batch_select_indices(index)
+            self._cache.reorder_cache(index)
             self._next = self._next[index]

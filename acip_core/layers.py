@@ -12,8 +12,11 @@ slice and the others share the longest prefix, each with its latents zero beyond
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import local
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,11 +43,40 @@ class Ranks:
     mask: torch.Tensor
 
 
+Ranking = tuple[int | Ranks, ...]  # one per elastic layer of a model
+
+
 class Cut:
-    """The ranks in force, one per elastic layer of a model; replaced as a whole, never edited."""
+    """The ranks in force; replaced as a whole, never edited.
+
+    A thread may run at ranks of its own, so that whoever calls the model meanwhile still gets the size that was set.
+    """
 
     def __init__(self, layers: int):
-        self.ranks: tuple[int | Ranks, ...] = (DENSE,) * layers
+        self._set: Ranking = (DENSE,) * layers
+        self._here = local()
+
+    @property
+    def ranks(self) -> Ranking:
+        """Those of this thread, otherwise those that were set for all."""
+        return getattr(self._here, "ranks", None) or self._set
+
+    @ranks.setter
+    def ranks(self, ranks: Ranking) -> None:
+        self._set = ranks
+
+    @contextmanager
+    def here(self, ranks: Ranking) -> Iterator[None]:
+        """Within the block, this thread runs at these ranks."""
+        before = getattr(self._here, "ranks", None)
+        self._here.ranks = ranks
+        try:
+            yield
+        finally:
+            self._here.ranks = before
+
+    def __reduce__(self) -> tuple[Any, ...]:  # copies and files have the ranks that were set
+        return Cut, (0,), {"_set": self._set}
 
 
 class Adapter(nn.Module):

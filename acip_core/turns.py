@@ -28,6 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from .carry import Kept, carry_of, read
 from .elastic import BatchPlan, ElasticModel
 from .sizing import Plan
 
@@ -59,6 +60,11 @@ class Turns:
     A step that comes along with an earlier one makes whoever is between them wait for one more row, not for one more
     turn: about a quarter of a token. Before a pass, those who came along in the last one may take a tenth of its time
     to be back; otherwise visitors fall into groups that take turns, and each group pays for the weights.
+
+    The size of a pass holds on this thread alone: whoever calls the model directly gets the size that was set for it.
+
+    Attributes:
+        carry: how the model goes on with a text.
     """
 
     def __init__(self, elastic: ElasticModel):
@@ -68,13 +74,15 @@ class Turns:
         self._expected, self._patience = 0, 0.0  # steps to wait for, seconds
         self._waiting: deque[_Step] = deque()
         self._batch = lru_cache(_PLANS)(elastic.batch)
-        self._stackable = _positions_are_given(elastic)
+        with elastic.here(elastic.planner.at_ratio(1.0)):
+            self.carry = carry_of(elastic.model)
+        self._stackable = self.carry.attention and _positions_are_given(elastic)
 
     def take(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """What `function` returns, called when its turn comes on the thread that owns the model."""
         return self._thread.submit(function, *args, **kwargs).result()
 
-    def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Cache, keep: int = 1) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Kept, keep: int = 1) -> torch.Tensor:
         """One turn: logits (batch, keep, vocabulary) of the last `keep` positions (all for 0), at the size `plan`.
 
         Args:
@@ -89,12 +97,10 @@ class Turns:
             self._order.notify()
         return step.logits.result()
 
-    @torch.inference_mode()
-    def run(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Cache, keep: int = 1) -> torch.Tensor:
+    def run(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Kept, keep: int = 1) -> torch.Tensor:
         """As `forward`, for who has the turn."""
-        self._elastic.apply(plan)
-        model = self._elastic.model
-        return model(ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=keep).logits
+        with self._elastic.here(plan):
+            return read(self._elastic.model, self.carry, ids, cache, keep)
 
     def _decode(self, first: _Step) -> None:
         """The turn of `first`, unless it came along with an earlier one."""
@@ -138,18 +144,19 @@ class Turns:
         model = self._elastic.model
         plans = [plan for step in steps for plan in step.plans]
         order = sorted(range(len(plans)), key=lambda row: -plans[row].target_parameters)  # a batch's order
-        self._elastic.apply(self._batch(tuple(plans[row] for row in order)))
+        batch = self._batch(tuple(plans[row] for row in order))
         cache = _Stacked([step.cache for step in steps], [len(step.ids) for step in steps], order, model.device)
         lengths = torch.tensor(cache.lengths, device=model.device)[:, None]
         longest = max(cache.lengths)
-        logits = model(
-            torch.cat([step.ids for step in steps])[order].to(model.device),
-            attention_mask=torch.arange(longest + 1, device=model.device) >= longest - lengths,
-            position_ids=lengths,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
+        with self._elastic.here(batch):
+            logits = model(
+                torch.cat([step.ids for step in steps])[order].to(model.device),
+                attention_mask=torch.arange(longest + 1, device=model.device) >= longest - lengths,
+                position_ids=lengths,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
         back = sorted(range(len(order)), key=order.__getitem__)
         return logits[back].split([len(step.ids) for step in steps])
 
@@ -209,10 +216,11 @@ class _StackedLayer(DynamicLayer):
         return stacked.transpose(1, 2)
 
 
-def _stackable(cache: Cache) -> TypeGuard[DynamicCache]:
+def _stackable(cache: Kept) -> TypeGuard[DynamicCache]:
     """Whether it holds the start of a text, not too long, in every layer: no sliding windows, no fixed shapes."""
-    plain = type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
-    return plain and 0 < cache.get_seq_length() <= _LONGEST
+    if type(cache) is not DynamicCache or not all(type(layer) is DynamicLayer for layer in cache.layers):
+        return False
+    return 0 < cache.get_seq_length() <= _LONGEST
 
 
 def _positions_are_given(elastic: ElasticModel) -> bool:

@@ -1,0 +1,177 @@
+"""How a model goes on with a text of which it has read the start: what it keeps, and what it must be told.
+
+Attention keeps the keys and values of all tokens, and reads on from there however the text is cut. Recurrent layers
+keep one state. Some of these models read several further tokens as if nothing came before them (Mamba), some count
+positions from zero in every pass (Bamba), some take their cache by another name and ignore ours (Mamba-2), some keep
+the state in their own modules, where the next caller overwrites it (RecurrentGemma), some take no cache at all (GPT-1,
+RWKV).
+
+Nothing of this is decided by a model's name: what its forward's parameters and its cache's layers do not show is tried
+once on the model itself, with two texts in turns, against one pass over the whole text.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
+from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+
+_KEYWORDS = ("past_key_values", "cache_params")  # by which forward takes a cache
+_IN_SLICES, _IN_TOKENS = (10, 1, 13), (20, 1, 1, 1, 1)  # how the text that is tried is cut
+_EXACT = 1e-3  # relative error of a state that rounding makes at most, in float32
+_ROUNDED = {
+    True: 0.03,
+    False: 0.15,
+}  # in less; strict for slices, for without them little is lost, without a cache much
+
+
+class WholeText:
+    """Stands in for the cache of a model that keeps nothing usable: the tokens read so far, to be read again.
+
+    Attributes:
+        ids: (sequences, tokens).
+    """
+
+    def __init__(self) -> None:
+        self.ids: torch.Tensor | None = None
+
+    def extended(self, ids: torch.Tensor) -> torch.Tensor:
+        """The text with `ids` (sequences, tokens) at its end, and keep it."""
+        self.ids = ids if self.ids is None else torch.cat([self.ids, ids], dim=1)
+        return self.ids
+
+    def reorder_cache(self, rows: torch.Tensor) -> None:
+        """Go on with these rows, as `Cache.reorder_cache`."""
+        assert self.ids is not None
+        self.ids = self.ids[rows.to(self.ids.device)]
+
+
+Kept = Cache | WholeText
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What a model needs to go on with a text.
+
+    Attributes:
+        keyword: of its forward, by which it takes a cache; empty where the text is read again at every step.
+        slices: it may read several tokens onto what a cache holds; otherwise the prompt is read in one pass and then
+            one token at a time.
+        positions: it must be told where the new tokens stand.
+        attention: its layers keep keys and values alone.
+        selects: its forward computes the logits of the last positions alone when asked to.
+    """
+
+    keyword: str
+    slices: bool
+    positions: bool
+    attention: bool
+    selects: bool
+
+    def chunk(self, tokens: int, slice: int) -> int:
+        """Tokens of a prompt to read per pass, of `slice` where that is right."""
+        return slice if self.slices and self.keyword else max(tokens, 1)
+
+    def cache(self, model: PreTrainedModel, fixed: int = 0) -> Kept:
+        """An empty cache, where possible one that holds `fixed` tokens in a shape that never changes."""
+        if not self.keyword:
+            return WholeText()
+        if fixed and self.attention:
+            return StaticCache(model.config, max_cache_len=fixed)
+        return DynamicCache(config=model.config)
+
+
+def carry_of(model: PreTrainedModel) -> Carry:
+    """How `model` goes on with a text; a few short passes at the size in force where only these can tell."""
+    parameters = inspect.signature(model.forward).parameters
+    keyword = next((name for name in _KEYWORDS if name in parameters), "")
+    nothing = Carry("", True, False, False, "logits_to_keep" in parameters)
+    try:
+        layers = DynamicCache(config=model.config).layers
+    except Exception:  # a configuration that no cache can be made for
+        return nothing
+    if keyword == _KEYWORDS[0] and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        return replace(nothing, keyword=keyword, attention=True)
+    if not keyword:
+        return nothing
+    told = (False, True) if "position_ids" in parameters else (False,)
+    ways = [replace(nothing, keyword=keyword, slices=s, positions=p) for s in (True, False) for p in told]
+    return next((way for way in ways if _is_right(model, way)), nothing)
+
+
+@torch.inference_mode()
+def read(model: PreTrainedModel, carry: Carry, ids: torch.Tensor, cache: Kept, keep: int = 1) -> torch.Tensor:
+    """One pass: logits (sequences, keep, vocabulary) of the last `keep` positions (all of `ids` for 0).
+
+    Args:
+        ids: (sequences, tokens) that follow what `cache` holds.
+    """
+    if isinstance(cache, WholeText):
+        return _logits(model, carry, cache.extended(ids), keep or ids.shape[1], use_cache=False)
+    parts: Sequence[torch.Tensor] = [ids] if carry.slices or not _begun(cache) else ids.split(1, dim=1)
+    logits = []
+    for part in parts:
+        settings: dict[str, Any] = {carry.keyword: cache, "use_cache": True}
+        if carry.positions:
+            places = torch.arange(part.shape[1], device=model.device) + cache.get_seq_length()
+            settings["position_ids"] = places.expand(len(part), -1)
+        logits.append(_logits(model, carry, part, 0 if len(parts) > 1 else keep, **settings))
+    return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)[:, -keep:]
+
+
+def _logits(model: PreTrainedModel, carry: Carry, ids: torch.Tensor, keep: int, **settings: Any) -> torch.Tensor:
+    if carry.selects:
+        settings["logits_to_keep"] = keep
+    logits: torch.Tensor = model(ids.to(model.device), **settings).logits
+    return logits[:, -keep:]
+
+
+def _begun(cache: Cache) -> bool:
+    """Whether it holds the start of a text."""
+    return any(
+        any(layer.has_previous_state.values()) if hasattr(layer, "has_previous_state") else layer.get_seq_length() > 0
+        for layer in cache.layers
+        if hasattr(layer, "has_previous_state") or hasattr(layer, "get_seq_length")
+    )
+
+
+@torch.inference_mode()
+def _is_right(model: PreTrainedModel, carry: Carry) -> bool:
+    """Whether a text read in parts, another one in between, leaves the state of one pass over the whole."""
+    lengths = _IN_SLICES if carry.slices else _IN_TOKENS
+    text = torch.arange(2 * sum(lengths)).view(2, -1) * 7919 % model.config.get_text_config().vocab_size
+    try:
+        at_once, *in_parts = (carry.cache(model) for _ in range(3))
+        whole = read(model, carry, text[:1], at_once, 0)
+        parts = []
+        for part in text.split(lengths, dim=1):
+            logits = [read(model, carry, row[None], cache, 0) for row, cache in zip(part, in_parts, strict=True)]
+            parts.append(logits[0])
+        expected, found = _state(at_once), _state(in_parts[0])
+        pairs = [*zip(expected, found, strict=True), (whole, torch.cat(parts, dim=1))]
+    except Exception:  # it takes another kind of cache, or keeps a state elsewhere
+        return False
+    limit = _EXACT if model.dtype in (torch.float32, torch.float64) else _ROUNDED[carry.slices]
+    return all(float((y.float() - x.float()).norm()) <= limit * float(x.float().norm()) for x, y in pairs)
+
+
+def _state(cache: Kept) -> list[torch.Tensor]:
+    """All that a cache holds.
+
+    Raises:
+        LookupError: one of its layers holds nothing.
+    """
+    assert isinstance(cache, Cache)
+    held = []
+    for layer in cache.layers:
+        values = [v for value in vars(layer).values() for v in (value.values() if isinstance(value, dict) else [value])]
+        tensors = [v for v in values if isinstance(v, torch.Tensor) and v.is_floating_point() and v.numel()]
+        if not tensors and type(layer) is not DummyLayer:
+            raise LookupError(type(layer).__name__)
+        held += tensors
+    return held
