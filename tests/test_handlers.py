@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
@@ -13,6 +15,7 @@ from gradio_client import Client
 from acip_core import generate
 from acip_core.generate import Engine, Token
 from acip_core.ui.handlers import Handlers
+from acip_core.ui.visitors import Visitors
 from tests.visitor import served, tiny_loaded
 
 REQUEST = gr.Request(session_hash="somebody")
@@ -187,3 +190,74 @@ def test_a_sweep_of_nonsense_is_one_sentence(handlers: Handlers) -> None:
             last = list(handlers.sweep(prompt, 100, temperature, 1.0, 0, 16, False, REQUEST))[-1]
         assert last["state"] == "error" and last["status"]
     assert handlers.visitors.count == 0
+
+
+def test_of_two_requests_the_one_that_arrived_later_wins() -> None:
+    with served(tiny_loaded()) as (address, handlers):
+        forward = handlers.engine.forward
+        handlers.engine.forward = lambda *rest, **options: (time.sleep(0.002), forward(*rest, **options))[1]
+
+        def race(pair: int) -> str:
+            session, join = f"pair-{pair}", address + "gradio_api/queue/join"
+            asked = [{"session_hash": session, "fn_index": complete, "data": ["Hello", p, *SETTINGS]} for p in (90, 60)]
+            with httpx.Client(timeout=60) as client:
+                events = [client.post(join, json=call).json()["event_id"] for call in asked]
+                last = {}
+                with client.stream("GET", f"{address}gradio_api/queue/data?session_hash={session}") as stream:
+                    for line in stream.iter_lines():
+                        message = json.loads(line.removeprefix("data:") or "{}")
+                        if message.get("msg") == "process_completed":
+                            last[message["event_id"]] = message["output"]["data"]
+            return last[events[1]][0]["state"] if last[events[1]] and last[events[1]][0] else "lost"
+
+        functions = httpx.get(address + "config").json()["dependencies"]
+        complete = next(function["id"] for function in functions if function["api_name"] == "complete")
+        with ThreadPoolExecutor(4) as visitors:
+            assert set(visitors.map(race, range(60))) == {"done"}
+        assert handlers.visitors.count == 0
+
+
+def test_what_arrived_earlier_and_begins_later_does_not_run(handlers: Handlers) -> None:
+    visitors = handlers.visitors
+    earlier, later, stop, last = (visitors.arrive() for _ in range(4))
+    with visitors.running("a", "kind", later) as run:
+        with visitors.running("a", "kind", earlier) as late:
+            assert late.cancel.is_set() and not visitors.is_newest("a", "kind", late)
+        assert visitors.is_newest("a", "kind", run) and not run.cancel.is_set()
+        with visitors.running("b", "kind", earlier), visitors.running("a", "other", earlier) as other:
+            assert visitors.is_newest("a", "other", other)
+    with visitors.running("a", "kind", earlier) as late:  # also when the later one is over
+        assert not visitors.is_newest("a", "kind", late)
+    visitors.stop("b", "kind", stop)
+    with visitors.running("b", "kind", later) as stopped, visitors.running("c", "kind", later):
+        assert stopped.cancel.is_set() and visitors.is_newest("b", "kind", stopped)
+        with visitors.running("b", "kind", last) as run:
+            visitors.stop("b", "kind", stop)
+            assert not run.cancel.is_set()
+    assert visitors.count == 0
+
+
+def test_whatever_fails_before_it_runs_leaves_nothing(handlers: Handlers) -> None:
+    calls = {
+        handlers.complete: ("prompt", object(), *SETTINGS),
+        handlers.sweep: (["prompt"], 100, *SETTINGS),
+        handlers.compare: ("prompt", {1: 2}, *SETTINGS),
+        handlers.measure: ("x",),
+        handlers.read: (b"text", 100),
+        handlers.export: ({},),
+    }
+    for call, data in calls.items():
+        with pytest.warns(UserWarning, match="must be"):
+            (message,) = list(call(*data, REQUEST))[-1:]  # type: ignore[operator]
+        assert message["state"] == "error" and message["run"] and handlers.visitors.count == 0
+        call(*data, REQUEST).close()  # type: ignore[operator]  # before its first step
+        assert handlers.visitors.count == 0
+
+
+def test_a_visitor_whose_run_was_lost_does_not_count_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    visitors = Visitors()
+    lost = visitors.running("lost", "kind")
+    run = lost.__enter__()
+    assert visitors.count == 1
+    monkeypatch.setattr("acip_core.ui.visitors._LOST_SECONDS", -1)
+    assert visitors.count == 0 and run.cancel.is_set()
