@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
 import gc
+import os
 import signal
 import sys
 from dataclasses import replace

@@ -11,8 +11,19 @@ Importing the package is instant; torch and transformers are imported with the f
 from __future__ import annotations
 
 import logging
+import os
 from importlib import import_module
 from typing import Any
+
+# Nothing is reported to anybody, by whichever door the package is entered: the libraries read these when they are
+# imported, which happens below this line. What the user's own environment says comes first.
+for _name, _value in {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # a request for each data set, to be counted
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "DO_NOT_TRACK": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
 
 # transformers imports torchao, which tells everybody of kernels for devices that they do not have.
 for _name in ("torchao", "torch.utils._pytree"):
