@@ -30,6 +30,7 @@ from acip_core.progress import finish
 
 from . import models
 from .breaking import DAMAGES, possible
+from .content import content
 from .outcome import Tally
 from .trial import Ended, forked
 
@@ -88,7 +89,7 @@ def _alone(root: Path, model: str) -> tuple[torch.Tensor, str]:
 def _continued(root: Path) -> tuple[torch.Tensor, str]:
     """Precompute with what an interrupted run left."""
     _precompute(root, root / "again")
-    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / "again").iterdir()}
+    files = {path.name: content(path) for path in (root / "again").iterdir()}
     return torch.zeros(1), repr(sorted(files.items()))
 
 

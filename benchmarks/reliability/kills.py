@@ -2,7 +2,7 @@
 
 A trial starts from a fresh copy of a folder with everything in it, kills the work before a chosen file operation or at
 a random time, lets a day pass, opens what is there, runs the work again (in every third trial killed once more) and
-compares the whole folder, names and bytes, with that of a run that nobody disturbed.
+compares the whole folder, names and contents, with that of a run that nobody disturbed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from acip_core.precompute import precompute
 from acip_core.progress import finish
 
 from . import models
+from .content import content
 from .outcome import Tally
 from .trial import Ended, forked
 from .watching import watch
@@ -268,7 +269,7 @@ def _let_a_day_pass(root: Path) -> None:
 def _tree(root: Path) -> Tree:
     """Digests of all files and names of all folders; locks are for ever."""
     return {
-        str(path.relative_to(root)): "" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(root)): "" if path.is_dir() else content(path)
         for path in root.rglob("*")
         if path.suffix != ".lock" and path.name != "locks"
     }
