@@ -189,6 +189,7 @@ def _points(operations: list[str], count: int, draw: random.Random) -> list[int 
     In turn: one of the last renames, with which the product comes; one of the end; any; a random time.
     """
     moves = [number for number, name in enumerate(operations, 1) if name == "os.rename"][-_LAST_MOVES:]
+    moves = moves or [len(operations)]
     points: list[int | None] = []
     for index in range(count):
         turn, kind = divmod(index, 4)
