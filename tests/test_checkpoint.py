@@ -327,7 +327,8 @@ def write_gguf(file: Path, without: str = "", extra: Tensors | None = None, **co
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(128)
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get) + ["<a>"])  # type: ignore[arg-type]
+    words = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    writer.add_token_list([*words, "ab", *(f"<{i}>" for i in range(len(words) + 1, 128))])
     writer.add_token_merges(["a b"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
