@@ -156,6 +156,8 @@ def read_ablation(folder: Path) -> dict[str, Any]:
         return {}
     with damage_told(path, "delete it and run `python -m acip_core ablate`"):
         content = read_json(path)
+        if content.keys() != {"settings", "rows"}:
+            raise ValueError(f"it holds {', '.join(content)}")
         for relative in content["rows"].values():
             for ratio, value in relative.items():
                 if not (math.isfinite(float(ratio)) and (value is None or math.isfinite(value))):

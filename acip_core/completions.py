@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .elastic import ElasticModel
-from .files import built, damage_told, read_json, write_json
+from .files import built, damage_told, listed, read_json, write_json
 from .generate import Engine, Sampling
 from .generate import Steps as TokenSteps
 from .progress import Progress, Steps
@@ -102,9 +102,7 @@ def parse_completions(path: Path) -> list[Completions]:
     Raises:
         One of `files.DAMAGE`: it is not such a file.
     """
-    content = read_json(path)
-    entries = content["completions"] if isinstance(content, dict) else content  # before files had digests
-    return [_checked(built(Completions, entry)) for entry in entries]
+    return [_checked(built(Completions, entry)) for entry in listed(read_json(path), "completions")]
 
 
 def _checked(read: Completions) -> Completions:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .files import built, damage_told, read_json, write_json
+from .files import built, damage_told, listed, read_json, write_json
 from .storage import atomic_path
 
 FILE = "evaluation.json"
@@ -57,6 +57,5 @@ def read_evaluation(folder: Path) -> list[TaskResult]:
     if not os.path.lexists(path):
         return []
     with damage_told(path, "delete it and run `python -m acip_core evaluate`"):
-        content = read_json(path)
-        rows = content["results"] if isinstance(content, dict) else content  # before files had digests
+        rows = listed(read_json(path), "results")
         return [built(TaskResult, row | {"value": math.inf if row["value"] is None else row["value"]}) for row in rows]

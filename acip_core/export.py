@@ -41,7 +41,7 @@ from .export_tensors import (
 from .precision import Quantized
 from .progress import Progress, Steps
 from .sizing import DENSE, Plan
-from .storage import atomic_path
+from .storage import atomic_path, check_writable, entries
 from .targets import places
 
 MODELING = Path(modeling.__file__)
@@ -130,13 +130,15 @@ def check_dtype(name: str | None) -> torch.dtype | None:
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a place where there is something.
+    """Refuse a place where there is something, or where nothing can be written.
 
     Raises:
-        StorageError: the folder holds files.
+        StorageError: the folder holds files or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    place = folder.expanduser()
+    if entries(place) or (place.exists() and not place.is_dir()):
         raise StorageError(f"{folder} exists already; name a new folder for the model.")
+    check_writable(place)
 
 
 def _ranks(elastic: ElasticModel, plan: Plan) -> dict[str, int]:

@@ -102,6 +102,19 @@ def _compare(told: str, found: str) -> None:
         raise ValueError("its SHA-256 is another one than was written")
 
 
+def listed(content: Any, name: str) -> list[Any]:
+    """The one field `name` of an object in a JSON file; a list as it is, for files had no digest once.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(content, dict) and set(content) == {name}:
+        content = content[name]
+    if not isinstance(content, list):
+        raise ValueError(f"it does not hold {name}")
+    return content
+
+
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file with its digest among the metadata."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}

@@ -32,7 +32,7 @@ from .elastic import AdapterWeights, ElasticModel, build_elastic
 from .errors import ModelError, StorageError
 from .evaluate import WINDOW, measure_curve
 from .factorize import Factors, cached_factors, factorize
-from .files import read_json, read_tensors, save_tensors, write_json
+from .files import listed, read_json, read_tensors, save_tensors, write_json
 from .framing import framing
 from .paths import artifacts_home, cache_dir
 from .precision import FULL, quantize_base
@@ -337,9 +337,7 @@ def _keeping(steps: Steps[Curve], path: Path, known: dict[float, CurvePoint]) ->
 
 
 def _read_points(path: Path) -> dict[float, CurvePoint]:
-    content = read_json(path)
-    points = content["points"] if isinstance(content, dict) else content  # before files had digests
-    return {ratio: CurvePoint(*values) for ratio, values in points}
+    return {ratio: CurvePoint(*values) for ratio, values in listed(read_json(path), "points")}
 
 
 def _write_points(path: Path, known: dict[float, CurvePoint]) -> None:

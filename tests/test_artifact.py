@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +18,14 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from acip_core import artifact as module
+from acip_core.ablate import read_ablation
 from acip_core.artifact import Artifact, read_artifact, write_artifact
+from acip_core.comparison import read_comparison
+from acip_core.completions import read_completions
 from acip_core.errors import ArtifactError, StorageError
-from acip_core.files import file_digest, write_json
+from acip_core.evaluation import read_evaluation
+from acip_core.files import file_digest, read_tensors, write_json
+from acip_core.renewal import renew
 from acip_core.targets import target_layers
 from tests.conftest import full_disk
 from tests.tiny import calibration, tiny_artifact, tiny_base, tiny_model
@@ -130,7 +139,7 @@ def _resealed(folder: Path) -> None:
             if (folder / name).is_file():
                 told |= {"bytes": (folder / name).stat().st_size, "sha256": file_digest(folder / name)}
         write_json(path, description)
-    except (ValueError, AttributeError, TypeError):  # beyond repair
+    except (ValueError, AttributeError, TypeError, RecursionError):  # beyond repair
         return
 
 
@@ -205,6 +214,166 @@ def test_damage_is_one_sentence_that_names_the_file(copy: Path, case: str) -> No
     message = str(caught.value)
     assert named in message and str(copy) in message
     assert "\n" not in message and message.endswith(".")
+
+
+RESULTS = {
+    "completions.json": ({"completions": [{"prompt": "a", "new_tokens": 3, "texts": {"100": "b"}}]}, read_completions),
+    "evaluation.json": (
+        {
+            "results": [
+                {"task": "t", "metric": "m", "ratio": 0.5, "parameters": 9, "bytes": 36, "value": 0.1, "error": None,
+                 "limit": 1}
+            ]
+        },
+        read_evaluation,
+    ),
+    "comparison.json": ({"budget": {"x": 1e5}, "base_perplexity": {"c4": 3.5}, "results": []}, read_comparison),
+    "ablation.json": ({"settings": {"x": 1e5}, "rows": {"one": {"0.50": 1.25}}}, read_ablation),
+}  # fmt: skip
+MADE = (
+    "acip.json", "scores.safetensors", "basis.safetensors", "adapter_config.json", "adapter_model.safetensors",
+    "history.safetensors", "README.md",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*MADE, *RESULTS])
+def test_no_bit_of_any_file_can_flip(copy: Path, name: str) -> None:
+    read = read_artifact
+    if name in RESULTS:
+        content, read = RESULTS[name]  # type: ignore[assignment]
+        write_json(copy / name, content)
+    read(copy)
+    whole = (copy / name).read_bytes()
+    source = random.Random(name)
+    places = range(8 * len(whole)) if len(whole) < 400 else sorted(source.sample(range(8 * len(whole)), 400))
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        (copy / name).write_bytes(damaged)
+        with pytest.raises(ArtifactError, match=re.escape(str(copy / name))):
+            read(copy)
+
+
+@pytest.mark.parametrize("name", [*MADE, *RESULTS])
+@pytest.mark.parametrize("other", ["pipe", "device", "folder", "loop", "holes", "empty"])
+def test_something_else_in_place_of_a_file(copy: Path, name: str, other: str) -> None:
+    read = RESULTS[name][1] if name in RESULTS else read_artifact
+    path = copy / name
+    path.unlink(missing_ok=True)
+    if other == "pipe":
+        os.mkfifo(path)
+    elif other == "device":
+        path.symlink_to("/dev/zero")
+    elif other == "loop":
+        path.symlink_to(path)
+    elif other == "folder":
+        path.mkdir()
+    else:
+        path.touch()
+        os.truncate(path, 0 if other == "empty" else 10**10)
+    with pytest.raises(ArtifactError, match=re.escape(name)):
+        read(copy)
+
+
+HOSTILE = ["[" * 200_000, '{"a":' * 200_000, "1" * 5000, "[1e999]", "NaN", '"\\ud800"', "[" + "9" * 400 + "]", "null"]
+
+
+@pytest.mark.parametrize("name", ["acip.json", "adapter_config.json", *RESULTS])
+@pytest.mark.parametrize("content", HOSTILE, ids=lambda text: text[:6])
+def test_json_that_is_none_of_ours(copy: Path, name: str, content: str) -> None:
+    (copy / name).write_text(content)
+    _resealed(copy)
+    with pytest.raises(ArtifactError, match=re.escape(name)):
+        (RESULTS[name][1] if name in RESULTS else read_artifact)(copy)
+
+
+WRONG = [None, True, -1, 10**400, "text", [], {}, [[]], 1e300]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda value: str(value)[:6])
+def test_values_of_the_wrong_kind(copy: Path, wrong: object) -> None:
+    """In place of any value at any depth: read, or refused by name, and nothing else."""
+    for name in ("acip.json", "adapter_config.json", *RESULTS):
+        if name in RESULTS:
+            write_json(copy / name, RESULTS[name][0])
+        read = RESULTS[name][1] if name in RESULTS else read_artifact
+        whole = (copy / name).read_bytes()
+        for change in _everywhere(json.loads(whole), wrong):
+            (copy / name).write_text(json.dumps(change))
+            _resealed(copy) if name == "adapter_config.json" else write_json(copy / name, change)
+            with suppress(ArtifactError):
+                read(copy)
+        (copy / name).write_bytes(whole)
+        _resealed(copy)
+
+
+def _everywhere(content: dict, wrong: object) -> Iterator[dict]:
+    """Copies of nested JSON, each with another value replaced."""
+    content.pop("sha256", None)
+
+    def walk(value: object) -> Iterator[tuple]:
+        pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, inner in list(pairs)[:12]:
+            yield value, key, inner
+            yield from walk(inner)
+
+    for holder, key, inner in walk(content):
+        holder[key] = wrong
+        yield content
+        holder[key] = inner
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int32, torch.bool, torch.complex64])
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [("scores.safetensors", ""), ("basis.safetensors", ".scale"), ("basis.safetensors", ".factor"),
+     ("adapter_model.safetensors", ""), ("history.safetensors", "")],
+)  # fmt: skip
+def test_numbers_of_another_type(copy: Path, name: str, ending: str, dtype: torch.dtype) -> None:
+    if (name, dtype) == ("history.safetensors", torch.int32):
+        return  # places and samples of directions
+    tensors, metadata = read_tensors(copy / name)
+    key = next(key for key in tensors if key.endswith(ending))
+    tensors[key] = tensors[key].float().to(dtype)
+    save_file(tensors, copy / name, metadata or None)
+    _resealed(copy)
+    with pytest.raises(ArtifactError, match=name):
+        read_artifact(copy)
+
+
+def test_an_artifact_of_before_there_were_digests(
+    copy: Path, written: tuple[Artifact, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    description = json.loads((copy / "acip.json").read_text())
+    old = {key: value for key, value in description.items() if key not in ("sha256", "files")} | {"format_version": 1}
+    (copy / "acip.json").write_text(json.dumps(old, indent=1) + "\n")
+    (copy / "completions.json").write_text(json.dumps(RESULTS["completions.json"][0]["completions"]))
+    before = {path.name: path.read_bytes() for path in copy.iterdir() if path.suffix != ".json"}
+    assert read_artifact(copy).curves == written[0].curves
+    assert f"acip_core renew {copy}" in caplog.text
+    renew(copy)
+    caplog.clear()
+    assert read_artifact(copy).curves == written[0].curves and not caplog.text
+    assert (copy / "acip.json").read_bytes() == (written[1] / "acip.json").read_bytes()
+    assert "sha256" in (copy / "completions.json").read_text() and read_completions(copy)[0].texts == {100: "b"}
+    assert before == {path.name: path.read_bytes() for path in copy.iterdir() if path.suffix != ".json"}
+
+
+def test_an_edited_card_is_renewed(copy: Path) -> None:
+    (copy / "README.md").write_text("# Mine\n")
+    with pytest.raises(ArtifactError, match=r"README\.md is damaged .*acip_core renew"):
+        read_artifact(copy)
+    renew(copy)
+    read_artifact(copy)
+
+
+def test_measurements_stay_when_the_artifact_is_replaced(copy: Path, written: tuple[Artifact, Path]) -> None:
+    for name, (content, _) in RESULTS.items():
+        write_json(copy / name, content)
+    write_artifact(written[0], copy)
+    assert {name for name in RESULTS if (copy / name).exists()} == RESULTS.keys() - {"completions.json"}
+    write_artifact(replace(written[0], fingerprint="other"), copy)
+    assert not [name for name in RESULTS if (copy / name).exists()]
 
 
 @pytest.mark.parametrize("change", ["scale of the wrong length", "NaN scale", "flat factor", "float factor", "side"])

@@ -7,20 +7,21 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from acip_core import cli, precompute
-from acip_core.artifact import read_artifact
+from acip_core import cli, paths, precompute
+from acip_core.artifact import read_artifact, write_artifact
 from acip_core.progress import Progress
 from tests.conftest import full_disk
-from tests.tiny import tiny_base
+from tests.tiny import tiny_artifact, tiny_base
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default folder of an artifact is below the working directory, which is not to be this repository."""
+    """Artifacts are looked for below the working directory, too, which is not to be this repository."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -125,6 +126,70 @@ def test_precompute_and_prepare(
     code, output = run(monkeypatch, capsys, "prepare", "--model", model, "--artifact", str(out))
     assert code == 0 and "tiny [1] is ready." in output
     assert list((cache / "factors").glob("*.safetensors"))
+
+
+def test_two_models_in_folders_of_one_name(
+    text: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(paths, "_ROOT", tmp_path / "checkout")
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout" / "pyproject.toml").touch()
+    for seed, parent in enumerate(("one", "two")):
+        base = tiny_base(seed=seed)
+        base.model.save_pretrained(tmp_path / parent / "last")
+        base.tokenizer.save_pretrained(tmp_path / parent / "last")
+    home = tmp_path / "checkout" / "precomputed" / "last"
+
+    def made(parent: str, *more: str) -> tuple[int, str]:
+        arguments = ("precompute", "--model", f"{parent}/last", "--quick", "--corpus", text, *more)
+        return run(monkeypatch, capsys, *arguments)
+
+    code, output = made("one")
+    assert code == 0 and f"The artifact is in {home}." in output
+    first = read_artifact(home).fingerprint
+    assert made("one", "--include", "self_attn")[0] == 0, "the same weights, other layers"
+    assert made("one")[0] == 0 and read_artifact(home).fingerprint == first
+    code, output = made("two")
+    assert code == 2 and f"{home} holds the artifact of other weights (last); name another" in output
+    assert "--out" in output and "--replace" in output and "scoring" not in output
+    assert read_artifact(home).fingerprint == first
+    code, output = run(monkeypatch, capsys, "export", "two/last", "out", "--size", "0.6")
+    assert code == 2 and "by its name alone" in output and not Path("out").exists()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    named = f"--artifact=~/{home.relative_to(tmp_path)}"
+    for verb in (("export", "two/last", "~/out", "--size", "0.6"), ("prepare", "--model", "two/last")):
+        code, output = run(monkeypatch, capsys, *verb, named)
+        assert code == 0, output
+    assert (tmp_path / "out" / "config.json").is_file() and not (tmp_path / "~").exists()
+    for verb in (
+        ("complete", "--model", "two/last"), ("quantize", "two/last"), ("compare", "--model", "two/last"),
+        ("ablate", "--model", "two/last"), ("evaluate", "two/last", "--tasks", "c4"),
+    ):  # fmt: skip
+        code, output = run(monkeypatch, capsys, *verb, named)
+        assert code == 2 and "results of these weights do not belong into it" in output, output
+    assert not (home / "comparison.json").exists()
+    assert made("two", "--replace")[0] == 0 and read_artifact(home).fingerprint != first
+
+
+def test_a_note_is_told_by_the_command_line(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, caplog
+) -> None:
+    other = replace(tiny_artifact(tiny_base(seed=5)), name="tiny [1]")
+    write_artifact(other, tmp_path / "art")
+    for verb in (("prepare", "--model", model), ("export", model, "out", "--size", "0.7")):
+        caplog.clear()
+        assert run(monkeypatch, capsys, *verb, "--artifact", str(tmp_path / "art"))[0] == 0
+        assert caplog.text.count("close to, not exactly") == 1
+
+
+def test_renew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    write_artifact(tiny_artifact(tiny_base()), tmp_path / "art")
+    (tmp_path / "art" / "README.md").write_text("# Mine")
+    code, output = run(monkeypatch, capsys, "renew", "art")
+    assert code == 0 and "art are those of its files" in output
+    read_artifact(tmp_path / "art")
+    code, output = run(monkeypatch, capsys, "renew", "none")
+    assert code == 2 and "No artifact at none" in output
 
 
 def test_prepare_without_an_artifact(

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from acip_core import factorize as factorize_module
+from acip_core import paths
 from acip_core.artifact import Artifact, write_artifact
-from acip_core.base import BaseModel
+from acip_core.base import DEFAULT_HUB_ID, DEFAULT_MODEL, BaseModel
 from acip_core.errors import ArtifactError, ModelError
-from acip_core.loading import open_model
+from acip_core.loading import find_artifact, open_model
 from acip_core.progress import finish
 from acip_core.targets import target_layers
 from tests.conftest import full_disk
@@ -114,6 +115,51 @@ def test_other_weights_of_the_same_model_are_noted(
 ) -> None:
     other = saved(tiny_base(seed=9), tmp_path / "elsewhere" / "tiny-llama")
     assert "close to, not exactly" in finish(open_model(other, artifact[1])).note
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An artifact kept under the name of a model of its own weights, far from the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paths, "_ROOT", tmp_path / "checkout")
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout" / "pyproject.toml").touch()
+    folder = tmp_path / "checkout" / "precomputed" / "tiny-llama"
+    write_artifact(tiny_artifact(tiny_base()), folder)
+    return folder
+
+
+def test_found_by_name_only_for_its_own_weights(
+    model: str, kept: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = finish(open_model(model))
+    assert (loaded.folder, loaded.note) == (kept, "")
+    other = saved(tiny_base(seed=9), tmp_path / "elsewhere" / "tiny-llama")
+    with pytest.raises(ArtifactError, match=r"made from other weights \(memory\) .*by its name alone; precompute one"):
+        finish(open_model(other))
+    assert not caplog.records
+    loaded = finish(open_model(other, kept))
+    assert [record.message for record in caplog.records] == [loaded.note]
+    with pytest.raises(ArtifactError, match="results of these weights do not belong into it"):
+        finish(open_model(other, kept, own=True))
+
+
+@pytest.mark.parametrize("change", [{"recipe": {"quantized": "nf4"}}, {"name": DEFAULT_MODEL}], ids=str)
+def test_what_is_meant_for_other_weights_is_used_with_a_note(
+    cache: Path, kept: Path, change: dict, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = replace(tiny_base(seed=9), name=change.get("name", "tiny-llama"), source=DEFAULT_HUB_ID)
+    made = tiny_artifact(tiny_base())
+    write_artifact(replace(made, **change | {"recipe": made.recipe | change.get("recipe", {})}), kept)
+    if base.name != kept.name:
+        kept.rename(kept.parent / base.name)
+    assert find_artifact(base, own=True).note in caplog.text and "close to, not exactly" in caplog.text
+
+
+def test_weights_that_only_have_the_name_of_the_default_model(cache: Path, kept: Path) -> None:
+    write_artifact(replace(tiny_artifact(tiny_base()), name=DEFAULT_MODEL), kept.parent / DEFAULT_MODEL)
+    with pytest.raises(ArtifactError, match="by its name alone"):
+        find_artifact(replace(tiny_base(seed=9), name=DEFAULT_MODEL, source="my-tuned"))
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gemma3"])
