@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from threading import Lock
 
 from .corpus import token_windows
 from .errors import CorpusError
-from .evaluate import WINDOW, measure_perplexity
+from .evaluate import WINDOW
 from .export import export
 from .generate import Engine, Sampling
 from .loading import Loaded, open_model
 from .precision import FULL
 from .progress import finish
+from .sampling import shown
 from .sizing import Plan
 
 log = logging.getLogger("acip")
@@ -40,21 +42,25 @@ def load(source: str | None = None, artifact: str | Path | None = None, precisio
 class Model:
     """A language model that runs at the size last set.
 
+    All verbs may be called from several threads at once: each runs at the size in force when it was called, from its
+    first token to its last, whatever is set meanwhile.
+
     Attributes:
-        elastic: what it runs on; `elastic.model` is an ordinary transformers model, `elastic.planner` knows all sizes.
+        elastic: what it runs on; `elastic.model` is an ordinary transformers model at the size last set, whatever
+            the verbs of other threads run at; `elastic.planner` knows all sizes.
         artifact: its score map and the perplexities measured at every size.
     """
 
     def __init__(self, loaded: Loaded):
         self.elastic, self.artifact, self._quantized = loaded.elastic, loaded.artifact, loaded.quantized
-        self._engine = Engine(self.elastic)
+        self._engine, self._setting = Engine(self.elastic), Lock()
+        self._plan = self.elastic.planner.at_ratio(1.0)
+        self.elastic.apply(self._plan)
 
     @property
     def plan(self) -> Plan:
         """The size in force in full: parameters and bytes of the whole model, what is saved."""
-        plan = self.elastic.plan
-        assert isinstance(plan, Plan)  # those of a batch belong to `Engine.compare`
-        return plan
+        return self._plan
 
     @property
     def size(self) -> float:
@@ -67,7 +73,11 @@ class Model:
         Raises:
             SizeError: no cut has that size.
         """
-        return self.elastic.set_size(ratio)
+        plan = self.elastic.planner.at_ratio(ratio)
+        with self._setting:  # the object and its model never end at sizes of two callers
+            self._plan = plan
+            self.elastic.apply(plan)
+        return plan
 
     def generate(
         self,
@@ -111,12 +121,14 @@ class Model:
         The text, after an end-of-text token, is read in equal windows of at most 512 tokens.
 
         Raises:
-            CorpusError: the text is empty.
+            CorpusError: the text is empty, or the tokenizer makes no tokens of it.
         """
+        if not isinstance(text, str):
+            raise CorpusError(f"Perplexity is of a text, not of {shown(text)}.")
         ids = token_windows(self.elastic.tokenizer, [text], 1).flatten()  # (tokens,)
         if len(ids) < 2:
             raise CorpusError("The text is too short: perplexity needs two tokens.")
         windows = -(-len(ids) // min(WINDOW, self._engine.context))
         length = len(ids) // windows
-        *_, last = measure_perplexity(self.elastic.model, ids[: windows * length].view(windows, length))
+        *_, last = self._engine.measure(ids[: windows * length].view(windows, length), self.plan)
         return last.value

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
@@ -124,6 +124,12 @@ def read(model: PreTrainedModel, carry: Carry, ids: torch.Tensor, cache: Kept, k
     return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)[:, -keep:]
 
 
+def keep_rows(cache: Kept, rows: torch.Tensor) -> None:
+    """Go on with these sequences of a cache, each as often as it is named; unlike `Cache.batch_select_indices` this
+    reaches every state of every kind of layer."""
+    cache.reorder_cache(cast(torch.LongTensor, rows))
+
+
 def _logits(model: PreTrainedModel, carry: Carry, ids: torch.Tensor, keep: int, **settings: Any) -> torch.Tensor:
     if carry.selects:
         settings["logits_to_keep"] = keep
@@ -133,11 +139,7 @@ def _logits(model: PreTrainedModel, carry: Carry, ids: torch.Tensor, keep: int, 
 
 def _begun(cache: Cache) -> bool:
     """Whether it holds the start of a text."""
-    return any(
-        any(layer.has_previous_state.values()) if hasattr(layer, "has_previous_state") else layer.get_seq_length() > 0
-        for layer in cache.layers
-        if hasattr(layer, "has_previous_state") or hasattr(layer, "get_seq_length")
-    )
+    return any(_held(layer) for layer in cache.layers)
 
 
 @torch.inference_mode()
@@ -167,11 +169,13 @@ def _state(cache: Kept) -> list[torch.Tensor]:
         LookupError: one of its layers holds nothing.
     """
     assert isinstance(cache, Cache)
-    held = []
     for layer in cache.layers:
-        values = [v for value in vars(layer).values() for v in (value.values() if isinstance(value, dict) else [value])]
-        tensors = [v for v in values if isinstance(v, torch.Tensor) and v.is_floating_point() and v.numel()]
-        if not tensors and type(layer) is not DummyLayer:
+        if not _held(layer) and type(layer) is not DummyLayer:
             raise LookupError(type(layer).__name__)
-        held += tensors
-    return held
+    return [tensor for layer in cache.layers for tensor in _held(layer)]
+
+
+def _held(layer: object) -> list[torch.Tensor]:
+    """The tensors of one layer of a cache, those of several states among them."""
+    values = [v for value in vars(layer).values() for v in (value.values() if isinstance(value, dict) else [value])]
+    return [v for v in values if isinstance(v, torch.Tensor) and v.is_floating_point() and v.numel()]

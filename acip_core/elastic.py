@@ -64,6 +64,8 @@ class ElasticModel:
     def __init__(self, base: BaseModel, cut: Cut, scores: Scores, count_adapters: bool = True, reset: bool = True):
         self.base = base
         self._cut, self._scores, self._count_adapters, self._reset = cut, scores, count_adapters, reset
+        base.model.register_forward_pre_hook(cut.hold)
+        base.model.register_forward_hook(cut.release, always_call=True)
         self._storage: Storage | None = None
         self._footprint = footprint(self.model, self.elastic_layers(), self.stored_dtype)
         self.planner = self.planner_for(0)

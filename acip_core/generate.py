@@ -8,7 +8,6 @@ sees another's size. Knows nothing of pages or sessions.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,13 +18,15 @@ from typing import cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .carry import Kept, WholeText
+from .carry import Kept, WholeText, keep_rows
 from .context import context_length
 from .elastic import BatchPlan, ElasticModel
 from .errors import GenerationError
 from .evaluate import Perplexity, measure_perplexity, token_losses
 from .judge import judged
 from .line import Line
+from .prompting import in_chat
+from .sampling import Sampling, check_sampling, shown
 from .sizing import Plan
 from .turns import Turns
 
@@ -37,25 +38,9 @@ _CACHED_TOKENS = 32_768  # of all callers together; their caches take 1.5 GB for
 _ACTIVE, _WAITING = 8, 40  # callers that generate at once; callers in line
 _PATIENCE = 0.2  # seconds between two looks at the line
 _MAX_CHARACTERS = 2_000_000  # rejected before the tokenizer spends seconds on it
+_COLDEST = 1e-30  # temperature; what is colder rounds to zero in float32, and zero divides nothing
 _REPLACEMENT = "\ufffd"
 Steps = Iterator[dict[int, "Token"]]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen.
-
-    Attributes:
-        temperature: 0 picks the likeliest token; higher is more varied.
-        top_p: sample only from the likeliest tokens that together have this probability, in (0, 1].
-        seed: same seed, prompt, size and settings, same text.
-        max_new_tokens: tokens after which to stop.
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    max_new_tokens: int = 128
 
 
 @dataclass(frozen=True)
@@ -178,7 +163,7 @@ class Engine:
         Raises:
             GenerationError: as `stream`.
         """
-        check_sampling(sampling, self.context)
+        sampling = check_sampling(sampling, self.context)
         ids = self._encode(prompt, chat)
         room = self.context - sampling.max_new_tokens
         if len(ids) > room:
@@ -264,19 +249,19 @@ class Engine:
             yield from steps
 
     def _encode(self, prompt: str, chat: bool) -> list[int]:
-        if not prompt or not prompt.strip():
+        if not isinstance(prompt, str):
+            raise GenerationError(f"The prompt must be a text, not {shown(prompt)}.")
+        if not prompt.strip():
             raise GenerationError("The prompt is empty; type a few words to continue.")
         if len(prompt) > _MAX_CHARACTERS:
             raise GenerationError(f"The prompt has {len(prompt):,} characters; at most {_MAX_CHARACTERS:,} are read.")
         text = prompt.encode("utf-8", "replace").decode()  # half a surrogate pair is no text for a tokenizer
         tokenizer = self.elastic.tokenizer
-        if chat:
-            if not tokenizer.chat_template:
-                raise GenerationError("This model has no chat template; switch the chat template off.")
-            message = [{"role": "user", "content": text}]
-            rendered = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
-            return tokenizer(rendered, add_special_tokens=False, verbose=False).input_ids
-        return tokenizer(text, verbose=False).input_ids
+        text = in_chat(tokenizer, text) if chat else text
+        ids = cast(list[int], tokenizer(text, add_special_tokens=not chat, verbose=False).input_ids)
+        if ids == tokenizer("", add_special_tokens=not chat).input_ids:  # at most a start token, and nothing to start
+            raise GenerationError("This model's tokenizer makes no tokens of the prompt; type a few words to continue.")
+        return ids
 
     def _columns(self, ids: list[int], plans: Sequence[Plan], sampling: Sampling, cancel: threading.Event) -> Steps:
         """The prompt continued at several sizes in step; by index into `plans`, the tokens of those still running."""
@@ -309,7 +294,7 @@ class Engine:
                 running = [running[row] for row in left]
                 if not running:
                     return
-                cache.reorder_cache(torch.tensor(left, device=logits.device))
+                keep_rows(cache, torch.tensor(left, device=logits.device))
                 batch = self._batch(plans, running)
             if cancel.is_set():
                 yield {i: Token(words[i].flush(), count, total, total, "stopped") for i in running}
@@ -359,32 +344,10 @@ def _chosen(logits: torch.Tensor, sampling: Sampling, generators: Sequence[torch
 
 
 def _drawn(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    probabilities = ((scores - scores.max()) / sampling.temperature).softmax(-1)
+    probabilities = ((scores - scores.max()) / max(sampling.temperature, _COLDEST)).softmax(-1)
     ordered, tokens = probabilities.sort(descending=True, stable=True)
-    ordered[ordered.cumsum(0) - ordered >= sampling.top_p] = 0  # the likeliest token always stays
+    ordered[1:][(ordered.cumsum(0) - ordered)[1:] >= sampling.top_p] = 0  # the likeliest token always stays
     return int(tokens[torch.multinomial(ordered, 1, generator=generator)])
-
-
-def check_sampling(sampling: Sampling, context: int) -> None:
-    """Refuse settings that cannot be run.
-
-    Args:
-        context: tokens the model can attend to.
-
-    Raises:
-        GenerationError: names the setting, its value and its range.
-    """
-    numbers = (sampling.temperature, sampling.top_p, sampling.seed, sampling.max_new_tokens)
-    if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers):
-        raise GenerationError("Temperature, top-p, seed and length must be numbers.")
-    if sampling.temperature < 0:
-        raise GenerationError(f"The temperature must be 0 or more, not {sampling.temperature:g}.")
-    if not 0 < sampling.top_p <= 1:
-        raise GenerationError(f"Top-p must lie above 0 and at most 1, not {sampling.top_p:g}.")
-    if sampling.seed != int(sampling.seed) or not 0 <= sampling.seed < 2**63:
-        raise GenerationError(f"The seed must be a whole number from 0 to 2⁶³ − 1, not {sampling.seed:g}.")
-    if sampling.max_new_tokens != int(sampling.max_new_tokens) or not 0 < sampling.max_new_tokens < context:
-        raise GenerationError(f"The length must be 1 to {context - 1:,} tokens, not {sampling.max_new_tokens:,}.")
 
 
 def _end_ids(elastic: ElasticModel) -> frozenset[int]:

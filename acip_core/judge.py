@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .carry import Kept
+from .carry import Kept, keep_rows
 
 if TYPE_CHECKING:
     from .generate import Token
@@ -53,7 +53,7 @@ class _Reader:
         logits = torch.empty(0)
         for start in range(0, len(prompt), chunk):
             logits = forward(torch.tensor([prompt[start : start + chunk]]), cache, 1)
-        cache.reorder_cache(torch.zeros(rows, dtype=torch.long))
+        keep_rows(cache, torch.zeros(rows, dtype=torch.long))
         self._next = logits[:, -1:].expand(rows, -1, -1)  # (rows, 1, vocabulary): of the token that comes next
 
     def read(self, rows: list[list[int]]) -> list[tuple[float, ...]]:
@@ -70,5 +70,5 @@ class _Reader:
         """Go on with these rows alone."""
         if rows and len(rows) < len(self._next):
             index = torch.tensor(rows, device=self._next.device)
-            self._cache.reorder_cache(index)
+            keep_rows(self._cache, index)
             self._next = self._next[index]

@@ -49,7 +49,8 @@ Ranking = tuple[int | Ranks, ...]  # one per elastic layer of a model
 class Cut:
     """The ranks in force; replaced as a whole, never edited.
 
-    A thread may run at ranks of its own, so that whoever calls the model meanwhile still gets the size that was set.
+    A thread may run at ranks of its own, so that whoever calls the model meanwhile still gets the size that was set;
+    and a pass of the model runs to its end at the ranks at its start, whatever other threads set meanwhile.
     """
 
     def __init__(self, layers: int):
@@ -58,8 +59,8 @@ class Cut:
 
     @property
     def ranks(self) -> Ranking:
-        """Those of this thread, otherwise those that were set for all."""
-        return getattr(self._here, "ranks", None) or self._set
+        """Those of this thread or of its pass, otherwise those that were set for all."""
+        return getattr(self._here, "ranks", None) or getattr(self._here, "held", None) or self._set
 
     @ranks.setter
     def ranks(self, ranks: Ranking) -> None:
@@ -74,6 +75,14 @@ class Cut:
             yield
         finally:
             self._here.ranks = before
+
+    def hold(self, *_: Any) -> None:
+        """A pass begins on this thread (a hook in front of the model's forward)."""
+        self._here.held = self._set
+
+    def release(self, *_: Any) -> None:
+        """The pass has ended (a hook behind the model's forward)."""
+        self._here.held = None
 
     def __reduce__(self) -> tuple[Any, ...]:  # copies and files have the ranks that were set
         return Cut, (0,), {"_set": self._set}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 import acip_core
 from acip_core.artifact import write_artifact
 from acip_core.errors import ArtifactError, CorpusError, GenerationError, ModelError, SizeError
+from acip_core.generate import Sampling
 from tests.tiny import tiny_artifact, tiny_base
 
 PROMPT = "Hello there, how are you today? "
@@ -110,3 +113,72 @@ def test_nothing_to_load(files: tuple[str, Path], tmp_path: Path) -> None:
         acip_core.load("/nowhere.gguf")
     with pytest.raises(ArtifactError, match="No artifact at"):
         acip_core.load(files[0], tmp_path / "none")
+
+
+def test_a_text_that_is_none(model: acip_core.Model) -> None:
+    with pytest.raises(CorpusError, match="of a text"):
+        model.perplexity(None)  # type: ignore[arg-type]
+
+
+def test_from_eight_threads_every_call_is_right(model: acip_core.Model) -> None:
+    ids = torch.arange(5, 45)[None]
+    plans = {size: model.elastic.planner.at_ratio(size) for size in (1.0, 0.7, 0.5)}
+    expected: dict[str, set] = {"generate": set(), "sample": set(), "perplexity": set(), "forward": set()}
+
+    def forward() -> tuple[float, ...]:
+        with torch.no_grad():
+            return tuple(model.elastic.model(ids).logits[0, -1].tolist())
+
+    verbs = {
+        "generate": lambda: model.generate(PROMPT, max_new_tokens=8),
+        "sample": lambda: model.generate(PROMPT, max_new_tokens=8, temperature=1.0, seed=3),
+        "perplexity": lambda: round(model.perplexity(PROMPT * 20), 3),
+        "forward": forward,
+    }
+    for size in plans:
+        model.set_size(size)
+        for name, verb in verbs.items():
+            expected[name].add(verb())
+    assert all(len(values) > 1 for values in expected.values())
+    ratios = {plan.ratio for plan in plans.values()}
+
+    def calls(seed: int) -> list[tuple[str, object]]:
+        chosen = random.Random(seed)
+        found: list[tuple[str, object]] = []
+        for _ in range(12):
+            size, name = chosen.choice(list(plans)), chosen.choice(list(verbs))
+            assert model.set_size(size) == plans[size]
+            found.append((name, verbs[name]()))
+            assert model.size in ratios and model.plan.ratio in ratios
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(calls, range(8)):
+            for name, value in found:
+                assert value in expected[name]
+    model.set_size(0.7)
+    assert forward() in expected["forward"] and model.elastic.plan == model.plan == plans[0.7]
+
+
+def test_a_size_set_meanwhile_leaves_a_running_text_as_it_is(model: acip_core.Model) -> None:
+    model.set_size(0.5)
+    alone = model.generate(PROMPT, max_new_tokens=100)
+    steps = model._engine.stream(PROMPT, model.plan, Sampling(max_new_tokens=100))
+    text = next(steps).text
+    for i, token in enumerate(steps):
+        model.set_size((1.0, 0.7)[i % 2])
+        text += token.text
+    assert text == alone
+
+
+def test_a_pass_keeps_the_size_at_its_start(model: acip_core.Model) -> None:
+    ids = torch.arange(5, 25)[None]
+    model.set_size(0.5)
+    with torch.no_grad():
+        expected = model.elastic.model(ids).logits
+        first = next(iter(model.elastic.elastic_layers().values()))
+        with ThreadPoolExecutor(1) as other:
+            hook = first.register_forward_hook(lambda *_: other.submit(model.set_size, 1.0).result() and None)
+            assert torch.equal(model.elastic.model(ids).logits, expected)
+            hook.remove()
+            assert not torch.equal(model.elastic.model(ids).logits, expected)

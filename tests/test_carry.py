@@ -1,4 +1,4 @@
-"""Models that keep a state instead of keys and values, windows, or nothing: what they write and measure is their own."""
+"""Models that keep a state, a window or nothing instead of keys and values: what they write and measure is theirs."""
 
 from __future__ import annotations
 

@@ -1,60 +1,67 @@
-"""Windows never exceed the positions that a model has, whatever its family calls them."""
+"""The longest text of a model, in the words of every family, and that nothing runs beyond it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+import math
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoConfig
 
-from acip_core.artifact import read_artifact
-from acip_core.context import context_length, fitting_window
-from acip_core.corpus import corpus_windows
-from acip_core.evaluate import measure_perplexity
-from acip_core.precompute import QUICK, precompute
-from acip_core.progress import finish
-from tests.tiny import FAMILIES, tiny_base
-
-STATED = {
-    "llama": {"max_position_embeddings": 77},
-    "gpt2": {"n_positions": 77},
-    "opt": {"max_position_embeddings": 77},
-    "mpt": {"max_seq_len": 77},
-    "rwkv": {"context_length": 77},
-    "ctrl": {"n_positions": 77},
-}
+from acip_core.api import Model
+from acip_core.context import context_length
+from acip_core.errors import GenerationError
+from acip_core.generate import Engine, Sampling
+from acip_core.loading import Loaded
+from tests.tiny import tiny_artifact, tiny_elastic
 
 
-@pytest.mark.parametrize("family", STATED)
-def test_every_family_s_own_word_for_it(family: str) -> None:
-    assert context_length(AutoConfig.for_model(family, **STATED[family])) == 77
+@pytest.mark.parametrize(
+    ("family", "settings", "expected"),
+    [
+        ("llama", {"max_position_embeddings": 300}, 300),
+        ("gpt2", {"n_positions": 300}, 300),
+        ("opt", {"max_position_embeddings": 300}, 300),
+        ("mpt", {"max_seq_len": 300}, 300),
+        ("rwkv", {"context_length": 300}, 300),
+        ("xlnet", {}, 2048),  # says −1: no limit
+        ("bloom", {}, 2048),
+        ("mamba", {}, 2048),
+        ("gemma3", {"text_config": {"max_position_embeddings": 300}}, 300),
+    ],
+)
+def test_every_family_says_it_in_its_own_words(family: str, settings: dict[str, Any], expected: int) -> None:
+    assert context_length(AutoConfig.for_model(family, **settings)) == expected
 
 
-def test_a_family_that_has_no_positions_has_a_common_length() -> None:
-    assert context_length(AutoConfig.for_model("bloom")) == 2048
+@pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])
+def test_nothing_runs_beyond_it(family: str) -> None:
+    elastic = tiny_elastic(family)
+    engine, plan = Engine(elastic), elastic.planner.at_ratio(0.7)
+    engine._ends = frozenset()
+    longest: list[int] = []
+    forward = engine._turns.run
+
+    def watched(ids: torch.Tensor, plan, cache, keep: int = 1) -> torch.Tensor:
+        logits = forward(ids, plan, cache, keep)
+        longest.append(cache.ids.shape[1] if hasattr(cache, "ids") else cache.get_seq_length())
+        return logits
+
+    engine._turns.run = watched  # type: ignore[method-assign]
+    *_, last = engine.stream("x" * 200, plan, Sampling(max_new_tokens=56))
+    assert last.prompt_tokens + last.count == 256
+    with pytest.raises(GenerationError, match="at most 200 fit beside 56 new ones"):
+        engine.stream("x" * 201, plan, Sampling(max_new_tokens=56))
+    assert len(list(engine.decode_seconds(plan, 20, behind=400))) == 20
+    assert 200 <= max(longest) <= 256
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_text_as_long_as_the_context_can_be_read(family: str) -> None:
-    model = tiny_base(family).model
-    length = fitting_window(model, 4096)
-    assert length == 256 == context_length(model.config)
-    *_, read = measure_perplexity(model, torch.randint(3, 100, (1, length)))
-    assert read.tokens == 255
-
-
-def test_a_run_whose_windows_are_longer_than_the_context_takes_shorter_ones(cache: Path, tmp_path: Path) -> None:
-    base = tiny_base("gpt2")  # 256 learned positions, where QUICK's windows have 512 tokens
-    base.model.save_pretrained(tmp_path / "tiny-gpt2")
-    base.tokenizer.save_pretrained(tmp_path / "tiny-gpt2")
-    texts = [f"document {i} of many, " + "which say much the same of little, " * 8 for i in range(400)]
-    (tmp_path / "own.txt").write_text("\n\n".join(texts))
-    recipe = replace(QUICK, corpora=(str(tmp_path / "own.txt"),), moment_windows=2, score_windows=2, curve_windows=2)
-    recipe = replace(recipe, ratios=(1.0, 0.6), stages=(), examples=())
-    folder = finish(precompute(str(tmp_path / "tiny-gpt2"), recipe, tmp_path / "artifact"))
-    read = read_artifact(folder)
-    assert read.recipe["window"] == 256 and read.curves[0].tokens == 2 * 255
-    assert read.recipe["framing"] == {"start": [], "between": ["</s>"]}
-    assert corpus_windows(base.tokenizer, recipe.corpora[0], "held-out", 256).shape[1] == 256
+@pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])
+def test_a_long_text_is_measured_within_it(family: str) -> None:
+    elastic = tiny_elastic(family)
+    model = Model(Loaded(elastic, tiny_artifact(elastic.base), ""))
+    rows: list[int] = []
+    elastic.model.register_forward_pre_hook(lambda module, args: rows.append(args[0].shape[1]))
+    assert math.isfinite(model.perplexity("many words " * 90))
+    assert sum(rows) > 900 and max(rows) <= 256
