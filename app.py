@@ -36,6 +36,9 @@ def main(
     precision: Annotated[
         str, typer.Option(help="Of the compressed layers: full, int8, int4, nf4 or fp4; the page can change it.")
     ] = "full",
+    dtype: Annotated[
+        str, typer.Option(help="To compute in: float32, bfloat16 or float16; auto is float32 on a CPU, else bfloat16.")
+    ] = "auto",
     port: Annotated[int, typer.Option(envvar="GRADIO_SERVER_PORT", min=1, max=65535, help="Port of the page.")] = 7860,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for the whole network.")] = None,
     allowed_host: Annotated[
@@ -59,7 +62,7 @@ def main(
         host = host or default_host()
         if visitors_may_switch is None:
             visitors_may_switch = is_loopback(host) and not os.environ.get("SPACE_ID")
-        serve(model or [], artifact or [], precision, host, port, allowed_host or [], visitors_may_switch)
+        serve(model or [], artifact or [], precision, dtype, host, port, allowed_host or [], visitors_may_switch)
     except AcipError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from None
@@ -72,6 +75,7 @@ def serve(
     models: list[str],
     artifacts: list[str],
     precision: str,
+    dtype: str,
     host: str,
     port: int,
     allowed_hosts: list[str],
@@ -102,7 +106,8 @@ def serve(
             offer = offer or offered(models, artifacts, precision=precision)
             choice = choice or offer.choices[0]
             try:
-                loaded = _told(open_model(choice.model, choice.artifact, precision=choice.precision), console, waiting)
+                steps = open_model(choice.model, choice.artifact, precision=choice.precision, dtype=dtype)
+                loaded = _told(steps, console, waiting)
                 loaded = replace(loaded, note=" ".join(filter(None, (note, loaded.note))))
                 with console.status("Building the page …"):
                     page, handlers = build_page(loaded, offer if may_switch else None, choice)

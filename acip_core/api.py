@@ -1,18 +1,21 @@
 """The Python API: a language model of any size as one object, with the verbs of the command line.
 
-Every verb is one call into the module that does the work; nothing is computed here.
+Every verb is one call into the module that does the work.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from threading import Lock
 
-from .corpus import token_windows
+import torch
+
 from .errors import CorpusError
 from .evaluate import WINDOW
 from .export import export
+from .framing import framed_windows, framing
 from .generate import Engine, Sampling
 from .loading import Loaded, open_model
 from .precision import FULL
@@ -23,7 +26,12 @@ from .sizing import Plan
 log = logging.getLogger("acip")
 
 
-def load(source: str | None = None, artifact: str | Path | None = None, precision: str = FULL) -> Model:
+def load(
+    source: str | None = None,
+    artifact: str | Path | None = None,
+    precision: str = FULL,
+    dtype: torch.dtype | str | None = None,
+) -> Model:
     """A model at size 1.0, ready to run at any other; factorized once per machine, then read from the cache.
 
     Args:
@@ -31,12 +39,12 @@ def load(source: str | None = None, artifact: str | Path | None = None, precisio
             `smollm2-135m-instruct`, when left out.
         artifact: folder of its artifact or its name on the Hub (`user/repo`); `precomputed/<model>` by default.
         precision: of the compressed layers, `int8`, `int4`, or where bitsandbytes runs `nf4` or `fp4`.
+        dtype: to compute in, as `load_base`.
 
     Raises:
         ModelError, ArtifactError, HubError, PrecisionError: one sentence each.
     """
-    loaded = finish(open_model(source, artifact, precision=precision))
-    return Model(loaded)
+    return Model(finish(open_model(source, artifact, precision=precision, dtype=dtype)))
 
 
 class Model:
@@ -118,17 +126,20 @@ class Model:
     def perplexity(self, text: str) -> float:
         """Perplexity per token of a text at the size in force, measured as the artifact's curves are.
 
-        The text, after an end-of-text token, is read in equal windows of at most 512 tokens.
+        The text is read in windows of at most 512 tokens that begin as the tokenizer begins a text (`framing`); every
+        token counts once.
 
         Raises:
             CorpusError: the text is empty, or the tokenizer makes no tokens of it.
         """
         if not isinstance(text, str):
             raise CorpusError(f"Perplexity is of a text, not of {shown(text)}.")
-        ids = token_windows(self.elastic.tokenizer, [text], 1).flatten()  # (tokens,)
-        if len(ids) < 2:
+        tokenizer = self.elastic.tokenizer
+        text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text for a tokenizer
+        ids, frame = tokenizer(text, add_special_tokens=False, verbose=False).input_ids, framing(tokenizer)
+        if len(ids) < (1 if frame.lead else 2):
             raise CorpusError("The text is too short: perplexity needs two tokens.")
-        windows = -(-len(ids) // min(WINDOW, self._engine.context))
-        length = len(ids) // windows
-        *_, last = self._engine.measure(ids[: windows * length].view(windows, length), self.plan)
-        return last.value
+        windows = framed_windows(tokenizer, ids, min(WINDOW, self._engine.context))
+        skipped = max(0, len(frame.start) - 1)  # what a text begins with is no part of it
+        losses = torch.cat([losses[skipped:] for losses in self._engine.losses(windows, self.plan)])
+        return math.exp(min(losses.double().mean().item(), 700))

@@ -20,6 +20,7 @@ from .elastic import ElasticModel, build_elastic
 from .errors import ArtifactError
 from .evaluation import TaskResult, read_evaluation
 from .factorize import cached_factors
+from .framing import framing
 from .hub import artifact_folder, split_revision
 from .precision import FULL, Quantized, at_precision, quantize
 from .progress import Progress, Steps
@@ -78,6 +79,7 @@ def open_model(
     install: bool = True,
     precision: str = FULL,
     own: bool = False,
+    dtype: torch.dtype | str | None = None,
 ) -> Steps[Loaded]:
     """Load a base model, factorize it (or read the factors from this machine's cache) and make it elastic.
 
@@ -90,13 +92,14 @@ def open_model(
         precision: of the target layers, one of `precision.precisions()`; what was measured or made beforehand at others
             is no longer the model's own.
         own: as `find_artifact`.
+        dtype: as `load_base`.
 
     Raises:
         ModelError, ArtifactError, HubError, PrecisionError: one sentence each.
     """
     folder = artifact_folder(artifact) if artifact is not None else None
     yield Progress("loading the model", 0, 1)
-    base = load_base(source)
+    base = load_base(source, dtype=dtype)
     yield Progress("loading the model", 1, 1)
     found = find_artifact(base, folder, own)
     folder, read = found.folder, found.artifact
@@ -145,6 +148,9 @@ def find_artifact(base: BaseModel, named: Path | None = None, own: bool = False)
             f"The artifact {folder} was made from other weights ({artifact.source}) than those of {base.source}, and "
             f"{reason}; {way_out}."
         )
+    if framing(base.tokenizer).start and "framing" not in artifact.recipe:
+        begun = "The artifact was made from text without the start token that this model's texts begin with"
+        note = f"{note} {begun}; {_PRECOMPUTE}.".strip()
     if note:
         log.warning(note)
     return Found(folder, artifact, weights, found, note)
