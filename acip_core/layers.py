@@ -46,6 +46,13 @@ class Ranks:
 Ranking = tuple[int | Ranks, ...]  # one per elastic layer of a model
 
 
+class _Here(local):
+    """What holds on one thread: the ranks it runs at of its own accord, and those that its pass began with."""
+
+    ranks: Ranking | None = None
+    held: Ranking | None = None
+
+
 class Cut:
     """The ranks in force; replaced as a whole, never edited.
 
@@ -55,12 +62,12 @@ class Cut:
 
     def __init__(self, layers: int):
         self._set: Ranking = (DENSE,) * layers
-        self._here = local()
+        self._here = _Here()
 
     @property
     def ranks(self) -> Ranking:
         """Those of this thread or of its pass, otherwise those that were set for all."""
-        return getattr(self._here, "ranks", None) or getattr(self._here, "held", None) or self._set
+        return self._here.ranks or self._here.held or self._set
 
     @ranks.setter
     def ranks(self, ranks: Ranking) -> None:
@@ -69,8 +76,7 @@ class Cut:
     @contextmanager
     def here(self, ranks: Ranking) -> Iterator[None]:
         """Within the block, this thread runs at these ranks."""
-        before = getattr(self._here, "ranks", None)
-        self._here.ranks = ranks
+        before, self._here.ranks = self._here.ranks, ranks
         try:
             yield
         finally:
