@@ -37,7 +37,7 @@ def load_gguf(file: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrain
     if copy.is_dir():
         try:
             check_digests(copy)
-            return load_checkpoint(str(copy), dtype, {})[0], AutoTokenizer.from_pretrained(copy)
+            return load_checkpoint(str(copy), dtype, {}, verified=True)[0], AutoTokenizer.from_pretrained(copy)
         except Exception as error:
             log.warning("The converted model in %s is damaged (%s); converting again.", copy, error)
     try:
