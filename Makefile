@@ -10,7 +10,7 @@ PYTHON = $(shell for p in python3.11 python3; do \
 PIP = $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 LOCKED = $(PIP) --require-hashes --no-deps
 # One file for all systems and for Python 3.11 and later.
-COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url \
+COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --annotation-style line \
   --custom-compile-command "make lock" $(ARGS)
 ARGS ?=
 
@@ -53,9 +53,8 @@ precompute: $(VENV)/installed  ## score a model (ARGS="--model org/name", ARGS=-
 # torch comes in several builds whose files differ, so it is locked by version only, in a file of its own: that one also
 # fixes the CUDA libraries the build on PyPI asks for (--no-config: pyproject.toml hides those from the other two).
 lock: $(VENV)/installed-dev  ## write the lock files again after a change of requirements
-	@$(COMPILE) --generate-hashes --no-emit-package torch -o requirements.lock requirements.txt
-	@$(COMPILE) --generate-hashes --no-emit-package torch -c requirements.lock -o requirements-dev.lock \
-	  requirements.txt requirements-dev.txt
+	@$(COMPILE) --generate-hashes --no-emit-package torch -o requirements-dev.lock requirements.txt requirements-dev.txt
+	@$(COMPILE) --generate-hashes --no-emit-package torch -c requirements-dev.lock -o requirements.lock requirements.txt
 	@grep '^torch==' requirements.txt | $(COMPILE) --no-config -c requirements.lock -o requirements-torch.lock -
 	@$(COMPILE) --generate-hashes --no-deps -o requirements-embedded.lock requirements-embedded.txt
 
