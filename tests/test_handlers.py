@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
 
 import gradio as gr
 import httpx
@@ -192,22 +195,34 @@ def test_a_sweep_of_nonsense_is_one_sentence(handlers: Handlers) -> None:
     assert handlers.visitors.count == 0
 
 
+def sent_at_once(address: str, calls: list[dict[str, Any]]) -> list[str]:
+    """Ids of the events of calls that follow each other on connections of their own without waiting for an answer."""
+    url = httpx.URL(address)
+    with ExitStack() as stack:
+        streams = [stack.enter_context(socket.create_connection((url.host, url.port), 60)) for _ in calls]
+        for stream, call in zip(streams, calls, strict=True):
+            body = json.dumps(call)
+            head = f"POST /gradio_api/queue/join HTTP/1.1\r\nHost: {url.host}\r\nConnection: close\r\n"
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            stream.sendall((head + body).encode())
+        answers = [b"".join(iter(lambda stream=stream: stream.recv(4096), b"")) for stream in streams]
+    return [json.loads(answer.partition(b"\r\n\r\n")[2])["event_id"] for answer in answers]
+
+
 def test_of_two_requests_the_one_that_arrived_later_wins() -> None:
     with served(tiny_loaded()) as (address, handlers):
         forward = handlers.engine.forward
         handlers.engine.forward = lambda *rest, **options: (time.sleep(0.002), forward(*rest, **options))[1]
 
         def race(pair: int) -> str:
-            session, join = f"pair-{pair}", address + "gradio_api/queue/join"
+            session = f"pair-{pair}"
             asked = [{"session_hash": session, "fn_index": complete, "data": ["Hello", p, *SETTINGS]} for p in (90, 60)]
-            with httpx.Client(timeout=60) as client:
-                events = [client.post(join, json=call).json()["event_id"] for call in asked]
-                last = {}
-                with client.stream("GET", f"{address}gradio_api/queue/data?session_hash={session}") as stream:
-                    for line in stream.iter_lines():
-                        message = json.loads(line.removeprefix("data:") or "{}")
-                        if message.get("msg") == "process_completed":
-                            last[message["event_id"]] = message["output"]["data"]
+            events, last = sent_at_once(address, asked), {}
+            with httpx.stream("GET", f"{address}gradio_api/queue/data?session_hash={session}", timeout=60) as stream:
+                for line in stream.iter_lines():
+                    message = json.loads(line.removeprefix("data:") or "{}")
+                    if message.get("msg") == "process_completed":
+                        last[message["event_id"]] = message["output"]["data"]
             return last[events[1]][0]["state"] if last[events[1]] and last[events[1]][0] else "lost"
 
         functions = httpx.get(address + "config").json()["dependencies"]
