@@ -12,7 +12,7 @@ from threading import Lock
 
 import torch
 
-from .errors import CorpusError
+from .errors import CorpusError, shown
 from .evaluate import WINDOW
 from .export import export
 from .framing import framed_windows, framing
@@ -20,7 +20,6 @@ from .generate import Engine, Sampling
 from .loading import Loaded, open_model
 from .precision import FULL
 from .progress import finish
-from .sampling import shown
 from .sizing import Plan
 
 log = logging.getLogger("acip")

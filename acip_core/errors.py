@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+
+_SHOWN = 60  # characters of a value in a sentence
+
 
 class AcipError(Exception):
     """Base of all errors a user can cause; shown as one sentence, never as a traceback."""
@@ -41,3 +46,21 @@ class HubError(AcipError):
 
 class StorageError(AcipError):
     """A file cannot be written: full disk, no permission."""
+
+
+def shown(value: object) -> str:
+    """A value that somebody sent, as a short part of a sentence."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def finite(value: object) -> float | None:
+    """A value that somebody sent as a number, or None where it is none, or beyond all floats."""
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

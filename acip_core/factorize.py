@@ -30,7 +30,7 @@ from .files import DAMAGE, check_regular
 from .kernels import linear
 from .paths import cache_dir
 from .progress import Progress, Steps
-from .storage import atomic_path
+from .storage import atomic_path, remove_leftovers
 
 log = logging.getLogger("acip")
 _CACHE_FORMAT = 2
@@ -148,6 +148,7 @@ def _factorize_group(weights: dict[str, torch.Tensor], moment: Moment) -> dict[s
 def cached_factors(weights: dict[str, torch.Tensor], model_fingerprint: str, basis: Basis) -> Steps[dict[str, Factors]]:
     """Factors from this machine's cache, memory-mapped; computed and written there when absent or damaged."""
     path = cache_dir() / "factors" / f"{_cache_key(model_fingerprint, basis)}.safetensors"
+    remove_leftovers(path.parent)
     if os.path.lexists(path):
         try:
             return _read_cache(path, weights)

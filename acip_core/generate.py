@@ -21,12 +21,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .carry import Kept, WholeText, keep_rows
 from .context import context_length
 from .elastic import BatchPlan, ElasticModel
-from .errors import GenerationError
+from .errors import GenerationError, shown
 from .evaluate import Perplexity, measure_perplexity, token_losses
 from .judge import judged
 from .line import Line
 from .prompting import in_chat
-from .sampling import Sampling, check_sampling, shown
+from .sampling import Sampling, check_sampling
 from .sizing import Plan
 from .turns import Turns
 

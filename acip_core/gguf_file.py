@@ -34,6 +34,7 @@ def load_gguf(file: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrain
         ModelError: the file is damaged, a part of a model, or of an architecture that transformers does not read.
     """
     copy = cache_dir() / "models" / _file_digest(file)
+    remove_leftovers(copy.parent)
     if copy.is_dir():
         try:
             check_digests(copy)
@@ -115,7 +116,6 @@ def _keep_copy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
             write_digests(temporary)
-        remove_leftovers(folder.parent)
     except StorageError as error:
         log.warning("%s Until then, every start will convert the model again.", error)
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
-from .errors import GenerationError
-
-_SHOWN = 60  # characters of a value in a message
+from .errors import GenerationError, finite, shown
 
 
 @dataclass(frozen=True)
@@ -49,27 +45,14 @@ def check_sampling(sampling: Sampling, context: int) -> Sampling:
     return Sampling(temperature, top_p, seed, length)
 
 
-def shown(value: object) -> str:
-    """A value that somebody sent, as a short part of a sentence."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no number of more than 4,300 digits
-        return "a number of thousands of digits"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
 def _number(name: str, value: object) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
-    except OverflowError:  # an integer beyond all floats
-        number = math.inf
-    if not math.isfinite(number):
+    number = finite(value)
+    if number is None:
         raise GenerationError(f"The {name} must be a number, not {shown(value)}.")
     return number
 
 
 def _whole(name: str, value: Any, low: int, high: int, range: str) -> int:
-    numeric = isinstance(value, Real) and not isinstance(value, bool)
-    if not (numeric and low <= value <= high and value == int(value)):
+    if not (finite(value) is not None and low <= value <= high and value == int(value)):
         raise GenerationError(f"The {name} must be {range}, not {shown(value)}.")
     return int(value)

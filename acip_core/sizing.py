@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .errors import SizeError
+from .errors import SizeError, finite, shown
 
 DENSE = -1  # rank of a layer that runs its original weight
 _STRIDE = 4096  # directions between two stored rank counts
@@ -186,8 +186,9 @@ class SizePlanner:
         Raises:
             SizeError: not a number in (0, 1], or below what the adapters alone cost.
         """
-        if not (isinstance(ratio, int | float) and 0 < ratio <= 1):
-            raise SizeError(f"A size ratio must lie between 0 and 1, not {ratio!r}.")
+        number = finite(ratio)
+        if number is None or not 0 < number <= 1:
+            raise SizeError(f"A size ratio must lie between 0 and 1, not {shown(ratio)}.")
         wanted = math.ceil(round(ratio * self.base_target_parameters, 6))
         if wanted < self._floor:
             least, kept = self._floor / self.base_target_parameters, self.footprint.other_parameters
@@ -203,8 +204,8 @@ class SizePlanner:
         Raises:
             SizeError: no number, more than the base model has, or fewer than its parts that are always kept.
         """
-        if not (isinstance(parameters, int | float) and math.isfinite(parameters)):
-            raise SizeError(f"A size must be a number of parameters or bytes, not {parameters!r}.")
+        if finite(parameters) is None:
+            raise SizeError(f"A size must be a number of parameters or bytes, not {shown(parameters)}.")
         return self._plan(int(parameters) - self.footprint.other_parameters)
 
     def at_bytes(self, size: int) -> Plan:
@@ -213,9 +214,8 @@ class SizePlanner:
         Raises:
             SizeError: as `at_parameters`.
         """
-        is_number = isinstance(size, int | float) and math.isfinite(size)
         other, storage = self.footprint.other_bytes, self.footprint.storage
-        if not is_number:
+        if finite(size) is None:
             return self.at_parameters(size)
         if storage is None:
             return self._plan(int(size - other) // self.footprint.bytes_per_parameter)

@@ -39,7 +39,7 @@ def test_size(model: acip_core.Model) -> None:
     assert model.size == 1.0 and model.plan.saved == 0
     plan = model.set_size(0.6)
     assert model.plan == plan and model.size == plan.ratio == pytest.approx(0.6, abs=0.02)
-    for wrong in (0, -1, 1.1, math.nan, "0.5", None):
+    for wrong in (0, -1, 1.1, math.nan, math.inf, 10**400, 10**5000, True, "0.5", None):
         with pytest.raises(SizeError):
             model.set_size(wrong)  # type: ignore[arg-type]
         assert model.plan == plan
