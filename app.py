@@ -120,8 +120,8 @@ def serve(
                 continue
         address = launch(page, handlers, host, port, allowed_hosts)
         console.print(f"[bold]{loaded.elastic.base.source}[/] is ready at [bold cyan]{address}[/] (Ctrl-C to stop)")
-        if loaded.note:
-            console.print(loaded.note)
+        if note:  # that of an artifact is in the log
+            console.print(note)
         try:
             former, choice, note = choice, offer.wait(choice), ""
         finally:

@@ -21,7 +21,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -218,9 +218,15 @@ def _write_files(artifact: Artifact, folder: Path) -> None:
         "source": artifact.source,
         "fingerprint": artifact.fingerprint,
         "recipe": artifact.recipe,
-        "curves": [asdict(curve) for curve in artifact.curves],
+        "curves": [asdict(curve) for curve in map(_measured, artifact.curves) if curve.points],
     }
     _write_description(description, folder, folder / "acip.json")
+
+
+def _measured(curve: Curve) -> Curve:
+    """A curve where it has numbers: the perplexity of a ruined cut can be beyond all of them."""
+    finite = [point for point in curve.points if math.isfinite(point.perplexity)]
+    return replace(curve, points=tuple(finite) if math.isfinite(curve.base_perplexity) else ())
 
 
 def _write_description(description: Mapping[str, Any], folder: Path, path: Path) -> None:

@@ -56,6 +56,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         StorageError: it cannot be written.
     """
     content = asdict(comparison)
+    content["base_perplexity"] = {corpus: _finite(value) for corpus, value in comparison.base_perplexity.items()}
     content["results"] = [asdict(r) | {key: _finite(getattr(r, key)) for key in _UNBOUNDED} for r in comparison.results]
     with atomic_path(folder / FILE) as temporary:
         write_json(temporary, content)
@@ -73,9 +74,10 @@ def read_comparison(folder: Path) -> Comparison | None:
     with damage_told(path, "delete it and run `python -m acip_core compare`"):
         read = read_json(path)
         results = tuple(built(Result, _with_infinity(result)) for result in read["results"])
-        if not all(value > 0 for value in read["base_perplexity"].values()):
+        base = {corpus: math.inf if value is None else value for corpus, value in read["base_perplexity"].items()}
+        if not all(value > 0 for value in base.values()):
             raise ValueError("a base perplexity is not positive")
-        return built(Comparison, read | {"results": results})
+        return built(Comparison, read | {"base_perplexity": base, "results": results})
 
 
 def _finite(value: float) -> float | None:

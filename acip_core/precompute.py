@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import shutil
 from collections.abc import Iterator, Sequence
@@ -342,5 +343,6 @@ def _read_points(path: Path) -> dict[float, CurvePoint]:
 
 def _write_points(path: Path, known: dict[float, CurvePoint]) -> None:
     with atomic_path(path) as temporary:
-        points = [[ratio, list(asdict(point).values())] for ratio, point in known.items()]
+        finite = {ratio: asdict(point) for ratio, point in known.items() if math.isfinite(point.perplexity)}
+        points = [[ratio, list(values.values())] for ratio, values in finite.items()]
         write_json(temporary, {"points": points}, indent=None)

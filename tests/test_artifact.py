@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -365,6 +366,15 @@ def test_an_edited_card_is_renewed(copy: Path) -> None:
         read_artifact(copy)
     renew(copy)
     read_artifact(copy)
+
+
+def test_a_perplexity_beyond_all_numbers_is_left_out(tmp_path: Path) -> None:
+    artifact = tiny_artifact(tiny_base())
+    first, second = artifact.curves
+    ruined = replace(first, points=(*first.points[:-1], replace(first.points[-1], perplexity=math.inf)))
+    write_artifact(replace(artifact, curves=(ruined, replace(second, base_perplexity=math.inf))), tmp_path / "a")
+    (curve,) = read_artifact(tmp_path / "a").curves
+    assert curve.points == first.points[:-1]
 
 
 def test_measurements_stay_when_the_artifact_is_replaced(copy: Path, written: tuple[Artifact, Path]) -> None:
