@@ -19,7 +19,8 @@ from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorPr
 
 from .checkpoint import check_report, check_values, forget_quantization, load_checkpoint
 from .errors import ModelError, StorageError
-from .storage import atomic_path, cache_dir, check_digests, remove_leftovers, write_digests
+from .paths import cache_dir
+from .storage import atomic_path, check_digests, remove_leftovers, write_digests
 from .stored import first_few
 
 log = logging.getLogger("acip")
