@@ -174,3 +174,41 @@ def test_a_page_whose_server_restarts_connects_again_and_loses_nothing(
         wait_state(page, "done", 90)
         assert page.locator("#header .note").count() == 0
         page.context.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "space", "may"),
+    [
+        ((), "", True),
+        (("--host", "::1"), "", True),
+        (("--no-visitors-may-switch",), "", False),
+        (("--host", "0.0.0.0"), "", False),
+        (("--host", "127.0.0.1"), "somebody/page", False),
+        (("--host", "0.0.0.0", "--visitors-may-switch"), "somebody/page", True),
+    ],
+)
+def test_visitors_switch_the_model_only_where_the_page_is_private(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], space: str, may: bool
+) -> None:
+    monkeypatch.delenv("GRADIO_SERVER_NAME", raising=False)
+    monkeypatch.setenv("SPACE_ID", space)
+    asked: list[object] = []
+    monkeypatch.setattr(app, "serve", lambda *arguments: asked.extend(arguments))
+    result = started(*options, "--allowed-host", "a.example", "--allowed-host", "b.example")
+    assert result.exit_code == 0 and asked[-2:] == [["a.example", "b.example"], may]
+
+
+def test_what_is_loading_is_told_to_no_strange_name_and_tells_no_place() -> None:
+    port = free_port()
+    waiting = WaitingPage("127.0.0.1", port, ["page.example"])
+    try:
+        address = f"http://127.0.0.1:{port}/waiting.json"
+        answer = httpx.get(address, headers={"Host": "evil.example"})
+        assert answer.status_code == 421 and "--allowed-host evil.example" in answer.text
+        assert httpx.get(address, headers={"Host": "page.example:80"}).status_code == 503
+        ThreadPoolExecutor(1).submit(waiting.fail, "/home/me/model/config.json is damaged.")
+        while not (error := httpx.get(address).json()["error"]):
+            pass
+        assert error == "config.json is damaged."
+    finally:
+        waiting.close()

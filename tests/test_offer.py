@@ -71,6 +71,17 @@ def test_switches_are_counted_and_those_that_change_nothing_are_not() -> None:
         offer.ask("b")
 
 
+def test_where_visitors_may_not_switch_there_is_nothing_to_call() -> None:
+    offer = offered(("a", "b"))
+    asks = {True: 0, False: 0}
+    for may in asks:
+        page, _ = build_page(tiny_loaded(), offer if may else None, offer.choices[0])
+        config = page.get_config_file()
+        asks[may] = sum(1 for function in page.fns.values() if function.name == "ask")
+        assert any(c["props"].get("elem_id") == "model" for c in config["components"]) == may
+    assert asks == {True: 1, False: 0}
+
+
 @pytest.mark.parametrize(("models", "artifacts"), [((), ["x", "y"]), (("a",), ["x", "y"])])
 def test_more_artifacts_than_models(models: tuple[str, ...], artifacts: list[str]) -> None:
     with pytest.raises(OfferError, match="--model"):

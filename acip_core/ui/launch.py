@@ -13,6 +13,8 @@ from pathlib import Path
 
 import gradio as gr
 import plotly
+from gradio.queueing import Queue
+from gradio.utils import LRUCache
 from starlette.middleware import Middleware
 from starlette.responses import FileResponse
 from starlette.routing import Route
@@ -30,6 +32,7 @@ _PLOTLY_ROUTE = "acip/plotly.min.js"
 _SCRIPTS = ("plot", "page", "kept", "link", "pictures")  # others come with their part of the page
 _MAX_WAITING = 300  # requests beyond the running ones; later ones are told that the page is busy
 _MOST_SESSIONS = 64  # whose latest inputs Gradio keeps, 200 KB each; the page never asks for them
+_MOST_LISTENERS = 1024  # sessions whose unread messages Gradio keeps
 _MOST_RECORDS = 100  # of finished requests, which Gradio sums up after every one; nobody can read them
 _GRACE = 1  # seconds for answers on their way; event streams never end by themselves
 _MAX_THREADS = 140  # 50 completions and 50 measurements may wait for their turns, and the page still answers
@@ -53,8 +56,7 @@ def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int, also: Sequ
         Route(f"/{downloads.ROUTE}/{{token}}/{{name}}", handlers.downloads.fetch),
     ]
     page.queue(default_concurrency_limit=None, max_size=_MAX_WAITING, api_open=False)  # no way past the queue
-    page._queue.ANALYTICS_MAX_EVENTS = _MOST_RECORDS
-    page._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
+    _bound_memory(page._queue)
     try:
         page.launch(
             server_name=host,
@@ -84,6 +86,13 @@ def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int, also: Sequ
         check_port(host, port)
         raise PortError(f"Cannot start the page on port {port} ({error}); choose another with `--port`.") from None
     return f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}/"
+
+
+def _bound_memory(queue: Queue) -> None:
+    """Gradio keeps something of every session and request there was; here, of the latest ones."""
+    queue.ANALYTICS_MAX_EVENTS, queue.ANAYLTICS_CACHE_FREQUENCY = _MOST_RECORDS, sys.maxsize
+    queue.pending_messages_per_session.max_size = _MOST_LISTENERS
+    queue.pending_event_ids_session = LRUCache(_MOST_LISTENERS)
 
 
 def _gate(page: gr.Blocks, handlers: Handlers, hosts: Hosts) -> Middleware:

@@ -174,7 +174,7 @@ def _switch_part(offer: Offer, current: Choice) -> None:
     with gr.Row(elem_id="switch-asked"):
         told = markup.switch(current.title, current.precision)
         gr.HTML(told, apply_default_css=False, elem_id="switch-told", js_on_load=None)
-        switch = gr.Button("Switch for everybody", elem_id="switch-yes", size="md", scale=0, min_width=180)
+        switch = gr.Button("Switch", elem_id="switch-yes", size="md", scale=0, min_width=110)
         keep = gr.Button("Keep this one", elem_id="switch-no", size="md", scale=0, min_width=140)
     chosen = [model, precision]
     for part in chosen:
