@@ -276,3 +276,16 @@ def test_a_visitor_whose_run_was_lost_does_not_count_for_ever(monkeypatch: pytes
     assert visitors.count == 1
     monkeypatch.setattr("acip_core.ui.visitors._LOST_SECONDS", -1)
     assert visitors.count == 0 and run.cancel.is_set()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_half_a_surrogate_pair_is_sent_back_as_text() -> None:
+    handlers = Handlers(tiny_loaded())
+    for setting in range(len(SETTINGS)):
+        settings = [*SETTINGS[:setting], "\ud800", *SETTINGS[setting + 1 :]]
+        messages = list(handlers.complete("\ud800 Hello", 60, *settings, REQUEST))
+        assert messages[-1]["state"] == "error"
+        for message in messages:
+            json.dumps(message, ensure_ascii=False).encode("utf-8")
+    *_, last = handlers.complete("\ud800 Hello", 60, *SETTINGS, REQUEST)
+    assert last["state"] == "done" and last["prompt"] == "? Hello"

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import GenerationError
+from ..errors import GenerationError, shown
 from ..generate import Sampling
 from .table import LARGEST_PERCENT
 
 _TOO_LARGE = 2**63
-_SHOWN = 40  # characters of a wrong value in its sentence
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def ask_of(prompt: Any, temperature: Any, top_p: Any, seed: Any, length: Any, ch
         GenerationError: one of them is of another kind; its range is the engine's to check.
     """
     if not isinstance(chat, bool | None):
-        raise GenerationError(f"The chat template is either used or not: true or false, not {_named(chat)}.")
+        raise GenerationError(f"The chat template is either used or not: true or false, not {shown(chat)}.")
     sampling = Sampling(
         number_of("temperature", temperature),
         number_of("top-p", top_p),
@@ -62,19 +61,19 @@ def percents_of(percents: Any) -> list[float]:
         GenerationError: they are no list of numbers.
     """
     if not isinstance(percents, Sequence | None) or isinstance(percents, str):
-        raise GenerationError(f"The sizes must be a list of numbers in percent, not {_named(percents)}.")
+        raise GenerationError(f"The sizes must be a list of numbers in percent, not {shown(percents)}.")
     return [percent_of(percent) for percent in percents or ()]
 
 
 def text_of(name: str, value: Any) -> str:
-    """A text; nothing counts as an empty one.
+    """A text that can be sent back: half a surrogate pair is none. Nothing counts as an empty one.
 
     Raises:
         GenerationError: it is no text.
     """
     if not isinstance(value, str | None):
-        raise GenerationError(f"The {name} must be text, not {_named(value)}.")
-    return value or ""
+        raise GenerationError(f"The {name} must be text, not {shown(value)}.")
+    return (value or "").encode("utf-8", "replace").decode()
 
 
 def number_of(name: str, value: Any) -> float:
@@ -84,7 +83,7 @@ def number_of(name: str, value: Any) -> float:
         GenerationError: it is none, or beyond what any setting can be.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or (value != value):
-        raise GenerationError(f"The {name} must be a number, not {_named(value)}.")
+        raise GenerationError(f"The {name} must be a number, not {shown(value)}.")
     if not -_TOO_LARGE < value < _TOO_LARGE:
         raise GenerationError(f"The {name} is a number far out of range.")
     return value
@@ -98,10 +97,5 @@ def whole_of(name: str, value: Any) -> int:
     """
     number = number_of(name, value)
     if not math.isfinite(number) or number != int(number):
-        raise GenerationError(f"The {name} must be a whole number, not {_named(value)}.")
+        raise GenerationError(f"The {name} must be a whole number, not {shown(value)}.")
     return int(number)
-
-
-def _named(value: Any) -> str:
-    told = "nothing" if value is None else repr(value)
-    return told if len(told) <= _SHOWN else f"{told[:_SHOWN]}…"
