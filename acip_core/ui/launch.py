@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int, also: Sequ
     ]
     page.queue(default_concurrency_limit=None, max_size=_MAX_WAITING, api_open=False)  # no way past the queue
     _bound_memory(page._queue)
+    started = threading.Event()
     try:
         page.launch(
             server_name=host,
@@ -79,12 +81,13 @@ def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int, also: Sequ
             app_kwargs={
                 "routes": routes,
                 "openapi_url": None,
-                "middleware": [_gate(page, handlers, Hosts(host, also))],
+                "middleware": [_gate(page, handlers, Hosts(host, also), started)],
             },
         )
     except OSError as error:
         check_port(host, port)
         raise PortError(f"Cannot start the page on port {port} ({error}); choose another with `--port`.") from None
+    started.set()
     return f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}/"
 
 
@@ -95,7 +98,7 @@ def _bound_memory(queue: Queue) -> None:
     queue.pending_event_ids_session = LRUCache(_MOST_LISTENERS)
 
 
-def _gate(page: gr.Blocks, handlers: Handlers, hosts: Hosts) -> Middleware:
+def _gate(page: gr.Blocks, handlers: Handlers, hosts: Hosts, started: threading.Event) -> Middleware:
     messages = page._queue.pending_messages_per_session
     return Middleware(
         Gate,
@@ -103,6 +106,7 @@ def _gate(page: gr.Blocks, handlers: Handlers, hosts: Hosts) -> Middleware:
         arrive=handlers.visitors.arrive,
         inputs=inputs_by_function(page.fns),
         listening=messages.__contains__,
+        started=started.is_set,
     )
 
 
