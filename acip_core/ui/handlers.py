@@ -33,6 +33,7 @@ from .columns import Column
 from .downloads import Downloads, File
 from .galleries import Galleries
 from .gate import ARRIVAL
+from .memory import give_back
 from .messages import (
     FRAME_SECONDS,
     Message,
@@ -101,6 +102,8 @@ class Handlers:
                 sentence = _sentence(error)
                 gr.Warning(sentence, title=_FAILED.get(kind, "Not measured"))
                 yield told | nothing | {"state": "error", "status": sentence}
+            finally:
+                give_back()
 
     def complete(
         self,
