@@ -21,11 +21,12 @@ from transformers.utils import logging as transformers_logging
 
 from .checkpoint import load_checkpoint
 from .errors import AcipError, ModelError
+from .framing import framing
 from .gguf_file import load_gguf
 from .hub import split_revision
 from .kernels import adopt
 from .network import hub_reachable
-from .stored import read_json
+from .stored import read_json, reason_of
 from .targets import linearize
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -125,7 +126,7 @@ def load_base(
     except (AcipError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the tokenizers' library panics with a class that is no Exception
-        kind = f"{type(error).__name__}: {_reason(error)}"
+        kind = f"{type(error).__name__}: {reason_of(error)}"
         raise ModelError(f"Cannot load the model '{source or DEFAULT_MODEL}' ({kind}); name another.") from error
 
 
@@ -157,12 +158,14 @@ def _load(source: str | None, dtype: torch.dtype) -> _Loaded:
         path = Path(source).expanduser()
         is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, RuntimeError, ValueError) as error:  # too long for a path, the home of an unknown user
-        raise ModelError(f"Cannot look for a model at '{source[:100]}' ({_reason(error)}); check the name.") from error
+        raise ModelError(
+            f"Cannot look for a model at '{source[:100]}' ({reason_of(error)}); check the name."
+        ) from error
     if path.suffix.lower() == ".gguf" and is_file:
         return *load_gguf(path, dtype), path.stem.lower(), path.name, torch.float32
     if is_folder:
         _check_folder(path)
-        likely = "the folder is incomplete or holds no language model"
+        likely = "its config.json, generation_config.json or weights are of no language model"
         model, tokenizer, stored = _load_pretrained(str(path), dtype, likely)
         return model, tokenizer, path.resolve().name.lower(), path.name, stored
     _check_hub_id(source, path, is_file)
@@ -231,24 +234,20 @@ def _load_pretrained(
     except AcipError:
         raise
     except Exception as error:  # transformers raises many kinds; each means "not loadable from there"
-        reason = _reason(error)
+        reason = reason_of(error)
         if offline:
             likely, reason = f"{likely}, and the Hub cannot be reached", "no copy of it on this machine"
         ways_out = "restore its files or name another" if is_folder else _WAYS_OUT
         raise ModelError(f"Cannot load the model '{location}' ({likely}: {reason}); {ways_out}.") from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, config=model.config, trust_remote_code=False, **where)
+        framing(tokenizer)  # some damage shows only when a text is read
     except Exception as error:
         raise ModelError(
-            f"The model '{location}' has no tokenizer that can be read ({_reason(error)}); "
+            f"The model '{location}' has no tokenizer that can be read ({reason_of(error)}); "
             "put tokenizer.json and tokenizer_config.json of the model it was made from beside its weights."
         ) from error
     return model, tokenizer, stored
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of an error's message, in one sentence's length."""
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def fingerprint(weights: dict[str, torch.Tensor]) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from transformers.utils import CONFIG_NAME
 
 from .errors import ModelError
 from .modeling import compressed
-from .stored import MOST, Stored, check_counts, find, first_few, read_json, read_stored, refuse_adapter
+from .stored import MOST, Stored, check_counts, find, first_few, read_json, read_stored, reason_of, refuse_adapter
 from .targets import FLOATS
 
 log = logging.getLogger("acip")
@@ -62,9 +63,11 @@ def load_checkpoint(
     base = settings.get("acip_base")
     # Our own class for what `export` wrote, so that the code beside it is never executed.
     own = compressed(getattr(transformers, base))[1] if base else None
-    known = (own.config_class if own else AutoConfig).from_pretrained(  # type: ignore[union-attr]
-        location, trust_remote_code=False, **where
-    )
+    configuration: Any = own.config_class if own else AutoConfig
+    try:
+        known = configuration.from_pretrained(location, trust_remote_code=False, **where)
+    except Exception as error:  # each class of transformers' has its own
+        raise ModelError(f"The configuration {path} cannot be used ({reason_of(error)}); restore it.") from error
     method = dequantized(known, location)
     stored = read_stored(location, where)
     layers = getattr(known.get_text_config(decoder=True), "num_hidden_layers", 0)
@@ -91,7 +94,7 @@ def load_checkpoint(
     if method:
         model = _dense(model, dtype, location)
     if not verified:
-        check_values(model, location)
+        check_values(model, location, stored.files)
     _note_untied(model)
     return model, stored.dtype
 
@@ -235,16 +238,20 @@ def _ignored(model: PreTrainedModel, name: str) -> bool:
     return any(re.search(pattern, name) for pattern in model._keys_to_ignore_on_load_unexpected or ())
 
 
-def check_values(model: nn.Module, location: str) -> None:
+def check_values(model: nn.Module, location: str, files: Mapping[str, Path] | None = None) -> None:
     """Refuse parameters and stored buffers with values that are not finite.
+
+    Args:
+        files: of the tensors, where they have several.
 
     Raises:
         ModelError: there are some; the message names the first few.
     """
     wrong = [name for name, tensor in model.state_dict(keep_vars=True).items() if not _finite(tensor.detach())]
     if wrong:
+        place = (files or {}).get(wrong[0], location)
         raise ModelError(
-            f"The model '{location}' is damaged: {first_few(wrong)} hold values that are not finite; download it again."
+            f"The model '{place}' is damaged: {first_few(wrong)} hold values that are not finite; download it again."
         )
 
 

@@ -40,10 +40,12 @@ class Stored:
     Attributes:
         tensors: shapes and types by name, on the meta device.
         dtype: the floating-point type that most numbers have.
+        files: the file of each tensor.
     """
 
     tensors: dict[str, torch.Tensor]
     dtype: torch.dtype
+    files: dict[str, Path]
 
 
 def refuse_adapter(location: str, where: dict[str, Any]) -> None:
@@ -118,6 +120,7 @@ def read_stored(location: str, where: dict[str, Any]) -> Stored:
         ModelError: a file is missing, or only a pointer to one.
     """
     tensors: dict[str, torch.Tensor] = {}
+    files: dict[str, Path] = {}
     for file in _weight_files(location, where):
         if not file.is_file():
             raise ModelError(f"The file {file} of the model is missing; download it again.")
@@ -125,14 +128,16 @@ def read_stored(location: str, where: dict[str, Any]) -> Stored:
             if stream.read(32).startswith(b"version https://git-lfs"):
                 raise ModelError(f"The file {file} is a Git LFS pointer, not weights; fetch them with `git lfs pull`.")
         try:
-            tensors |= load_state_dict(file, map_location="meta")
+            held = load_state_dict(file, map_location="meta")
         except Exception as error:
             raise ModelError(f"The file {file} is damaged ({error!s:.100}); download it again.") from error
+        tensors |= held
+        files |= dict.fromkeys(held, file)
     numbers: Counter[torch.dtype] = Counter()
     for tensor in tensors.values():
         numbers[tensor.dtype] += tensor.numel() if tensor.dtype in FLOATS[:3] else 0
     most = numbers.most_common(1)
-    return Stored(tensors, most[0][0] if most and most[0][1] else torch.float32)
+    return Stored(tensors, most[0][0] if most and most[0][1] else torch.float32, files)
 
 
 def _weight_files(location: str, where: dict[str, Any]) -> list[Path]:
@@ -153,3 +158,11 @@ def first_few(names: Iterable[str]) -> str:
     """`a, b, c and 4 more`, in order."""
     listed = sorted(names)
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, in one sentence's length: its first line, and the next where the first only announces it."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return (" ".join(lines[:2]) if lines[0].endswith(":") else lines[0])[:200]

@@ -305,7 +305,7 @@ def test_a_model_with_weights_that_are_not_finite_is_refused(
         (block.self_attn.q_proj if where == "target" else block.input_layernorm).weight.view(-1)[0] = torch.nan
     base.model.save_pretrained(tmp_path / "tiny")
     base.tokenizer.save_pretrained(tmp_path / "tiny")
-    with pytest.raises(ModelError, match="is damaged: .*not finite"):
+    with pytest.raises(ModelError, match=r"is damaged: .*not finite"):
         finish(precompute(str(tmp_path / "tiny"), recipe, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

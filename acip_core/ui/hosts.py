@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Sequence
 
 ANY = "*"
 _SPACES = ".hf.space"  # whose names nobody else can point elsewhere
 _SHOWN = 100  # characters of a strange name
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?")
 
 
 def is_loopback(host: str) -> bool:
@@ -42,6 +44,8 @@ class Hosts:
 
     def know(self, host: str) -> bool:
         """Whether a request for this `Host` (a name or an address, with or without port) is meant for the page."""
+        if not _HOST.fullmatch(host.strip()):  # what is behind the gate takes addresses apart in its own way
+            return False
         name = name_of(host)
         if self._any or name in self._names:
             return True

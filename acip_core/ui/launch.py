@@ -39,6 +39,16 @@ _GRACE = 1  # seconds for answers on their way; event streams never end by thems
 _MAX_THREADS = 140  # 50 completions and 50 measurements may wait for their turns, and the page still answers
 
 
+class _AfterTheEnd(logging.Filter):
+    """Leaves out what the server says of clients that go on sending when their connection is over."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and type(record.exc_info[1]).__name__ == "LocalProtocolError")
+
+
+_AFTER_THE_END = _AfterTheEnd()
+
+
 def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int, also: Sequence[str] = ()) -> str:
     """Start serving in the background.
 
@@ -58,6 +68,7 @@ def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int, also: Sequ
     ]
     page.queue(default_concurrency_limit=None, max_size=_MAX_WAITING, api_open=False)  # no way past the queue
     _bound_memory(page._queue)
+    logging.getLogger("asyncio").addFilter(_AFTER_THE_END)
     started = threading.Event()
     try:
         page.launch(
