@@ -54,7 +54,9 @@ def perplexity_table(curves: Sequence[Curve]) -> list[str]:
     for ratio in sorted({round(p.ratio, 2) for c in curves for p in c.points}, reverse=True):
         cells = [_cell(curve, ratio) for curve in curves]
         lines.append(f"| {ratio:.0%} | " + " | ".join(cells) + " |")
-    bases = {_CORPORA.get(c.corpus, c.corpus): c for c in curves}
+    bases = {
+        _CORPORA.get(c.corpus, c.corpus): c for c in reversed(curves)
+    }  # the artifact's own, which come first, where they differ
     told = ", ".join(f"{name} {c.base_perplexity:.2f} ({c.tokens:,} tokens)" for name, c in bases.items())
     return [*lines, "", f"Base model on the same held-out text: {told}."]
 

@@ -183,7 +183,14 @@ def test_which_names_a_server_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPACE_ID", raising=False)
     here, everywhere = Hosts("127.0.0.1"), Hosts("0.0.0.0", ["page.example"])
     assert not here.know("192.168.1.5:7860") and not here.know(socket.gethostname() + ".example") and not here.know("")
-    for name in ("192.168.1.5:7860", "[fe80::1]:80", "[fe80::1]", socket.gethostname(), "Page.Example:443", "localhost"):
+    for name in (
+        "192.168.1.5:7860",
+        "[fe80::1]:80",
+        "[fe80::1]",
+        socket.gethostname(),
+        "Page.Example:443",
+        "localhost",
+    ):
         assert everywhere.know(name), name
     assert not everywhere.know("page.example.evil") and not everywhere.know("somebody-page.hf.space")
     assert Hosts("127.0.0.1", ["*"]).know("anything")
