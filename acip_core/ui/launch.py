@@ -68,7 +68,8 @@ def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int, also: Sequ
     ]
     page.queue(default_concurrency_limit=None, max_size=_MAX_WAITING, api_open=False)  # no way past the queue
     _bound_memory(page._queue)
-    logging.getLogger("asyncio").addFilter(_AFTER_THE_END)
+    for name in ("asyncio", "uvicorn.error"):
+        logging.getLogger(name).addFilter(_AFTER_THE_END)
     started = threading.Event()
     try:
         page.launch(
