@@ -1,4 +1,4 @@
-"""Start and stop the page's server: theme, style sheet, script, and plotly's own file, all from this machine.
+"""Start and stop the page's server: theme, style sheet, scripts, all from this machine.
 
 The page works without network: system fonts, no content delivery network, no telemetry.
 """
@@ -10,27 +10,20 @@ import logging
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 import gradio as gr
-import plotly
 from gradio.queueing import Queue
 from gradio.utils import LRUCache
 from starlette.middleware import Middleware
-from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from . import downloads
-from .galleries import COMPRESSED
+from . import downloads, scripts
 from .gate import Gate, inputs_by_function
 from .handlers import Handlers
 from .hosts import Hosts
 from .page import ASSETS
 from .port import PortError, check_port
 
-_PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-_PLOTLY_ROUTE = "acip/plotly.min.js"
-_SCRIPTS = ("plot", "page", "kept", "link", "pictures")  # others come with their part of the page
 _MAX_WAITING = 300  # requests beyond the running ones; later ones are told that the page is busy
 _MOST_SESSIONS = 64  # whose latest inputs Gradio keeps, 200 KB each; the page never asks for them
 _MOST_LISTENERS = 1024  # sessions whose unread messages Gradio keeps
@@ -62,7 +55,7 @@ def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int, also: Sequ
         PortError: as `port.check_port`.
     """
     routes = [
-        Route(f"/{_PLOTLY_ROUTE}", _plotly_file, middleware=COMPRESSED),
+        *scripts.routes(),
         handlers.galleries.route(),
         Route(f"/{downloads.ROUTE}/{{token}}/{{name}}", handlers.downloads.fetch),
     ]
@@ -89,7 +82,7 @@ def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int, also: Sequ
             footer_links=[],
             theme=_theme(),
             css_paths=[ASSETS / "page.css"],
-            head=_head(),
+            head=page.head,
             app_kwargs={
                 "routes": routes,
                 "openapi_url": None,
@@ -128,15 +121,6 @@ def close(page: gr.Blocks, handlers: Handlers) -> None:
     page.server.config.timeout_graceful_shutdown = _GRACE
     page.close(verbose=False)
     handlers.close()
-
-
-def _plotly_file(request: object) -> FileResponse:
-    return FileResponse(_PLOTLY, media_type="text/javascript", headers={"Cache-Control": "public, max-age=86400"})
-
-
-def _head() -> str:
-    script = "".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
-    return f'<script>{script}</script><script defer src="{_PLOTLY_ROUTE}"></script>'
 
 
 def _theme() -> gr.themes.Base:

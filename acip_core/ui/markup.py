@@ -82,7 +82,7 @@ def header(title: str, loaded: Loaded) -> str:
     note = f'<p class="note">{html.escape(told)}</p>' if told else ""
     return (
         f'<div class="bar"><h1>{title}</h1><button type="button" data-method aria-expanded="false" '
-        f'aria-controls="how">How it works</button></div><p>Drag the slider: <b data-model="{source}">{source}</b>'
+        f'aria-controls="how">How it works</button></div><p>Drag the slider: <b>{source}</b>'
         f" is cut to that size on the spot, and goes on writing. "
         f"Nothing is reloaded or retrained.</p>{note}"
     )

@@ -5,15 +5,12 @@ Plotly's script and all data are inside the file; it asks for nothing else and w
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
-
-import plotly
 
 from ..artifact import Artifact, Curve, own_curves
 from ..comparison import Comparison
@@ -23,10 +20,10 @@ from ..storage import atomic_path
 from .chart import corpus_title, curve_figure
 from .comparison import comparison_picture
 from .pictures import gallery, history_pictures, score_map_pictures
+from .scripts import PLOTLY, element_json, module
 from .tasks import task_pictures
 
 _ASSETS = Path(__file__).parents[2] / "assets"
-_PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _CURVES_NOTE = (
     "Perplexity on held-out text at every measured size, lower is better; the diamonds are the full model, thin lines "
     "other methods."
@@ -75,9 +72,9 @@ def report_html(artifact: Artifact, comparison: Comparison | None = None, evalua
         title=escape(title),
         summary=escape(summary),
         sections="\n".join(sections),
-        plotly=_PLOTLY.read_text(encoding="utf-8"),
-        pictures="".join((_ASSETS / name).read_text(encoding="utf-8") for name in ("plot.js", "pictures.js")),
-        data=_script_literal(galleries),
+        plotly=PLOTLY.read_text(encoding="utf-8"),
+        figures=module("figures.js"),
+        data=element_json(galleries),
     )
 
 
@@ -90,12 +87,6 @@ def _galleries(artifact: Artifact) -> dict[str, list[dict[str, Any]]]:
         galleries["curves"] = [{"title": "Perplexity at every size", "note": _CURVES_NOTE, "figure": figure}]
     history = gallery(history_pictures(artifact.history, artifact.scores))
     return galleries | ({"history": history} if history else {})
-
-
-def _script_literal(value: Any) -> str:
-    """JSON that stays inside its script element whatever names it holds."""
-    text = json.dumps(value, allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _place(title: str, place: str) -> str:
