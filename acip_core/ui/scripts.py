@@ -7,24 +7,22 @@ version with a new one. Addresses are relative to the page, which may stand anyw
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import plotly
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from ..figures.report import PLOTLY, element_json
 from .galleries import COMPRESSED
 
 _FOLDER = Path(__file__).parents[2] / "assets" / "js"
 _MODULES = {path.name: path.read_bytes() for path in sorted(_FOLDER.glob("*.js"))}
 _BASE = f"acip/js/{hashlib.sha256(b''.join(_MODULES.values())).hexdigest()[:16]}"
 _ENTRY = f"{_BASE}/main.js"
-PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _PLOTLY_ROUTE = "acip/plotly.min.js"
 _KEEP = {"Cache-Control": "public, max-age=31536000, immutable"}
 # Gradio compiles strings; a relative address in them would be taken from Gradio's own scripts.
@@ -48,17 +46,6 @@ def calling(function: str) -> str:
 def mounting(function: str) -> str:
     """For a component's `js_on_load`: hands the component to what `main.js` exports."""
     return f"{_IMPORTED}.then((page) => page.{function}({{ element, props, watch, trigger }}));"
-
-
-def module(name: str) -> str:
-    """The text of one module."""
-    return _MODULES[name].decode()
-
-
-def element_json(value: Any) -> str:
-    """JSON that stays inside its script element, whatever names it holds."""
-    text = json.dumps(value, allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def routes() -> list[Route]:
