@@ -89,6 +89,7 @@ def test_opens_with_a_completion_and_all_figures(visit: Visit, engine: Engine) -
     assert readout(page, "ratio") == "1.000" and readout(page, "saved") == "0.0 %"
     assert readout(page, "ppl-c4") == "30.0" and readout(page, "ppl-wikipedia") == "20.0"
     expect(page.locator("#header .note")).to_have_text("A note for <b>people</b>.")
+    assert page.evaluate("Object.keys(window).filter((name) => /acip/i.test(name))") == []
 
 
 def test_readouts_change_within_the_event_itself(visit: Visit) -> None:
