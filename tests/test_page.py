@@ -21,10 +21,9 @@ from acip_core.generate import Engine, Sampling, Token
 from acip_core.loading import open_model
 from acip_core.progress import finish
 from acip_core.ui.handlers import Handlers
-from acip_core.ui.launch import close, launch
-from acip_core.ui.page import build_page
+from acip_core.ui.server import PageServer
 from acip_core.ui.table import plan_at
-from tests.visitor import SLIDER, drag, free_port, opened, readout, served, text, tiny_loaded, wait_state
+from tests.visitor import SLIDER, drag, free_port, opened, readout, served, shown, text, tiny_loaded, wait_state
 
 pytestmark = pytest.mark.browser
 SLOW = 0.02  # seconds a pass of the slowed model takes
@@ -328,21 +327,20 @@ def test_closing_the_tab_stops_its_run(visit: Visit, server: tuple[str, Handlers
 
 def test_a_server_that_stops_in_an_orderly_way_is_missed(browser: Browser) -> None:
     port = free_port()
-    blocks, handlers = build_page(tiny_loaded())
-    handlers.engine._ends, forward = frozenset(), handlers.engine.forward
-    handlers.engine.forward = lambda *rest, **options: (time.sleep(10 * SLOW), forward(*rest, **options))[1]
-    page = opened(browser.new_context(), launch(blocks, handlers, "127.0.0.1", port), [])
-    page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
-    page.fill("#prompt textarea", "Another prompt")
-    close(blocks, handlers)
+    with PageServer("127.0.0.1", port) as server:
+        handlers = shown(server, tiny_loaded())
+        handlers.engine._ends, forward = frozenset(), handlers.engine.forward
+        handlers.engine.forward = lambda *rest, **options: (time.sleep(10 * SLOW), forward(*rest, **options))[1]
+        page = opened(browser.new_context(), server.address, [])
+        page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
+        page.fill("#prompt textarea", "Another prompt")
     expect(page.locator("#header .note")).to_contain_text("The server is gone")
-    blocks, handlers = build_page(tiny_loaded())
-    launch(blocks, handlers, "127.0.0.1", port)
-    expect(page.locator("#header .note")).to_contain_text("connected again")
-    wait_state(page, "done", 100)
-    assert page.input_value("#prompt textarea") == "Another prompt"
-    page.context.close()
-    close(blocks, handlers)
+    with PageServer("127.0.0.1", port) as server:
+        shown(server, tiny_loaded())
+        expect(page.locator("#header .note")).to_contain_text("connected again")
+        wait_state(page, "done", 100)
+        assert page.input_value("#prompt textarea") == "Another prompt"
+        page.context.close()
 
 
 def test_without_curves_and_with_adapters_that_leave_no_room_for_30_percent(browser: Browser) -> None:

@@ -19,7 +19,7 @@ from ..passage import MOST_CHARACTERS
 from . import markup
 from .chart import corpus_color, corpus_symbol, corpus_title, curve_figure
 from .handlers import MOST_COLUMNS, Handlers
-from .offer import Choice, Offer, OfferError
+from .model_choices import ModelChoice, ModelChoiceError, ModelChoices
 from .snippets import ADDRESS, client_code, loading_code
 from .table import LARGEST_PERCENT, Row, size_table
 
@@ -36,11 +36,13 @@ ASSETS = Path(__file__).parents[2] / "assets"
 _CONCURRENT_RUNS = 50  # more than the model admits and lets wait in line, so that it says who is ahead
 
 
-def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | None = None) -> tuple[gr.Blocks, Handlers]:
+def build_page(
+    loaded: Loaded, choices: ModelChoices | None = None, current: ModelChoice | None = None
+) -> tuple[gr.Blocks, Handlers]:
     """The page for a loaded model, and its server side.
 
     Args:
-        offer: the models and precisions that visitors can switch to; none where they cannot.
+        choices: the models and precisions that visitors can switch to; none where they cannot.
         current: the loaded one among them.
     """
     handlers = Handlers(loaded)
@@ -48,8 +50,8 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | Non
     rows = size_table(loaded.elastic.planner, loaded.artifact.curves, lookups)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.HTML(markup.header(TITLE, loaded), apply_default_css=False, elem_id="header", js_on_load=None)
-        if offer and current:
-            _switch_part(offer, current)
+        if choices and current:
+            _switch_part(choices, current)
         with gr.Row(elem_id="main"):
             with gr.Column(scale=6, min_width=340):
                 prompt, picked = _prompt_part()
@@ -152,19 +154,19 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | Non
     return page, handlers
 
 
-def _switch_part(offer: Offer, current: Choice) -> None:
+def _switch_part(choices: ModelChoices, current: ModelChoice) -> None:
     with gr.Row(elem_id="switch"):
         model = gr.Dropdown(
-            [choice.title for choice in offer.choices],
+            [choice.title for choice in choices.models],
             value=current.title,
             label="Model",
             info="One at a time: everybody on this page gets the one you choose.",
             elem_id="model",
-            visible=len(offer.choices) > 1,
+            visible=len(choices.models) > 1,
             min_width=240,
         )
         precision = gr.Dropdown(
-            [(_PRECISIONS[name], name) for name in offer.precisions],
+            [(_PRECISIONS[name], name) for name in choices.precisions],
             value=current.precision,
             label="Precision",
             info="Of the compressed layers, for everybody on this page.",
@@ -181,15 +183,15 @@ def _switch_part(offer: Offer, current: Choice) -> None:
         part.input(None, chosen, js="(...chosen) => acipLink.switching(chosen)")
     keep.click(None, None, chosen, js="() => acipLink.kept()")
     switch.click(
-        _switch(offer), chosen, preprocess=False, show_progress="hidden", queue=False, api_visibility="private"
+        _switch(choices), chosen, preprocess=False, show_progress="hidden", queue=False, api_visibility="private"
     ).success(None, js="() => acipLink.leave()")
 
 
-def _switch(offer: Offer) -> Callable[[Any, Any], None]:
+def _switch(choices: ModelChoices) -> Callable[[Any, Any], None]:
     def ask(title: Any, precision: Any) -> None:
         try:
-            offer.ask(title, precision)
-        except OfferError as error:
+            choices.ask(title, precision)
+        except ModelChoiceError as error:
             raise gr.Error(str(error), title="Not switched", print_exception=False) from None
 
     return ask
