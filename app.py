@@ -19,7 +19,7 @@ from acip_core.ui.names import without_places
 from acip_core.ui.server import PageServer
 
 if TYPE_CHECKING:
-    from acip_core.loading import Loaded
+    from acip_core.artifacts.loading import Loaded
     from acip_core.progress import Progress as Step
     from acip_core.ui.model_choices import ModelChoice
     from acip_core.ui.waiting import WaitingPage
@@ -133,7 +133,7 @@ def _opened(choice: ModelChoice, dtype: str, note: str, console: Console, waitin
     Args:
         note: what the page says besides the artifact's own note.
     """
-    from acip_core.loading import open_model
+    from acip_core.artifacts.loading import open_model
     from acip_core.progress import finish
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

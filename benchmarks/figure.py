@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from acip_core.base import best_device
+from acip_core.model.base_model import best_device
 
 
 @dataclass(frozen=True)

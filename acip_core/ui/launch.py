@@ -22,7 +22,7 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from . import downloads
+from ..ui import downloads
 from .galleries import COMPRESSED
 from .gate import Gate, inputs_by_function
 from .handlers import Handlers

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
-from ..base import DEFAULT_MODEL
 from ..errors import AcipError
-from ..files import DAMAGE, read_json
+from ..model.base_model import DEFAULT_MODEL
+from ..model.quantization import FULL, precisions
 from ..paths import artifact_homes
-from ..precision import FULL, precisions
+from ..storage.verified import DAMAGE, read_json
 from .names import shown_name
 
 _MOST_SWITCHES, _WITHIN = 5, 300.0  # switches within so many seconds: each one interrupts everybody
@@ -105,7 +105,9 @@ def model_choices(
         ModelChoiceError: there are more artifacts than models.
     """
     if len(artifacts) > max(1, len(models)):
-        raise ModelChoiceError(f"{len(artifacts)} artifacts for {max(1, len(models))} models; name a `--model` for each.")
+        raise ModelChoiceError(
+            f"{len(artifacts)} artifacts for {max(1, len(models))} models; name a `--model` for each."
+        )
     pairs = zip_longest(models or (DEFAULT_MODEL,), artifacts)
     choices = [ModelChoice(shown_name(model), model, artifact, precision) for model, artifact in pairs]
     homes = [precomputed] if precomputed is not None else artifact_homes()
@@ -118,7 +120,8 @@ def model_choices(
         if isinstance(model, str) and (model == DEFAULT_MODEL or model.count("/") == 1):
             choices.append(ModelChoice(model, model, precision=precision))
     unique = {choice.model: choice for choice in reversed(choices)}
-    return ModelChoices(_with_distinct_titles([unique[model] for model in dict.fromkeys(choice.model for choice in choices)]))
+    ordered = [unique[model] for model in dict.fromkeys(choice.model for choice in choices)]
+    return ModelChoices(_with_distinct_titles(ordered))
 
 
 def _with_distinct_titles(choices: Sequence[ModelChoice]) -> list[ModelChoice]:
