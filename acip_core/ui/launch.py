@@ -71,8 +71,8 @@ def _mounted(blocks: gr.Blocks, handlers: Handlers, hosts: Hosts, version: str) 
     """An application that has the page at its root, and whose lifespan is that of the page."""
     routes = [
         Route(f"/{_PLOTLY_ROUTE}", _plotly_file, middleware=COMPRESSED),
-        handlers.galleries.route(),
-        Route(f"/{downloads.ROUTE}/{{token}}/{{name}}", handlers.downloads.fetch),
+        handlers.model.galleries.route(),
+        Route(f"/{downloads.ROUTE}/{{token}}/{{name}}", handlers.model.downloads.fetch),
     ]
     blocks.max_threads = _MAX_THREADS
     blocks.state_session_capacity = _MOST_SESSIONS

@@ -19,7 +19,8 @@ from ..figures.chart import corpus_color, corpus_symbol, corpus_title, curve_fig
 from ..figures.size_table import LARGEST_PERCENT, Row, size_table
 from ..generation.speed import lookup_parameters
 from ..ui import markup
-from .handlers import MOST_COLUMNS, Handlers
+from .comparison_job import MOST_COLUMNS
+from .handlers import Handlers
 from .model_choices import ModelChoice, ModelChoiceError, ModelChoices
 from .snippets import ADDRESS, client_code, loading_code
 
@@ -64,7 +65,7 @@ def build_page(
         sizes, compared, compare, stop_comparing = _compare_part(rows)
         own, read_out, read, stop_reading = _reading_part(rows[0].percent)
         exported, export, stop_exporting = _take_part(loaded)
-        _pictures_part(handlers.galleries.kinds)
+        _pictures_part(handlers.model.galleries.kinds)
         _method_part()
         asked = [prompt, percent, *settings]
         restored = page.load(

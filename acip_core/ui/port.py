@@ -18,7 +18,9 @@ def listening_socket(host: str, port: int) -> socket.socket:
         PortError: the port is taken or the host is not this machine's; names both and how to choose another port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # said, so that asyncio turns off Nagle's delay
+    opened = socket.socket(
+        family, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # said, so that asyncio turns off Nagle's delay
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((host, port))

@@ -96,7 +96,7 @@ def test_a_closed_page_lets_go_of_its_model() -> None:
     model = weakref.ref(loaded.elastic.model)
     with PageServer("127.0.0.1", free_port()) as server:
         handlers = shown(server, loaded)
-        assert handlers.galleries.made("method")
+        assert handlers.model.galleries.made("method")
         server.withdraw()
         del loaded, handlers
         gc.collect()
