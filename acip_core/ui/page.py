@@ -175,7 +175,7 @@ def _switch_part(choices: ModelChoices, current: ModelChoice) -> None:
             min_width=240,
         )
     with gr.Row(elem_id="switch-asked"):
-        told = markup.switch(current.title, current.precision)
+        told = markup.part("switch", model=current.title, precision=current.precision)
         gr.HTML(told, apply_default_css=False, elem_id="switch-told", js_on_load=None)
         switch = gr.Button("Switch", elem_id="switch-yes", size="md", scale=0, min_width=110)
         keep = gr.Button("Keep this one", elem_id="switch-no", size="md", scale=0, min_width=140)
@@ -244,7 +244,7 @@ def _completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
     completion = gr.HTML(
         value=None,
         label="Completion",
-        html_template=markup.COMPLETION,
+        html_template=markup.part("completion"),
         js_on_load="acip.completion(element, props, watch, () => trigger('release'));",
         apply_default_css=False,
         elem_id="completion",
@@ -257,7 +257,7 @@ def _completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
 
 def _visits_part() -> None:
     gr.HTML(
-        html_template=markup.VISITS,
+        html_template=markup.part("visits"),
         js_on_load=_script("visits.js") + "acipVisits.follow(element);",
         apply_default_css=False,
         elem_id="visits",
@@ -269,7 +269,7 @@ def _curve_part(rows: list[Row], loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr
     measured = gr.HTML(
         value=None,
         label="Measurement",
-        html_template=markup.chart(bool(curves)),
+        html_template=markup.part("chart", measured=bool(curves)),
         js_on_load="acip.chart(element, props, watch);",
         apply_default_css=False,
         elem_id="chart",
@@ -307,7 +307,7 @@ def _compare_part(rows: list[Row]) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.
         compared = gr.HTML(
             value=None,
             label="Comparison",
-            html_template=markup.COMPARISON,
+            html_template=markup.part("comparison"),
             js_on_load=_script("compare.js") + "acipCompare.follow(element, props, watch);",
             apply_default_css=False,
             elem_id="comparison",
@@ -332,7 +332,7 @@ def _reading_part(smallest: int) -> tuple[gr.Textbox, gr.HTML, gr.Button, gr.But
         read_out = gr.HTML(
             value=None,
             label="Your text",
-            html_template=markup.READING,
+            html_template=markup.part("reading"),
             js_on_load=_script("reading.js") + "acipReading.follow(element, props, watch);",
             apply_default_css=False,
             elem_id="read-out",
@@ -351,9 +351,8 @@ def _take_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
         exported = gr.HTML(
             value=None,
             label="Export",
-            html_template=markup.TAKE.format(
-                load=markup.literal(loading_code(f"{loaded.elastic.base.name}-at-60", True)),
-                use=markup.literal(client_code()),
+            html_template=markup.part(
+                "export", load=loading_code(f"{loaded.elastic.base.name}-at-60", True), use=client_code()
             ),
             js_on_load=_script("take.js") + "acipTake.follow(element, props, watch);",
             apply_default_css=False,
@@ -386,7 +385,7 @@ def _pictures_part(kinds: Sequence[str]) -> None:
     """What the cut does and how the artifact was made; nothing is computed, sent or drawn before it is seen."""
     with gr.Accordion("Inside the cut, and how it was made", open=False, elem_id="pictures"):
         gr.HTML(
-            html_template=markup.EFFICIENCY,
+            html_template=markup.part("efficiency"),
             js_on_load=_script("efficiency.js") + "acipEfficiency.follow(element);",
             apply_default_css=False,
             elem_id="efficiency",
@@ -399,7 +398,7 @@ def _pictures_part(kinds: Sequence[str]) -> None:
 
 def _gallery(place: str, name: str) -> None:
     gr.HTML(
-        html_template=f'<div class="pictures" data-gallery="{markup.literal(name)}"></div>',
+        html_template=markup.part("gallery", name=name),
         js_on_load="acipPictures.seen(element);",
         apply_default_css=False,
         elem_id=place,
@@ -409,7 +408,7 @@ def _gallery(place: str, name: str) -> None:
 def _method_part() -> None:
     """A drawer beside the slider."""
     gr.HTML(
-        html_template=markup.METHOD,
+        html_template=markup.part("method"),
         js_on_load=_script("method.js") + "acipMethod.follow(element); acipPictures.seen(element);",
         apply_default_css=False,
         elem_id="method",

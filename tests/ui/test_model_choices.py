@@ -125,7 +125,7 @@ def test_switching_on_the_page(browser: Browser, app_folders: tuple[Path, Path],
         def switch(title: str, part: Locator = chosen) -> None:
             part.click()
             page.get_by_role("option", name=title, exact=True).click()
-            expect(asked).to_contain_text(f"restarts with {title}")
+            expect(asked).to_contain_text(f"switches to {title}")
             page.click("#switch-yes")
             expect(page.locator("#header .note")).to_have_text("Switching …")
 
