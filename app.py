@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,7 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from acip_core.errors import AcipError
 from acip_core.ui.hosts import is_loopback
 from acip_core.ui.names import without_places
-from acip_core.ui.waiting import WaitingPage
+from acip_core.ui.server import PageServer
+
+if TYPE_CHECKING:
+    from acip_core.artifacts.loading import Loaded
+    from acip_core.progress import Progress as Step
+    from acip_core.ui.model_choices import ModelChoice
+    from acip_core.ui.waiting import WaitingPage
 
 
 def default_host() -> str:
@@ -93,24 +99,19 @@ def serve(
         AcipError: one sentence about the port, the first model or its artifact.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what containers send means the same as Ctrl-C
-    console = Console()
-    offer = choice = former = None
-    note = ""
-    while True:
-        with WaitingPage(host, port, allowed_hosts) as waiting:
-            with console.status("Starting …"):
-                from acip_core.artifacts.loading import open_model  # what follows takes seconds to import
-                from acip_core.ui.launch import close, launch
-                from acip_core.ui.offer import offered
-                from acip_core.ui.page import build_page
-            offer = offer or offered(models, artifacts, precision=precision)
-            choice = choice or offer.choices[0]
+    with PageServer(host, port, allowed_hosts) as server:
+        console = Console()
+        with console.status("Starting …"):
+            from acip_core.ui.launch import MountedPage  # takes seconds to import
+            from acip_core.ui.model_choices import model_choices
+            from acip_core.ui.page import build_page
+        choices = model_choices(models, artifacts, precision=precision)
+        choice, former, note = choices.models[0], None, ""
+        while True:
             try:
-                steps = open_model(choice.model, choice.artifact, precision=choice.precision, dtype=dtype)
-                loaded = _told(steps, console, waiting)
-                loaded = replace(loaded, note=" ".join(filter(None, (note, loaded.note))))
+                loaded = _opened(choice, dtype, note, console, server.waiting)
                 with console.status("Building the page …"):
-                    page, handlers = build_page(loaded, offer if may_switch else None, choice)
+                    page = MountedPage(*build_page(loaded, choices if may_switch else None, choice), server.hosts)
             except AcipError as error:
                 if former is None:
                     raise
@@ -118,31 +119,39 @@ def serve(
                 reason = without_places(str(error), choice.model, choice.artifact)
                 note, choice, former = f"{choice.title} could not be opened. {reason}", former, None
                 continue
-        address = launch(page, handlers, host, port, allowed_hosts)
-        console.print(f"[bold]{loaded.elastic.base.source}[/] is ready at [bold cyan]{address}[/] (Ctrl-C to stop)")
-        if note:  # that of an artifact is in the log
-            console.print(note)
-        try:
-            former, choice, note = choice, offer.wait(choice), ""
-        finally:
-            close(page, handlers)
-        del loaded, page, handlers  # before the next model comes
-        gc.collect()
+            server.show(page)
+            _announce(loaded, server.address, note, console)
+            del loaded, page  # the next model comes once this one's memory is free
+            former, choice, note = choice, choices.wait(choice), ""
+            server.withdraw()
+            gc.collect()
 
 
-def _told(steps, console: Console, waiting: WaitingPage):
-    """Run a computation to its end, drawing its progress on the terminal and in browsers that wait."""
+def _opened(choice: ModelChoice, dtype: str, note: str, console: Console, waiting: WaitingPage) -> Loaded:
+    """A model as it was chosen, its progress drawn on the terminal and told to browsers that wait.
+
+    Args:
+        note: what the page says besides the artifact's own note.
+    """
+    from acip_core.artifacts.loading import open_model
     from acip_core.progress import finish
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task("loading", total=None)
 
-        def tell(step) -> None:
+        def tell(step: Step) -> None:
             bars.update(task, description=step.stage, completed=step.done, total=step.total)
             waiting.tell(step)
 
-        return finish(steps, tell)
+        loaded = finish(open_model(choice.model, choice.artifact, precision=choice.precision, dtype=dtype), tell)
+    return replace(loaded, note=" ".join(filter(None, (note, loaded.note))))
+
+
+def _announce(loaded: Loaded, address: str, note: str, console: Console) -> None:
+    console.print(f"[bold]{loaded.elastic.base.source}[/] is ready at [bold cyan]{address}[/] (Ctrl-C to stop)")
+    if note:  # that of an artifact is in the log
+        console.print(note)
 
 
 if __name__ == "__main__":

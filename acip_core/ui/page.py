@@ -18,9 +18,10 @@ from ..figures.chart import corpus_color, corpus_symbol, corpus_title, curve_fig
 from ..figures.size_table import LARGEST_PERCENT, Row, size_table
 from ..generation.speed import lookup_parameters
 from . import markup, scripts
-from .handlers import MOST_COLUMNS, Handlers
+from .comparison_job import MOST_COLUMNS
+from .handlers import Handlers
+from .model_choices import ModelChoice, ModelChoiceError, ModelChoices
 from .names import shown_name
-from .offer import Choice, Offer, OfferError
 from .snippets import ADDRESS, client_code, loading_code
 
 TITLE = "One model, every size"
@@ -36,21 +37,23 @@ ASSETS = Path(__file__).parents[2] / "assets"
 _CONCURRENT_RUNS = 50  # more than the model admits and lets wait in line, so that it says who is ahead
 
 
-def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | None = None) -> tuple[gr.Blocks, Handlers]:
+def build_page(
+    loaded: Loaded, choices: ModelChoices | None = None, current: ModelChoice | None = None
+) -> tuple[gr.Blocks, Handlers]:
     """The page for a loaded model, and its server side.
 
     Args:
-        offer: the models and precisions that visitors can switch to; none where they cannot.
+        choices: the models and precisions that visitors can switch to; none where they cannot.
         current: the loaded one among them.
     """
     handlers = Handlers(loaded)
     lookups = lookup_parameters(loaded.elastic.base.model)
     rows = size_table(loaded.elastic.planner, loaded.artifact.curves, lookups)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        page.head = scripts.head(_values(rows, loaded))
+        page.head = scripts.head({"version": handlers.version, **_values(rows, loaded)})
         gr.HTML(markup.header(TITLE, loaded), apply_default_css=False, elem_id="header", js_on_load=None)
-        if offer and current:
-            _switch_part(offer, current)
+        if choices and current:
+            _switch_part(choices, current)
         with gr.Row(elem_id="main"):
             with gr.Column(scale=6, min_width=340):
                 prompt, picked = _prompt_part()
@@ -63,7 +66,7 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | Non
         sizes, compared, compare, stop_comparing = _compare_part(rows)
         own, read_out, read, stop_reading = _reading_part()
         exported, export, stop_exporting = _take_part(loaded)
-        _pictures_part(handlers.galleries.kinds)
+        _pictures_part(handlers.model.galleries.kinds)
         _method_part()
         asked = [prompt, percent, *settings]
         restored = page.load(
@@ -177,19 +180,19 @@ def _values(rows: list[Row], loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _switch_part(offer: Offer, current: Choice) -> None:
+def _switch_part(choices: ModelChoices, current: ModelChoice) -> None:
     with gr.Row(elem_id="switch"):
         model = gr.Dropdown(
-            [choice.title for choice in offer.choices],
+            [choice.title for choice in choices.models],
             value=current.title,
             label="Model",
             info="One at a time: everybody on this page gets the one you choose.",
             elem_id="model",
-            visible=len(offer.choices) > 1,
+            visible=len(choices.models) > 1,
             min_width=240,
         )
         precision = gr.Dropdown(
-            [(_PRECISIONS[name], name) for name in offer.precisions],
+            [(_PRECISIONS[name], name) for name in choices.precisions],
             value=current.precision,
             label="Precision",
             info="Of the compressed layers, for everybody on this page.",
@@ -197,7 +200,7 @@ def _switch_part(offer: Offer, current: Choice) -> None:
             min_width=240,
         )
     with gr.Row(elem_id="switch-asked"):
-        told = markup.switch(current.title, current.precision)
+        told = markup.part("switch", model=current.title, precision=current.precision)
         gr.HTML(told, apply_default_css=False, elem_id="switch-told", js_on_load=None)
         switch = gr.Button("Switch", elem_id="switch-yes", size="md", scale=0, min_width=110)
         keep = gr.Button("Keep this one", elem_id="switch-no", size="md", scale=0, min_width=140)
@@ -206,15 +209,15 @@ def _switch_part(offer: Offer, current: Choice) -> None:
         part.input(None, chosen, js=scripts.calling("choose"))
     keep.click(None, None, chosen, js=scripts.calling("stay"))
     switch.click(
-        _switch(offer), chosen, preprocess=False, show_progress="hidden", queue=False, api_visibility="private"
+        _switch(choices), chosen, preprocess=False, show_progress="hidden", queue=False, api_visibility="private"
     ).success(None, js=scripts.calling("leave"))
 
 
-def _switch(offer: Offer) -> Callable[[Any, Any], None]:
+def _switch(choices: ModelChoices) -> Callable[[Any, Any], None]:
     def ask(title: Any, precision: Any) -> None:
         try:
-            offer.ask(title, precision)
-        except OfferError as error:
+            choices.ask(title, precision)
+        except ModelChoiceError as error:
             raise gr.Error(str(error), title="Not switched", print_exception=False) from None
 
     return ask
@@ -263,7 +266,7 @@ def _completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
     completion = gr.HTML(
         value=None,
         label="Completion",
-        html_template=markup.COMPLETION,
+        html_template=markup.part("completion"),
         js_on_load=scripts.mounting("completion"),
         apply_default_css=False,
         elem_id="completion",
@@ -276,7 +279,7 @@ def _completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
 
 def _visits_part() -> None:
     gr.HTML(
-        html_template=markup.VISITS,
+        html_template=markup.part("visits"),
         js_on_load=scripts.mounting("visits"),
         apply_default_css=False,
         elem_id="visits",
@@ -287,7 +290,7 @@ def _curve_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
     measured = gr.HTML(
         value=None,
         label="Measurement",
-        html_template=markup.chart(bool(loaded.artifact.curves)),
+        html_template=markup.part("chart", measured=bool(loaded.artifact.curves)),
         js_on_load=scripts.mounting("chart"),
         apply_default_css=False,
         elem_id="chart",
@@ -315,7 +318,7 @@ def _compare_part(rows: list[Row]) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.
         compared = gr.HTML(
             value=None,
             label="Comparison",
-            html_template=markup.COMPARISON,
+            html_template=markup.part("comparison"),
             js_on_load=scripts.mounting("comparison"),
             apply_default_css=False,
             elem_id="comparison",
@@ -339,7 +342,7 @@ def _reading_part() -> tuple[gr.Textbox, gr.HTML, gr.Button, gr.Button]:
         read_out = gr.HTML(
             value=None,
             label="Your text",
-            html_template=markup.READING,
+            html_template=markup.part("reading"),
             js_on_load=scripts.mounting("reading"),
             apply_default_css=False,
             elem_id="read-out",
@@ -356,9 +359,8 @@ def _take_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
         exported = gr.HTML(
             value=None,
             label="Export",
-            html_template=markup.TAKE.format(
-                load=markup.literal(loading_code(f"{loaded.elastic.base.name}-at-60", True)),
-                use=markup.literal(client_code()),
+            html_template=markup.part(
+                "export", load=loading_code(f"{loaded.elastic.base.name}-at-60", True), use=client_code()
             ),
             js_on_load=scripts.mounting("exported"),
             apply_default_css=False,
@@ -390,7 +392,7 @@ def _pictures_part(kinds: Sequence[str]) -> None:
     """What the cut does and how the artifact was made; nothing is computed, sent or drawn before it is seen."""
     with gr.Accordion("Inside the cut, and how it was made", open=False, elem_id="pictures"):
         gr.HTML(
-            html_template=markup.EFFICIENCY,
+            html_template=markup.part("efficiency"),
             js_on_load=scripts.mounting("efficiency"),
             apply_default_css=False,
             elem_id="efficiency",
@@ -403,7 +405,7 @@ def _pictures_part(kinds: Sequence[str]) -> None:
 
 def _gallery(place: str, name: str) -> None:
     gr.HTML(
-        html_template=f'<div class="pictures" data-gallery="{markup.literal(name)}"></div>',
+        html_template=markup.part("gallery", name=name),
         js_on_load=scripts.mounting("pictures"),
         apply_default_css=False,
         elem_id=place,
@@ -413,7 +415,7 @@ def _gallery(place: str, name: str) -> None:
 def _method_part() -> None:
     """A drawer beside the slider."""
     gr.HTML(
-        html_template=markup.METHOD,
+        html_template=markup.part("method"),
         js_on_load=scripts.mounting("method"),
         apply_default_css=False,
         elem_id="method",

@@ -1,16 +1,16 @@
-// When the server goes away or changes its model, the page is loaded anew as soon as it is back. What the address does
-// not carry is kept in this tab until then, and nowhere else.
+// When the server goes away or shows another page, this one is loaded anew as soon as it can be. What the address does not
+// carry is kept in this tab until then, and nowhere else.
 import { data } from "./data.js";
 import { find, note, pause, promptField, write } from "./dom.js";
+import { isWritten } from "./link.js";
 import { allVisits, putVisits } from "./visits.js";
 
 /** @typedef {{ isExpected: boolean, model: string, prompt: string, text?: string, visits: Completion[] }} Kept */
 
 const KEY = "acip-kept";
-const LOST = "Connection to the server was lost"; // as Gradio words it
-let isLost = false; // looked up now and then, because Gradio says it at every reload, too, just before the page is gone
 let isExpected = false; // another model was asked for
 let isGone = false; // found out here: a server that stops in an orderly way ends its streams, and Gradio waits on
+let isReloading = false; // by a script: by this one, or by Gradio once it has its connection back
 /** @type {Kept | null} */
 let before = null; // what the page had when it lost its server
 
@@ -19,11 +19,13 @@ const ownText = () => /** @type {HTMLTextAreaElement | null} */ (document.queryS
 /** Takes over what was kept, and watches the server from now on. */
 export function listen() {
   before = taken();
-  setInterval(() => {
-    isLost = document.querySelector(".toast-wrap")?.textContent?.includes(LOST) ?? false;
-  }, 500);
   setInterval(look, 3000);
-  addEventListener("beforeunload", () => (isLost || isExpected || isGone) && keep());
+  window.navigation?.addEventListener("navigate", ({ navigationType, userInitiated }) => {
+    isReloading = navigationType === "reload" && !userInitiated;
+  });
+  addEventListener("beforeunload", () => {
+    if (isExpected || isGone || (isReloading && isWritten())) keep();
+  });
 }
 
 /** What was kept, once. */
@@ -51,21 +53,18 @@ function keep() {
   } catch {} // or full
 }
 
-// Who answers: the "same" server as before, an "other" one (also while it loads its model), or "none".
+// Which page the server shows: the "same" as this one, an "other" one (also while that loads its model), or "none".
 async function server() {
-  // one that stops may never answer
-  const answer = await fetch("gradio_api/app_id", { cache: "no-store", signal: AbortSignal.timeout(2000) }).catch(
-    () => null,
-  );
-  if (answer?.status === 503) return "other"; // the page that waits for the model
-  const id = answer?.ok ? (await answer.json().catch(() => null))?.app_id : null;
-  if (!id) return "none";
-  return id === window.gradio_config.app_id ? "same" : "other";
+  const options = { cache: /** @type {const} */ ("no-store"), signal: AbortSignal.timeout(2000) }; // it may never answer
+  const answer = await fetch("acip/state", options).catch(() => null);
+  const version = answer?.ok ? (await answer.json().catch(() => null))?.version : undefined;
+  if (version === undefined) return "none";
+  return version === data.version ? "same" : "other";
 }
 
 // While something runs, its server must be there.
 async function look() {
-  if (isLost || isExpected || isGone || !document.querySelector('[data-state="running"]')) return;
+  if (isExpected || isGone || !document.querySelector('[data-state="running"]')) return;
   if ((await server()) === "same") return;
   isGone = true;
   const line = note("The server is gone; connecting again as soon as it is back …");

@@ -26,6 +26,9 @@ let latest = null;
 /** The latest prompt that was sent. */
 export const asked = () => latest;
 
+/** Whether the address is as it was written here, and no other link was pasted over it. */
+export const isWritten = () => location.hash === written;
+
 const current = () => new URLSearchParams(location.hash.slice(1));
 
 /**
@@ -99,5 +102,7 @@ export function forgetModel() {
 
 /** Another link that is pasted into this tab opens anew. */
 export function listenToAddress() {
-  addEventListener("hashchange", () => location.hash !== written && location.reload());
+  addEventListener("hashchange", () => {
+    if (!isWritten()) location.reload();
+  });
 }

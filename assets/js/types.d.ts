@@ -13,6 +13,8 @@ interface Part<Message = unknown> {
 
 // ---- from the page's server, once: the JSON value in the page's head -------------------------------------------------
 interface PageData {
+  /** of this page; the server's state names that of the page it shows */
+  version: string;
   /** name of the model for people */
   model: string;
   /** of the size table, smallest size first; the last is the full model */
@@ -203,5 +205,4 @@ interface PlotlyLibrary {
 declare const Plotly: PlotlyLibrary;
 interface Window {
   Plotly?: PlotlyLibrary;
-  gradio_config: { app_id: string };
 }
