@@ -1,6 +1,6 @@
 """How an artifact was made, in pictures: score maps, and what its history tells. Knows nothing of gradio.
 
-Colors of the theme around a figure are filled in by `assets/plot.js`, the rest is readable on light and dark.
+Colors of the theme around a figure are filled in by `assets/js/figures.js`, the rest is readable on light and dark.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Picture:
 
 
 def gallery(pictures: Iterable[Picture]) -> list[dict[str, Any]]:
-    """Pictures as plain JSON values, as `assets/pictures.js` takes them."""
+    """Pictures as plain JSON values, as `assets/js/figures.js` takes them."""
     return [
         {"title": p.title, "note": p.note, "figure": json.loads(p.figure.to_json())}
         | ({"frames": {str(percent): frame for percent, frame in p.frames.items()}} if p.frames else {})
