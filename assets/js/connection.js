@@ -4,34 +4,30 @@ import { data } from "./data.js";
 import { find, note, pause, promptField, write } from "./dom.js";
 import { allVisits, putVisits } from "./visits.js";
 
-/** @typedef {{ isExpected: boolean, model: string, prompt: string, text?: string, visits: Completion[] }} Kept */
+/** @typedef {{ version: string, isExpected: boolean, model: string, prompt: string, text?: string, visits: Completion[] }} Kept */
 
 const KEY = "acip-kept";
-const LOST = "Connection to the server was lost"; // as Gradio words it
-let isLost = false; // looked up now and then, because Gradio says it at every reload, too, just before the page is gone
+const VERSION = find(document, "meta[name=acip-version]", HTMLMetaElement).content; // of this page
 let isExpected = false; // another model was asked for
 let isGone = false; // found out here: a server that stops in an orderly way ends its streams, and Gradio waits on
 /** @type {Kept | null} */
-let before = null; // what the page had when it lost its server
+let before = null; // what another version of the page had when it lost its server
 
 const ownText = () => /** @type {HTMLTextAreaElement | null} */ (document.querySelector("#own-text textarea"));
 
 /** Takes over what was kept, and watches the server from now on. */
 export function listen() {
   before = taken();
-  setInterval(() => {
-    isLost = document.querySelector(".toast-wrap")?.textContent?.includes(LOST) ?? false;
-  }, 500);
   setInterval(look, 3000);
-  addEventListener("beforeunload", () => (isLost || isExpected || isGone) && keep());
+  addEventListener("beforeunload", keep); // whoever loads the page anew: this script, Gradio, the visitor
 }
 
-/** What was kept, once. */
+/** What another version of the page kept, once; what this one kept is dropped, for the visitor asked for a new page. */
 function taken() {
   try {
-    const kept = sessionStorage.getItem(KEY);
+    const kept = JSON.parse(sessionStorage.getItem(KEY) ?? "null");
     sessionStorage.removeItem(KEY);
-    return kept && JSON.parse(kept);
+    return kept?.version === VERSION ? null : kept;
   } catch {
     return null; // storage is switched off
   }
@@ -40,6 +36,7 @@ function taken() {
 function keep() {
   /** @type {Kept} */
   const now = {
+    version: VERSION,
     isExpected,
     model: data.model,
     prompt: promptField().value,
@@ -54,18 +51,15 @@ function keep() {
 // Who answers: the "same" server as before, an "other" one (also while it loads its model), or "none".
 async function server() {
   // one that stops may never answer
-  const answer = await fetch("gradio_api/app_id", { cache: "no-store", signal: AbortSignal.timeout(2000) }).catch(
-    () => null,
-  );
-  if (answer?.status === 503) return "other"; // the page that waits for the model
-  const id = answer?.ok ? (await answer.json().catch(() => null))?.app_id : null;
-  if (!id) return "none";
-  return id === window.gradio_config.app_id ? "same" : "other";
+  const answer = await fetch("acip/state", { cache: "no-store", signal: AbortSignal.timeout(2000) }).catch(() => null);
+  const state = answer?.ok ? await answer.json().catch(() => null) : null;
+  if (!state) return "none";
+  return state.version === VERSION ? "same" : "other";
 }
 
 // While something runs, its server must be there.
 async function look() {
-  if (isLost || isExpected || isGone || !document.querySelector('[data-state="running"]')) return;
+  if (isExpected || isGone || !document.querySelector('[data-state="running"]')) return;
   if ((await server()) === "same") return;
   isGone = true;
   const line = note("The server is gone; connecting again as soon as it is back …");

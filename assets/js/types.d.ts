@@ -203,5 +203,4 @@ interface PlotlyLibrary {
 declare const Plotly: PlotlyLibrary;
 interface Window {
   Plotly?: PlotlyLibrary;
-  gradio_config: { app_id: string };
 }
