@@ -10,8 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from acip_core.errors import AcipError
 from acip_core.ui.hosts import is_loopback
@@ -19,6 +17,8 @@ from acip_core.ui.names import without_places
 from acip_core.ui.server import PageServer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from acip_core.artifacts.loading import Loaded
     from acip_core.progress import Progress as Step
     from acip_core.ui.model_choices import ModelChoice
@@ -100,6 +100,8 @@ def serve(
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what containers send means the same as Ctrl-C
     with PageServer(host, port, allowed_hosts) as server:
+        from rich.console import Console  # once browsers get their first answer
+
         console = Console()
         with console.status("Starting …"):
             from acip_core.ui.launch import MountedPage  # takes seconds to import
@@ -133,6 +135,8 @@ def _opened(choice: ModelChoice, dtype: str, note: str, console: Console, waitin
     Args:
         note: what the page says besides the artifact's own note.
     """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     from acip_core.artifacts.loading import open_model
     from acip_core.progress import finish
 

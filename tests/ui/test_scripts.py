@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from acip_core.ui import page
+from acip_core.ui import components, page
 from acip_core.ui.scripts import head
 from tests.support.visitor import served, tiny_loaded
 
@@ -64,7 +64,8 @@ def test_the_report_holds_a_module_that_needs_no_other() -> None:
 
 
 def test_gradio_calls_what_the_entry_exports() -> None:
-    called = re.findall(r'scripts\.(?:calling|mounting)\("(\w+)"\)', Path(page.__file__).read_text(encoding="utf-8"))
+    python = "".join(Path(part.__file__).read_text(encoding="utf-8") for part in (page, components))
+    called = re.findall(r'scripts\.(?:calling|mounting)\("(\w+)"\)', python)
     exported = re.findall(r"^export (?:const|function) (\w+)", MODULES["main.js"], re.MULTILINE)
     for names in re.findall(r"^export \{ ([^}]+) \}", MODULES["main.js"], re.MULTILINE):
         exported += names.split(", ")
