@@ -20,13 +20,14 @@ from ..artifacts.comparison import Comparison
 from ..artifacts.task_results import TaskResult
 from ..errors import StorageError
 from ..evaluation.curves import Curve, own_curves
+from ..paths import assets_dir
 from ..storage.atomic import atomic_path
 from .chart import corpus_title, curve_figure
 from .comparison_picture import comparison_picture
 from .pictures import gallery, history_pictures, score_map_pictures
 from .tasks import task_pictures
 
-_ASSETS = Path(__file__).parents[2] / "assets"
+_ASSETS = assets_dir()
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _CURVES_NOTE = (
     "Perplexity on held-out text at every measured size, lower is better; the diamonds are the full model, thin lines "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -18,6 +17,7 @@ from ..evaluation.curves import own_curves
 from ..figures.chart import corpus_color, corpus_symbol, corpus_title, curve_figure
 from ..figures.size_table import LARGEST_PERCENT, Row, size_table
 from ..generation.speed import lookup_parameters
+from ..paths import assets_dir
 from ..ui import markup
 from .handlers import MOST_COLUMNS, Handlers
 from .offer import Choice, Offer, OfferError
@@ -32,7 +32,7 @@ _PRECISIONS = {
     "nf4": "nf4, leading directions int8",
     "fp4": "fp4, leading directions int8",
 }
-ASSETS = Path(__file__).parents[2] / "assets"
+ASSETS = assets_dir()
 _CONCURRENT_RUNS = 50  # more than the model admits and lets wait in line, so that it says who is ahead
 
 

@@ -11,15 +11,15 @@ import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 from ..errors import AcipError
+from ..paths import assets_dir
 from ..progress import Progress
 from .hosts import Hosts
 from .names import without_places
 from .port import family, refused
 
-_PAGE = Path(__file__).parents[2] / "assets" / "waiting.html"
+_PAGE = assets_dir() / "waiting.html"
 _READ_SECONDS = 2.0  # a page that asked within this time reads why there will be none
 
 
