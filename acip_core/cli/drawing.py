@@ -1,0 +1,84 @@
+"""Progress of long computations on a terminal, or as lines of a log."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from ..progress import Progress, Steps, finish
+
+T = TypeVar("T")
+console = Console(stderr=True)
+_LINE_SECONDS = 30
+
+
+def say(sentence: str) -> None:
+    """A sentence on the terminal, as it is: nothing in it is taken for colours."""
+    console.print(escape(sentence), highlight=False, soft_wrap=True)
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one of several (`accelerate launch`) that shows and publishes what all do."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def draw(steps: Steps[T], also: Callable[[Progress], None] | None = None, transient: bool = False) -> T:
+    """Run a computation with a progress bar per stage (done, elapsed, left, note); lines without a terminal.
+
+    Args:
+        also: called with every step.
+        transient: remove the bars when it is done.
+    """
+    if not is_main_process():
+        return finish(steps, also)
+    if not console.is_terminal:
+        return finish(steps, _both(lines(), also))
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Bars(*columns, console=console, speed_estimate_period=120, transient=transient) as bars:
+        return finish(steps, _both(_drawer(bars), also))
+
+
+def _both(show: Callable[[Progress], None], also: Callable[[Progress], None] | None) -> Callable[[Progress], None]:
+    def tell(step: Progress) -> None:
+        show(step)
+        if also is not None:
+            also(step)
+
+    return tell
+
+
+def lines() -> Callable[[Progress], None]:
+    """A line at the start and end of every stage and every half minute between, for logs."""
+    began: dict[str, float] = {}
+    printed = 0.0
+
+    def show(step: Progress) -> None:
+        nonlocal printed
+        now = time.monotonic()
+        if step.stage not in began or step.done == step.total or now - printed > _LINE_SECONDS:
+            printed = now
+            seconds = now - began.setdefault(step.stage, now)
+            say(f"{step.stage} {step.done}/{step.total}, {seconds:.0f} s, {step.note}")
+
+    return show
+
+
+def _drawer(bars: Bars) -> Callable[[Progress], None]:
+    tasks: dict[str, int] = {}
+
+    def show(step: Progress) -> None:
+        if step.stage not in tasks:
+            tasks[step.stage] = bars.add_task(step.stage, total=step.total, note="", completed=max(0, step.done - 1))
+        bars.update(tasks[step.stage], completed=step.done, total=step.total, note=step.note)  # type: ignore[arg-type]
+
+    return show
