@@ -19,10 +19,11 @@ from playwright.sync_api import Browser, expect
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-import app
+from acip_core.cli import page as app
+from acip_core.errors import AcipError
 from acip_core.progress import Progress
-from acip_core.ui.port import PortError, check_port
-from acip_core.ui.waiting import WaitingPage
+from acip_core.ui.port import PortError, listening_socket
+from acip_core.ui.server import PageServer
 from tests.support.visitor import SLIDER, free_port, opened, running, wait_for, wait_state
 
 ROOT = Path(__file__).parent.parent
@@ -56,16 +57,16 @@ def test_port_taken_is_said_before_anything_is_loaded(taken: int, monkeypatch: p
 
 def test_a_host_that_is_not_ours() -> None:
     with pytest.raises(PortError, match=r"192\.0\.2\.1"):
-        check_port("192.0.2.1", free_port())
+        listening_socket("192.0.2.1", free_port())
 
 
 def test_unknown_hub_id_without_network() -> None:
-    one_sentence(started("--model", "nobody/nothing", "--port", str(free_port())), "nobody/nothing")
+    one_sentence(started("nobody/nothing", "--port", str(free_port())), "nobody/nothing")
 
 
 def test_missing_artifact(app_folders: tuple[Path, Path], tmp_path: Path) -> None:
     model = str(app_folders[0])
-    result = started("--model", model, "--artifact", str(tmp_path / "none"), "--port", str(free_port()))
+    result = started(model, "--artifact", str(tmp_path / "none"), "--port", str(free_port()))
     one_sentence(result, str(tmp_path / "none"), "precompute")
 
 
@@ -82,7 +83,7 @@ def test_damaged_artifact(app_folders: tuple[Path, Path], tmp_path: Path, damage
         tensors = load_file(scores)
         next(iter(tensors.values()))[0] = torch.nan
         save_file(tensors, scores)
-    result = started("--model", str(app_folders[0]), "--artifact", str(broken), "--port", str(free_port()))
+    result = started(str(app_folders[0]), "--artifact", str(broken), "--port", str(free_port()))
     one_sentence(result, "scores.safetensors")
 
 
@@ -91,7 +92,6 @@ def test_starts_prints_its_address_and_stops_on_ctrl_c(app_folders: tuple[Path, 
     command = [
         sys.executable,
         "app.py",
-        "--model",
         str(app_folders[0]),
         "--artifact",
         str(app_folders[1]),
@@ -112,9 +112,10 @@ def test_starts_prints_its_address_and_stops_on_ctrl_c(app_folders: tuple[Path, 
         try:
             answer = httpx.get(f"http://127.0.0.1:{port}/", timeout=30)
         except httpx.TransportError:
-            continue  # before the first page, and between it and the second
+            assert not seen  # the port is never free again
+            continue
         seen.append(answer.status_code)
-        assert ("waiting.json" in answer.text) == (answer.status_code == 503)
+        assert ("Starting …" in answer.text) == (answer.status_code == 503)
     assert seen[0] == 503 and seen[-1] == 200
     line = next(line for line in process.stdout if "is ready at" in line)
     assert f"http://localhost:{port}/" in line
@@ -126,20 +127,18 @@ def test_starts_prints_its_address_and_stops_on_ctrl_c(app_folders: tuple[Path, 
 
 def test_a_browser_reads_what_is_loading_and_why_nothing_comes() -> None:
     port = free_port()
-    waiting = WaitingPage("127.0.0.1", port)
-    try:
-        waiting.tell(Progress("factorizing", 3, 8))
-        state = httpx.get(f"http://127.0.0.1:{port}/some/waiting.json?x").json()
-        assert state["waiting"] and (state["stage"], state["done"], state["total"]) == ("factorizing", 3, 8)
-        reader = ThreadPoolExecutor(1).submit(waiting.fail, "There is no model.")
-        while not (state := httpx.get(f"http://127.0.0.1:{port}/waiting.json").json())["error"]:
+    with PageServer("127.0.0.1", port) as server:
+        server.waiting.tell(Progress("factorizing", 3, 8))
+        state = httpx.get(f"http://127.0.0.1:{port}/some/acip/state?x").json()
+        assert state == {"version": "", "stage": "factorizing", "done": 3, "total": 8, "error": ""}
+        reader = ThreadPoolExecutor(1).submit(server.waiting.fail, AcipError("There is no model."))
+        while not (state := httpx.get(f"{server.address}acip/state").json())["error"]:
             pass
         assert state["error"] == "There is no model."
-        assert httpx.head(f"http://127.0.0.1:{port}/").status_code == 503
+        for method in ("HEAD", "POST", "OPTIONS"):
+            assert httpx.request(method, server.address).status_code == 503
         reader.result()
-    finally:
-        waiting.close()
-    check_port("127.0.0.1", port)
+    listening_socket("127.0.0.1", port).close()
 
 
 @pytest.mark.browser
@@ -199,16 +198,13 @@ def test_visitors_switch_the_model_only_where_the_page_is_private(
 
 
 def test_what_is_loading_is_told_to_no_strange_name_and_tells_no_place() -> None:
-    port = free_port()
-    waiting = WaitingPage("127.0.0.1", port, ["page.example"])
-    try:
-        address = f"http://127.0.0.1:{port}/waiting.json"
-        answer = httpx.get(address, headers={"Host": "evil.example"})
-        assert answer.status_code == 421 and "--allowed-host evil.example" in answer.text
-        assert httpx.get(address, headers={"Host": "page.example:80"}).status_code == 503
-        ThreadPoolExecutor(1).submit(waiting.fail, "/home/me/model/config.json is damaged.")
+    with PageServer("127.0.0.1", free_port(), ["page.example"]) as server:
+        address = f"{server.address}acip/state"
+        for path in ("acip/state", ""):
+            answer = httpx.get(server.address + path, headers={"Host": "evil.example"})
+            assert answer.status_code == 421 and "--allowed-host evil.example" in answer.text
+        assert httpx.get(address, headers={"Host": "page.example:80"}).status_code == 200
+        ThreadPoolExecutor(1).submit(server.waiting.fail, AcipError("/home/me/model/config.json is damaged."))
         while not (error := httpx.get(address).json()["error"]):
             pass
         assert error == "config.json is damaged."
-    finally:
-        waiting.close()

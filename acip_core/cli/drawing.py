@@ -19,9 +19,9 @@ console = Console(stderr=True)
 _LINE_SECONDS = 30
 
 
-def say(sentence: str) -> None:
+def say(sentence: str, on: Console = console) -> None:
     """A sentence on the terminal, as it is: nothing in it is taken for colours."""
-    console.print(escape(sentence), highlight=False, soft_wrap=True)
+    on.print(escape(sentence), highlight=False, soft_wrap=True)
 
 
 def is_main_process() -> bool:
@@ -29,22 +29,25 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def draw(steps: Steps[T], also: Callable[[Progress], None] | None = None, transient: bool = False) -> T:
+def draw(
+    steps: Steps[T], also: Callable[[Progress], None] | None = None, on: Console = console, transient: bool = False
+) -> T:
     """Run a computation with a progress bar per stage (done, elapsed, left, note); lines without a terminal.
 
     Args:
         also: called with every step.
+        on: where it is drawn; the terminal's error stream by default.
         transient: remove the bars when it is done.
     """
     if not is_main_process():
         return finish(steps, also)
-    if not console.is_terminal:
-        return finish(steps, _both(lines(), also))
+    if not on.is_terminal:
+        return finish(steps, _both(lines(on), also))
     columns = (
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
-    with Bars(*columns, console=console, speed_estimate_period=120, transient=transient) as bars:
+    with Bars(*columns, console=on, speed_estimate_period=120, transient=transient) as bars:
         return finish(steps, _both(_drawer(bars), also))
 
 
@@ -57,7 +60,7 @@ def _both(show: Callable[[Progress], None], also: Callable[[Progress], None] | N
     return tell
 
 
-def lines() -> Callable[[Progress], None]:
+def lines(on: Console = console) -> Callable[[Progress], None]:
     """A line at the start and end of every stage and every half minute between, for logs."""
     began: dict[str, float] = {}
     printed = 0.0
@@ -68,7 +71,7 @@ def lines() -> Callable[[Progress], None]:
         if step.stage not in began or step.done == step.total or now - printed > _LINE_SECONDS:
             printed = now
             seconds = now - began.setdefault(step.stage, now)
-            say(f"{step.stage} {step.done}/{step.total}, {seconds:.0f} s, {step.note}")
+            say(f"{step.stage} {step.done}/{step.total}, {seconds:.0f} s, {step.note}", on)
 
     return show
 

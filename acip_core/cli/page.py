@@ -7,13 +7,18 @@ import os
 import signal
 import sys
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from ..errors import AcipError
 from .drawing import draw
+
+if TYPE_CHECKING:
+    from ..artifacts.loading import Loaded
+    from ..ui.model_choices import ModelChoice
+    from ..ui.waiting import WaitingPage
 
 
 def default_host() -> str:
@@ -96,27 +101,22 @@ def serve(
         AcipError: one sentence about the port, the first model or its artifact.
     """
     from ..ui.names import without_places
-    from ..ui.waiting import WaitingPage
+    from ..ui.server import PageServer
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what containers send means the same as Ctrl-C
-    console = Console()
-    offer = choice = former = None
-    note = ""
-    while True:
-        with WaitingPage(host, port, allowed_hosts) as waiting:
-            with console.status("Starting …"):
-                from ..artifacts.loading import open_model  # what follows takes seconds to import
-                from ..ui.launch import close, launch
-                from ..ui.offer import offered
-                from ..ui.page import build_page
-            offer = offer or offered(models, artifacts, precision=precision)
-            choice = choice or offer.choices[0]
+    with PageServer(host, port, allowed_hosts) as server:
+        console = Console()
+        with console.status("Starting …"):
+            from ..ui.launch import MountedPage  # takes seconds to import
+            from ..ui.model_choices import model_choices
+            from ..ui.page import build_page
+        choices = model_choices(models, artifacts, precision=precision)
+        choice, former, note = choices.models[0], None, ""
+        while True:
             try:
-                steps = open_model(choice.model, choice.artifact, precision=choice.precision, dtype=dtype)
-                loaded = draw(steps, waiting.tell, transient=True)
-                loaded = replace(loaded, note=" ".join(filter(None, (note, loaded.note))))
+                loaded = _opened(choice, dtype, note, console, server.waiting)
                 with console.status("Building the page …"):
-                    page, handlers = build_page(loaded, offer if may_switch else None, choice)
+                    page = MountedPage(*build_page(loaded, choices if may_switch else None, choice), server.hosts)
             except AcipError as error:
                 if former is None:
                     raise
@@ -124,13 +124,28 @@ def serve(
                 reason = without_places(str(error), choice.model, choice.artifact)
                 note, choice, former = f"{choice.title} could not be opened. {reason}", former, None
                 continue
-        address = launch(page, handlers, host, port, allowed_hosts)
-        console.print(f"[bold]{loaded.elastic.base.source}[/] is ready at [bold cyan]{address}[/] (Ctrl-C to stop)")
-        if note:  # that of an artifact is in the log
-            console.print(note)
-        try:
-            former, choice, note = choice, offer.wait(choice), ""
-        finally:
-            close(page, handlers)
-        del loaded, page, handlers  # before the next model comes
-        gc.collect()
+            server.show(page)
+            _announce(loaded, server.address, note, console)
+            del loaded, page  # the next model comes once this one's memory is free
+            former, choice, note = choice, choices.wait(choice), ""
+            server.withdraw()
+            gc.collect()
+
+
+def _opened(choice: ModelChoice, dtype: str, note: str, console: Console, waiting: WaitingPage) -> Loaded:
+    """A model as it was chosen, its progress drawn on the terminal and told to browsers that wait.
+
+    Args:
+        note: what the page says besides the artifact's own note.
+    """
+    from ..artifacts.loading import open_model
+
+    steps = open_model(choice.model, choice.artifact, precision=choice.precision, dtype=dtype)
+    loaded = draw(steps, waiting.tell, console, transient=True)
+    return replace(loaded, note=" ".join(filter(None, (note, loaded.note))))
+
+
+def _announce(loaded: Loaded, address: str, note: str, console: Console) -> None:
+    console.print(f"[bold]{loaded.elastic.base.source}[/] is ready at [bold cyan]{address}[/] (Ctrl-C to stop)")
+    if note:  # that of an artifact is in the log
+        console.print(note)

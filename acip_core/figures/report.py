@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import plotly
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from ..artifacts.artifact import Artifact
 from ..artifacts.comparison import Comparison
@@ -29,6 +28,8 @@ from .tasks import task_pictures
 
 _ASSETS = assets_dir()
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+_TableRow = tuple[str, list[str]]  # its name, its cells
+_PLACES = {"curves": "What was measured", "maps": "Score map", "history": "Training"}
 _CURVES_NOTE = (
     "Perplexity on held-out text at every measured size, lower is better; the diamonds are the full model, thin lines "
     "other methods."
@@ -67,20 +68,24 @@ def report_html(artifact: Artifact, comparison: Comparison | None = None, evalua
         f"Made from {artifact.source}: the {directions:,} singular directions of its {len(artifact.scores):,} linear "
         "layers in one order of importance, so that it can be cut to any size without retraining."
     )
-    places = {"curves": "What was measured", "maps": "Score map", "history": "Training"}
-    sections = [_place(places[place], place) for place in places if place in galleries]
-    if artifact.curves:
-        sections.insert(1, _table(_curve_rows(own_curves(artifact.curves))))
-    sections += ["<h2>Recipe</h2>", _table(_recipe_rows(artifact))]
-    template = Template((_ASSETS / "report.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=escape(title),
-        summary=escape(summary),
-        sections="\n".join(sections),
+    curve_header, curve_rows = _curve_table(own_curves(artifact.curves))
+    return _template().render(
+        title=title,
+        summary=summary,
+        places=[(place, heading) for place, heading in _PLACES.items() if place in galleries],
+        curve_header=curve_header,
+        curve_rows=curve_rows,
+        recipe_rows=_recipe_rows(artifact),
         plotly=_PLOTLY.read_text(encoding="utf-8"),
         pictures="".join((_ASSETS / name).read_text(encoding="utf-8") for name in ("plot.js", "pictures.js")),
         data=_script_literal(galleries),
     )
+
+
+def _template() -> Template:
+    """Escapes every value but scripts, which the template marks as safe."""
+    environment = Environment(loader=FileSystemLoader(_ASSETS), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("report.html")
 
 
 def _galleries(artifact: Artifact) -> dict[str, list[dict[str, Any]]]:
@@ -100,16 +105,8 @@ def _script_literal(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _place(title: str, place: str) -> str:
-    return f'<h2>{title}</h2>\n<div class="pictures" id="{place}"></div>'
-
-
-def _table(rows: str) -> str:
-    return f'<div class="card"><table>{rows}</table></div>'
-
-
-def _curve_rows(curves: Sequence[Curve]) -> str:
-    """One row a size: megabytes of the whole model, then perplexity and its ratio to the base model's per corpus."""
+def _curve_table(curves: Sequence[Curve]) -> tuple[list[str], list[_TableRow]]:
+    """Header, and a row a size: megabytes of the whole model, then perplexity and its ratio to the base model's."""
     found: dict[float, dict[str, tuple[float, float]]] = {}
     megabytes: dict[float, float] = {}
     for curve in curves:
@@ -119,19 +116,19 @@ def _curve_rows(curves: Sequence[Curve]) -> str:
             megabytes[ratio] = point.bytes / 1e6
     corpora = list(dict.fromkeys(curve.corpus for curve in curves))
     header = ["size", "whole model", *(f"perplexity, {corpus_title(corpus)}" for corpus in corpora)]
-    rows = []
+    rows: list[_TableRow] = []
     for ratio in sorted(found, reverse=True):
         cells = [f"{megabytes[ratio]:.0f} MB"]
         for corpus in corpora:
             value = found[ratio].get(corpus)
             cells.append(f"{value[0]:.4g} ({value[1]:.3g} ×)" if value else "")
         rows.append((f"{100 * ratio:.3g} %", cells))
-    return f"<thead><tr>{''.join(f'<th>{escape(h)}</th>' for h in header)}</tr></thead>{_body(rows)}"
+    return header, rows
 
 
-def _recipe_rows(artifact: Artifact) -> str:
+def _recipe_rows(artifact: Artifact) -> list[_TableRow]:
     facts = {"model": artifact.name, "made from": artifact.source, "fingerprint": artifact.fingerprint}
-    return _body([(name, [value]) for name, value in _flat(facts | artifact.recipe)])
+    return [(name, [value]) for name, value in _flat(facts | artifact.recipe)]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -150,11 +147,3 @@ def _words(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     return ", ".join(_words(item) for item in value) if isinstance(value, list | tuple) else str(value)
-
-
-def _body(rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    lines = [
-        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
-        for name, cells in rows
-    ]
-    return f"<tbody>{''.join(lines)}</tbody>"

@@ -32,7 +32,6 @@ _READ = re.compile(
 _CALL = (f"{_API}/queue/join", f"{_API}/run/predict")
 _WRITE = {**dict.fromkeys(_CALL, MOST_BYTES), **dict.fromkeys((f"{_API}/cancel", f"{_API}/reset"), _FEW_BYTES)}
 _STREAM = f"{_API}/queue/data"
-_START = f"{_API}/startup-events"  # the server calls it itself while it starts
 
 
 class _RefusedError(Exception):
@@ -47,7 +46,6 @@ class Gate:
         arrive: gives each request its number.
         inputs: of each function that can be called, by its index: how many it takes.
         listening: whether a session has anything to listen to.
-        started: whether the server has.
     """
 
     def __init__(
@@ -57,10 +55,9 @@ class Gate:
         arrive: Callable[[], int],
         inputs: Mapping[int, int],
         listening: Callable[[str], bool],
-        started: Callable[[], bool],
     ):
         self._app, self._hosts, self._arrive, self._inputs = app, hosts, arrive, inputs
-        self._listening, self._started = listening, started
+        self._listening = listening
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -87,8 +84,6 @@ class Gate:
         if method == "POST" and path in _WRITE:
             body = await _read(Headers(scope=scope), receive, _WRITE[path])
             return _again(self._checked(body) if path in _CALL else body, receive)
-        if path == _START and method == "GET" and not self._started():
-            return receive
         raise _RefusedError(HTTPStatus.NOT_FOUND, "Not Found")
 
     def _check_name(self, headers: Headers) -> None:

@@ -1,4 +1,4 @@
-"""Start and stop the page's server: theme, style sheet, script, and plotly's own file, all from this machine.
+"""The page as an application for the server: theme, style sheet, script, and plotly's own file, all from this machine.
 
 The page works without network: system fonts, no content delivery network, no telemetry.
 """
@@ -6,19 +6,21 @@ The page works without network: system fonts, no content delivery network, no te
 from __future__ import annotations
 
 import json
-import logging
+import secrets
 import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import gradio as gr
 import plotly
+from fastapi import FastAPI
 from gradio.queueing import Queue
 from gradio.utils import LRUCache
 from starlette.middleware import Middleware
 from starlette.responses import FileResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from ..ui import downloads
 from .galleries import COMPRESSED
@@ -26,7 +28,6 @@ from .gate import Gate, inputs_by_function
 from .handlers import Handlers
 from .hosts import Hosts
 from .page import ASSETS
-from .port import PortError, check_port
 
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _PLOTLY_ROUTE = "acip/plotly.min.js"
@@ -35,72 +36,65 @@ _MAX_WAITING = 300  # requests beyond the running ones; later ones are told that
 _MOST_SESSIONS = 64  # whose latest inputs Gradio keeps, 200 KB each; the page never asks for them
 _MOST_LISTENERS = 1024  # sessions whose unread messages Gradio keeps
 _MOST_RECORDS = 100  # of finished requests, which Gradio sums up after every one; nobody can read them
-_GRACE = 1  # seconds for answers on their way; event streams never end by themselves
 _MAX_THREADS = 140  # 50 completions and 50 measurements may wait for their turns, and the page still answers
 
 
-class _AfterTheEnd(logging.Filter):
-    """Leaves out what the server says of clients that go on sending when their connection is over."""
+class MountedPage:
+    """A page behind its gate, as `server.PageServer` shows it; it lives once.
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and type(record.exc_info[1]).__name__ == "LocalProtocolError")
-
-
-_AFTER_THE_END = _AfterTheEnd()
-
-
-def launch(page: gr.Blocks, handlers: Handlers, host: str, port: int, also: Sequence[str] = ()) -> str:
-    """Start serving in the background.
-
-    Args:
-        also: as `Hosts`.
-
-    Returns:
-        The address to open in a browser.
-
-    Raises:
-        PortError: as `port.check_port`.
+    Attributes:
+        version: what `STATE_ROUTE` names while this page is open; the page's scripts find it in a `meta` element.
     """
+
+    def __init__(self, blocks: gr.Blocks, handlers: Handlers, hosts: Hosts):
+        self.version = secrets.token_hex(8)
+        self._blocks, self._handlers = blocks, handlers
+        self._application = _mounted(blocks, handlers, hosts, self.version)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._application(scope, receive, send)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """From the start of Gradio's queue until the model's memory is free."""
+        async with self._application.router.lifespan_context(self._application):
+            yield
+        self._handlers.close()
+
+    def stop(self) -> None:
+        """End all runs and Gradio's own event streams."""
+        self._handlers.visitors.leave_all()
+        self._blocks.close(verbose=False)
+
+
+def _mounted(blocks: gr.Blocks, handlers: Handlers, hosts: Hosts, version: str) -> FastAPI:
+    """An application that has the page at its root, and whose lifespan is that of the page."""
     routes = [
         Route(f"/{_PLOTLY_ROUTE}", _plotly_file, middleware=COMPRESSED),
-        handlers.galleries.route(),
-        Route(f"/{downloads.ROUTE}/{{token}}/{{name}}", handlers.downloads.fetch),
+        handlers.model.galleries.route(),
+        Route(f"/{downloads.ROUTE}/{{token}}/{{name}}", handlers.model.downloads.fetch),
     ]
-    page.queue(default_concurrency_limit=None, max_size=_MAX_WAITING, api_open=False)  # no way past the queue
-    _bound_memory(page._queue)
-    for name in ("asyncio", "uvicorn.error"):
-        logging.getLogger(name).addFilter(_AFTER_THE_END)
-    started = threading.Event()
-    try:
-        page.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            inline=False,
-            show_error=False,
-            enable_monitoring=False,
-            run_history=False,  # prompts are kept nowhere, not even in the visitor's browser
-            state_session_capacity=_MOST_SESSIONS,
-            max_file_size=1,  # bytes; the page takes no files
-            ssr_mode=False,
-            max_threads=_MAX_THREADS,
-            footer_links=[],
-            theme=_theme(),
-            css_paths=[ASSETS / "page.css"],
-            head=_head(),
-            app_kwargs={
-                "routes": routes,
-                "openapi_url": None,
-                "middleware": [_gate(page, handlers, Hosts(host, also), started)],
-            },
-        )
-    except OSError as error:
-        check_port(host, port)
-        raise PortError(f"Cannot start the page on port {port} ({error}); choose another with `--port`.") from None
-    started.set()
-    return f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}/"
+    blocks.max_threads = _MAX_THREADS
+    blocks.state_session_capacity = _MOST_SESSIONS
+    blocks.queue(default_concurrency_limit=None, max_size=_MAX_WAITING, api_open=False)  # no way past the queue
+    _bound_memory(blocks._queue)
+    application = gr.mount_gradio_app(
+        FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
+        blocks,
+        path="/",
+        show_error=False,
+        enable_monitoring=False,
+        run_history=False,  # prompts are kept nowhere, not even in the visitor's browser
+        max_file_size=1,  # bytes; the page takes no files
+        ssr_mode=False,
+        footer_links=[],
+        theme=_theme(),
+        css_paths=[ASSETS / "page.css"],
+        head=f'<meta name="acip-version" content="{version}">{_head()}',
+        app_kwargs={"routes": routes, "openapi_url": None, "middleware": [_gate(blocks, handlers, hosts)]},
+    )
+    blocks.app = application.routes[-1].app  # as launch() does: what close() ends
+    return application
 
 
 def _bound_memory(queue: Queue) -> None:
@@ -110,24 +104,14 @@ def _bound_memory(queue: Queue) -> None:
     queue.pending_event_ids_session = LRUCache(_MOST_LISTENERS)
 
 
-def _gate(page: gr.Blocks, handlers: Handlers, hosts: Hosts, started: threading.Event) -> Middleware:
-    messages = page._queue.pending_messages_per_session
+def _gate(blocks: gr.Blocks, handlers: Handlers, hosts: Hosts) -> Middleware:
     return Middleware(
         Gate,
         hosts=hosts,
         arrive=handlers.visitors.arrive,
-        inputs=inputs_by_function(page.fns),
-        listening=messages.__contains__,
-        started=started.is_set,
+        inputs=inputs_by_function(blocks.fns),
+        listening=blocks._queue.pending_messages_per_session.__contains__,
     )
-
-
-def close(page: gr.Blocks, handlers: Handlers) -> None:
-    """Stop serving at once, whoever is connected, and free the port and the model's memory."""
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off is cut off on purpose
-    page.server.config.timeout_graceful_shutdown = _GRACE
-    page.close(verbose=False)
-    handlers.close()
 
 
 def _plotly_file(request: object) -> FileResponse:

@@ -35,7 +35,8 @@ def frames(steps: TokenSteps, sizes: Sequence[int], known: str | None = None) ->
             state = "running" if not token.finish else "stopped" if token.finish == "stopped" else "done"
             status = token_status(token, now - first)
             if state == "done" and known is not None:
-                status += " · as dragged" if ready[sizes[0]][0] == known else " · not as dragged"
+                same = ready[sizes[0]][0] == known
+                status += " · same as the preview" if same else " · differs from the preview"
         ended = any(part.finish for part in step.values())
         if ended or (token and token.count <= 1) or now - shown >= FRAME_SECONDS:
             shown = now

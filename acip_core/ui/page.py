@@ -19,8 +19,9 @@ from ..figures.size_table import LARGEST_PERCENT, Row, size_table
 from ..generation.speed import lookup_parameters
 from ..paths import assets_dir
 from ..ui import markup
-from .handlers import MOST_COLUMNS, Handlers
-from .offer import Choice, Offer, OfferError
+from .comparison_job import MOST_COLUMNS
+from .handlers import Handlers
+from .model_choices import ModelChoice, ModelChoiceError, ModelChoices
 from .snippets import ADDRESS, client_code, loading_code
 
 TITLE = "One model, every size"
@@ -36,11 +37,13 @@ ASSETS = assets_dir()
 _CONCURRENT_RUNS = 50  # more than the model admits and lets wait in line, so that it says who is ahead
 
 
-def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | None = None) -> tuple[gr.Blocks, Handlers]:
+def build_page(
+    loaded: Loaded, choices: ModelChoices | None = None, current: ModelChoice | None = None
+) -> tuple[gr.Blocks, Handlers]:
     """The page for a loaded model, and its server side.
 
     Args:
-        offer: the models and precisions that visitors can switch to; none where they cannot.
+        choices: the models and precisions that visitors can switch to; none where they cannot.
         current: the loaded one among them.
     """
     handlers = Handlers(loaded)
@@ -48,8 +51,8 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | Non
     rows = size_table(loaded.elastic.planner, loaded.artifact.curves, lookups)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.HTML(markup.header(TITLE, loaded), apply_default_css=False, elem_id="header", js_on_load=None)
-        if offer and current:
-            _switch_part(offer, current)
+        if choices and current:
+            _switch_part(choices, current)
         with gr.Row(elem_id="main"):
             with gr.Column(scale=6, min_width=340):
                 prompt, picked = _prompt_part()
@@ -62,7 +65,7 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | Non
         sizes, compared, compare, stop_comparing = _compare_part(rows)
         own, read_out, read, stop_reading = _reading_part(rows[0].percent)
         exported, export, stop_exporting = _take_part(loaded)
-        _pictures_part(handlers.galleries.kinds)
+        _pictures_part(handlers.model.galleries.kinds)
         _method_part()
         asked = [prompt, percent, *settings]
         restored = page.load(
@@ -152,19 +155,19 @@ def build_page(loaded: Loaded, offer: Offer | None = None, current: Choice | Non
     return page, handlers
 
 
-def _switch_part(offer: Offer, current: Choice) -> None:
+def _switch_part(choices: ModelChoices, current: ModelChoice) -> None:
     with gr.Row(elem_id="switch"):
         model = gr.Dropdown(
-            [choice.title for choice in offer.choices],
+            [choice.title for choice in choices.models],
             value=current.title,
             label="Model",
             info="One at a time: everybody on this page gets the one you choose.",
             elem_id="model",
-            visible=len(offer.choices) > 1,
+            visible=len(choices.models) > 1,
             min_width=240,
         )
         precision = gr.Dropdown(
-            [(_PRECISIONS[name], name) for name in offer.precisions],
+            [(_PRECISIONS[name], name) for name in choices.precisions],
             value=current.precision,
             label="Precision",
             info="Of the compressed layers, for everybody on this page.",
@@ -172,7 +175,7 @@ def _switch_part(offer: Offer, current: Choice) -> None:
             min_width=240,
         )
     with gr.Row(elem_id="switch-asked"):
-        told = markup.switch(current.title, current.precision)
+        told = markup.part("switch", model=current.title, precision=current.precision)
         gr.HTML(told, apply_default_css=False, elem_id="switch-told", js_on_load=None)
         switch = gr.Button("Switch", elem_id="switch-yes", size="md", scale=0, min_width=110)
         keep = gr.Button("Keep this one", elem_id="switch-no", size="md", scale=0, min_width=140)
@@ -181,15 +184,15 @@ def _switch_part(offer: Offer, current: Choice) -> None:
         part.input(None, chosen, js="(...chosen) => acipLink.switching(chosen)")
     keep.click(None, None, chosen, js="() => acipLink.kept()")
     switch.click(
-        _switch(offer), chosen, preprocess=False, show_progress="hidden", queue=False, api_visibility="private"
+        _switch(choices), chosen, preprocess=False, show_progress="hidden", queue=False, api_visibility="private"
     ).success(None, js="() => acipLink.leave()")
 
 
-def _switch(offer: Offer) -> Callable[[Any, Any], None]:
+def _switch(choices: ModelChoices) -> Callable[[Any, Any], None]:
     def ask(title: Any, precision: Any) -> None:
         try:
-            offer.ask(title, precision)
-        except OfferError as error:
+            choices.ask(title, precision)
+        except ModelChoiceError as error:
             raise gr.Error(str(error), title="Not switched", print_exception=False) from None
 
     return ask
@@ -241,7 +244,7 @@ def _completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
     completion = gr.HTML(
         value=None,
         label="Completion",
-        html_template=markup.COMPLETION,
+        html_template=markup.part("completion"),
         js_on_load="acip.completion(element, props, watch, () => trigger('release'));",
         apply_default_css=False,
         elem_id="completion",
@@ -254,7 +257,7 @@ def _completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
 
 def _visits_part() -> None:
     gr.HTML(
-        html_template=markup.VISITS,
+        html_template=markup.part("visits"),
         js_on_load=_script("visits.js") + "acipVisits.follow(element);",
         apply_default_css=False,
         elem_id="visits",
@@ -266,7 +269,7 @@ def _curve_part(rows: list[Row], loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr
     measured = gr.HTML(
         value=None,
         label="Measurement",
-        html_template=markup.chart(bool(curves)),
+        html_template=markup.part("chart", measured=bool(curves)),
         js_on_load="acip.chart(element, props, watch);",
         apply_default_css=False,
         elem_id="chart",
@@ -304,7 +307,7 @@ def _compare_part(rows: list[Row]) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.
         compared = gr.HTML(
             value=None,
             label="Comparison",
-            html_template=markup.COMPARISON,
+            html_template=markup.part("comparison"),
             js_on_load=_script("compare.js") + "acipCompare.follow(element, props, watch);",
             apply_default_css=False,
             elem_id="comparison",
@@ -329,7 +332,7 @@ def _reading_part(smallest: int) -> tuple[gr.Textbox, gr.HTML, gr.Button, gr.But
         read_out = gr.HTML(
             value=None,
             label="Your text",
-            html_template=markup.READING,
+            html_template=markup.part("reading"),
             js_on_load=_script("reading.js") + "acipReading.follow(element, props, watch);",
             apply_default_css=False,
             elem_id="read-out",
@@ -348,9 +351,8 @@ def _take_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
         exported = gr.HTML(
             value=None,
             label="Export",
-            html_template=markup.TAKE.format(
-                load=markup.literal(loading_code(f"{loaded.elastic.base.name}-at-60", True)),
-                use=markup.literal(client_code()),
+            html_template=markup.part(
+                "export", load=loading_code(f"{loaded.elastic.base.name}-at-60", True), use=client_code()
             ),
             js_on_load=_script("take.js") + "acipTake.follow(element, props, watch);",
             apply_default_css=False,
@@ -383,7 +385,7 @@ def _pictures_part(kinds: Sequence[str]) -> None:
     """What the cut does and how the artifact was made; nothing is computed, sent or drawn before it is seen."""
     with gr.Accordion("Inside the cut, and how it was made", open=False, elem_id="pictures"):
         gr.HTML(
-            html_template=markup.EFFICIENCY,
+            html_template=markup.part("efficiency"),
             js_on_load=_script("efficiency.js") + "acipEfficiency.follow(element);",
             apply_default_css=False,
             elem_id="efficiency",
@@ -396,7 +398,7 @@ def _pictures_part(kinds: Sequence[str]) -> None:
 
 def _gallery(place: str, name: str) -> None:
     gr.HTML(
-        html_template=f'<div class="pictures" data-gallery="{markup.literal(name)}"></div>',
+        html_template=markup.part("gallery", name=name),
         js_on_load="acipPictures.seen(element);",
         apply_default_css=False,
         elem_id=place,
@@ -406,7 +408,7 @@ def _gallery(place: str, name: str) -> None:
 def _method_part() -> None:
     """A drawer beside the slider."""
     gr.HTML(
-        html_template=markup.METHOD,
+        html_template=markup.part("method"),
         js_on_load=_script("method.js") + "acipMethod.follow(element); acipPictures.seen(element);",
         apply_default_css=False,
         elem_id="method",

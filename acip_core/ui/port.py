@@ -11,27 +11,24 @@ class PortError(AcipError):
     """The page's address cannot be opened."""
 
 
-def refused(host: str, port: int, error: BaseException) -> PortError:
-    """The sentence for an address that did not open."""
-    reason = getattr(error, "strerror", None) or str(error)
-    return PortError(
-        f"Cannot open port {port} on {host} ({reason}); choose another with `--port` or GRADIO_SERVER_PORT."
-    )
-
-
-def check_port(host: str, port: int) -> None:
-    """Refuse a port that is taken.
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that takes connections on an address from now on.
 
     Raises:
-        PortError: names the port and how to choose another.
+        PortError: the port is taken or the host is not this machine's; names both and how to choose another port.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(
+        family, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # said, so that asyncio turns off Nagle's delay
     try:
-        with socket.socket(family(host), socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((host, port))
+        opened.listen()
     except (OSError, OverflowError) as error:
-        raise refused(host, port, error) from None
-
-
-def family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+        opened.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PortError(
+            f"Cannot open port {port} on {host} ({reason}); choose another with `--port` or GRADIO_SERVER_PORT."
+        ) from None
+    return opened

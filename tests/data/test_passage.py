@@ -12,9 +12,9 @@ from acip_core.data.passage import MOST_CHARACTERS, cut_passage
 from acip_core.errors import CorpusError
 from acip_core.evaluation.perplexity import token_losses
 from acip_core.generation.engine import Engine
-from acip_core.ui import reading
+from acip_core.ui import reading_job
 from acip_core.ui.handlers import Handlers
-from acip_core.ui.reading import read_passage, sizes_to_read
+from acip_core.ui.reading_job import read_passage, sizes_to_read
 from tests.support.tiny import tiny_base
 from tests.support.visitor import REQUEST, tiny_loaded
 
@@ -77,7 +77,7 @@ def test_a_reading_tells_every_token_at_every_size() -> None:
     messages = list(handlers.read(TEXT, 63, REQUEST))
     last = messages[-1]
     assert last["state"] == "done" and "at 16 sizes" in last["status"] and handlers.visitors.count == 0
-    pieces = cut_passage(handlers.engine.elastic.tokenizer, TEXT, 512, 10_000).pieces
+    pieces = cut_passage(handlers.model.engine.elastic.tokenizer, TEXT, 512, 10_000).pieces
     assert last["pieces"] == pieces and all(len(size["losses"].split()) == len(pieces) for size in last["sizes"])
     assert [size["percent"] for size in last["sizes"]] == sizes_to_read(63, 30)
     for before, after in pairwise(messages):
@@ -85,7 +85,7 @@ def test_a_reading_tells_every_token_at_every_size() -> None:
 
 
 def test_a_reading_can_be_stopped_and_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_FINE", 1)
+    monkeypatch.setattr(reading_job, "_FINE", 1)
     handlers = Handlers(tiny_loaded())
     messages = handlers.read(TEXT, 100, REQUEST)
     seen = [next(messages) for _ in range(4)]

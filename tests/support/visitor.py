@@ -19,8 +19,9 @@ from acip_core.artifacts.loading import Loaded
 from acip_core.model.elastic_model import build_elastic
 from acip_core.progress import finish
 from acip_core.ui.handlers import Handlers
-from acip_core.ui.launch import launch
+from acip_core.ui.launch import MountedPage
 from acip_core.ui.page import build_page
+from acip_core.ui.server import PageServer
 from tests.support.tiny import tiny_artifact, tiny_base, tiny_factors
 
 ROOT = Path(__file__).parents[2]
@@ -37,11 +38,15 @@ def tiny_loaded(note: str = "", adapter_rank: int = 2, curves: bool = True) -> L
 @contextmanager
 def served(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
     """The page's address and server side, on a free port."""
-    page, handlers = build_page(loaded)
-    try:
-        yield launch(page, handlers, "127.0.0.1", free_port()), handlers
-    finally:
-        page.close(verbose=False)
+    with PageServer("127.0.0.1", free_port()) as server:
+        yield server.address, shown(server, loaded)
+
+
+def shown(server: PageServer, loaded: Loaded) -> Handlers:
+    """The server side of a model's page that the server shows from now on."""
+    blocks, handlers = build_page(loaded)
+    server.show(MountedPage(blocks, handlers, server.hosts))
+    return handlers
 
 
 def opened(context: BrowserContext, address: str, wrong: list[str], link: str = "") -> Page:

@@ -32,7 +32,7 @@ def handlers() -> Handlers:
 
 
 def kept(handlers: Handlers) -> list[Path]:
-    return [path for path in Path(handlers.downloads._folder.name).rglob("*") if path.is_file()]
+    return [path for path in Path(handlers.model.downloads._folder.name).rglob("*") if path.is_file()]
 
 
 def test_the_file_is_the_model_at_that_size(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_the_file_is_the_model_at_that_size(tmp_path: Path) -> None:
         answer = httpx.get(address + last["address"])
         assert answer.headers["content-type"] == "application/zip" and len(answer.content) == last["bytes"]
         zipfile.ZipFile(io.BytesIO(answer.content)).extractall(tmp_path)
-        elastic = handlers.engine.elastic
+        elastic = handlers.model.engine.elastic
         model = AutoModelForCausalLM.from_pretrained(tmp_path / last["name"], trust_remote_code=True)
         ids = torch.arange(12)[None]
         with torch.inference_mode(), elastic.at(elastic.planner.at_ratio(0.7)):

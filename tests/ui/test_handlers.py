@@ -163,19 +163,19 @@ def test_nothing_else_is_open_and_nothing_past_the_queue() -> None:
 
 def test_a_sweep_writes_every_size_as_it_is_alone(handlers: Handlers) -> None:
     found: dict[int, str] = {}
-    messages = list(handlers.sweep("prompt", 62, *SETTINGS, REQUEST))
+    messages = list(handlers.sweep(REQUEST, "prompt", 62, *SETTINGS))
     for message in messages:
         found |= {percent: text for percent, text, finished in message["ready"] if finished}
     assert messages[-1]["state"] == "done" and 62 in found and set(range(35, 101, 5)) <= set(found)
     for percent, text in found.items():
         assert list(handlers.complete("prompt", percent, *SETTINGS, REQUEST))[-1]["text"] == text
-    again = list(handlers.sweep("prompt", 65, *SETTINGS, REQUEST))
+    again = list(handlers.sweep(REQUEST, "prompt", 65, *SETTINGS))
     assert {percent: text for percent, text, _ in again[0]["ready"]} == found
-    assert again[-1]["status"].endswith("as dragged")
+    assert again[-1]["status"].endswith(" · same as the preview")
 
 
 def test_a_newer_run_ends_a_sweep(handlers: Handlers) -> None:
-    sweep = handlers.sweep("prompt", 100, *SETTINGS, REQUEST)
+    sweep = handlers.sweep(REQUEST, "prompt", 100, *SETTINGS)
     while next(sweep)["state"] != "done":
         pass
     newer = handlers.complete("prompt", 50, *SETTINGS, REQUEST)
@@ -187,7 +187,7 @@ def test_a_newer_run_ends_a_sweep(handlers: Handlers) -> None:
 def test_a_sweep_of_nonsense_is_one_sentence(handlers: Handlers) -> None:
     for prompt, temperature in (("", 0.0), ("prompt", float("nan")), ("prompt", None)):
         with pytest.warns(UserWarning):
-            last = list(handlers.sweep(prompt, 100, temperature, 1.0, 0, 16, False, REQUEST))[-1]
+            last = list(handlers.sweep(REQUEST, prompt, 100, temperature, 1.0, 0, 16, False))[-1]
         assert last["state"] == "error" and last["status"]
     assert handlers.visitors.count == 0
 
@@ -208,8 +208,8 @@ def sent_at_once(address: str, calls: list[dict[str, Any]]) -> list[str]:
 
 def test_of_two_requests_the_one_that_arrived_later_wins() -> None:
     with served(tiny_loaded()) as (address, handlers):
-        forward = handlers.engine.forward
-        handlers.engine.forward = lambda *rest, **options: (time.sleep(0.002), forward(*rest, **options))[1]
+        forward = handlers.model.engine.forward
+        handlers.model.engine.forward = lambda *rest, **options: (time.sleep(0.002), forward(*rest, **options))[1]
 
         def race(pair: int) -> str:
             session = f"pair-{pair}"
@@ -252,7 +252,7 @@ def test_what_arrived_earlier_and_begins_later_does_not_run(handlers: Handlers) 
 def test_whatever_fails_before_it_runs_leaves_nothing(handlers: Handlers) -> None:
     calls = {
         handlers.complete: ("prompt", object(), *SETTINGS),
-        handlers.sweep: (["prompt"], 100, *SETTINGS),
+        lambda *values: handlers.sweep(REQUEST, *values[:-1]): (["prompt"], 100, *SETTINGS),
         handlers.compare: ("prompt", {1: 2}, *SETTINGS),
         handlers.measure: ("x",),
         handlers.read: (b"text", 100),

@@ -23,9 +23,19 @@ from acip_core.generation.tokens import Token
 from acip_core.model.base_model import DEFAULT_MODEL
 from acip_core.progress import finish
 from acip_core.ui.handlers import Handlers
-from acip_core.ui.launch import close, launch
-from acip_core.ui.page import build_page
-from tests.support.visitor import SLIDER, drag, free_port, opened, readout, served, text, tiny_loaded, wait_state
+from acip_core.ui.server import PageServer
+from tests.support.visitor import (
+    SLIDER,
+    drag,
+    free_port,
+    opened,
+    readout,
+    served,
+    shown,
+    text,
+    tiny_loaded,
+    wait_state,
+)
 
 pytestmark = pytest.mark.browser
 SLOW = 0.02  # seconds a pass of the slowed model takes
@@ -35,14 +45,16 @@ Visit = Callable[..., Page]
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, Handlers]]:
     with served(tiny_loaded("A note for <b>people</b>.")) as (address, handlers):
-        handlers.engine._ends = frozenset()  # a random model ends its text at random
-        handlers._windows = lambda corpus: torch.randint(3, 128, (16, 24), generator=torch.Generator().manual_seed(1))
+        handlers.model.engine._ends = frozenset()  # a random model ends its text at random
+        handlers.model.windows = lambda corpus: torch.randint(
+            3, 128, (16, 24), generator=torch.Generator().manual_seed(1)
+        )
         yield address, handlers
 
 
 @pytest.fixture
 def engine(server: tuple[str, Handlers]) -> Engine:
-    return server[1].engine
+    return server[1].model.engine
 
 
 @pytest.fixture
@@ -161,7 +173,7 @@ def test_rapid_dragging_shows_only_the_newest_size(visit: Visit, server: tuple[s
     wait_state(page, "running", newest)
     page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
     assert server[1].visitors.count == 1  # nothing piled up
-    whole = expected(server[1].engine, newest)
+    whole = expected(server[1].model.engine, newest)
     assert whole.startswith(text(page))
     wait_state(page, "done", newest)
     assert text(page) == whole
@@ -205,7 +217,7 @@ def test_measure_fills_in_points(visit: Visit) -> None:
 @pytest.mark.usefixtures("slow")
 def test_measuring_can_be_stopped(visit: Visit, server: tuple[str, Handlers], monkeypatch: pytest.MonkeyPatch) -> None:
     endless = torch.randint(3, 128, (2000, 24), generator=torch.Generator().manual_seed(1))
-    monkeypatch.setattr(server[1], "_windows", lambda corpus: endless)
+    monkeypatch.setattr(server[1].model, "windows", lambda corpus: endless)
     page = visit()
     page.click("#measure")
     page.wait_for_selector('#chart .plot[data-measured="2"]')
@@ -329,21 +341,20 @@ def test_closing_the_tab_stops_its_run(visit: Visit, server: tuple[str, Handlers
 
 def test_a_server_that_stops_in_an_orderly_way_is_missed(browser: Browser) -> None:
     port = free_port()
-    blocks, handlers = build_page(tiny_loaded())
-    handlers.engine._ends, forward = frozenset(), handlers.engine.forward
-    handlers.engine.forward = lambda *rest, **options: (time.sleep(10 * SLOW), forward(*rest, **options))[1]
-    page = opened(browser.new_context(), launch(blocks, handlers, "127.0.0.1", port), [])
-    page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
-    page.fill("#prompt textarea", "Another prompt")
-    close(blocks, handlers)
+    with PageServer("127.0.0.1", port) as server:
+        handlers = shown(server, tiny_loaded())
+        handlers.model.engine._ends, forward = frozenset(), handlers.model.engine.forward
+        handlers.model.engine.forward = lambda *rest, **options: (time.sleep(10 * SLOW), forward(*rest, **options))[1]
+        page = opened(browser.new_context(), server.address, [])
+        page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
+        page.fill("#prompt textarea", "Another prompt")
     expect(page.locator("#header .note")).to_contain_text("The server is gone")
-    blocks, handlers = build_page(tiny_loaded())
-    launch(blocks, handlers, "127.0.0.1", port)
-    expect(page.locator("#header .note")).to_contain_text("connected again")
-    wait_state(page, "done", 100)
-    assert page.input_value("#prompt textarea") == "Another prompt"
-    page.context.close()
-    close(blocks, handlers)
+    with PageServer("127.0.0.1", port) as server:
+        shown(server, tiny_loaded())
+        expect(page.locator("#header .note")).to_contain_text("connected again")
+        wait_state(page, "done", 100)
+        assert page.input_value("#prompt textarea") == "Another prompt"
+        page.context.close()
 
 
 def test_without_curves_and_with_adapters_that_leave_no_room_for_30_percent(browser: Browser) -> None:
@@ -372,7 +383,7 @@ def test_the_default_model(browser: Browser, default_gguf: Path) -> None:
         percent = round(float(page.locator(SLIDER).input_value()))
         wait_state(page, "done", percent)
         assert len(text(page).split()) > 5
-        assert text(page) == expected(handlers.engine, percent)
+        assert text(page) == expected(handlers.model.engine, percent)
         page.context.close()
     assert wrong == []
 

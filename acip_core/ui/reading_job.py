@@ -1,6 +1,6 @@
-"""A visitor's own text at many sizes: which size comes next, and what the browser is told of each.
+"""Reading a visitor's own text at many sizes: which size comes next, and what the browser is told of each.
 
-Knows nothing of gradio, and keeps nothing of the text.
+Nothing of the text is kept.
 """
 
 from __future__ import annotations
@@ -10,12 +10,49 @@ from collections.abc import Iterator
 from threading import Event
 from typing import Any
 
-from ..data.passage import Passage
+from ..data.passage import Passage, cut_passage
 from ..figures.size_table import LARGEST_PERCENT, plan_at
 from ..generation.engine import Engine
+from .job import STARTING, Job
+from .messages import Message, counted, reading_status
+from .model_service import ModelService
+from .requests import text_of
+from .visitors import Run
 
 MOST_TOKENS = 4096  # of a text: half a minute for all sizes on two cores
 _COARSE, _FINE = 10, 5  # percent between two sizes
+
+
+class ReadingJob(Job):
+    """A text at many sizes, coarse ones first: its perplexity, and every token's loss in nats."""
+
+    kind = "reading"
+    failed = "Not read"
+
+    def __init__(self, model: ModelService, text: Any, percent: Any):
+        super().__init__()
+        self._model, self._asked = model, (text, percent)
+
+    def check(self) -> None:
+        text, percent = self._asked
+        self.common.update(pieces=[], left_out=0, sizes=[])
+        self.percent = self._model.plan(percent)[0]
+        self.text = text_of("text", text)
+
+    def messages(self, run: Run) -> Iterator[Message]:
+        yield STARTING
+        model, common = self._model, self.common
+        passage = cut_passage(model.engine.elastic.tokenizer, self.text, model.window, MOST_TOKENS)
+        common.update(pieces=passage.pieces, left_out=passage.left_out)
+        total = len(sizes_to_read(self.percent, model.smallest))
+        for sizes in read_passage(model.engine, passage, self.percent, model.smallest, run.cancel):
+            common["sizes"] = sizes
+            yield {"state": "running", "status": reading_status(sizes, total, passage.pieces)}
+        done = sum(size["done"] for size in common["sizes"])
+        state, word = ("stopped", "Stopped reading") if run.cancel.is_set() else ("done", "Read")
+        sentence = f"{word}: {counted(len(passage.pieces), 'token')} at {counted(done, 'size')}"
+        behind = f"; {counted(passage.left_out, 'token')} behind them not read" if passage.left_out else ""
+        yield {"state": state, "status": f"{sentence}{behind}."}
 
 
 def sizes_to_read(percent: int, smallest: int) -> list[int]:

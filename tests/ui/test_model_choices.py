@@ -13,16 +13,16 @@ import pytest
 from playwright.sync_api import Browser, Locator, expect
 
 from acip_core.model.base_model import DEFAULT_MODEL
-from acip_core.ui.launch import close, launch
-from acip_core.ui.offer import Choice, OfferError, offered
+from acip_core.ui.model_choices import ModelChoice, ModelChoiceError, model_choices
 from acip_core.ui.page import build_page
-from tests.support.visitor import free_port, opened, readout, running, tiny_loaded, wait_for, wait_state
+from acip_core.ui.server import PageServer
+from tests.support.visitor import free_port, opened, readout, running, shown, tiny_loaded, wait_for, wait_state
 
 PATIENCE = 60_000  # milliseconds
 
 
 def titles(*models: str, precomputed: Path) -> list[str]:
-    return [choice.title for choice in offered(models, precomputed=precomputed).choices]
+    return [choice.title for choice in model_choices(models, precomputed=precomputed).models]
 
 
 def test_named_models_come_first_then_those_with_an_artifact(tmp_path: Path) -> None:
@@ -37,45 +37,48 @@ def test_named_models_come_first_then_those_with_an_artifact(tmp_path: Path) -> 
     shown = ["org/b", "model", "model (2)", "model.gguf", "org/a", DEFAULT_MODEL]
     assert titles("org/b", *local, precomputed=tmp_path) == shown
     assert titles(precomputed=tmp_path / "none") == [DEFAULT_MODEL]
-    (first, *_) = offered((), ["artifact"], tmp_path).choices
-    assert first == Choice(DEFAULT_MODEL, DEFAULT_MODEL, "artifact")
-    assert offered(("a", "b"), ["x"], tmp_path).choices[:2] == (Choice("a", "a", "x"), Choice("b", "b", None))
+    (first, *_) = model_choices((), ["artifact"], tmp_path).models
+    assert first == ModelChoice(DEFAULT_MODEL, DEFAULT_MODEL, "artifact")
+    assert model_choices(("a", "b"), ["x"], tmp_path).models[:2] == (
+        ModelChoice("a", "a", "x"),
+        ModelChoice("b", "b", None),
+    )
 
 
 def test_a_precision_is_asked_for_with_its_model() -> None:
-    offer = offered(("a", "b"), precision="int8")
-    first = offer.choices[0]
-    assert first == Choice("a", "a", None, "int8") and "int4" in offer.precisions
+    choices = model_choices(("a", "b"), precision="int8")
+    first = choices.models[0]
+    assert first == ModelChoice("a", "a", None, "int8") and "int4" in choices.precisions
 
     def ask() -> None:
-        with pytest.raises(OfferError):
-            offer.ask("a", "int3")  # not offered
-        offer.ask("a", "int8")  # the current one
-        offer.ask("b", "int4")
+        with pytest.raises(ModelChoiceError):
+            choices.ask("a", "int3")  # not offered
+        choices.ask("a", "int8")  # the current one
+        choices.ask("b", "int4")
 
     threading.Timer(0.2, ask).start()
-    assert offer.wait(first) == Choice("b", "b", None, "int4")
+    assert choices.wait(first) == ModelChoice("b", "b", None, "int4")
 
 
 def test_switches_are_counted_and_those_that_change_nothing_are_not() -> None:
-    offer = offered(("a", "b"))
-    waiting = ThreadPoolExecutor(1).submit(offer.wait, offer.choices[0])
-    while offer._current is None:
+    choices = model_choices(("a", "b"))
+    waiting = ThreadPoolExecutor(1).submit(choices.wait, choices.models[0])
+    while choices._current is None:
         pass
     for _ in range(100):
-        offer.ask("a")
+        choices.ask("a")
     for _ in range(5):
-        offer.ask("b")
+        choices.ask("b")
     assert waiting.result().title == "b"
-    with pytest.raises(OfferError, match=r"try again in \d+ seconds"):
-        offer.ask("b")
+    with pytest.raises(ModelChoiceError, match=r"try again in \d+ seconds"):
+        choices.ask("b")
 
 
 def test_where_visitors_may_not_switch_there_is_nothing_to_call() -> None:
-    offer = offered(("a", "b"))
+    choices = model_choices(("a", "b"))
     asks = {True: 0, False: 0}
     for may in asks:
-        page, _ = build_page(tiny_loaded(), offer if may else None, offer.choices[0])
+        page, _ = build_page(tiny_loaded(), choices if may else None, choices.models[0])
         config = page.get_config_file()
         asks[may] = sum(1 for function in page.fns.values() if function.name == "ask")
         assert any(c["props"].get("elem_id") == "model" for c in config["components"]) == may
@@ -84,20 +87,20 @@ def test_where_visitors_may_not_switch_there_is_nothing_to_call() -> None:
 
 @pytest.mark.parametrize(("models", "artifacts"), [((), ["x", "y"]), (("a",), ["x", "y"])])
 def test_more_artifacts_than_models(models: tuple[str, ...], artifacts: list[str]) -> None:
-    with pytest.raises(OfferError, match="--model"):
-        offered(models, artifacts)
+    with pytest.raises(ModelChoiceError, match="a model for each"):
+        model_choices(models, artifacts)
 
 
 def test_a_closed_page_lets_go_of_its_model() -> None:
     loaded = tiny_loaded()
     model = weakref.ref(loaded.elastic.model)
-    page, handlers = build_page(loaded)
-    launch(page, handlers, "127.0.0.1", free_port())
-    assert handlers.galleries.made("method")
-    close(page, handlers)
-    del loaded, page, handlers
-    gc.collect()
-    assert model() is None
+    with PageServer("127.0.0.1", free_port()) as server:
+        handlers = shown(server, loaded)
+        assert handlers.model.galleries.made("method")
+        server.withdraw()
+        del loaded, handlers
+        gc.collect()
+        assert model() is None
 
 
 @pytest.mark.browser
@@ -122,7 +125,7 @@ def test_switching_on_the_page(browser: Browser, app_folders: tuple[Path, Path],
         def switch(title: str, part: Locator = chosen) -> None:
             part.click()
             page.get_by_role("option", name=title, exact=True).click()
-            expect(asked).to_contain_text(f"restarts with {title}")
+            expect(asked).to_contain_text(f"switches to {title}")
             page.click("#switch-yes")
             expect(page.locator("#header .note")).to_have_text("Switching …")
 

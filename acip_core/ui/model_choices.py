@@ -1,4 +1,4 @@
-"""Which models and precisions the page offers, and which of them somebody asked for."""
+"""Which models and precisions visitors can switch to, and which of them somebody asked for."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .names import shown_name
 _MOST_SWITCHES, _WITHIN = 5, 300.0  # switches within so many seconds: each one interrupts everybody
 
 
-class OfferError(AcipError):
+class ModelChoiceError(AcipError):
     """The models that were named cannot be offered together, or the one that was asked for cannot be had now."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModelChoice:
     """A model to open.
 
     Attributes:
@@ -40,31 +40,31 @@ class Choice:
     precision: str = FULL
 
 
-class Offer:
-    """The choices of a page, of which one is open at a time.
+class ModelChoices:
+    """The models that a page can show, of which one is open at a time.
 
     Attributes:
-        choices: the first is the one to open first.
+        models: the first is the one to open first.
         precisions: that each of them can have.
     """
 
-    def __init__(self, choices: Sequence[Choice]):
-        self.choices, self.precisions = tuple(choices), precisions()
-        self._asked: queue.SimpleQueue[Choice] = queue.SimpleQueue()
+    def __init__(self, models: Sequence[ModelChoice]):
+        self.models, self.precisions = tuple(models), precisions()
+        self._asked: queue.SimpleQueue[ModelChoice] = queue.SimpleQueue()
         self._guard = threading.Lock()
         self._switched: deque[float] = deque(maxlen=_MOST_SWITCHES)  # when, on the monotonic clock
-        self._current: Choice | None = None
+        self._current: ModelChoice | None = None
 
     def ask(self, title: str, precision: str = FULL) -> None:
         """Ask for a model at a precision; what is open already changes nothing.
 
         Raises:
-            OfferError: it is not offered, or the page was switched too often.
+            ModelChoiceError: it is not offered, or the page was switched too often.
         """
-        offered = (choice for choice in self.choices if choice.title == title and precision in self.precisions)
-        choice = next(offered, None)
+        fitting = (choice for choice in self.models if choice.title == title and precision in self.precisions)
+        choice = next(fitting, None)
         if choice is None:
-            raise OfferError("This page does not offer that model at that precision.")
+            raise ModelChoiceError("This page does not offer that model at that precision.")
         with self._guard:
             wanted = replace(choice, precision=precision)
             if wanted == self._current:
@@ -72,13 +72,13 @@ class Offer:
             now = time.monotonic()
             if len(self._switched) == _MOST_SWITCHES and now - self._switched[0] < _WITHIN:
                 left = int(_WITHIN - now + self._switched[0]) + 1
-                raise OfferError(
+                raise ModelChoiceError(
                     f"This page was switched {_MOST_SWITCHES} times just now; try again in {left} seconds."
                 )
             self._switched.append(now)
             self._asked.put(wanted)
 
-    def wait(self, current: Choice) -> Choice:
+    def wait(self, current: ModelChoice) -> ModelChoice:
         """Wait until somebody asks for another one than the current, and return it; what was asked before is void."""
         with self._guard:
             self._current = current
@@ -89,9 +89,9 @@ class Offer:
         return wanted
 
 
-def offered(
+def model_choices(
     models: Sequence[str], artifacts: Sequence[str] = (), precomputed: Path | None = None, precision: str = FULL
-) -> Offer:
+) -> ModelChoices:
     """The models named at start, or the default one, and those with an artifact in one of `paths.artifact_homes`.
 
     An artifact says where its model came from: those of a Hub id and of the default model can be opened again, those
@@ -102,12 +102,14 @@ def offered(
         precision: of all of them, until somebody chooses another.
 
     Raises:
-        OfferError: there are more artifacts than models.
+        ModelChoiceError: there are more artifacts than models.
     """
     if len(artifacts) > max(1, len(models)):
-        raise OfferError(f"{len(artifacts)} artifacts for {max(1, len(models))} models; name a `--model` for each.")
+        raise ModelChoiceError(
+            f"{len(artifacts)} artifacts for {max(1, len(models))} models; name a model for each."
+        )
     pairs = zip_longest(models or (DEFAULT_MODEL,), artifacts)
-    choices = [Choice(shown_name(model), model, artifact, precision) for model, artifact in pairs]
+    choices = [ModelChoice(shown_name(model), model, artifact, precision) for model, artifact in pairs]
     homes = [precomputed] if precomputed is not None else artifact_homes()
     for description in [path for home in homes for path in sorted(home.glob("*/acip.json"))]:
         try:
@@ -116,16 +118,17 @@ def offered(
             continue  # whoever opens it is told what is wrong with it
         model = DEFAULT_MODEL if description.parent.name == DEFAULT_MODEL else source
         if isinstance(model, str) and (model == DEFAULT_MODEL or model.count("/") == 1):
-            choices.append(Choice(model, model, precision=precision))
+            choices.append(ModelChoice(model, model, precision=precision))
     unique = {choice.model: choice for choice in reversed(choices)}
-    return Offer(_told_apart([unique[model] for model in dict.fromkeys(choice.model for choice in choices)]))
+    ordered = [unique[model] for model in dict.fromkeys(choice.model for choice in choices)]
+    return ModelChoices(_with_distinct_titles(ordered))
 
 
-def _told_apart(choices: Sequence[Choice]) -> list[Choice]:
-    """The same choices, models in several places under one name numbered."""
-    named: dict[str, int] = {}
-    apart = []
+def _with_distinct_titles(choices: Sequence[ModelChoice]) -> list[ModelChoice]:
+    """The same choices; where several models have one name, theirs are numbered."""
+    counts: dict[str, int] = {}
+    distinct = []
     for choice in choices:
-        named[choice.title] = number = named.get(choice.title, 0) + 1
-        apart.append(replace(choice, title=f"{choice.title} ({number})") if number > 1 else choice)
-    return apart
+        counts[choice.title] = number = counts.get(choice.title, 0) + 1
+        distinct.append(replace(choice, title=f"{choice.title} ({number})") if number > 1 else choice)
+    return distinct

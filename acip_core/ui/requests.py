@@ -1,4 +1,4 @@
-"""What a request asks for, as plain values that were checked: programs can send any JSON there is."""
+"""What a request asks for, checked: programs can send any JSON there is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,18 @@ _TOO_LARGE = 2**63
 
 
 @dataclass(frozen=True)
-class Ask:
+class CompletionSettings:
+    """How to write a completion, as a browser or a program sent it: any JSON values, in the order of the API."""
+
+    temperature: Any
+    top_p: Any
+    seed: Any
+    length: Any
+    chat: Any
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
     """What a visitor wants continued, and how."""
 
     prompt: str
@@ -28,21 +39,21 @@ class Ask:
         return "" if self.chat else self.prompt
 
 
-def ask_of(prompt: Any, temperature: Any, top_p: Any, seed: Any, length: Any, chat: Any) -> Ask:
-    """The settings of a completion.
+def completion_request(prompt: Any, settings: CompletionSettings) -> CompletionRequest:
+    """The prompt and settings of a completion.
 
     Raises:
         GenerationError: one of them is of another kind; its range is the engine's to check.
     """
-    if not isinstance(chat, bool | None):
-        raise GenerationError(f"The chat template is either used or not: true or false, not {shown(chat)}.")
+    if not isinstance(settings.chat, bool | None):
+        raise GenerationError(f"The chat template is either used or not: true or false, not {shown(settings.chat)}.")
     sampling = SamplingConfig(
-        number_of("temperature", temperature),
-        number_of("top-p", top_p),
-        whole_of("seed", seed),
-        whole_of("length", length),
+        number_of("temperature", settings.temperature),
+        number_of("top-p", settings.top_p),
+        whole_of("seed", settings.seed),
+        whole_of("length", settings.length),
     )
-    return Ask(text_of("prompt", prompt), sampling, bool(chat))
+    return CompletionRequest(text_of("prompt", prompt), sampling, bool(settings.chat))
 
 
 def percent_of(percent: Any) -> float:
