@@ -38,11 +38,15 @@ test: $(VENV)/installed-dev  ## run all tests
 	else echo "No Chrome or Chromium found: the browser tests are left out (set CHROMIUM to its path)."; fi; \
 	OMP_NUM_THREADS=1 exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+# Of the page's scripts too, by the tools that package-lock.json fixes; the page itself needs no node.
 lint: $(VENV)/installed-dev  ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@if command -v npm >/dev/null; then $(MAKE) -s node_modules/installed && npm run -s lint; \
+	else echo "No node with npm found: the page's scripts were not checked."; fi
 
 format: $(VENV)/installed-dev  ## put the code in the house style
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+	@if command -v npm >/dev/null; then $(MAKE) -s node_modules/installed && npm run -s format; fi
 
 bench: $(VENV)/installed-dev  ## measure the README's figures again
 	@exec $(BIN)/python -m benchmarks $(ARGS)
@@ -59,7 +63,7 @@ lock: $(VENV)/installed-dev  ## write the lock files again after a change of req
 	@$(COMPILE) --generate-hashes --no-deps -o requirements-embedded.lock requirements-embedded.txt
 
 clean:  ## remove the environment and caches in this folder
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf $(VENV) node_modules .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What torch needs comes with the lock, checked by hash; after it pip adds torch itself and its build's CUDA libraries.
@@ -78,4 +82,10 @@ $(VENV)/installed: requirements.lock requirements-torch.lock requirements-embedd
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
 	@echo "Installing test tools …"
 	@$(LOCKED) -r requirements-dev.lock
+	@touch $@
+
+node_modules/installed: package-lock.json
+	@echo "Installing the tools that check the page's scripts …"
+	@npm ci --silent --no-audit --no-fund || \
+	  { echo "They could not be installed; npm needs a package registry." >&2; exit 1; }
 	@touch $@

@@ -246,7 +246,7 @@ def test_generate(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     arguments = ("generate", model, "Hello there", "--artifact", str(tmp_path / "art"), "--max-new-tokens", "9")
     written = {}
     for size in ("1.0", "0.5"):
-        monkeypatch.setattr(cli.console, "file", None)
+        monkeypatch.setattr(cli.console(), "file", None)
         monkeypatch.setattr("sys.argv", ["acip", *arguments, "--size", size])
         with pytest.raises(SystemExit) as stop:
             cli.main()

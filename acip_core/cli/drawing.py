@@ -1,27 +1,57 @@
-"""Progress of long computations on a terminal, or as lines of a log."""
+"""What the command line shows: progress on a terminal or as lines of a log, sentences, tables.
+
+Rich is imported with the first of these, so that the page answers its first visitor before.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from typing import TypeVar
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar
 
 from ..progress import Progress, Steps, finish
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
 T = TypeVar("T")
-console = Console(stderr=True)
 _LINE_SECONDS = 30
 
 
-def say(sentence: str, on: Console = console) -> None:
-    """A sentence on the terminal, as it is: nothing in it is taken for colours."""
-    on.print(escape(sentence), highlight=False, soft_wrap=True)
+@lru_cache
+def console() -> Console:
+    """The terminal's error stream, where everything goes that is no result."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def say(sentence: str, title: str = "", on: Console | None = None) -> None:
+    """A sentence on the terminal, as it is: nothing in it is taken for colours.
+
+    Args:
+        title: a word in front of it, in red.
+        on: where; the error stream by default.
+    """
+    from rich.markup import escape
+
+    parts = [f"[bold red]{title}[/]"] if title else []
+    (on or console()).print(*parts, escape(sentence), highlight=False, soft_wrap=True)
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on the standard output."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*map(escape, columns))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
 
 
 def is_main_process() -> bool:
@@ -30,19 +60,26 @@ def is_main_process() -> bool:
 
 
 def draw(
-    steps: Steps[T], also: Callable[[Progress], None] | None = None, on: Console = console, transient: bool = False
+    steps: Steps[T],
+    also: Callable[[Progress], None] | None = None,
+    on: Console | None = None,
+    transient: bool = False,
 ) -> T:
     """Run a computation with a progress bar per stage (done, elapsed, left, note); lines without a terminal.
 
     Args:
         also: called with every step.
-        on: where it is drawn; the terminal's error stream by default.
+        on: where it is drawn; the error stream by default.
         transient: remove the bars when it is done.
     """
     if not is_main_process():
         return finish(steps, also)
+    on = on or console()
     if not on.is_terminal:
         return finish(steps, _both(lines(on), also))
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
     columns = (
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
@@ -60,7 +97,7 @@ def _both(show: Callable[[Progress], None], also: Callable[[Progress], None] | N
     return tell
 
 
-def lines(on: Console = console) -> Callable[[Progress], None]:
+def lines(on: Console | None = None) -> Callable[[Progress], None]:
     """A line at the start and end of every stage and every half minute between, for logs."""
     began: dict[str, float] = {}
     printed = 0.0
@@ -71,7 +108,7 @@ def lines(on: Console = console) -> Callable[[Progress], None]:
         if step.stage not in began or step.done == step.total or now - printed > _LINE_SECONDS:
             printed = now
             seconds = now - began.setdefault(step.stage, now)
-            say(f"{step.stage} {step.done}/{step.total}, {seconds:.0f} s, {step.note}", on)
+            say(f"{step.stage} {step.done}/{step.total}, {seconds:.0f} s, {step.note}", on=on)
 
     return show
 

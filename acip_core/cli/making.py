@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from .drawing import draw, is_main_process, say
+from .drawing import draw, is_main_process, say, show_table
 from .keeping import write_report
 from .options import AnyModel, Model, Public, Push, Replace, check_push, expanded, push
 
@@ -161,12 +158,12 @@ def finetune(
     check_push(push_to_hub)
     tuning = FinetuneConfig(size, tuple(data or ()), steps, seed=seed)
     folder, before, after = draw(run(model, tuning, artifact, out, overwrite))
-    table = Table("held-out perplexity", *(f"{point.ratio:.0%}" for point in after[0].points))
+    sizes = [point.ratio for point in after[0].points]
+    rows = []
     for name, curves in (("before", before), ("after", after)):
         for curve in curves:
-            values = (curve.at(point.ratio) for point in after[0].points)
-            cells = ("" if value is None else f"{value:.4g}" for value in values)
-            table.add_row(f"{escape(curve.corpus)}, {name}", *cells)
-    Console().print(table)
+            values = (curve.at(size) for size in sizes)
+            rows.append([f"{curve.corpus}, {name}", *("" if value is None else f"{value:.4g}" for value in values)])
+    show_table(["held-out perplexity", *(f"{size:.0%}" for size in sizes)], rows)
     say(f"The artifact is in {folder}.")
     push(folder, push_to_hub, public)

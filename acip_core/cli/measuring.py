@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from ..progress import finish
-from .drawing import draw, lines
+from .drawing import draw, lines, show_table
 from .options import AnyModel, Folder, expanded
 
 
@@ -20,10 +17,8 @@ def curve(model: AnyModel = None, artifact: Folder = None) -> None:
     from ..pipelines.size_curves import measure_curves
 
     curves = draw(measure_curves(model, artifact))
-    table = Table("perplexity", *(f"{point.ratio:.0%}" for point in curves[0].points))
-    for found in curves:
-        table.add_row(escape(found.corpus), *(f"{point.perplexity:.4g}" for point in found.points))
-    Console().print(table)
+    rows = [[found.corpus, *(f"{point.perplexity:.4g}" for point in found.points)] for found in curves]
+    show_table(["perplexity", *(f"{point.ratio:.0%}" for point in curves[0].points)], rows)
 
 
 def precision(
@@ -39,12 +34,11 @@ def precision(
 
     for name in named or ("int8", "int4"):
         curves = draw(measure_precision(model, name, artifact))
-        table = Table(f"{name}, ÷ full model", *(f"{point.ratio:.0%}" for point in curves[0].points))
-        table.add_row("MB", *(f"{point.bytes / 1e6:.0f}" for point in curves[0].points))
+        rows = [["MB", *(f"{point.bytes / 1e6:.0f}" for point in curves[0].points)]]
         for curve in curves:
-            cells = (f"{point.perplexity / curve.base_perplexity:.4g}" for point in curve.points)
-            table.add_row(escape(curve.corpus), *cells)
-        Console().print(table)
+            relative = (point.perplexity / curve.base_perplexity for point in curve.points)
+            rows.append([curve.corpus, *(f"{value:.4g}" for value in relative)])
+        show_table([f"{name}, ÷ full model", *(f"{point.ratio:.0%}" for point in curves[0].points)], rows)
 
 
 def tasks(
@@ -73,11 +67,12 @@ def tasks(
         raise typer.BadParameter("--sizes are numbers separated by commas, such as 1.0,0.6.") from None
     names = tuple(name.strip() for name in named.split(",")) if named else (*PAPER_TASKS, *PAPER_CORPORA)
     results = finish(run(model, ratios, names, artifact, limit, include, batch), lines())  # lm-eval has bars itself
-    table = Table("task", "metric", *(f"{ratio:.0%}" for ratio in sorted(set(ratios), reverse=True)))
+    rows = []
     for task, metric in dict.fromkeys((r.task, r.metric) for r in results):
-        row = sorted((r for r in results if (r.task, r.metric) == (task, metric)), key=lambda r: -r.ratio)
-        table.add_row(task, metric, *(f"{r.value:.4g}" + (f" ± {r.error:.2g}" if r.error else "") for r in row))
-    Console().print(table)
+        measured = sorted((r for r in results if (r.task, r.metric) == (task, metric)), key=lambda r: -r.ratio)
+        values = (f"{r.value:.4g}" + (f" ± {r.error:.2g}" if r.error else "") for r in measured)
+        rows.append([task, metric, *values])
+    show_table(["task", "metric", *(f"{ratio:.0%}" for ratio in sorted(set(ratios), reverse=True))], rows)
 
 
 def methods(
@@ -93,12 +88,12 @@ def methods(
 
     budget = ComparisonConfig(adapters=AdapterConfig(steps=steps))
     comparison = draw(run(model, artifact, budget, tuple(method) if method else None))
-    table = Table("method", "adapters", "size", "corpus", "perplexity ÷ base", "KL divergence", "same token")
+    rows = []
     for r in comparison.results:
         relative = r.perplexity / comparison.base_perplexity[r.corpus]
         cells = (f"{relative:.3g}", f"{r.divergence:.3f}", f"{r.agreement:.1%}")
-        table.add_row(r.method, "yes" if r.adapters else "no", f"{r.ratio:.1%}", escape(r.corpus), *cells)
-    Console().print(table)
+        rows.append([r.method, "yes" if r.adapters else "no", f"{r.ratio:.1%}", r.corpus, *cells])
+    show_table(["method", "adapters", "size", "corpus", "perplexity ÷ base", "KL divergence", "same token"], rows)
 
 
 def ablations(
@@ -110,7 +105,6 @@ def ablations(
     from ..pipelines.ablation import ablate as run
 
     rows = draw(run(model, artifact, rows=tuple(row) if row else None))
-    table = Table("perplexity ÷ base, worst corpus", *(f"{float(ratio):.0%}" for ratio in rows[0].relative))
-    for found in rows:
-        table.add_row(found.name, *("∞" if value is None else f"{value:.3g}" for value in found.relative.values()))
-    Console().print(table)
+    columns = ["perplexity ÷ base, worst corpus", *(f"{float(ratio):.0%}" for ratio in rows[0].relative)]
+    values = ([found.name, *("∞" if v is None else f"{v:.3g}" for v in found.relative.values())] for found in rows)
+    show_table(columns, values)

@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from ..errors import AcipError
 from .drawing import draw
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..artifacts.loading import Loaded
     from ..ui.model_choices import ModelChoice
     from ..ui.waiting import WaitingPage
@@ -105,6 +106,8 @@ def serve(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what containers send means the same as Ctrl-C
     with PageServer(host, port, allowed_hosts) as server:
+        from rich.console import Console  # once browsers get their first answer
+
         console = Console()
         with console.status("Starting …"):
             from ..ui.launch import MountedPage  # takes seconds to import

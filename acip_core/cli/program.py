@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
-from rich.markup import escape
 
 from ..errors import AcipError
 from . import keeping, making, measuring, page, using
-from .drawing import console, is_main_process, say
+from .drawing import is_main_process, say
 from .former import current_form
 
 _INTERRUPTED = 130
@@ -59,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = app(arguments, prog_name="acip", standalone_mode=False)
     except AcipError as error:
-        console.print("[bold red]Error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
+        say(str(error), title="Error:")
         sys.exit(2)
     except BrokenPipeError:  # who read the output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -72,5 +71,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show() if hasattr(error, "show") else None
         sys.exit(error.exit_code)
     if code == _INTERRUPTED:  # typer turns Ctrl-C into this instead of raising
-        console.print("Stopped; finished work is kept, the same command continues.", highlight=False)
+        say("Stopped; finished work is kept, the same command continues.")
     sys.exit(code or 0)

@@ -26,8 +26,8 @@ from .comparison_picture import comparison_picture
 from .pictures import gallery, history_pictures, score_map_pictures
 from .tasks import task_pictures
 
+PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _ASSETS = assets_dir()
-_PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 _TableRow = tuple[str, list[str]]  # its name, its cells
 _PLACES = {"curves": "What was measured", "maps": "Score map", "history": "Training"}
 _CURVES_NOTE = (
@@ -76,9 +76,9 @@ def report_html(artifact: Artifact, comparison: Comparison | None = None, evalua
         curve_header=curve_header,
         curve_rows=curve_rows,
         recipe_rows=_recipe_rows(artifact),
-        plotly=_PLOTLY.read_text(encoding="utf-8"),
-        pictures="".join((_ASSETS / name).read_text(encoding="utf-8") for name in ("plot.js", "pictures.js")),
-        data=_script_literal(galleries),
+        plotly=PLOTLY.read_text(encoding="utf-8"),
+        figures=(_ASSETS / "js" / "figures.js").read_text(encoding="utf-8"),
+        data=element_json(galleries),
     )
 
 
@@ -99,7 +99,7 @@ def _galleries(artifact: Artifact) -> dict[str, list[dict[str, Any]]]:
     return galleries | ({"history": history} if history else {})
 
 
-def _script_literal(value: Any) -> str:
+def element_json(value: Any) -> str:
     """JSON that stays inside its script element whatever names it holds."""
     text = json.dumps(value, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""The page as an application for the server: theme, style sheet, script, and plotly's own file, all from this machine.
+"""The page as an application for the server: theme, style sheet, scripts, all from this machine.
 
 The page works without network: system fonts, no content delivery network, no telemetry.
 """
@@ -10,28 +10,21 @@ import secrets
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import gradio as gr
-import plotly
 from fastapi import FastAPI
 from gradio.queueing import Queue
 from gradio.utils import LRUCache
 from starlette.middleware import Middleware
-from starlette.responses import FileResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ..ui import downloads
-from .galleries import COMPRESSED
+from . import downloads, scripts
 from .gate import Gate, inputs_by_function
 from .handlers import Handlers
 from .hosts import Hosts
 from .page import ASSETS
 
-_PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-_PLOTLY_ROUTE = "acip/plotly.min.js"
-_SCRIPTS = ("plot", "page", "kept", "link", "pictures")  # others come with their part of the page
 _MAX_WAITING = 300  # requests beyond the running ones; later ones are told that the page is busy
 _MOST_SESSIONS = 64  # whose latest inputs Gradio keeps, 200 KB each; the page never asks for them
 _MOST_LISTENERS = 1024  # sessions whose unread messages Gradio keeps
@@ -70,7 +63,7 @@ class MountedPage:
 def _mounted(blocks: gr.Blocks, handlers: Handlers, hosts: Hosts, version: str) -> FastAPI:
     """An application that has the page at its root, and whose lifespan is that of the page."""
     routes = [
-        Route(f"/{_PLOTLY_ROUTE}", _plotly_file, middleware=COMPRESSED),
+        *scripts.routes(),
         handlers.model.galleries.route(),
         Route(f"/{downloads.ROUTE}/{{token}}/{{name}}", handlers.model.downloads.fetch),
     ]
@@ -90,7 +83,7 @@ def _mounted(blocks: gr.Blocks, handlers: Handlers, hosts: Hosts, version: str) 
         footer_links=[],
         theme=_theme(),
         css_paths=[ASSETS / "page.css"],
-        head=f'<meta name="acip-version" content="{version}">{_head()}',
+        head=f'<meta name="acip-version" content="{version}">{blocks.head}',
         app_kwargs={"routes": routes, "openapi_url": None, "middleware": [_gate(blocks, handlers, hosts)]},
     )
     blocks.app = application.routes[-1].app  # as launch() does: what close() ends
@@ -112,15 +105,6 @@ def _gate(blocks: gr.Blocks, handlers: Handlers, hosts: Hosts) -> Middleware:
         inputs=inputs_by_function(blocks.fns),
         listening=blocks._queue.pending_messages_per_session.__contains__,
     )
-
-
-def _plotly_file(request: object) -> FileResponse:
-    return FileResponse(_PLOTLY, media_type="text/javascript", headers={"Cache-Control": "public, max-age=86400"})
-
-
-def _head() -> str:
-    script = "".join((ASSETS / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
-    return f'<script>{script}</script><script defer src="{_PLOTLY_ROUTE}"></script>'
 
 
 def _theme() -> gr.themes.Base:

@@ -1,8 +1,7 @@
-"""The page: its parts, their places, and which event runs what. Behaviour within the browser is in `assets/page.js`."""
+"""The page: its parts, their places, and which event runs what. Behaviour within the browser is in `assets/js`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,10 +17,11 @@ from ..figures.chart import corpus_color, corpus_symbol, corpus_title, curve_fig
 from ..figures.size_table import LARGEST_PERCENT, Row, size_table
 from ..generation.speed import lookup_parameters
 from ..paths import assets_dir
-from ..ui import markup
+from . import markup, scripts
 from .comparison_job import MOST_COLUMNS
 from .handlers import Handlers
 from .model_choices import ModelChoice, ModelChoiceError, ModelChoices
+from .names import shown_name
 from .snippets import ADDRESS, client_code, loading_code
 
 TITLE = "One model, every size"
@@ -50,6 +50,7 @@ def build_page(
     lookups = lookup_parameters(loaded.elastic.base.model)
     rows = size_table(loaded.elastic.planner, loaded.artifact.curves, lookups)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+        page.head = scripts.head(_values(rows, loaded))
         gr.HTML(markup.header(TITLE, loaded), apply_default_css=False, elem_id="header", js_on_load=None)
         if choices and current:
             _switch_part(choices, current)
@@ -59,11 +60,11 @@ def build_page(
                 percent, readouts = _size_part(rows, loaded)
                 completion, run, stop = _completion_part()
             with gr.Column(scale=5, min_width=340):
-                measured, measure, stop_measuring = _curve_part(rows, loaded)
+                measured, measure, stop_measuring = _curve_part(loaded)
                 _visits_part()
                 settings = _advanced_part(loaded)
         sizes, compared, compare, stop_comparing = _compare_part(rows)
-        own, read_out, read, stop_reading = _reading_part(rows[0].percent)
+        own, read_out, read, stop_reading = _reading_part()
         exported, export, stop_exporting = _take_part(loaded)
         _pictures_part(handlers.model.galleries.kinds)
         _method_part()
@@ -72,7 +73,7 @@ def build_page(
             None,
             asked,
             asked,
-            js="(...inputs) => acipLink.read(inputs)",
+            js=scripts.calling("open"),
             show_progress="hidden",
             api_visibility="private",
         )
@@ -82,7 +83,7 @@ def build_page(
                 handlers.sweep,
                 asked,
                 completion,
-                js="(...inputs) => acipLink.write(inputs)",
+                js=scripts.calling("write"),
                 preprocess=False,  # the handlers check what comes, and say what is wrong with it
                 show_progress="hidden",
                 trigger_mode="multiple",  # a newer run replaces the former on the server
@@ -155,6 +156,30 @@ def build_page(
     return page, handlers
 
 
+def _values(rows: list[Row], loaded: Loaded) -> dict[str, Any]:
+    """All that the scripts are given: `PageData` in `assets/js/types.d.ts`."""
+    curves = loaded.artifact.curves
+    own = own_curves(curves)
+    return {
+        "model": shown_name(loaded.elastic.base.source),
+        "rows": [asdict(row) for row in rows],
+        "measured": sorted({round(100 * point.ratio) for curve in own for point in curve.points}),
+        "corpora": [
+            {
+                "corpus": curve.corpus,
+                "title": corpus_title(curve.corpus),
+                "color": corpus_color(curve.corpus),
+                "symbol": corpus_symbol(curve.corpus),
+            }
+            for curve in own
+        ],
+        "figure": curve_figure(curves, rows[0].percent),
+        "examples": EXAMPLES,
+        "characters": MOST_CHARACTERS,
+        "address": ADDRESS,
+    }
+
+
 def _switch_part(choices: ModelChoices, current: ModelChoice) -> None:
     with gr.Row(elem_id="switch"):
         model = gr.Dropdown(
@@ -181,11 +206,11 @@ def _switch_part(choices: ModelChoices, current: ModelChoice) -> None:
         keep = gr.Button("Keep this one", elem_id="switch-no", size="md", scale=0, min_width=140)
     chosen = [model, precision]
     for part in chosen:
-        part.input(None, chosen, js="(...chosen) => acipLink.switching(chosen)")
-    keep.click(None, None, chosen, js="() => acipLink.kept()")
+        part.input(None, chosen, js=scripts.calling("choose"))
+    keep.click(None, None, chosen, js=scripts.calling("stay"))
     switch.click(
         _switch(choices), chosen, preprocess=False, show_progress="hidden", queue=False, api_visibility="private"
-    ).success(None, js="() => acipLink.leave()")
+    ).success(None, js=scripts.calling("leave"))
 
 
 def _switch(choices: ModelChoices) -> Callable[[Any, Any], None]:
@@ -211,7 +236,7 @@ def _prompt_part() -> tuple[gr.Textbox, Dependency]:
     )
     samples = [[text] for text in EXAMPLES]
     examples = gr.Dataset(label="Try one of these", components=[prompt], samples=samples, elem_id="examples")
-    picked = examples.click(None, examples, prompt, js=f"(index) => {json.dumps(EXAMPLES)}[index]")
+    picked = examples.click(None, examples, prompt, js=scripts.calling("example"))
     return prompt, picked
 
 
@@ -226,16 +251,13 @@ def _size_part(rows: list[Row], loaded: Loaded) -> tuple[gr.Slider, gr.HTML]:
             elem_id="size",
             buttons=[],
         )
-        measured = sorted({round(100 * p.ratio) for c in own_curves(loaded.artifact.curves) for p in c.points})
         readouts = gr.HTML(
             value=None,
             label="Speed",
             html_template=markup.readouts(rows[-1], loaded),
-            js_on_load="acip.sizes(element, props, watch, () => trigger('tick'));",
+            js_on_load=scripts.mounting("readouts"),
             apply_default_css=False,
             elem_id="readouts",
-            table=[asdict(row) for row in rows],
-            ticks=measured,
         )
     return percent, readouts
 
@@ -245,7 +267,7 @@ def _completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
         value=None,
         label="Completion",
         html_template=markup.part("completion"),
-        js_on_load="acip.completion(element, props, watch, () => trigger('release'));",
+        js_on_load=scripts.mounting("completion"),
         apply_default_css=False,
         elem_id="completion",
     )
@@ -258,31 +280,20 @@ def _completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
 def _visits_part() -> None:
     gr.HTML(
         html_template=markup.part("visits"),
-        js_on_load=_script("visits.js") + "acipVisits.follow(element);",
+        js_on_load=scripts.mounting("visits"),
         apply_default_css=False,
         elem_id="visits",
     )
 
 
-def _curve_part(rows: list[Row], loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
-    curves = loaded.artifact.curves
+def _curve_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
     measured = gr.HTML(
         value=None,
         label="Measurement",
-        html_template=markup.part("chart", measured=bool(curves)),
-        js_on_load="acip.chart(element, props, watch);",
+        html_template=markup.part("chart", measured=bool(loaded.artifact.curves)),
+        js_on_load=scripts.mounting("chart"),
         apply_default_css=False,
         elem_id="chart",
-        figure=curve_figure(curves, rows[0].percent),
-        corpora=[
-            {
-                "corpus": c.corpus,
-                "title": corpus_title(c.corpus),
-                "color": corpus_color(c.corpus),
-                "symbol": corpus_symbol(c.corpus),
-            }
-            for c in own_curves(curves)
-        ],
     )
     with gr.Row(elem_id="measure-actions"):
         measure = gr.Button("Measure this size on held-out text", elem_id="measure", size="md", scale=4)
@@ -308,15 +319,14 @@ def _compare_part(rows: list[Row]) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.
             value=None,
             label="Comparison",
             html_template=markup.part("comparison"),
-            js_on_load=_script("compare.js") + "acipCompare.follow(element, props, watch);",
+            js_on_load=scripts.mounting("comparison"),
             apply_default_css=False,
             elem_id="comparison",
-            most=MOST_COLUMNS,
         )
     return sizes, compared, compare, stop
 
 
-def _reading_part(smallest: int) -> tuple[gr.Textbox, gr.HTML, gr.Button, gr.Button]:
+def _reading_part() -> tuple[gr.Textbox, gr.HTML, gr.Button, gr.Button]:
     with gr.Accordion("Your text", open=False, elem_id="reading"):
         own = gr.Textbox(
             label="What does a smaller model forget of it?",
@@ -333,11 +343,9 @@ def _reading_part(smallest: int) -> tuple[gr.Textbox, gr.HTML, gr.Button, gr.But
             value=None,
             label="Your text",
             html_template=markup.part("reading"),
-            js_on_load=_script("reading.js") + "acipReading.follow(element, props, watch);",
+            js_on_load=scripts.mounting("reading"),
             apply_default_css=False,
             elem_id="read-out",
-            most=MOST_CHARACTERS,
-            low=smallest,
         )
     return own, read_out, read, stop
 
@@ -354,10 +362,9 @@ def _take_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
             html_template=markup.part(
                 "export", load=loading_code(f"{loaded.elastic.base.name}-at-60", True), use=client_code()
             ),
-            js_on_load=_script("take.js") + "acipTake.follow(element, props, watch);",
+            js_on_load=scripts.mounting("exported"),
             apply_default_css=False,
             elem_id="exported",
-            address=ADDRESS,
         )
     return exported, export, stop
 
@@ -386,20 +393,20 @@ def _pictures_part(kinds: Sequence[str]) -> None:
     with gr.Accordion("Inside the cut, and how it was made", open=False, elem_id="pictures"):
         gr.HTML(
             html_template=markup.part("efficiency"),
-            js_on_load=_script("efficiency.js") + "acipEfficiency.follow(element);",
+            js_on_load=scripts.mounting("efficiency"),
             apply_default_css=False,
             elem_id="efficiency",
         )
         kind = gr.Radio(list(kinds), value=kinds[0], label="Layer type", elem_id="layer-type")
         _gallery("score-map", f"score-map.{kinds[0]}")
         _gallery("history", "history")
-    kind.input(None, kind, js="(kind) => acipPictures.turn('score-map', `score-map.${kind}`)")
+    kind.input(None, kind, js=scripts.calling("turn"))
 
 
 def _gallery(place: str, name: str) -> None:
     gr.HTML(
         html_template=markup.part("gallery", name=name),
-        js_on_load="acipPictures.seen(element);",
+        js_on_load=scripts.mounting("pictures"),
         apply_default_css=False,
         elem_id=place,
     )
@@ -409,11 +416,7 @@ def _method_part() -> None:
     """A drawer beside the slider."""
     gr.HTML(
         html_template=markup.part("method"),
-        js_on_load=_script("method.js") + "acipMethod.follow(element); acipPictures.seen(element);",
+        js_on_load=scripts.mounting("method"),
         apply_default_css=False,
         elem_id="method",
     )
-
-
-def _script(name: str) -> str:
-    return (ASSETS / name).read_text(encoding="utf-8")

@@ -256,7 +256,7 @@ def test_the_comparison_shows_the_worse_corpus() -> None:
 
 
 def outside_scripts(text: str) -> str:
-    return re.sub(r"(<script>).*?(</script>)", r"\1\2", text, flags=re.DOTALL)
+    return re.sub(r"(<script[^>]*>).*?(</script>)", r"\1\2", text, flags=re.DOTALL)
 
 
 def test_the_report_is_one_file(artifact: Artifact, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_the_report_is_one_file(artifact: Artifact, tmp_path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     page = outside_scripts(text)
     assert not re.search(r"\bsrc=|\bhref=|<link|@import|url\(|https?:", page)
-    assert text.count("<script>") == 3 and "plotly.js v" in text
+    assert text.count("<script") == 3 and "plotly.js v" in text
     assert "content=\"default-src 'none';" in page
     assert "tiny-llama" in page and "adapters: alpha" in page and "perplexity, Wikipedia" in page and "70 %" in page
     write_report(replace(artifact, name="another"), path)
@@ -283,7 +283,7 @@ def test_hostile_names_stay_text(artifact: Artifact) -> None:
         adapters=None,
     )
     text = report_html(hostile)
-    assert "<img" not in text and text.count("<script>") == 3
+    assert "<img" not in text and text.count("<script") == 3
     assert "evil.example" not in outside_scripts(text).replace(
         "&lt;img src=http://evil.example/x onerror=alert(2)&gt;", ""
     )

@@ -1,0 +1,222 @@
+// Perplexity against size: the cursor follows the slider, a click moves it, and what is measured here joins the curves.
+import { data, full, rowAt, smallest } from "./data.js";
+import { find } from "./dom.js";
+import { change, draw } from "./figures.js";
+import { announce, receive } from "./part.js";
+import { clamp, follow, go, position } from "./slider.js";
+import { measure, onSpeed, speed } from "./speed.js";
+
+/** @typedef {{ key: string, title: string, of: (percent: number) => number }} Axis what perplexity is shown against */
+/** @typedef {MeasuredPoint & { percent: number }} Point */
+/** @typedef {Line & { meta: Line["x"] }} Curve with the percent of every point, whatever the axis is */
+
+/** @type {Axis} */
+const RATIO = { key: "ratio", title: "size of the compressed layers, %", of: (percent) => percent };
+/** @type {Axis[]} */
+const AXES = [
+  RATIO,
+  { key: "bytes", title: "size of the whole model, MB", of: (percent) => between(percent, (row) => row.bytes / 1e6) },
+  {
+    key: "speed",
+    title: "tokens per second on this machine",
+    of: (percent) => between(percent, (row) => row.speed ?? NaN),
+  },
+];
+
+/**
+ * A row's value at any percentage, between two of them on a straight line.
+ * @param {number} percent
+ * @param {(row: Row) => number} value
+ */
+function between(percent, value) {
+  const low = Math.min(Math.max(Math.floor(percent), smallest.percent), full.percent - 1);
+  const [a, b] = [low, low + 1].map((each) => value(rowAt(each)));
+  return a + (b - a) * (percent - low);
+}
+
+/**
+ * Puts a cursor over a drawn plot, for redrawing that takes longer than a frame.
+ * @param {HTMLElement} cursor
+ * @param {Plot} plot
+ * @param {number} value of the x axis
+ * @returns its place in pixels
+ */
+export function place(cursor, plot, value) {
+  const { xaxis, yaxis } = plot._fullLayout;
+  const x = xaxis._offset + xaxis.l2p(value);
+  cursor.style.height = `${yaxis._length}px`;
+  cursor.style.transform = `translate(${x}px, ${yaxis._offset}px)`;
+  return x;
+}
+
+/** @param {Part<MeasurementMessage>} part */
+export function chart(part) {
+  new Chart(part).draw();
+}
+
+class Chart {
+  #axis = RATIO;
+  #isDrawn = false;
+  /** @type {Map<string, Point>} */
+  #measured = new Map(); // by corpus and size
+  #measuredTrace = data.figure.data.length;
+
+  /** @param {Part<MeasurementMessage>} part */
+  constructor(part) {
+    const { element } = part;
+    this.plot = /** @type {Plot<Curve>} */ (find(element, ".plot"));
+    this.status = find(element, ".status");
+    this.cursor = find(element, ".cursor");
+    this.rings = data.corpora.map((each) => this.#ring(each));
+    find(element, "[data-save=png]").addEventListener("click", () => saveImage(this.plot));
+    find(element, "[data-save=csv]").addEventListener("click", () => saveTable(this.plot));
+    const select = find(element, "[data-axis]", HTMLSelectElement);
+    select.addEventListener("change", () => this.#against(select.value));
+    onSpeed((message) => {
+      if (this.#axis.key !== "speed") return;
+      this.status.textContent = message.status;
+      if (Object.keys(message.speeds).length) this.#redraw();
+    });
+    receive(part, (message) => {
+      announce(element, this.status, message);
+      this.#take(message);
+    });
+    follow(() => this.#follow());
+  }
+
+  /** @param {PageData["corpora"][number]} corpus */
+  #ring({ corpus, color, symbol }) {
+    const ring = document.createElement("i");
+    ring.style.borderColor = color;
+    ring.className = symbol;
+    this.cursor.parentElement?.append(ring);
+    return { ring, corpus };
+  }
+
+  /** Draws it for the first time. */
+  async draw() {
+    const measured = {
+      ...{ x: [], y: [], meta: [], mode: "markers", type: "scatter", name: "measured here", showlegend: false },
+      hovertemplate: "%{text}<extra></extra>",
+      marker: { symbol: "star", size: 13, line: { width: 1, color: "white" } },
+      error_y: { type: "data", array: [], symmetric: false, color: "gray", thickness: 1.5 },
+    };
+    const curves = data.figure.data.map((trace) => ({ ...trace, meta: trace.x }));
+    await draw(this.plot, [...curves, measured], data.figure.layout);
+    this.#isDrawn = true;
+    this.plot.on("plotly_afterplot", () => this.#follow());
+    this.plot.on("plotly_click", ({ points: [point] }) => {
+      const percent = point && this.plot.data[point.curveNumber].meta[point.pointNumber];
+      if (typeof percent === "number") go(clamp(percent));
+    });
+    this.#showMeasured();
+    this.#follow();
+    this.plot.dataset.ready = "true";
+  }
+
+  #follow() {
+    if (!this.#isDrawn) return;
+    const { yaxis } = this.plot._fullLayout;
+    const row = rowAt(position());
+    const x = place(this.cursor, this.plot, this.#axis.of(100 * row.ratio));
+    for (const { ring, corpus } of this.rings) {
+      const y = yaxis.l2p(Math.log10(row.perplexity[corpus]));
+      ring.hidden = !(y >= 0 && y <= yaxis._length);
+      ring.style.transform = `translate(${x}px, ${yaxis._offset + y}px)`;
+    }
+    this.plot.dataset.percent = String(row.percent);
+  }
+
+  /** @param {MeasurementMessage} message */
+  #take({ points, ratio }) {
+    for (const point of points) this.#measured.set(`${point.corpus} ${ratio}`, { ...point, percent: 100 * ratio });
+    this.#showMeasured();
+  }
+
+  #showMeasured() {
+    const points = [...this.#measured.values()];
+    this.plot.dataset.measured = String(points.length);
+    if (!this.#isDrawn) return;
+    const update = {
+      x: [points.map((point) => this.#axis.of(point.percent))],
+      meta: [points.map((point) => point.percent)],
+      y: [points.map((point) => point.value)],
+      "marker.color": [points.map((point) => point.color)],
+      "error_y.array": [points.map((point) => point.high - point.value)],
+      "error_y.arrayminus": [points.map((point) => point.value - point.low)],
+      text: [points.map(described)],
+    };
+    const ends = points.map((point) => Math.log10(point.value));
+    change(this.plot, () => {
+      const [bottom, top] = this.plot.layout.yaxis.range; // grows until it holds every measured point
+      const range = [Math.min(bottom, ...ends.map((end) => end - 0.1)), Math.max(top, ...ends.map((end) => end + 0.1))];
+      return Plotly.update(this.plot, update, { "yaxis.range": range }, [this.#measuredTrace]);
+    });
+  }
+
+  /** @param {string} key of an axis */
+  #against(key) {
+    this.#axis = AXES.find((axis) => axis.key === key) ?? RATIO;
+    if (key === "speed" && speed().state !== "done") measure();
+    if (key !== "speed" || Object.keys(speed().speeds).length) this.#redraw();
+  }
+
+  /** Shows perplexity against another axis. */
+  async #redraw() {
+    if (!this.#isDrawn) return;
+    const { key, title, of } = this.#axis;
+    const x = this.plot.data.map((trace, i) =>
+      trace.meta.map((percent) => (percent !== null && this.#hasPlace(trace, i) ? of(percent) : null)),
+    );
+    const ends = [smallest.percent, full.percent].map(of);
+    const pad = Math.abs(ends[1] - ends[0]) * 0.03;
+    const layout = {
+      "xaxis.range": [Math.min(...ends) - pad, Math.max(...ends) + pad],
+      "xaxis.title.text": title,
+      "xaxis.dtick": key === "ratio" ? 10 : null,
+      "xaxis.autotick": key !== "ratio",
+    };
+    const all = this.plot.data.map((_, i) => i);
+    await change(this.plot, () => Plotly.update(this.plot, { x }, layout, all));
+    this.plot.dataset.axis = key;
+  }
+
+  /**
+   * Speed is known of the model's own cuts alone, so the lines of other methods leave that axis.
+   * @param {Curve} trace
+   * @param {number} i its number
+   */
+  #hasPlace(trace, i) {
+    const curve = trace.name.replace(", full model", "");
+    return this.#axis.key !== "speed" || i === this.#measuredTrace || data.corpora.some(({ title }) => title === curve);
+  }
+}
+
+/** @param {Point} point */
+const described = ({ title, done, total, value }) =>
+  `${title}, measured here<br>${done} of ${total} windows<br>perplexity ${value.toPrecision(4)}`;
+
+/** @param {Plot} plot */
+function saveImage(plot) {
+  const layout = { ...plot.layout, paper_bgcolor: getComputedStyle(document.body).backgroundColor };
+  Plotly.downloadImage(
+    { data: plot.data, layout },
+    { format: "png", width: 1200, height: 700, filename: "perplexity" },
+  );
+}
+
+/** @param {Plot<Curve>} plot */
+function saveTable(plot) {
+  const lines = plot.data.flatMap((trace) => {
+    const name = `"${trace.name.replaceAll('"', '""')}"`;
+    return trace.meta.flatMap((percent, i) =>
+      percent === null ? [] : [[name, percent, trace.customdata?.[i]?.[0] ?? "", trace.y[i]].join(",")],
+    );
+  });
+  const table = ["series,size in %,MB,perplexity", ...lines, ""].join("\n");
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([table], { type: "text/csv" }));
+  link.download = "perplexity.csv";
+  link.click();
+  URL.revokeObjectURL(link.href);
+}

@@ -1,0 +1,64 @@
+// Elements of the page.
+
+/**
+ * The first element that matches.
+ * @template {HTMLElement} [T=HTMLElement]
+ * @param {ParentNode} within
+ * @param {string} selector
+ * @param {{ new (): T }} [kind]
+ * @throws {Error} there is none of this kind
+ */
+export function find(within, selector, kind = /** @type {{ new (): any }} */ (HTMLElement)) {
+  const found = within.querySelector(selector);
+  if (found instanceof kind) return found;
+  throw new Error(`There is no ${selector} on the page.`);
+}
+
+/**
+ * All elements that match.
+ * @template {HTMLElement} [T=HTMLElement]
+ * @param {ParentNode} within
+ * @param {string} selector
+ * @param {{ new (): T }} [_kind] what they are
+ * @returns {T[]}
+ */
+export const findAll = (within, selector, _kind) =>
+  [...within.querySelectorAll(selector)].map((each) => /** @type {T} */ (each));
+
+export const promptField = () => find(document, "#prompt textarea", HTMLTextAreaElement);
+
+/**
+ * Fill in a field as if a visitor had typed it.
+ * @param {HTMLInputElement | HTMLTextAreaElement} field
+ * @param {string} text
+ */
+export function write(field, text) {
+  field.value = text;
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
+/**
+ * A sentence in an element that screen readers speak.
+ * @param {string} text
+ * @param {string} name its class
+ */
+export function sentence(text, name) {
+  const line = document.createElement("p");
+  line.className = name;
+  line.setAttribute("role", "status");
+  line.textContent = text;
+  return line;
+}
+
+/**
+ * A sentence under the page's title.
+ * @param {string} text
+ */
+export function note(text) {
+  const line = sentence(text, "note");
+  find(document, "#header .bar").parentElement?.append(line);
+  return line;
+}
+
+/** @param {number} milliseconds */
+export const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));

@@ -1,0 +1,77 @@
+// Galleries within the page: fetched from its server when they are first seen.
+import { find, sentence } from "./dom.js";
+import { gallery, moveTo } from "./figures.js";
+import { follow, position } from "./slider.js";
+
+/** Moves their figures with the slider from now on. */
+export function listen() {
+  follow(moveTo);
+  moveTo(position());
+}
+
+/**
+ * A part of the page that has a gallery.
+ * @param {Part} part
+ */
+export function pictures({ element }) {
+  const place = find(element, "[data-gallery]");
+  const watching = new IntersectionObserver(
+    (entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      watching.disconnect();
+      load(place);
+    },
+    { rootMargin: "1000px" },
+  );
+  watching.observe(place);
+}
+
+/**
+ * Shows the score map of another type of layer.
+ * @param {string} kind
+ */
+export function turn(kind) {
+  const place = find(document, "#score-map [data-gallery]");
+  place.dataset.gallery = `score-map.${kind}`;
+  load(place);
+}
+
+/**
+ * Fills a place with the gallery that it names; what comes for a former name is dropped.
+ * @param {HTMLElement} place
+ */
+async function load(place) {
+  const name = place.dataset.gallery ?? "";
+  if (!place.childElementCount) place.replaceChildren(sentence("Drawing …", "status"));
+  const found = await fetched(name);
+  if (place.dataset.gallery !== name) return;
+  if (found) gallery(place, found);
+  else place.replaceChildren(excuse(place));
+}
+
+/**
+ * @param {string} name
+ * @returns {Promise<Picture[] | null>} null where it did not arrive
+ */
+async function fetched(name) {
+  try {
+    const answer = await fetch(`acip/pictures/${encodeURIComponent(name)}`);
+    return answer.ok ? await answer.json() : null;
+  } catch {
+    return null;
+  }
+}
+
+/** @param {HTMLElement} place */
+function excuse(place) {
+  const again = document.createElement("button");
+  again.type = "button";
+  again.textContent = "Try again";
+  again.addEventListener("click", () => {
+    place.replaceChildren();
+    load(place);
+  });
+  const line = sentence("The pictures did not arrive. ", "status");
+  line.append(again);
+  return line;
+}

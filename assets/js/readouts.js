@@ -1,0 +1,135 @@
+// What the size under the slider means, the sizes that can be reached with one click, and a target instead of a size.
+import { data, full, rowAt } from "./data.js";
+import { find, findAll } from "./dom.js";
+import { fixed, perplexity } from "./numbers.js";
+import { clamp, follow, go, position, share } from "./slider.js";
+import { connect } from "./speed.js";
+
+/** @param {Part<SpeedMessage>} part */
+export function readouts(part) {
+  const cells = findAll(part.element, "[data-key]");
+  const show = () => {
+    const row = rowAt(position());
+    for (const cell of cells) cell.textContent = shown(cell.dataset.key ?? "", row);
+  };
+  drawTicks(find(part.element, ".ticks"));
+  aim(find(part.element, ".aim"));
+  follow(show);
+  show();
+  connect(part);
+}
+
+/**
+ * @param {string} key of a tile
+ * @param {Row} row
+ */
+function shown(key, row) {
+  switch (key) {
+    case "ratio":
+      return fixed(row.ratio, 3);
+    case "parameters":
+      return `${fixed(row.parameters / 1e6, 1)} M`;
+    case "megabytes":
+      return `${fixed(row.bytes / 1e6, 0)} MB`;
+    case "saved":
+      return `${fixed(100 * row.saved, 1)} %`;
+    default:
+      return perplexity(row.perplexity[key.slice("ppl-".length)]);
+  }
+}
+
+/** @param {HTMLElement} strip */
+function drawTicks(strip) {
+  for (const percent of data.measured.filter((each) => each === clamp(each))) {
+    const tick = document.createElement("button");
+    tick.type = "button";
+    tick.className = percent % 10 ? "tick minor" : "tick";
+    tick.style.setProperty("--at", String(share(percent)));
+    tick.textContent = percent % 10 ? "" : String(percent);
+    tick.title = `Go to ${percent} %, measured`;
+    tick.setAttribute("aria-label", tick.title);
+    tick.addEventListener("click", () => go(percent));
+    strip.append(tick);
+  }
+}
+
+/**
+ * Marks the sizes whose text is complete.
+ * @param {number[]} percents
+ */
+export function markReady(percents) {
+  const strip = document.querySelector("#readouts .ready");
+  if (!(strip instanceof HTMLElement) || strip.childElementCount === percents.length) return;
+  const marks = percents.map((percent) => {
+    const mark = document.createElement("i");
+    mark.style.setProperty("--at", String(share(percent)));
+    return mark;
+  });
+  strip.replaceChildren(...marks);
+  strip.title = marks.length ? `${marks.length} sizes can be seen while dragging` : "";
+}
+
+/**
+ * A target instead of a size: the largest size within a budget of bytes or parameters, the smallest within one of
+ * perplexity. Shows what the slider's size has of it otherwise.
+ * @param {HTMLElement} form
+ */
+function aim(form) {
+  const number = find(form, "input", HTMLInputElement);
+  const unit = find(form, "select", HTMLSelectElement);
+  const reply = find(form, ".told");
+  const show = () => {
+    if (document.activeElement === number) return;
+    const current = amount(unit.value, rowAt(position()));
+    number.value = Number.isFinite(current) ? current.toFixed(digits(unit.value)) : "";
+  };
+  const reach = () => {
+    const target = Number(number.value);
+    if (number.value === "" || !Number.isFinite(target)) return;
+    const within = data.rows.filter((row) => amount(unit.value, row) <= target + 0.5 * 10 ** -digits(unit.value));
+    const best = unit.value.startsWith("ppl-") ? within[0] : within[within.length - 1]; // rows come smallest first
+    const nearest = best ?? data.rows.reduce((a, b) => (amount(unit.value, b) < amount(unit.value, a) ? b : a));
+    reply.textContent = best ? "" : `not reachable: ${reason(unit.value, nearest)}`;
+    if (nearest.percent !== position()) go(nearest.percent);
+  };
+  number.addEventListener("change", reach);
+  number.addEventListener("blur", show);
+  unit.addEventListener("change", () => {
+    reply.textContent = "";
+    show();
+  });
+  follow(() => {
+    if (document.activeElement !== number) reply.textContent = "";
+    show();
+  });
+  show();
+}
+
+/**
+ * What a size has of a unit: megabytes, millions of parameters, or percent of perplexity above the full model's.
+ * @param {string} unit
+ * @param {Row} row
+ */
+function amount(unit, row) {
+  if (unit === "bytes" || unit === "parameters") return row[unit] / 1e6;
+  const corpus = unit.slice("ppl-".length);
+  return 100 * (row.perplexity[corpus] / full.perplexity[corpus] - 1);
+}
+
+/**
+ * Digits behind the point that make three figures of the full model's amount.
+ * @param {string} unit
+ */
+const digits = (unit) => Math.max(0, 2 - Math.floor(Math.log10(Math.abs(amount(unit, full)) || 10)));
+
+/**
+ * Why a target cannot be reached, by the size that comes nearest.
+ * @param {string} unit
+ * @param {Row} row
+ */
+function reason(unit, row) {
+  const value = amount(unit, row);
+  const least = fixed(Math.abs(value), digits(unit));
+  if (unit.startsWith("ppl-")) return `${row.percent} % is ${least} % ${value < 0 ? "better" : "worse"}`;
+  return `even ${row.percent} % has ${least} ${unit === "bytes" ? "MB" : "million"}`;
+}

@@ -1,0 +1,206 @@
+// What the scripts get from elsewhere: from Gradio, from Plotly, and from the page's server. Only the type checker reads
+// this file.
+
+/** A component of the page, as Gradio hands it over. */
+interface Part<Message = unknown> {
+  element: HTMLElement;
+  props: { value: Message | null };
+  /** Calls whenever the server has sent another value. */
+  watch: (prop: string, act: () => void) => void;
+  /** Asks the server: an event that Python listens to. */
+  trigger: (event: string) => void;
+}
+
+// ---- from the page's server, once: the JSON value in the page's head -------------------------------------------------
+interface PageData {
+  /** name of the model for people */
+  model: string;
+  /** of the size table, smallest size first; the last is the full model */
+  rows: Row[];
+  /** sizes that were measured, in percent */
+  measured: number[];
+  /** corpora whose perplexity was measured */
+  corpora: { corpus: string; title: string; color: string; symbol: string }[];
+  /** perplexity against size, as Plotly takes it */
+  figure: Figure<Line>;
+  /** prompts to try */
+  examples: string[];
+  /** most characters of a prompt or text */
+  characters: number;
+  /** stands for the page's address in code that is shown */
+  address: string;
+}
+
+/** What the slider means at one position, in whole percent. */
+interface Row {
+  percent: number;
+  /** size ratio of the compressed layers */
+  ratio: number;
+  parameters: number;
+  bytes: number;
+  /** share of the whole model's bytes */
+  saved: number;
+  /** floating-point operations per token */
+  flops: number;
+  /** by corpus, where it was measured */
+  perplexity: Record<string, number>;
+  /** tokens per second, once it was measured */
+  speed?: number;
+}
+
+// ---- from the page's server, while something runs --------------------------------------------------------------------
+interface Message {
+  /** grows from run to run */
+  run: number;
+  state: "running" | "done" | "stopped" | "error" | "";
+  /** for people */
+  status: string;
+}
+
+interface Completion {
+  percent: number;
+  prompt: string;
+  text: string;
+  status: string;
+}
+
+interface CompletionMessage extends Message, Completion {
+  /** of prompt and settings; texts of other sizes with the same key belong to it */
+  key?: string;
+  beforehand?: boolean;
+  /** percent, text, whether it is complete */
+  ready: [number, string, boolean][];
+}
+
+interface ComparedColumn {
+  percent: number;
+  /** text, and its probability to the full model as far as it is known */
+  tokens: [string, number | null][];
+  /** index of the first token that is not the full model's */
+  parted: number | null;
+  /** share of tokens that are the full model's */
+  equal: number | null;
+  finish: string;
+}
+
+interface ComparisonMessage extends Message {
+  prompt: string;
+  columns: ComparedColumn[];
+}
+
+interface MeasuredPoint {
+  corpus: string;
+  title: string;
+  color: string;
+  value: number;
+  low: number;
+  high: number;
+  /** windows read, and to be read */
+  done: number;
+  total: number;
+}
+
+interface MeasurementMessage extends Message {
+  ratio: number;
+  points: MeasuredPoint[];
+}
+
+interface SpeedMessage extends Message {
+  /** tokens per second by percent */
+  speeds: Record<string, number>;
+}
+
+interface ReadSize {
+  percent: number;
+  ratio: number;
+  /** nats per token, separated by spaces */
+  losses: string;
+  perplexity: number;
+  /** the whole text was read */
+  done: boolean;
+}
+
+interface ReadingMessage extends Message {
+  /** the text, token by token */
+  pieces: string[];
+  sizes: ReadSize[];
+}
+
+interface ExportMessage extends Message {
+  name: string;
+  /** of the file, relative to the page; empty until there is one */
+  address: string;
+  /** share that is written */
+  done: number;
+  /** that loads the file */
+  code: string;
+}
+
+// ---- galleries of figures ------------------------------------------------------------------------------------------
+interface Trace {
+  [key: string]: unknown;
+}
+
+interface Line extends Trace {
+  name: string;
+  x: (number | null)[];
+  y: (number | null)[];
+  customdata?: unknown[][];
+}
+
+interface Layout {
+  /** pixels */
+  height?: number;
+  [key: string]: unknown;
+}
+
+interface Figure<T extends Trace = Trace> {
+  data: T[];
+  layout: Layout;
+}
+
+/** By percent of the slider: number of a trace, and what changes of it. */
+type Frames = Record<string, [number, Record<string, unknown>][]>;
+
+interface Picture {
+  title: string;
+  note: string;
+  /** null where the note stands alone */
+  figure: Figure | null;
+  frames?: Frames | null;
+  /** what can be looked at alone: its name, and the numbers of its traces */
+  choices?: [string, number[]][] | null;
+}
+
+// ---- Plotly and Gradio ------------------------------------------------------------------------------------------------
+interface PlotlyAxis {
+  _offset: number;
+  _length: number;
+  /** pixels of a value on a linear axis, or of its logarithm on a logarithmic one */
+  l2p: (value: number) => number;
+}
+
+/** An element that Plotly has drawn in. */
+interface Plot<T extends Trace = Trace> extends HTMLElement {
+  data: T[];
+  layout: Layout & { yaxis: { range: [number, number] } };
+  _fullLayout: { width: number; xaxis: PlotlyAxis; yaxis: PlotlyAxis };
+  on: (
+    event: string,
+    act: (event: { points: { x: number; curveNumber: number; pointNumber: number }[] }) => void,
+  ) => void;
+}
+
+interface PlotlyLibrary {
+  react: (plot: HTMLElement, data: Trace[], layout: object, config: object) => Promise<unknown>;
+  restyle: (plot: HTMLElement, update: object, traces?: number[]) => Promise<unknown>;
+  relayout: (plot: HTMLElement, update: object) => Promise<unknown>;
+  update: (plot: HTMLElement, update: object, layout: object, traces: number[]) => Promise<unknown>;
+  downloadImage: (figure: Figure, options: object) => Promise<unknown>;
+  Plots: { resize: (plot: HTMLElement) => Promise<unknown> };
+}
+
+declare const Plotly: PlotlyLibrary;
+interface Window {
+  Plotly?: PlotlyLibrary;
+}
