@@ -51,7 +51,7 @@ format: $(VENV)/installed-dev  ## put the code in the house style
 bench: $(VENV)/installed-dev  ## measure the README's figures again
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
-precompute: $(VENV)/installed  ## score a model (ARGS="--model org/name", ARGS=--quick)
+precompute: $(VENV)/installed  ## score a model (ARGS=org/name, ARGS=--quick)
 	@exec $(BIN)/python -m acip_core precompute $(ARGS)
 
 # torch comes in several builds whose files differ, so it is locked by version only, in a file of its own: that one also

@@ -12,6 +12,10 @@ class AcipError(Exception):
     """Base of all errors a user can cause; shown as one sentence, never as a traceback."""
 
 
+class ArgumentError(AcipError, TypeError):
+    """A keyword that a function does not take, or not with that value."""
+
+
 class ModelError(AcipError):
     """A base model cannot be found, loaded or factorized."""
 

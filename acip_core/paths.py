@@ -1,6 +1,7 @@
-"""All places on this machine: the cache, artifacts written by default, where artifacts are looked for.
+"""All places on this machine: the cache, where artifacts are written and looked for, what comes with the package.
 
-Knows folders only, nothing of what lies in them. `HF_HOME` and its like belong to the Hub's own library.
+Knows folders only, nothing of what lies in them. `HF_HOME` and its like belong to the Hub's own library. A checkout has
+`assets/` and `precomputed/` beside the package, a wheel within it (`setup.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 from platformdirs import user_cache_path, user_data_path
 
 log = logging.getLogger("acip")
-_ROOT = Path(__file__).resolve().parent.parent  # of a checkout; site-packages where the package is installed
+_PACKAGE = Path(__file__).resolve().parent
+_ROOT = _PACKAGE.parent  # of a checkout; site-packages where the package is installed
 
 
 def cache_dir() -> Path:
@@ -25,6 +27,11 @@ def cache_dir() -> Path:
         return _below_home(lambda: user_cache_path("acip"), "cache")
     path = os.path.expanduser(override)
     return _homeless("cache") if path.startswith("~") else Path(os.path.abspath(path))
+
+
+def assets_dir() -> Path:
+    """What the page is made of besides Python: scripts, styles, pictures."""
+    return _bundled("assets")
 
 
 def artifacts_home() -> Path:
@@ -42,7 +49,13 @@ def artifact_homes() -> list[Path]:
         here = [Path.cwd() / "precomputed"]
     except OSError:  # it was deleted
         here = []
-    return list(dict.fromkeys([*here, artifacts_home(), _data_home(), _ROOT / "precomputed"]))
+    return list(dict.fromkeys([*here, artifacts_home(), _data_home(), _bundled("precomputed")]))
+
+
+def _bundled(name: str) -> Path:
+    """A folder that comes with the package."""
+    within = _PACKAGE / name
+    return within if within.is_dir() else _ROOT / name
 
 
 def _data_home() -> Path:

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, expect
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-import app
+from acip_core.cli import page as app
 from acip_core.errors import AcipError
 from acip_core.progress import Progress
 from acip_core.ui.port import PortError, listening_socket
@@ -61,12 +61,12 @@ def test_a_host_that_is_not_ours() -> None:
 
 
 def test_unknown_hub_id_without_network() -> None:
-    one_sentence(started("--model", "nobody/nothing", "--port", str(free_port())), "nobody/nothing")
+    one_sentence(started("nobody/nothing", "--port", str(free_port())), "nobody/nothing")
 
 
 def test_missing_artifact(app_folders: tuple[Path, Path], tmp_path: Path) -> None:
     model = str(app_folders[0])
-    result = started("--model", model, "--artifact", str(tmp_path / "none"), "--port", str(free_port()))
+    result = started(model, "--artifact", str(tmp_path / "none"), "--port", str(free_port()))
     one_sentence(result, str(tmp_path / "none"), "precompute")
 
 
@@ -83,7 +83,7 @@ def test_damaged_artifact(app_folders: tuple[Path, Path], tmp_path: Path, damage
         tensors = load_file(scores)
         next(iter(tensors.values()))[0] = torch.nan
         save_file(tensors, scores)
-    result = started("--model", str(app_folders[0]), "--artifact", str(broken), "--port", str(free_port()))
+    result = started(str(app_folders[0]), "--artifact", str(broken), "--port", str(free_port()))
     one_sentence(result, "scores.safetensors")
 
 
@@ -92,7 +92,6 @@ def test_starts_prints_its_address_and_stops_on_ctrl_c(app_folders: tuple[Path, 
     command = [
         sys.executable,
         "app.py",
-        "--model",
         str(app_folders[0]),
         "--artifact",
         str(app_folders[1]),

@@ -48,9 +48,10 @@ def imports_of(file: Path) -> Iterator[str]:
 
 
 def test_the_map_names_every_room() -> None:
-    assert sorted(ROOMS) == sorted(folder.name for folder in PACKAGE.iterdir() if (folder / "__init__.py").exists())
+    folders = {file.parent.name for file in PACKAGE.glob("*/__init__.py")}
+    assert len(ROOMS) == len(set(ROOMS)) and folders - set(BELOW) == set(ROOMS)
     loose = {file.stem for file in PACKAGE.glob("*.py")}
-    assert loose == {*ABOVE, *BELOW}
+    assert loose | folders == {*ABOVE, *ROOMS, *BELOW}
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

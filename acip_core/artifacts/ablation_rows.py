@@ -51,7 +51,7 @@ def read_ablation(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     if not os.path.lexists(path):
         return {}
-    with damage_told(path, "delete it and run `python -m acip_core ablate`"):
+    with damage_told(path, "delete it and run `python -m acip_core measure ablations`"):
         content = read_json(path)
         if content.keys() != {"settings", "rows"}:
             raise ValueError(f"it holds {', '.join(content)}")

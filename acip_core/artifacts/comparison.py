@@ -71,7 +71,7 @@ def read_comparison(folder: Path) -> Comparison | None:
     path = folder / FILE
     if not os.path.lexists(path):
         return None
-    with damage_told(path, "delete it and run `python -m acip_core compare`"):
+    with damage_told(path, "delete it and run `python -m acip_core measure methods`"):
         read = read_json(path)
         results = tuple(built(Result, _with_infinity(result)) for result in read["results"])
         base = {corpus: math.inf if value is None else value for corpus, value in read["base_perplexity"].items()}

@@ -58,7 +58,7 @@ def read_completions(folder: Path) -> list[Completions]:
     path = folder / FILE
     if not os.path.lexists(path):
         return []
-    with damage_told(path, "make it again: `python -m acip_core complete`"):
+    with damage_told(path, "make it again: `python -m acip_core examples`"):
         return parse_completions(path)
 
 

@@ -21,7 +21,7 @@ from ..model.factorization import cached_factors
 from ..model.quantization import FULL, Quantized, at_precision, quantize
 from ..model.target_layers import target_layers
 from ..progress import Progress, Steps
-from ..storage.hub import artifact_folder, split_revision
+from ..storage.hub import HubOptions, artifact_folder, split_revision
 from .artifact import Artifact, default_artifact
 from .comparison import Comparison, read_comparison
 from .completions import Completions, read_completions
@@ -82,6 +82,8 @@ def open_model(
     precision: str = FULL,
     own: bool = False,
     dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    hub: HubOptions = HubOptions(),
 ) -> Steps[Loaded]:
     """Load a base model, factorize it (or read the factors from this machine's cache) and make it elastic.
 
@@ -94,14 +96,15 @@ def open_model(
         precision: of the target layers, one of `precision.precisions()`; what was measured or made beforehand at others
             is no longer the model's own.
         own: as `find_artifact`.
-        dtype: as `load_base`.
+        dtype, device: as `load_base`.
+        hub: how model and artifact are fetched.
 
     Raises:
         ModelError, ArtifactError, HubError, PrecisionError: one sentence each.
     """
-    folder = artifact_folder(artifact) if artifact is not None else None
+    folder = artifact_folder(artifact, hub) if artifact is not None else None
     yield Progress("loading the model", 0, 1)
-    base = load_base(source, dtype=dtype)
+    base = load_base(source, device, dtype, hub)
     yield Progress("loading the model", 1, 1)
     found = find_artifact(base, folder, own)
     folder, read = found.folder, found.artifact

@@ -56,6 +56,6 @@ def read_evaluation(folder: Path) -> list[TaskResult]:
     path = folder / FILE
     if not os.path.lexists(path):
         return []
-    with damage_told(path, "delete it and run `python -m acip_core evaluate`"):
+    with damage_told(path, "delete it and run `python -m acip_core measure tasks`"):
         rows = listed(read_json(path), "results")
         return [built(TaskResult, row | {"value": math.inf if row["value"] is None else row["value"]}) for row in rows]

@@ -19,14 +19,15 @@ from ..artifacts.comparison import Comparison
 from ..artifacts.task_results import TaskResult
 from ..errors import StorageError
 from ..evaluation.curves import Curve, own_curves
+from ..paths import assets_dir
 from ..storage.atomic import atomic_path
 from .chart import corpus_title, curve_figure
 from .comparison_picture import comparison_picture
 from .pictures import gallery, history_pictures, score_map_pictures
 from .tasks import task_pictures
 
-_ASSETS = Path(__file__).parents[2] / "assets"
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+_ASSETS = assets_dir()
 _TableRow = tuple[str, list[str]]  # its name, its cells
 _PLACES = {"curves": "What was measured", "maps": "Score map", "history": "Training"}
 _CURVES_NOTE = (

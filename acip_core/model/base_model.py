@@ -21,8 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..data.framing import framing
 from ..errors import AcipError, ModelError
-from ..storage.hub import split_revision
-from ..storage.network import hub_reachable
+from ..storage.hub import HubOptions, split_revision
 from .checkpoint import load_checkpoint
 from .gguf import load_gguf
 from .kernels import adopt
@@ -98,7 +97,10 @@ def _quiet() -> Iterator[None]:
 
 
 def load_base(
-    source: str | None = None, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+    source: str | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    hub: HubOptions = HubOptions(),
 ) -> BaseModel:
     """Load a base model and its tokenizer.
 
@@ -109,6 +111,7 @@ def load_base(
         device: where to put it; the best device present by default.
         dtype: what to compute in: `float32`, `bfloat16` or `float16`; None or `auto` for float32 on the CPU and
             bfloat16 elsewhere.
+        hub: how its files are fetched.
 
     Raises:
         ModelError: nothing can be loaded from there, or not all of one model; the message names the ways out.
@@ -116,7 +119,7 @@ def load_base(
     try:
         place = torch.device(device) if device is not None else best_device()
         with _quiet():
-            model, tokenizer, name, origin, stored = _load(source, computing_dtype(dtype, place))
+            model, tokenizer, name, origin, stored = _load(source, computing_dtype(dtype, place), hub)
         linearize(model)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -147,12 +150,12 @@ def computing_dtype(dtype: torch.dtype | str | None, device: torch.device) -> to
 _Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase, str, str, torch.dtype]
 
 
-def _load(source: str | None, dtype: torch.dtype) -> _Loaded:
+def _load(source: str | None, dtype: torch.dtype, hub: HubOptions) -> _Loaded:
     if source is None or source.lower() == DEFAULT_MODEL:
         file = embedded_gguf()
         if file is not None:
             return *load_gguf(file, dtype), DEFAULT_MODEL, file.stem, torch.float32
-        model, tokenizer, stored = _load_pretrained(DEFAULT_HUB_ID, dtype, "the embedded model is not installed")
+        model, tokenizer, stored = _load_pretrained(DEFAULT_HUB_ID, dtype, "the embedded model is not installed", hub)
         return model, tokenizer, DEFAULT_MODEL, DEFAULT_HUB_ID, stored
     try:
         path = Path(source).expanduser()
@@ -166,12 +169,12 @@ def _load(source: str | None, dtype: torch.dtype) -> _Loaded:
     if is_folder:
         _check_folder(path)
         likely = "its config.json, generation_config.json or weights are of no language model"
-        model, tokenizer, stored = _load_pretrained(str(path), dtype, likely)
+        model, tokenizer, stored = _load_pretrained(str(path), dtype, likely, hub)
         return model, tokenizer, path.resolve().name.lower(), path.name, stored
     _check_hub_id(source, path, is_file)
     repo, revision = split_revision(source)
     likely = "no folder or GGUF file, so taken for a Hub id"
-    model, tokenizer, stored = _load_pretrained(repo, dtype, likely, revision)
+    model, tokenizer, stored = _load_pretrained(repo, dtype, likely, hub, revision)
     return model, tokenizer, repo.split("/")[-1].lower(), source, stored
 
 
@@ -224,11 +227,12 @@ def embedded_gguf() -> Path | None:
 
 
 def _load_pretrained(
-    location: str, dtype: torch.dtype, likely: str, revision: str | None = None
+    location: str, dtype: torch.dtype, likely: str, hub: HubOptions, revision: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, torch.dtype]:
     is_folder = Path(location).is_dir()
-    offline = not is_folder and not hub_reachable()
-    where: dict[str, Any] = {"local_files_only": offline} | ({"revision": revision} if revision else {})
+    offline = "" if is_folder else hub.why_offline()
+    where: dict[str, Any] = {"local_files_only": bool(offline)} | ({"revision": revision} if revision else {})
+    where |= {name: value for name in ("token", "cache_dir") if (value := getattr(hub, name)) is not None}
     try:
         model, stored = load_checkpoint(location, dtype, where)
     except AcipError:
@@ -236,7 +240,8 @@ def _load_pretrained(
     except Exception as error:  # transformers raises many kinds; each means "not loadable from there"
         reason = reason_of(error)
         if offline:
-            likely, reason = f"{likely}, and the Hub cannot be reached", "no copy of it on this machine"
+            likely = f"{likely}, and {offline if hub.local_files_only else 'the Hub cannot be reached'}"
+            reason = "no copy of it on this machine"
         ways_out = "restore its files or name another" if is_folder else _WAYS_OUT
         raise ModelError(f"Cannot load the model '{location}' ({likely}: {reason}); {ways_out}.") from error
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
@@ -24,13 +25,34 @@ from .network import hub_reachable, offline_mode
 _ARTIFACT_FILES = ("*.json", "*.safetensors", "README.md")
 
 
+@dataclass(frozen=True)
+class HubOptions:
+    """How files are fetched from the Hub, in the words of transformers' `from_pretrained`.
+
+    Attributes:
+        token: of an account; None or True for the one that `hf auth login` or `HF_TOKEN` left, False for none.
+        cache_dir: folder of the copies; the Hub library's own by default.
+        local_files_only: ask nobody, copies on this machine only.
+    """
+
+    token: str | bool | None = None
+    cache_dir: str | Path | None = None
+    local_files_only: bool = False
+
+    def why_offline(self) -> str:
+        """Why only copies on this machine count; empty where the Hub is asked."""
+        if self.local_files_only:
+            return "local_files_only is set"
+        return "" if hub_reachable() else _why_offline()
+
+
 def split_revision(name: str) -> tuple[str, str | None]:
     """`user/repo@v1.0` as its parts; no revision stands for the newest."""
     repo, _, revision = name.partition("@")
     return repo, revision or None
 
 
-def artifact_folder(name: str | Path) -> Path:
+def artifact_folder(name: str | Path, hub: HubOptions = HubOptions()) -> Path:
     """The folder of an artifact: a folder on this machine as it is, or a copy of what the Hub has under that name.
 
     Args:
@@ -44,21 +66,23 @@ def artifact_folder(name: str | Path) -> Path:
     if isinstance(name, Path) or folder.exists() or text.count("/") != 1 or text.startswith((".", "/", "~")):
         return folder
     repo, revision = split_revision(text)
-    offline = not hub_reachable()
+    offline = hub.why_offline()
     with _told(text, offline):
         copy = snapshot_download(
             repo,
             revision=revision,
             allow_patterns=list(_ARTIFACT_FILES),
-            local_files_only=offline,
             endpoint=_endpoint(),
+            token=hub.token,
+            cache_dir=hub.cache_dir,
+            local_files_only=bool(offline),
         )
     if not (Path(copy) / "acip.json").is_file():
         raise HubError(f"The repository '{text}' holds no artifact (no acip.json); check the name.")
     return Path(copy)
 
 
-def check_publishable(repo: str) -> None:
+def check_publishable(repo: str, token: str | bool | None = None) -> None:
     """Refuse to start work whose result could not be published: no network, nobody logged in, not a name.
 
     Raises:
@@ -68,11 +92,11 @@ def check_publishable(repo: str) -> None:
         raise HubError(f"'{repo}' is not a repository's name; write it as user/repo.")
     if not hub_reachable():
         raise HubError(f"Nothing can be published as '{repo}': {_why_offline()}.")
-    with _told(repo, False):
-        HfApi(_endpoint()).whoami()
+    with _told(repo):
+        HfApi(_endpoint(), token).whoami()
 
 
-def publish(folder: Path, repo: str, private: bool = False) -> str:
+def publish(folder: Path, repo: str, private: bool = False, token: str | bool | None = None) -> str:
     """Upload a folder, making the repository where there is none.
 
     Returns:
@@ -83,9 +107,9 @@ def publish(folder: Path, repo: str, private: bool = False) -> str:
     """
     if not folder.is_dir() or not any((folder / name).is_file() for name in ("acip.json", "config.json")):
         raise HubError(f"{folder} is neither an artifact nor an exported model; name the folder of one.")
-    check_publishable(repo)
-    api = HfApi(_endpoint())
-    with _told(repo, False):
+    check_publishable(repo, token)
+    api = HfApi(_endpoint(), token)
+    with _told(repo):
         address = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=[".*"], commit_message="Upload by acip")
     return str(address)
@@ -100,8 +124,12 @@ def _why_offline() -> str:
 
 
 @contextmanager
-def _told(name: str, offline: bool) -> Iterator[None]:
-    """Turn what the Hub's library raises into one sentence."""
+def _told(name: str, offline: str = "") -> Iterator[None]:
+    """Turn what the Hub's library raises into one sentence.
+
+    Args:
+        offline: why only copies on this machine count, if so.
+    """
     try:
         yield
     except (GatedRepoError, LocalTokenNotFoundError):
@@ -124,6 +152,6 @@ def _told(name: str, offline: bool) -> Iterator[None]:
     except (HTTPError, OSError, ValueError) as error:  # a broken connection; LocalEntryNotFoundError
         if offline:
             raise HubError(
-                f"There is neither a folder nor an earlier copy of '{name}' on this machine, and {_why_offline()}."
+                f"There is neither a folder nor an earlier copy of '{name}' on this machine, and {offline}."
             ) from None
         raise HubError(f"The Hub cannot be asked for '{name}' ({error}); try again later.") from error

@@ -6,7 +6,6 @@ Knows nothing of gradio. Every value is escaped; one that goes into a component 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -17,9 +16,10 @@ from ..artifacts.loading import Loaded
 from ..evaluation.curves import own_curves
 from ..figures.chart import corpus_title
 from ..figures.size_table import Row
+from ..paths import assets_dir
 from .names import shown_name, without_places
 
-_PARTS = Path(__file__).parents[2] / "assets" / "parts"
+_PARTS = assets_dir() / "parts"
 
 
 class _Joined(Extension):

@@ -105,9 +105,7 @@ def model_choices(
         ModelChoiceError: there are more artifacts than models.
     """
     if len(artifacts) > max(1, len(models)):
-        raise ModelChoiceError(
-            f"{len(artifacts)} artifacts for {max(1, len(models))} models; name a `--model` for each."
-        )
+        raise ModelChoiceError(f"{len(artifacts)} artifacts for {max(1, len(models))} models; name a model for each.")
     pairs = zip_longest(models or (DEFAULT_MODEL,), artifacts)
     choices = [ModelChoice(shown_name(model), model, artifact, precision) for model, artifact in pairs]
     homes = [precomputed] if precomputed is not None else artifact_homes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -16,6 +15,7 @@ from ..evaluation.curves import own_curves
 from ..figures.chart import corpus_color, corpus_symbol, corpus_title, curve_figure
 from ..figures.size_table import Row, size_table
 from ..generation.speed import lookup_parameters
+from ..paths import assets_dir
 from . import components, markup, scripts
 from .handlers import Handlers
 from .model_choices import ModelChoice, ModelChoices
@@ -23,7 +23,7 @@ from .names import shown_name
 from .snippets import ADDRESS
 
 TITLE = "One model, every size"
-ASSETS = Path(__file__).parents[2] / "assets"
+ASSETS = assets_dir()
 _CONCURRENT_RUNS = 50  # more than the model admits and lets wait in line, so that it says who is ahead
 
 

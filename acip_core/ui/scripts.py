@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -17,9 +16,10 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..figures.report import PLOTLY, element_json
+from ..paths import assets_dir
 from .galleries import COMPRESSED
 
-_FOLDER = Path(__file__).parents[2] / "assets" / "js"
+_FOLDER = assets_dir() / "js"
 _MODULES = {path.name: path.read_bytes() for path in sorted(_FOLDER.glob("*.js"))}
 _BASE = f"acip/js/{hashlib.sha256(b''.join(_MODULES.values())).hexdigest()[:16]}"
 _ENTRY = f"{_BASE}/main.js"

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import time
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AcipError
+from ..paths import assets_dir
 from ..progress import Progress
 from .hosts import Hosts
 from .names import without_places
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 STATE_ROUTE = "/acip/state"
-_PAGE = Path(__file__).parents[2] / "assets" / "waiting.html"
+_PAGE = assets_dir() / "waiting.html"
 _READ_SECONDS = 2.0  # a page that asked within this time reads why there will be none
 
 

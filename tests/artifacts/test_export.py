@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from acip_core.api import load
+from acip_core.api import AcipModel
 from acip_core.artifacts.export import export
 from acip_core.artifacts.writer import write_artifact
 from acip_core.errors import ModelError, PrecisionError, SizeError, StorageError
@@ -339,10 +339,10 @@ def test_the_command_and_the_api_write_the_same(
     assert code == 0, output
     code, output = run(monkeypatch, capsys, *arguments, "--size", "0.6")
     assert code == 2 and "exists already" in output and "Traceback" not in output
-    model = load(str(tmp_path / "model"), tmp_path / "artifact")
+    model = AcipModel.from_pretrained(tmp_path / "model", artifact=tmp_path / "artifact")
     model.set_size(0.6)
-    model.export(tmp_path / "two")
-    model.export(tmp_path / "three", dtype="bfloat16")
+    model.save_pretrained(tmp_path / "two")
+    model.save_pretrained(tmp_path / "three", dtype="bfloat16")
     assert 2 * bytes_of(tmp_path / "three") == bytes_of(tmp_path / "two")
     code, output = run(monkeypatch, capsys, *arguments[:2], str(tmp_path / "four"), *arguments[3:], "--size", "0.6",
                        "--dtype", "bfloat16")  # fmt: skip

@@ -318,7 +318,7 @@ def test_report_from_the_command_line(
     code, output = run(monkeypatch, capsys, "report", "--artifact", str(folder))
     (sentence,) = [line for line in output.splitlines() if line.startswith("Error:")]
     assert code == 2 and "scores.safetensors is damaged" in sentence and "Traceback" not in output
-    for wrong in (("--model", "no/such"), ("--artifact", str(tmp_path / "none")), ("--out", str(tmp_path))):
+    for wrong in (("no/such",), ("--artifact", str(tmp_path / "none")), ("--out", str(tmp_path))):
         code, output = run(monkeypatch, capsys, "report", *wrong)
         assert code == 2 and output.count("Error:") == 1 and "Traceback" not in output
 

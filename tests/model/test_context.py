@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from acip_core.api import Model
+from acip_core.api import AcipModel
 from acip_core.artifacts.loading import Loaded
 from acip_core.errors import GenerationError
 from acip_core.generation.engine import Engine, SamplingConfig
@@ -60,7 +60,7 @@ def test_nothing_runs_beyond_it(family: str) -> None:
 @pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])
 def test_a_long_text_is_measured_within_it(family: str) -> None:
     elastic = tiny_elastic(family)
-    model = Model(Loaded(elastic, tiny_artifact(elastic.base), ""))
+    model = AcipModel(Loaded(elastic, tiny_artifact(elastic.base), ""))
     rows: list[int] = []
     elastic.model.register_forward_pre_hook(lambda module, args: rows.append(args[0].shape[1]))
     assert math.isfinite(model.perplexity("many words " * 90))

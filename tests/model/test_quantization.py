@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from acip_core.api import load
+from acip_core.api import AcipModel
 from acip_core.artifacts.export import export
 from acip_core.artifacts.loading import open_model
 from acip_core.artifacts.reader import read_artifact
@@ -182,18 +182,19 @@ def model(cache: Path, tmp_path: Path) -> tuple[str, Path]:
 
 
 def test_a_model_opened_at_a_precision(model: tuple[str, Path], tmp_path: Path) -> None:
-    opened = load(*model, precision="int4")
+    opened = AcipModel.from_pretrained(model[0], artifact=model[1], precision="int4")
     elastic = tiny_elastic(adapter_rank=2)
     artifact = read_artifact(model[1])
     assert opened.plan.bytes < opened.plan.base_bytes
     assert opened.artifact.curves == ()  # not measured at this precision: others are not passed for its own
     opened.set_size(0.6)
-    opened.export(tmp_path / "out")
+    opened.save_pretrained(tmp_path / "out")
     torch.testing.assert_close(
         logits(load_base(str(tmp_path / "out")).model), logits(opened.elastic.model), rtol=1e-4, atol=1e-4
     )
     assert artifact.curves and elastic.planner.footprint.storage is None
-    assert load(*model, precision=FULL).artifact.curves == artifact.curves
+    full = AcipModel.from_pretrained(model[0], artifact=model[1], precision=FULL)
+    assert full.artifact.curves == artifact.curves
 
 
 def test_its_curve_is_kept_beside_the_artifacts_own(
@@ -206,7 +207,9 @@ def test_its_curve_is_kept_beside_the_artifacts_own(
     curve = replace(old.curves[0], corpus=text, tokens=4 * 31)
     write_artifact(replace(old, curves=(curve,), recipe=old.recipe | {"window": 32}), folder)
     (folder / "completions.json").write_text('[{"prompt": "a", "new_tokens": 1, "texts": {"100": "b"}}]')
-    code, output = run(monkeypatch, capsys, "quantize", source, "--artifact", str(folder), "--precision", "int8")
+    code, output = run(
+        monkeypatch, capsys, "measure", "precision", source, "--artifact", str(folder), "--precision", "int8"
+    )
     assert code == 0, output
     new = read_artifact(folder)
     added = new.curves[-1]

@@ -11,7 +11,7 @@ from acip_core import cli
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     monkeypatch.setattr("sys.argv", ["acip", *arguments])
-    monkeypatch.setattr(cli.console, "file", None)
+    monkeypatch.setattr(cli.console(), "file", None)
     code = 0
     try:
         cli.main()

@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
             if (files := self._files(repo, revision)) is None:
                 return None
             if name not in files:
-                return self._error(404, "EntryNotFound")
+                return self._error(404, "EntryNotFound", {"X-Repo-Commit": _commit(repo, revision)})
             headers = {"ETag": f'"{_digest(files[name])}"', "X-Repo-Commit": _commit(repo, revision)}
             return self._send(200, files[name], headers)
         return self._error(404, "RepoNotFound")
@@ -131,8 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, value: object) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-    def _error(self, code: int, kind: str) -> None:
-        self._send(code, b"{}", {"X-Error-Code": kind, "X-Error-Message": kind})
+    def _error(self, code: int, kind: str, headers: dict[str, str] | None = None) -> None:
+        self._send(code, b"{}", {"X-Error-Code": kind, "X-Error-Message": kind, **(headers or {})})
 
     def _send(self, code: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(code)

@@ -87,7 +87,7 @@ def test_where_visitors_may_not_switch_there_is_nothing_to_call() -> None:
 
 @pytest.mark.parametrize(("models", "artifacts"), [((), ["x", "y"]), (("a",), ["x", "y"])])
 def test_more_artifacts_than_models(models: tuple[str, ...], artifacts: list[str]) -> None:
-    with pytest.raises(ModelChoiceError, match="--model"):
+    with pytest.raises(ModelChoiceError, match="a model for each"):
         model_choices(models, artifacts)
 
 

@@ -1,0 +1,169 @@
+"""The verbs that make an artifact: `precompute`, `finetune`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .drawing import draw, is_main_process, say, show_table
+from .keeping import write_report
+from .options import AnyModel, Model, Public, Push, Replace, check_push, expanded, push
+
+if TYPE_CHECKING:
+    from ..pipelines.precompute import PrecomputeConfig
+
+
+def precompute(
+    model: AnyModel = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=expanded, help="Folder of the artifact; precomputed/<model> by default.")
+    ] = None,
+    overwrite: Replace = False,
+    quick: Annotated[bool, typer.Option("--quick", help="No adapters, little text: usable in minutes.")] = False,
+    scorer: Annotated[
+        Literal["fisher", "iterated", "acip"],
+        typer.Option(help="Rank by gradients of the full model, of ever smaller cuts of it, or by a pruning run."),
+    ] = "fisher",
+    preset: Annotated[
+        Literal["small", "paper"],
+        typer.Option(
+            help="Settings of the pruning run: for models under 1 B, or as published (its adapters are kept)."
+        ),
+    ] = "small",
+    basis: Annotated[
+        Literal["activation", "svd"], typer.Option(help="Activation-aware directions, or those of the plain SVD.")
+    ] = "activation",
+    include: Annotated[
+        list[str] | None,
+        typer.Option(help="Compress only layers whose name has these parts, such as 'self_attn'; may be repeated."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave layers as they are, such as 'up_proj' or 'layers.0'; may be repeated."),
+    ] = None,
+    stop: Annotated[
+        float | None, typer.Option(min=0.01, max=0.99, help="Size ratio at which the pruning run stops.")
+    ] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Windows per backward pass of the pruning run; the rest accumulates.")
+    ] = None,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Recompute activations in the pruning run instead of keeping them.")
+    ] = False,
+    float32: Annotated[bool, typer.Option("--float32", help="No bfloat16 in the pruning run.")] = False,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Adapter training steps of one window each; a sixth as many of four windows follow."),
+    ] = None,
+    corpus: Annotated[
+        list[str] | None, typer.Option(help="c4, wikipedia, wikitext2 or a text file; may be repeated.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Fixes every random draw; 0 if left out.")
+    ] = None,
+    quantize_first: Annotated[
+        str | None,
+        typer.Option(
+            help="Make everything from weights quantized to int8, int4, nf4 or fp4, for use with the full ones."
+        ),
+    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="Write report.html, its pictures, beside it.")] = False,
+    push_to_hub: Push = None,
+    public: Public = False,
+) -> None:
+    """Order all singular directions of a model, train its adapters, measure its curve, write its artifact."""
+    from ..pipelines.precompute import precompute as run
+
+    if quick and (steps is not None or seed is not None or scorer != "fisher"):
+        raise typer.BadParameter("--steps, --seed and --scorer belong to runs that --quick leaves out.")
+    if scorer != "acip" and (preset != "small" or stop or micro_batch or checkpointing or float32):
+        raise typer.BadParameter("--preset, --stop, --micro-batch, --checkpointing and --float32 need --scorer acip.")
+    pruning = {"stop_ratio": stop, "micro_batch": micro_batch, "seed": seed, "checkpointing": checkpointing or None}
+    pruning["mixed_precision"] = False if float32 else None
+    recipe = _training("quick" if quick else scorer, preset, pruning, steps, seed)
+    recipe = replace(
+        recipe,
+        basis=basis,
+        corpora=tuple(corpus) if corpus else recipe.corpora,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        quantized=quantize_first or recipe.quantized,
+    )
+    check_push(push_to_hub)
+    folder = draw(run(model, recipe, out, overwrite))
+    say(f"The artifact is in {folder}.")
+    if is_main_process():
+        if report:
+            write_report(folder, folder / "report.html")
+        push(folder, push_to_hub, public)
+
+
+def _training(
+    scorer: str, preset: str, pruning: dict[str, Any], steps: int | None, seed: int | None
+) -> PrecomputeConfig:
+    """How directions are ranked and adapters trained.
+
+    Args:
+        pruning: settings of the pruning run; those that are None stay the preset's.
+    """
+    from ..pipelines.precompute import ITERATED_RECIPE, PAPER_RECIPE, QUICK, REFINING, SMALL_RECIPE, PrecomputeConfig
+    from ..training.adapters import AdapterConfig
+
+    recipe = {"quick": QUICK, "iterated": ITERATED_RECIPE, "fisher": PrecomputeConfig()}.get(scorer)
+    if recipe is None:
+        recipe = PAPER_RECIPE if preset == "paper" else SMALL_RECIPE
+        assert recipe.pruning is not None
+        given = {name: value for name, value in pruning.items() if value is not None}
+        recipe = replace(recipe, pruning=replace(recipe.pruning, **given))
+    if recipe.adapters is not None:
+        adapters = replace(recipe.adapters, seed=seed or 0, steps=steps or AdapterConfig.steps)
+        refining = replace(REFINING, seed=adapters.seed + 1, steps=-(-adapters.steps // 6))
+        recipe = replace(recipe, adapters=adapters, refining=refining)
+    elif steps is not None:
+        raise typer.BadParameter(
+            "--steps belongs to adapters trained after the pruning run, which this preset has not."
+        )
+    return recipe
+
+
+def finetune(
+    model: Model,
+    size: Annotated[float, typer.Option(help="Size ratio of the compressed layers in (0, 1).")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="A text file, c4, wikipedia or wikitext2; may be repeated. The artifact's by default."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of four windows each.")] = 300,
+    artifact: Annotated[
+        str | None, typer.Option(help="Artifact to start from, a folder or user/repo; precomputed/<model> by default.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            callback=expanded, help="Folder of the new artifact; precomputed/<model>-at-50 for 50 % by default."
+        ),
+    ] = None,
+    overwrite: Replace = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Fixes every random draw.")] = 0,
+    push_to_hub: Push = None,
+    public: Public = False,
+) -> None:
+    """Continue the adapters at one size; continues where it was."""
+    from ..pipelines.finetuning import FinetuneConfig
+    from ..pipelines.finetuning import finetune as run
+
+    check_push(push_to_hub)
+    tuning = FinetuneConfig(size, tuple(data or ()), steps, seed=seed)
+    folder, before, after = draw(run(model, tuning, artifact, out, overwrite))
+    sizes = [point.ratio for point in after[0].points]
+    rows = []
+    for name, curves in (("before", before), ("after", after)):
+        for curve in curves:
+            values = (curve.at(size) for size in sizes)
+            rows.append([f"{curve.corpus}, {name}", *("" if value is None else f"{value:.4g}" for value in values)])
+    show_table(["held-out perplexity", *(f"{size:.0%}" for size in sizes)], rows)
+    say(f"The artifact is in {folder}.")
+    push(folder, push_to_hub, public)

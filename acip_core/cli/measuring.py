@@ -1,0 +1,110 @@
+"""The verbs behind `acip measure`; each keeps its figures in the artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..progress import finish
+from .drawing import draw, lines, show_table
+from .options import AnyModel, Folder, expanded
+
+
+def curve(model: AnyModel = None, artifact: Folder = None) -> None:
+    """Measure the artifact's own curves again, on the text of the old ones; continues where it was."""
+    from ..pipelines.size_curves import measure_curves
+
+    curves = draw(measure_curves(model, artifact))
+    rows = [[found.corpus, *(f"{point.perplexity:.4g}" for point in found.points)] for found in curves]
+    show_table(["perplexity", *(f"{point.ratio:.0%}" for point in curves[0].points)], rows)
+
+
+def precision(
+    model: AnyModel = None,
+    named: Annotated[
+        list[str] | None,
+        typer.Option("--precision", help="int8, int4, nf4 or fp4; may be repeated. int8 and int4 by default."),
+    ] = None,
+    artifact: Folder = None,
+) -> None:
+    """Measure the perplexity of all sizes at fewer bits and keep it in the artifact; continues where it was."""
+    from ..pipelines.quantization_curves import measure_precision
+
+    for name in named or ("int8", "int4"):
+        curves = draw(measure_precision(model, name, artifact))
+        rows = [["MB", *(f"{point.bytes / 1e6:.0f}" for point in curves[0].points)]]
+        for curve in curves:
+            relative = (point.perplexity / curve.base_perplexity for point in curve.points)
+            rows.append([curve.corpus, *(f"{value:.4g}" for value in relative)])
+        show_table([f"{name}, ÷ full model", *(f"{point.ratio:.0%}" for point in curves[0].points)], rows)
+
+
+def tasks(
+    model: AnyModel = None,
+    sizes: Annotated[str, typer.Option(help="Size ratios, separated by commas.")] = "1.0,0.8,0.6,0.4",
+    named: Annotated[
+        str | None,
+        typer.Option(
+            "--tasks", help="lm-eval tasks, wikitext2 or c4 (perplexity), separated by commas; the paper's by default."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Examples per task at most, for a first look.")] = None,
+    include: Annotated[
+        Path | None, typer.Option(callback=expanded, help="Folder with lm-eval tasks of your own.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Requests per forward pass.")] = 8,
+    artifact: Folder = None,
+) -> None:
+    """Run lm-eval's benchmarks at several sizes; continues where it was."""
+    from ..pipelines.lm_eval import PAPER_CORPORA, PAPER_TASKS
+    from ..pipelines.lm_eval import evaluate as run
+
+    try:
+        ratios = [float(size) for size in sizes.split(",")]
+    except ValueError:
+        raise typer.BadParameter("--sizes are numbers separated by commas, such as 1.0,0.6.") from None
+    names = tuple(name.strip() for name in named.split(",")) if named else (*PAPER_TASKS, *PAPER_CORPORA)
+    results = finish(run(model, ratios, names, artifact, limit, include, batch), lines())  # lm-eval has bars itself
+    rows = []
+    for task, metric in dict.fromkeys((r.task, r.metric) for r in results):
+        measured = sorted((r for r in results if (r.task, r.metric) == (task, metric)), key=lambda r: -r.ratio)
+        values = (f"{r.value:.4g}" + (f" ± {r.error:.2g}" if r.error else "") for r in measured)
+        rows.append([task, metric, *values])
+    show_table(["task", "metric", *(f"{ratio:.0%}" for ratio in sorted(set(ratios), reverse=True))], rows)
+
+
+def methods(
+    model: AnyModel = None,
+    artifact: Folder = None,
+    method: Annotated[list[str] | None, typer.Option(help="A method; may be repeated. All by default.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Adapter training steps per method.")] = 120,
+) -> None:
+    """Measure the score maps of all methods at the same sizes on the same text; continues where it was."""
+    from ..pipelines.method_comparison import ComparisonConfig
+    from ..pipelines.method_comparison import compare as run
+    from ..training.adapters import AdapterConfig
+
+    budget = ComparisonConfig(adapters=AdapterConfig(steps=steps))
+    comparison = draw(run(model, artifact, budget, tuple(method) if method else None))
+    rows = []
+    for r in comparison.results:
+        relative = r.perplexity / comparison.base_perplexity[r.corpus]
+        cells = (f"{relative:.3g}", f"{r.divergence:.3f}", f"{r.agreement:.1%}")
+        rows.append([r.method, "yes" if r.adapters else "no", f"{r.ratio:.1%}", r.corpus, *cells])
+    show_table(["method", "adapters", "size", "corpus", "perplexity ÷ base", "KL divergence", "same token"], rows)
+
+
+def ablations(
+    model: AnyModel = None,
+    artifact: Folder = None,
+    row: Annotated[list[str] | None, typer.Option(help="A row; may be repeated. All by default.")] = None,
+) -> None:
+    """Answer the paper's questions on this model: pruning runs that differ in one thing; continues where it was."""
+    from ..pipelines.ablation import ablate as run
+
+    rows = draw(run(model, artifact, rows=tuple(row) if row else None))
+    columns = ["perplexity ÷ base, worst corpus", *(f"{float(ratio):.0%}" for ratio in rows[0].relative)]
+    values = ([found.name, *("∞" if v is None else f"{v:.3g}" for v in found.relative.values())] for found in rows)
+    show_table(columns, values)

@@ -1,0 +1,69 @@
+"""The verbs that use a model at a size: `generate`, `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .drawing import draw, say
+from .options import Model, NamedArtifact, Precision, Public, Push, check_push, expanded, push
+
+
+def generate(
+    model: Model,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")],
+    size: Annotated[float, typer.Option(help="Size ratio of the compressed layers in (0, 1].")] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write at most.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="0 picks the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw among the likeliest tokens of this probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Fixes every random draw.")] = 0,
+    chat: Annotated[bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")] = False,
+    artifact: NamedArtifact = None,
+    precision: Precision = "full",
+    dtype: Annotated[
+        str, typer.Option(help="To compute in: float32, bfloat16 or float16; auto is float32 on a CPU, else bfloat16.")
+    ] = "auto",
+) -> None:
+    """Continue a text with a model at one size; the completion goes to the standard output while it is written."""
+    from ..api import AcipModel
+    from ..artifacts.loading import open_model
+
+    steps = open_model(model, artifact, precision=precision, dtype=dtype)
+    loaded = AcipModel(draw(steps, transient=True), size)
+    for text in loaded.stream(prompt, max_new_tokens, temperature, top_p, seed, chat):
+        print(text, end="", flush=True)
+    print()
+
+
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Argument(metavar="OUT", callback=expanded, help="New folder for the model.")],
+    size: Annotated[float, typer.Option(help="Size ratio of the compressed layers in (0, 1].")],
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Multiply the factors out, for tools that know only the base architecture.")
+    ] = False,
+    artifact: NamedArtifact = None,
+    precision: Precision = "full",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Of all that is not quantized: float32, bfloat16 or float16; as published by default."),
+    ] = None,
+    push_to_hub: Push = None,
+    public: Public = False,
+) -> None:
+    """Write a model at one size as a folder that plain transformers loads."""
+    from ..artifacts.export import check_dtype, check_free
+    from ..artifacts.export import export as run
+    from ..artifacts.loading import open_model
+
+    check_free(out)
+    check_dtype(dtype)
+    check_push(push_to_hub)
+    loaded = draw(open_model(model, artifact, precision=precision))
+    plan = loaded.elastic.planner.at_ratio(size)
+    draw(run(loaded.elastic, loaded.artifact, plan, out, dense, quantized=loaded.quantized, dtype=dtype))
+    written = sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    say(f"The model is in {out}, {written / 1e6:.1f} MB of weights.")
+    push(out, push_to_hub, public)
