@@ -14,7 +14,7 @@ from acip_core.comparison import read_comparison
 from acip_core.ui.comparison import comparison_figure
 
 from .browser import chromium
-from .readme import ROOT
+from .tables import ROOT
 
 PLOT = ROOT / "assets" / "comparison.svg"
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
