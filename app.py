@@ -99,7 +99,7 @@ def serve(
     while True:
         with WaitingPage(host, port, allowed_hosts) as waiting:
             with console.status("Starting …"):
-                from acip_core.loading import open_model  # what follows takes seconds to import
+                from acip_core.artifacts.loading import open_model  # what follows takes seconds to import
                 from acip_core.ui.launch import close, launch
                 from acip_core.ui.offer import offered
                 from acip_core.ui.page import build_page

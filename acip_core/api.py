@@ -12,15 +12,15 @@ from threading import Lock
 
 import torch
 
+from .artifacts.export import export
+from .artifacts.loading import Loaded, open_model
+from .data.framing import framed_windows, framing
 from .errors import CorpusError, shown
-from .evaluate import WINDOW
-from .export import export
-from .framing import framed_windows, framing
-from .generate import Engine, Sampling
-from .loading import Loaded, open_model
-from .precision import FULL
+from .evaluation.perplexity import WINDOW
+from .generation.engine import Engine, SamplingConfig
+from .model.quantization import FULL
+from .model.size_planner import Plan
 from .progress import finish
-from .sizing import Plan
 
 log = logging.getLogger("acip")
 
@@ -98,13 +98,13 @@ class Model:
         """The text that continues `prompt`, at the size in force.
 
         Args:
-            temperature, top_p, seed: as `generate.Sampling`; temperature 0 picks the likeliest token.
+            temperature, top_p, seed: as `generate.SamplingConfig`; temperature 0 picks the likeliest token.
             chat: put the prompt into the model's chat template as a user's message.
 
         Raises:
             GenerationError: the prompt is empty or too long, or a setting is out of range.
         """
-        sampling = Sampling(temperature, top_p, seed, max_new_tokens)
+        sampling = SamplingConfig(temperature, top_p, seed, max_new_tokens)
         return "".join(token.text for token in self._engine.stream(prompt, self.plan, sampling, chat=chat))
 
     def export(self, folder: str | Path, dense: bool = False, dtype: str | None = None) -> Path:

@@ -147,15 +147,15 @@ def precompute(
     public: Public = False,
 ) -> None:
     """Order all singular directions of a model, train its adapters, measure its curve, write its artifact."""
-    from .adapters import AdapterSettings
-    from .precompute import ITERATED_RECIPE, PAPER_RECIPE, QUICK, REFINING, SMALL_RECIPE, Recipe
-    from .precompute import precompute as run
+    from .pipelines.precompute import ITERATED_RECIPE, PAPER_RECIPE, QUICK, REFINING, SMALL_RECIPE, PrecomputeConfig
+    from .pipelines.precompute import precompute as run
+    from .training.adapters import AdapterConfig
 
     if quick and (steps is not None or seed is not None or scorer != "fisher"):
         raise typer.BadParameter("--steps, --seed and --scorer belong to runs that --quick leaves out.")
     if scorer != "acip" and (preset != "small" or stop or micro_batch or checkpointing or float32):
         raise typer.BadParameter("--preset, --stop, --micro-batch, --checkpointing and --float32 need --scorer acip.")
-    recipe = QUICK if quick else ITERATED_RECIPE if scorer == "iterated" else Recipe()
+    recipe = QUICK if quick else ITERATED_RECIPE if scorer == "iterated" else PrecomputeConfig()
     if scorer == "acip":
         recipe = PAPER_RECIPE if preset == "paper" else SMALL_RECIPE
         assert recipe.pruning is not None
@@ -164,7 +164,7 @@ def precompute(
         kept = {name: value for name, value in changes.items() if value is not None}
         recipe = replace(recipe, pruning=replace(recipe.pruning, **kept))
     if recipe.adapters is not None:
-        adapters = replace(recipe.adapters, seed=seed or 0, steps=steps or AdapterSettings.steps)
+        adapters = replace(recipe.adapters, seed=seed or 0, steps=steps or AdapterConfig.steps)
         refining = replace(REFINING, seed=adapters.seed + 1, steps=-(-adapters.steps // 6))
         recipe = replace(recipe, adapters=adapters, refining=refining)
     elif steps is not None:
@@ -192,24 +192,24 @@ def precompute(
 def _check_push(repo: str | None) -> None:
     """Say what would keep a result from being published before the work begins."""
     if repo is not None:
-        from .hub import check_publishable
+        from .storage.hub import check_publishable
 
         check_publishable(repo)
 
 
 def _push(folder: Path, repo: str | None, public: bool) -> None:
     if repo is not None:
-        from .hub import publish
+        from .storage.hub import publish
 
         address = publish(folder, repo, not public)
         console.print(escape(f"It is published at {address}."), highlight=False, soft_wrap=True)
 
 
 def _report(folder: Path, path: Path) -> None:
-    from .artifact import read_artifact
-    from .comparison import read_comparison
-    from .evaluation import read_evaluation
-    from .ui.report import write_report
+    from .artifacts.comparison import read_comparison
+    from .artifacts.reader import read_artifact
+    from .artifacts.task_results import read_evaluation
+    from .figures.report import write_report
 
     write_report(read_artifact(folder), path, read_comparison(folder), read_evaluation(folder))
     console.print(escape(f"The report is {path}."), highlight=False, soft_wrap=True)
@@ -224,8 +224,8 @@ def report_command(
     ] = None,
 ) -> None:
     """Write an artifact's pictures and figures as one HTML page; the model is not loaded."""
-    from .artifact import default_artifact
-    from .base import DEFAULT_MODEL
+    from .artifacts.artifact import default_artifact
+    from .model.base_model import DEFAULT_MODEL
 
     path = Path(model or DEFAULT_MODEL).expanduser().resolve()
     name = (path.stem if path.suffix.lower() == ".gguf" else path.name).lower()  # as `load_base` names it
@@ -241,7 +241,7 @@ def prepare(
     ] = None,
 ) -> None:
     """Fill this machine's cache (converted model, factors), so that the page starts at once."""
-    from .loading import open_model
+    from .artifacts.loading import open_model
 
     loaded = draw(open_model(model, artifact))
     console.print(escape(f"{loaded.elastic.base.source} is ready."), highlight=False, soft_wrap=True)
@@ -253,9 +253,10 @@ def complete(
     artifact: Folder = None,
 ) -> None:
     """Continue the page's example prompts at every size, so that it can show them while the slider moves."""
-    from .completions import FILE, complete_examples, write_completions
-    from .loading import open_model
-    from .storage import check_writable
+    from .artifacts.completions import FILE, write_completions
+    from .artifacts.loading import open_model
+    from .pipelines.example_completions import complete_examples
+    from .storage.atomic import check_writable
 
     loaded = draw(open_model(model, artifact, own=True))
     check_writable(loaded.folder / FILE)
@@ -268,7 +269,7 @@ def renew(
     folder: Annotated[Path, typer.Argument(callback=_expanded, help="An artifact.")],
 ) -> None:
     """Write an artifact's digests anew: it is older than they are, or a file was edited on purpose."""
-    from .renewal import renew as run
+    from .artifacts.renewal import renew as run
 
     run(folder)
     console.print(escape(f"The digests in {folder} are those of its files."), highlight=False, soft_wrap=True)
@@ -294,9 +295,9 @@ def export(
     public: Public = False,
 ) -> None:
     """Write a model at one size as a folder that plain transformers loads."""
-    from .export import check_dtype, check_free
-    from .export import export as run
-    from .loading import open_model
+    from .artifacts.export import check_dtype, check_free
+    from .artifacts.export import export as run
+    from .artifacts.loading import open_model
 
     check_free(out)
     check_dtype(dtype)
@@ -344,11 +345,11 @@ def finetune(
     public: Public = False,
 ) -> None:
     """Continue the adapters at one size; continues where it was."""
-    from .finetune import Tuning
-    from .finetune import finetune as run
+    from .pipelines.finetuning import FinetuneConfig
+    from .pipelines.finetuning import finetune as run
 
     _check_push(push)
-    tuning = Tuning(size, tuple(data or ()), steps, seed=seed)
+    tuning = FinetuneConfig(size, tuple(data or ()), steps, seed=seed)
     folder, before, after = draw(run(model, tuning, artifact, out, overwrite))
     table = Table("held-out perplexity", *(f"{point.ratio:.0%}" for point in after[0].points))
     for name, curves in (("before", before), ("after", after)):
@@ -370,7 +371,7 @@ def quantize(
     artifact: Folder = None,
 ) -> None:
     """Measure the perplexity of all sizes at fewer bits and keep it in the artifact; continues where it was."""
-    from .precision_curves import measure_precision
+    from .pipelines.quantization_curves import measure_precision
 
     for name in precision or ("int8", "int4"):
         curves = draw(measure_precision(model, name, artifact))
@@ -398,8 +399,8 @@ def evaluate(
     artifact: Folder = None,
 ) -> None:
     """Run lm-eval's benchmarks at several sizes; continues where it was."""
-    from .harness import PAPER_CORPORA, PAPER_TASKS
-    from .harness import evaluate as run
+    from .pipelines.lm_eval import PAPER_CORPORA, PAPER_TASKS
+    from .pipelines.lm_eval import evaluate as run
 
     try:
         ratios = [float(size) for size in sizes.split(",")]
@@ -422,11 +423,11 @@ def compare(
     steps: Annotated[int, typer.Option(min=1, help="Adapter training steps per method.")] = 120,
 ) -> None:
     """Measure the score maps of all methods at the same sizes on the same text; continues where it was."""
-    from .adapters import AdapterSettings
-    from .compare import Budget
-    from .compare import compare as run
+    from .pipelines.method_comparison import ComparisonConfig
+    from .pipelines.method_comparison import compare as run
+    from .training.adapters import AdapterConfig
 
-    budget = Budget(adapters=AdapterSettings(steps=steps))
+    budget = ComparisonConfig(adapters=AdapterConfig(steps=steps))
     comparison = draw(run(model, artifact, budget, tuple(method) if method else None))
     table = Table("method", "adapters", "size", "corpus", "perplexity ÷ base", "KL divergence", "same token")
     for r in comparison.results:
@@ -443,7 +444,7 @@ def ablate(
     row: Annotated[list[str] | None, typer.Option(help="A row; may be repeated. All by default.")] = None,
 ) -> None:
     """Answer the paper's questions on this model: pruning runs that differ in one thing; continues where it was."""
-    from .ablate import ablate as run
+    from .pipelines.ablation import ablate as run
 
     rows = draw(run(model, artifact, rows=tuple(row) if row else None))
     table = Table("perplexity ÷ base, worst corpus", *(f"{float(ratio):.0%}" for ratio in rows[0].relative))

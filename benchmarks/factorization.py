@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from acip_core.artifact import default_artifact, read_artifact
-from acip_core.base import load_base
-from acip_core.factorize import factorize
+from acip_core.artifacts.artifact import default_artifact
+from acip_core.artifacts.reader import read_artifact
+from acip_core.model.base_model import load_base
+from acip_core.model.factorization import factorize
+from acip_core.model.target_layers import target_layers
 from acip_core.progress import finish
-from acip_core.targets import target_layers
 
 from .figure import Figure, clock, median_of
 

@@ -7,8 +7,9 @@ import time
 
 from playwright.sync_api import Page
 
-from acip_core.artifact import default_artifact, read_artifact
-from acip_core.base import DEFAULT_MODEL
+from acip_core.artifacts.artifact import default_artifact
+from acip_core.artifacts.reader import read_artifact
+from acip_core.model.base_model import DEFAULT_MODEL
 
 from .browser import Server, chromium, opened, served
 from .figure import Figure, median_of

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from acip_core.base import BaseModel
+from acip_core.model.base_model import BaseModel
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from acip_core.loading import open_model
+from acip_core.artifacts.loading import open_model
+from acip_core.model.size_planner import SizePlanner
 from acip_core.progress import finish
-from acip_core.sizing import SizePlanner
 
 from .figure import Figure, clock, median_of
 

@@ -8,10 +8,10 @@ from urllib.parse import unquote
 
 import plotly
 
-from acip_core.artifact import default_artifact
-from acip_core.base import DEFAULT_MODEL
-from acip_core.comparison import read_comparison
-from acip_core.ui.comparison import comparison_figure
+from acip_core.artifacts.artifact import default_artifact
+from acip_core.artifacts.comparison import read_comparison
+from acip_core.figures.comparison_picture import comparison_figure
+from acip_core.model.base_model import DEFAULT_MODEL
 
 from .browser import chromium
 from .tables import ROOT

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
-from acip_core.artifact import Curve, default_artifact, own_curves, read_artifact
-from acip_core.base import DEFAULT_MODEL
-from acip_core.precision import PRECISIONS, at_precision
+from acip_core.artifacts.artifact import default_artifact
+from acip_core.artifacts.reader import read_artifact
+from acip_core.evaluation.curves import Curve, own_curves
+from acip_core.model.base_model import DEFAULT_MODEL
+from acip_core.model.quantization import PRECISIONS, at_precision
 
 from .figure import Figure
 

@@ -9,11 +9,11 @@ from statistics import median
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from acip_core.base import load_base
-from acip_core.corpus import documents, token_windows
-from acip_core.loading import open_model
+from acip_core.artifacts.loading import open_model
+from acip_core.data.corpus import documents, token_windows
+from acip_core.model.base_model import load_base
+from acip_core.model.size_planner import Plan
 from acip_core.progress import finish
-from acip_core.sizing import Plan
 
 from .figure import Figure, clock, median_of
 from .plain import plain_model

@@ -9,8 +9,8 @@ import time
 
 from torch import nn
 
-from acip_core.base import load_base
-from acip_core.loading import open_model
+from acip_core.artifacts.loading import open_model
+from acip_core.model.base_model import load_base
 from acip_core.progress import finish
 
 from .figure import Figure, median_of

@@ -7,11 +7,13 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from acip_core.ablate import read_rows
-from acip_core.artifact import Curve, default_artifact, own_curves, read_artifact
-from acip_core.base import DEFAULT_MODEL
-from acip_core.comparison import Comparison, method_title, read_comparison
-from acip_core.precision import PRECISIONS
+from acip_core.artifacts.ablation_rows import read_rows
+from acip_core.artifacts.artifact import default_artifact
+from acip_core.artifacts.comparison import Comparison, method_title, read_comparison
+from acip_core.artifacts.reader import read_artifact
+from acip_core.evaluation.curves import Curve, own_curves
+from acip_core.model.base_model import DEFAULT_MODEL
+from acip_core.model.quantization import PRECISIONS
 
 from .figure import Figure, markdown_table, table
 from .quality import default_curves, quantized_curves

@@ -9,17 +9,19 @@ from statistics import mean, median
 import torch
 from peft import LoraConfig, get_peft_model
 
-from acip_core.adapters import AdapterSettings, train_adapters
-from acip_core.artifact import default_artifact, read_artifact
-from acip_core.base import load_base
-from acip_core.corpus import documents, token_windows
-from acip_core.elastic import build_elastic
-from acip_core.evaluate import WINDOW
-from acip_core.factorize import cached_factors
+from acip_core.artifacts.artifact import default_artifact
+from acip_core.artifacts.reader import read_artifact
+from acip_core.data.corpus import documents, token_windows
+from acip_core.evaluation.perplexity import WINDOW
+from acip_core.model.base_model import load_base
+from acip_core.model.elastic_model import build_elastic
+from acip_core.model.factorization import cached_factors
+from acip_core.model.target_layers import target_layers
 from acip_core.progress import finish
-from acip_core.scoring.acip import PAPER, acip_scores
-from acip_core.targets import target_layers
-from acip_core.training import mixed_precision
+from acip_core.scoring.acip import acip_scores
+from acip_core.scoring.pruning_config import PAPER
+from acip_core.training.adapters import AdapterConfig, train_adapters
+from acip_core.training.autocast import mixed_precision
 
 from .figure import Figure, clock, median_of
 from .plain import plain_model
@@ -54,7 +56,7 @@ def measure_training(rounds: int = 4) -> list[Figure]:
         Figure("scoring step ÷ dense LoRA step, mean down to 40 %", mean(pruning) / median(dense), "×", 1.2),
     ]
     for name, distillation in (("adapter step", 0.0), ("adapter step with distillation", 0.5)):
-        settings = AdapterSettings(steps=10_000, distillation=distillation)
+        settings = AdapterConfig(steps=10_000, distillation=distillation)
         training = train_adapters(elastic, windows, settings)
         next(training), _timed(single)
         ratios = [_timed(lambda: next(training)) / _timed(single) for _ in range(3 * rounds)]  # noqa: B023

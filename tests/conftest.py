@@ -7,9 +7,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the Hub library is imported: must come before everything else
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,9 +15,9 @@ import torch
 from playwright.sync_api import Browser, sync_playwright
 from transformers.utils import logging as transformers_logging
 
-from acip_core.artifact import write_artifact
-from acip_core.base import BaseModel, embedded_gguf
-from tests.tiny import FAMILIES, tiny_artifact, tiny_base
+from acip_core.artifacts.writer import write_artifact
+from acip_core.model.base_model import BaseModel, embedded_gguf
+from tests.support.tiny import FAMILIES, tiny_artifact, tiny_base
 
 transformers_logging.disable_progress_bar()
 
@@ -51,17 +49,6 @@ def one_thread_for_tiny_models(request: pytest.FixtureRequest) -> Iterator[None]
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@contextmanager
-def full_disk(free: int = 500) -> Iterator[None]:
-    """No file can grow beyond `free` bytes: as real as a full disk, without filling one."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (free, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture(params=FAMILIES)

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import acip_core
-from acip_core.artifact import write_artifact
+from acip_core.artifacts.writer import write_artifact
 from acip_core.errors import ArtifactError, CorpusError, GenerationError, ModelError, SizeError
-from acip_core.generate import Sampling
-from tests.tiny import tiny_artifact, tiny_base
+from acip_core.generation.engine import SamplingConfig
+from tests.support.tiny import tiny_artifact, tiny_base
 
 PROMPT = "Hello there, how are you today? "
 
@@ -164,7 +164,7 @@ def test_from_eight_threads_every_call_is_right(model: acip_core.Model) -> None:
 def test_a_size_set_meanwhile_leaves_a_running_text_as_it_is(model: acip_core.Model) -> None:
     model.set_size(0.5)
     alone = model.generate(PROMPT, max_new_tokens=100)
-    steps = model._engine.stream(PROMPT, model.plan, Sampling(max_new_tokens=100))
+    steps = model._engine.stream(PROMPT, model.plan, SamplingConfig(max_new_tokens=100))
     text = next(steps).text
     for i, token in enumerate(steps):
         model.set_size((1.0, 0.7)[i % 2])

@@ -23,7 +23,7 @@ import app
 from acip_core.progress import Progress
 from acip_core.ui.port import PortError, check_port
 from acip_core.ui.waiting import WaitingPage
-from tests.visitor import SLIDER, free_port, opened, running, wait_for, wait_state
+from tests.support.visitor import SLIDER, free_port, opened, running, wait_for, wait_state
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,7 +50,7 @@ def one_sentence(result: Result, *named: str) -> None:
 
 
 def test_port_taken_is_said_before_anything_is_loaded(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("acip_core.loading.open_model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("acip_core.artifacts.loading.open_model", lambda *_: pytest.fail("the model was loaded"))
     one_sentence(started("--port", str(taken)), str(taken), "GRADIO_SERVER_PORT")
 
 

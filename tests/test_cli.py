@@ -12,29 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from acip_core import cli, paths, precompute
-from acip_core.artifact import read_artifact, write_artifact
+from acip_core import cli, paths
+from acip_core.artifacts.reader import read_artifact
+from acip_core.artifacts.writer import write_artifact
+from acip_core.pipelines import precompute
 from acip_core.progress import Progress
-from tests.conftest import full_disk
-from tests.tiny import tiny_artifact, tiny_base
+from tests.support.commands import run
+from tests.support.faults import full_disk
+from tests.support.tiny import tiny_artifact, tiny_base
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Artifacts are looked for below the working directory, too, which is not to be this repository."""
     monkeypatch.chdir(tmp_path)
-
-
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    monkeypatch.setattr("sys.argv", ["acip", *arguments])
-    monkeypatch.setattr(cli.console, "file", None)
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return code, re.sub(r"\x1b\[[0-9;]*m", "", captured.out + captured.err)
 
 
 def test_help_names_every_option(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from acip_core.artifact import default_artifact, read_artifact
-from acip_core.base import DEFAULT_MODEL, BaseModel, fingerprint, load_base
-from acip_core.corpus import documents, token_windows
-from acip_core.elastic import ElasticModel
-from acip_core.evaluate import measure_perplexity
-from acip_core.loading import Loaded, open_model
+from acip_core.artifacts.artifact import default_artifact
+from acip_core.artifacts.loading import Loaded, open_model
+from acip_core.artifacts.reader import read_artifact
+from acip_core.data.corpus import documents, token_windows
+from acip_core.evaluation.perplexity import measure_perplexity
+from acip_core.model.base_model import DEFAULT_MODEL, BaseModel, fingerprint, load_base
+from acip_core.model.elastic_model import ElasticModel
+from acip_core.model.target_layers import target_layers
 from acip_core.progress import finish
-from acip_core.targets import target_layers
 
 pytestmark = pytest.mark.real
 PROMPT = "The capital of Germany is called"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from acip_core import paths
-from acip_core.artifact import default_artifact
+from acip_core.artifacts.artifact import default_artifact
 from acip_core.paths import artifact_homes, artifacts_home, cache_dir
 
 

@@ -165,11 +165,3 @@ def test_the_version_is_the_same_everywhere() -> None:
 def test_importing_the_package_is_instant() -> None:
     code = "import sys, acip_core; assert not {'torch', 'gradio', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-def test_only_the_page_knows_gradio() -> None:
-    for file in (ROOT / "acip_core").rglob("*.py"):
-        if "ui" not in file.relative_to(ROOT).parts:
-            assert not re.search(
-                r"^\s*(import|from) (gradio|plotly)", file.read_text(encoding="utf-8"), re.MULTILINE
-            ), file

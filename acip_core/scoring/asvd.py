@@ -14,14 +14,14 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from ..base import BaseModel
-from ..basis import Basis, diagonal_moment
-from ..elastic import build_elastic
 from ..errors import ModelError
-from ..evaluate import token_losses
-from ..factorize import Factors
+from ..evaluation.perplexity import token_losses
+from ..model.base_model import BaseModel
+from ..model.elastic_model import build_elastic
+from ..model.factorization import Factors
+from ..model.second_moments import Basis, diagonal_moment
+from ..model.target_layers import named_layers, target_layers
 from ..progress import Progress, Steps
-from ..targets import named_layers, target_layers
 from .baselines import svd_magnitude_scores
 
 CANDIDATES = (0.8, 0.6, 0.4, 0.2)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ..factorize import Factors
+from ..model.factorization import Factors
 from ..progress import Steps
 from .fisher import accumulated
 

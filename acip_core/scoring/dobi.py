@@ -24,18 +24,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .. import training
-from ..base import BaseModel
 from ..errors import ModelError
-from ..factorize import Factors
+from ..model.base_model import BaseModel
+from ..model.factorization import Factors
+from ..model.target_layers import named_layers
 from ..progress import Progress, Steps
-from ..targets import named_layers
-from ..training import mixed_precision, window_at
-from .masked import standing_in
+from ..training import autocast
+from ..training.autocast import mixed_precision
+from ..training.distillation import window_at
+from .masked import swapped_modules
 
 
 @dataclass(frozen=True)
-class DobiSettings:
+class DobiConfig:
     """Attributes:
     steps: optimization steps of one window each.
     learning_rate: of the positions.
@@ -77,7 +78,7 @@ def dobi_scores(
     factors: Mapping[str, Factors],
     windows: torch.Tensor,
     ratio: float,
-    settings: DobiSettings = DobiSettings(),
+    settings: DobiConfig = DobiConfig(),
 ) -> Steps[dict[str, torch.Tensor]]:
     """Learn where to truncate every layer for one size; the model is unchanged afterwards.
 
@@ -100,14 +101,14 @@ def dobi_scores(
     positions = [nn.Parameter(torch.tensor(value, device=model.device)) for value in start]
     optimizer = torch.optim.Adam(positions, lr=settings.learning_rate)
     dense = sum(m * n for m, n in shapes)
-    native = training.mixed_precision_is_native(model.device)
+    native = autocast.mixed_precision_is_native(model.device)
     own = dict(zip(targets, positions, strict=True))
 
     def gated(name: str, layer: nn.Linear) -> _Gated:
         dtype = torch.bfloat16 if native else layer.weight.dtype
         return _Gated(layer, factors[name], own[name], settings.sharpness, dtype)
 
-    with standing_in(model, factors, gated) as layers:
+    with swapped_modules(model, factors, gated) as layers:
         for step in range(settings.steps):
             ids = windows[window_at(step, len(windows), settings.seed)][None].to(model.device)
             with mixed_precision(model.device):

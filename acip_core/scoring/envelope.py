@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from ..sizing import break_even_rank
+from ..model.size_planner import break_even_rank
 
 _SPREAD = 1e-4  # relative; keeps the order within a segment of one slope, and segments of different layers apart
 

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from .. import training
 from ..errors import ModelError
-from ..factorize import Factors
+from ..model.factorization import Factors
+from ..model.target_layers import named_layers
 from ..progress import Progress, Steps
-from ..targets import named_layers
-from ..training import mixed_precision
+from ..training import autocast
+from ..training.autocast import mixed_precision
 from .envelope import envelope_scores
-from .masked import MaskedLinear, Statistic, standing_in
+from .masked import MaskedLinear, Statistic, swapped_modules
 
 
 def per_window(contributions: torch.Tensor) -> torch.Tensor:
@@ -80,7 +80,7 @@ def accumulated(
     Raises:
         ModelError: the loss of a window is not finite.
     """
-    native = training.mixed_precision_is_native(next(model.parameters()).device)
+    native = autocast.mixed_precision_is_native(next(model.parameters()).device)
 
     def masked(name: str, layer: nn.Linear) -> MaskedLinear:
         dtype = torch.bfloat16 if native else layer.weight.dtype
@@ -88,7 +88,7 @@ def accumulated(
         kept = torch.arange(len(up)) if left is None else left[name].nonzero().squeeze(1)
         return MaskedLinear(layer, down.to(dtype), up.to(dtype), kept.to(up.device), statistic=statistic)
 
-    with standing_in(model, factors, masked) as layers:
+    with swapped_modules(model, factors, masked) as layers:
         for index, window in enumerate(windows):
             ids = window[None].to(model.device)
             with mixed_precision(ids.device):

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..factorize import Factors
-from ..files import read_tensors, save_tensors
+from ..model.factorization import Factors
+from ..model.size_planner import DENSE, SizePlanner
+from ..model.target_layers import named_layers
 from ..progress import Progress, Steps
-from ..sizing import DENSE, SizePlanner
-from ..storage import atomic_path, read_kept
-from ..targets import named_layers
+from ..storage.atomic import atomic_path, read_kept
+from ..storage.verified import read_tensors, save_tensors
 from .envelope import envelope_scores
 from .fisher import accumulated, per_token
 

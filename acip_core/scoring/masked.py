@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..layers import Adapter
-from ..targets import named_layers, places
+from ..model.layers import Adapter
+from ..model.target_layers import named_layers, places
 
 Layer = TypeVar("Layer", bound=nn.Module)
 Statistic = Callable[[torch.Tensor], torch.Tensor]  # contributions (tokens, k) to mask gradients → float32 (k,)
@@ -27,7 +27,7 @@ _SHED = 1 / 32  # share of a layer's working rows that must be pruned before the
 
 
 @contextmanager
-def standing_in(
+def swapped_modules(
     model: nn.Module, names: Collection[str], build: Callable[[str, nn.Linear], Layer]
 ) -> Iterator[list[Layer]]:
     """The model with other modules in place of these layers, its own parameters frozen; as before afterwards."""

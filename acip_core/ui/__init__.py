@@ -1,1 +1,1 @@
-"""The page: the only part of the package that imports gradio and plotly."""
+"""The page: the only part of the package that imports gradio."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GenerationError, shown
-from ..generate import Sampling
-from .table import LARGEST_PERCENT
+from ..figures.size_table import LARGEST_PERCENT
+from ..generation.engine import SamplingConfig
 
 _TOO_LARGE = 2**63
 
@@ -19,7 +19,7 @@ class Ask:
     """What a visitor wants continued, and how."""
 
     prompt: str
-    sampling: Sampling
+    sampling: SamplingConfig
     chat: bool
 
     @property
@@ -36,7 +36,7 @@ def ask_of(prompt: Any, temperature: Any, top_p: Any, seed: Any, length: Any, ch
     """
     if not isinstance(chat, bool | None):
         raise GenerationError(f"The chat template is either used or not: true or false, not {shown(chat)}.")
-    sampling = Sampling(
+    sampling = SamplingConfig(
         number_of("temperature", temperature),
         number_of("top-p", top_p),
         whole_of("seed", seed),

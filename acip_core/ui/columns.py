@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..generate import Token
+from ..generation.tokens import Token
 
 
 @dataclass

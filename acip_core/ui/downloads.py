@@ -15,10 +15,10 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 
+from ..artifacts.export import export
+from ..artifacts.loading import Loaded
 from ..errors import StorageError
-from ..export import export
-from ..loading import Loaded
-from ..sizing import Plan
+from ..model.size_planner import Plan
 
 ROUTE = "acip/model"
 _KEPT_SECONDS = 600

@@ -18,15 +18,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ..artifact import Artifact
+from ..artifacts.artifact import Artifact
+from ..artifacts.loading import Loaded
 from ..errors import ArtifactError
-from ..loading import Loaded
-from .comparison import comparison_picture
-from .cut import Cuts
-from .method import method_pictures
-from .pictures import Picture, gallery, history_pictures, layer_types, score_map_pictures
-from .table import smallest_percent
-from .tasks import task_pictures
+from ..figures.comparison_picture import comparison_picture
+from ..figures.cut import Cuts
+from ..figures.method import method_pictures
+from ..figures.pictures import Picture, gallery, history_pictures, layer_types, score_map_pictures
+from ..figures.size_table import smallest_percent
+from ..figures.tasks import task_pictures
 
 ROUTE = "acip/pictures"
 COMPRESSED = [Middleware(GZipMiddleware, compresslevel=5)]

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..passage import MOST_CHARACTERS
+from ..data.passage import MOST_CHARACTERS
 from .hosts import Hosts
 
 ARRIVAL = "acip.arrival"  # key in a request's scope

@@ -18,16 +18,17 @@ from typing import Any
 import gradio as gr
 import torch
 
-from ..artifact import own_curves
-from ..completions import finished_texts
-from ..context import fitting_window
-from ..corpus import corpus_windows
-from ..efficiency import measure_speeds
+from ..artifacts.loading import Loaded
+from ..data.corpus import corpus_windows
+from ..data.passage import cut_passage
 from ..errors import AcipError, GenerationError
-from ..evaluate import WINDOW, Perplexity
-from ..generate import Engine, Steps
-from ..loading import Loaded
-from ..passage import cut_passage
+from ..evaluation.curves import own_curves
+from ..evaluation.perplexity import WINDOW, Perplexity
+from ..figures.size_table import LARGEST_PERCENT, plan_at, smallest_percent
+from ..generation.engine import Engine, finished_texts
+from ..generation.speed import measure_speeds
+from ..generation.tokens import TokenSteps
+from ..model.context import fitting_window
 from .asked import Ask, ask_of, percent_of, percents_of, text_of
 from .columns import Column
 from .downloads import Downloads, File
@@ -48,7 +49,6 @@ from .names import without_places
 from .reading import MOST_TOKENS, read_passage, sizes_to_read
 from .snippets import loading_code
 from .sweep import Texts, first_sizes, key_of, next_sizes
-from .table import LARGEST_PERCENT, plan_at, smallest_percent
 from .visitors import Run, Visitors
 
 COMPLETION, COMPARISON, MEASUREMENT, READING = "completion", "comparison", "measurement", "reading"
@@ -187,7 +187,7 @@ class Handlers:
                 self._texts.add(key, sizes[i], text)
                 yield update | {"key": key, "ready": [[sizes[i], text, True]]}
 
-    def _side_by_side(self, ask: Ask, sizes: Sequence[int], run: Run, judge: bool = False) -> Steps:
+    def _side_by_side(self, ask: Ask, sizes: Sequence[int], run: Run, judge: bool = False) -> TokenSteps:
         plans = [plan_at(self._planner, size)[1] for size in sizes]
         return self.engine.compare(ask.prompt, plans, ask.sampling, run.cancel, ask.chat, judge)
 

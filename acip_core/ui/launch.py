@@ -20,7 +20,7 @@ from starlette.middleware import Middleware
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from . import downloads
+from ..ui import downloads
 from .galleries import COMPRESSED
 from .gate import Gate, inputs_by_function
 from .handlers import Handlers

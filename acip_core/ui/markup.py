@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 
-from ..artifact import own_curves
-from ..loading import Loaded
-from .chart import corpus_title
+from ..artifacts.loading import Loaded
+from ..evaluation.curves import own_curves
+from ..figures.chart import corpus_title
+from ..figures.size_table import Row
 from .names import shown_name, without_places
-from .table import Row
 
 COMPLETION = (
     '<div class="bar"><span class="label">Completion</span><span class="status" role="status"></span></div>'

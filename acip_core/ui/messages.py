@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..evaluate import Perplexity
-from ..generate import Steps, Token
-from .chart import corpus_color, corpus_title
+from ..evaluation.perplexity import Perplexity
+from ..figures.chart import corpus_color, corpus_title
+from ..generation.tokens import Token, TokenSteps
 from .columns import Column
 
 Message = dict[str, Any]
@@ -16,7 +16,7 @@ FRAME_SECONDS = 0.04  # on a fast device several tokens travel together
 _FINISH = {"end": "finished", "length": "length reached", "stopped": "stopped"}
 
 
-def frames(steps: Steps, sizes: Sequence[int], known: str | None = None) -> Iterator[Message]:
+def frames(steps: TokenSteps, sizes: Sequence[int], known: str | None = None) -> Iterator[Message]:
     """Texts so far with the first one's status, at most every few hundredths of a second, first and last steps always.
 
     Args:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
-from ..base import DEFAULT_MODEL
 from ..errors import AcipError
-from ..files import DAMAGE, read_json
+from ..model.base_model import DEFAULT_MODEL
+from ..model.quantization import FULL, precisions
 from ..paths import artifact_homes
-from ..precision import FULL, precisions
+from ..storage.verified import DAMAGE, read_json
 from .names import shown_name
 
 _MOST_SWITCHES, _WITHIN = 5, 300.0  # switches within so many seconds: each one interrupts everybody

@@ -11,17 +11,17 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-from ..artifact import own_curves
-from ..completions import EXAMPLES
-from ..efficiency import lookup_parameters
-from ..loading import Loaded
-from ..passage import MOST_CHARACTERS
-from . import markup
-from .chart import corpus_color, corpus_symbol, corpus_title, curve_figure
+from ..artifacts.completions import EXAMPLES
+from ..artifacts.loading import Loaded
+from ..data.passage import MOST_CHARACTERS
+from ..evaluation.curves import own_curves
+from ..figures.chart import corpus_color, corpus_symbol, corpus_title, curve_figure
+from ..figures.size_table import LARGEST_PERCENT, Row, size_table
+from ..generation.speed import lookup_parameters
+from ..ui import markup
 from .handlers import MOST_COLUMNS, Handlers
 from .offer import Choice, Offer, OfferError
 from .snippets import ADDRESS, client_code, loading_code
-from .table import LARGEST_PERCENT, Row, size_table
 
 TITLE = "One model, every size"
 _COMPARED = (100, 80, 60, 40)

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from threading import Event
 from typing import Any
 
-from ..generate import Engine
-from ..passage import Passage
-from .table import LARGEST_PERCENT, plan_at
+from ..data.passage import Passage
+from ..figures.size_table import LARGEST_PERCENT, plan_at
+from ..generation.engine import Engine
 
 MOST_TOKENS = 4096  # of a text: half a minute for all sizes on two cores
 _COARSE, _FINE = 10, 5  # percent between two sizes

@@ -10,8 +10,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from ..completions import Completions
-from ..generate import Sampling
+from ..artifacts.completions import Completions
+from ..generation.engine import SamplingConfig
 
 _COARSE, _FINE = 15, 5  # percent between two sizes: of the first batch, of those that follow
 _BATCH = 5  # sizes side by side; about twice the time of one
@@ -23,7 +23,7 @@ class Texts:
     """Finished texts of the latest prompts, and those made beforehand; safe to use from many threads."""
 
     def __init__(self, made: Sequence[Completions] = ()):
-        self._made = {key_of(c.prompt, Sampling(max_new_tokens=c.new_tokens), False): c.texts for c in made}
+        self._made = {key_of(c.prompt, SamplingConfig(max_new_tokens=c.new_tokens), False): c.texts for c in made}
         self._guard = threading.Lock()
         self._kept: OrderedDict[str, dict[int, str]] = OrderedDict()
 
@@ -47,7 +47,7 @@ class Texts:
                 self._kept.popitem(last=False)
 
 
-def key_of(prompt: str, sampling: Sampling, chat: bool) -> str:
+def key_of(prompt: str, sampling: SamplingConfig, chat: bool) -> str:
     """What a text depends on besides the size."""
     drawn = (sampling.temperature, sampling.top_p, sampling.seed) if sampling.temperature > 0 else ()
     return json.dumps([prompt, sampling.max_new_tokens, chat, *drawn])

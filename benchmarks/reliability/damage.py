@@ -21,12 +21,12 @@ from unittest.mock import patch
 import torch
 from transformers import AutoModelForCausalLM, dynamic_module_utils
 
-from acip_core import training
-from acip_core.base import fingerprint, load_base
-from acip_core.export import export
-from acip_core.loading import open_model
-from acip_core.precompute import precompute
+from acip_core.artifacts.export import export
+from acip_core.artifacts.loading import open_model
+from acip_core.model.base_model import fingerprint, load_base
+from acip_core.pipelines.precompute import precompute
 from acip_core.progress import finish
+from acip_core.training import checkpoint
 
 from . import models
 from .breaking import DAMAGES, possible
@@ -95,7 +95,7 @@ def _continued(root: Path) -> tuple[torch.Tensor, str]:
 
 def _precompute(root: Path, folder: Path) -> None:
     models.short_examples()
-    training.CHECKPOINT_SECONDS = 0
+    checkpoint.CHECKPOINT_SECONDS = 0
     finish(precompute(str(root / "tiny"), models.recipe(root / "text.txt"), folder))
 
 
@@ -162,7 +162,7 @@ def _prepared(root: Path) -> None:
 
 def _interrupted(root: Path) -> None:
     """Leave all that a precompute run keeps while it works: stopped when the artifact would be written."""
-    with patch.object(sys.modules["acip_core.precompute"], "write_artifact", side_effect=KeyboardInterrupt):
+    with patch.object(sys.modules["acip_core.pipelines.precompute"], "write_artifact", side_effect=KeyboardInterrupt):
         try:
             _precompute(root, root / "again")
         except KeyboardInterrupt:

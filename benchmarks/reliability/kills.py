@@ -18,14 +18,14 @@ from pathlib import Path
 
 import torch
 
-from acip_core import training
-from acip_core.artifact import read_artifact
-from acip_core.base import load_base
-from acip_core.export import export
-from acip_core.finetune import Tuning, finetune
-from acip_core.loading import open_model
-from acip_core.precompute import precompute
+from acip_core.artifacts.export import export
+from acip_core.artifacts.loading import open_model
+from acip_core.artifacts.reader import read_artifact
+from acip_core.model.base_model import load_base
+from acip_core.pipelines.finetuning import FinetuneConfig, finetune
+from acip_core.pipelines.precompute import precompute
 from acip_core.progress import finish
+from acip_core.training import checkpoint
 
 from . import models
 from .content import content
@@ -80,14 +80,14 @@ def _precompute(root: Path) -> str:
 
 def _finetune(root: Path) -> str:
     _checkpoint_always()
-    tuning = Tuning(0.7, (str(root / "text.txt"),), steps=3, batch=1, window=32, curve_windows=2)
+    tuning = FinetuneConfig(0.7, (str(root / "text.txt"),), steps=3, batch=1, window=32, curve_windows=2)
     finish(finetune(str(root / "tiny"), tuning, root / "artifact", root / "out" / "tuned"))
     return ""
 
 
 def _checkpoint_always() -> None:
     models.short_examples()
-    training.CHECKPOINT_SECONDS = 0
+    checkpoint.CHECKPOINT_SECONDS = 0
 
 
 def _export(root: Path) -> str:

@@ -11,12 +11,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from acip_core import completions
-from acip_core.adapters import AdapterSettings
-from acip_core.comparison import Comparison, Result, write_comparison
-from acip_core.evaluation import TaskResult, write_evaluation
-from acip_core.precompute import Recipe, precompute
+from acip_core.artifacts import completions
+from acip_core.artifacts.comparison import Comparison, Result, write_comparison
+from acip_core.artifacts.task_results import TaskResult, write_evaluation
+from acip_core.pipelines.precompute import PrecomputeConfig, precompute
 from acip_core.progress import finish
+from acip_core.training.adapters import AdapterConfig
 
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 _MERGES = (("t", "h"), ("th", "e"), ("i", "n"), ("a", "n"))
@@ -116,12 +116,12 @@ def write_text(path: Path, documents: int = 120) -> Path:
     return path
 
 
-def recipe(text: Path, seed: int = 0) -> Recipe:
+def recipe(text: Path, seed: int = 0) -> PrecomputeConfig:
     """Every stage of `precompute`, each as short as it can be."""
-    adapters = AdapterSettings(rank=2, alpha=4, steps=3, smallest=0.6, seed=seed)
-    return Recipe(
+    adapters = AdapterConfig(rank=2, alpha=4, steps=3, smallest=0.6, seed=seed)
+    return PrecomputeConfig(
         corpora=(str(text),), window=32, moment_windows=4, score_windows=4, basis_rank=8, adapters=adapters,
-        refining=AdapterSettings(steps=2, batch=2, smallest=0.6), curve_windows=2, ratios=(1.0, 0.8, 0.6),
+        refining=AdapterConfig(steps=2, batch=2, smallest=0.6), curve_windows=2, ratios=(1.0, 0.8, 0.6),
         comparisons=False, examples=(EXAMPLE,),
     )  # fmt: skip
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from acip_core.base import load_base
-from acip_core.basis import measure_basis
-from acip_core.elastic import AdapterWeights, ElasticModel, build_elastic
-from acip_core.factorize import factorize
-from acip_core.kernels import adopt
+from acip_core.model.base_model import load_base
+from acip_core.model.elastic_model import AdapterWeights, ElasticModel, build_elastic
+from acip_core.model.factorization import factorize
+from acip_core.model.kernels import adopt
+from acip_core.model.second_moments import measure_basis
+from acip_core.model.target_layers import linearize, target_layers
 from acip_core.progress import finish
-from acip_core.targets import linearize, target_layers
 
 from . import models
 from .outcome import Tally

@@ -1,0 +1,1 @@
+"""A score map with all that belongs to it as a folder: written, read, loaded, exported, described."""

@@ -1,0 +1,62 @@
+"""What `ablate` measured, as the file `ablation.json` in an artifact's folder keeps it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..storage.atomic import atomic_path
+from ..storage.verified import damage_told, read_json, write_json
+
+FILE = "ablation.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One ablation: perplexity ÷ base, the worst corpus', by size ratio."""
+
+    name: str
+    relative: dict[str, float | None]
+
+
+def read_rows(folder: Path) -> dict[str, dict[str, float | None]]:
+    """What `ablate` wrote to an artifact's folder: perplexity ÷ base by row and size ratio; empty if nothing.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    return read_ablation(folder).get("rows", {})
+
+
+def write_ablation(content: Mapping[str, Any], folder: Path) -> None:
+    """Replace the file in an artifact's folder.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with atomic_path(folder / FILE) as temporary:
+        write_json(temporary, content, indent=1)
+
+
+def read_ablation(folder: Path) -> dict[str, Any]:
+    """All of the file, `settings` and `rows`; empty if there is none.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    path = folder / FILE
+    if not os.path.lexists(path):
+        return {}
+    with damage_told(path, "delete it and run `python -m acip_core ablate`"):
+        content = read_json(path)
+        if content.keys() != {"settings", "rows"}:
+            raise ValueError(f"it holds {', '.join(content)}")
+        for relative in content["rows"].values():
+            for ratio, value in relative.items():
+                if not (math.isfinite(float(ratio)) and (value is None or math.isfinite(value))):
+                    raise ValueError(f"{value!r} at {ratio}")
+        return {"settings": content["settings"], "rows": dict(content["rows"])}

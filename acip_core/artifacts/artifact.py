@@ -1,0 +1,77 @@
+"""What lies in `precomputed/<model>/`: write it, read it, refuse anything damaged with one sentence.
+
+acip.json                 format version, model and fingerprint, recipe, library versions, measured curves, and length
+                          and SHA-256 of the files below
+scores.safetensors        one vector (r,) per layer
+basis.safetensors         what rebuilds the basis of the factorization (`basis`)
+adapter_config.json       PEFT's LoRA format, absent when no adapters were trained
+adapter_model.safetensors
+history.safetensors       loss and size ratio per adapter step, absent likewise
+README.md                 model card
+
+Beside these lie what other commands measured or made of it: `completions.json`, `comparison.json`, `ablation.json`,
+`evaluation.json`. Every JSON file but PEFT's has its own digest (`files`). Format 1 had no digests; it is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..evaluation.curves import Curve
+from ..model.elastic_model import AdapterWeights
+from ..model.second_moments import Basis
+from ..paths import artifact_homes, artifacts_home
+from ..storage.atomic import recover
+
+FORMAT_VERSION = 2
+PEFT_PREFIX = "base_model.model."
+FILES = (
+    "scores.safetensors", "basis.safetensors", "adapter_config.json", "adapter_model.safetensors",
+    "history.safetensors", "README.md",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A score map with all that belongs to it.
+
+    Attributes:
+        name, source, fingerprint: the base model it was made from.
+        recipe: how it was made, plain values.
+        scores: (r,) per layer.
+        adapters: per layer, PEFT's scaling multiplied into b; None when none were trained.
+        history: named vectors over the adapter training steps.
+    """
+
+    name: str
+    source: str
+    fingerprint: str
+    recipe: dict[str, Any]
+    curves: tuple[Curve, ...]
+    scores: dict[str, torch.Tensor]
+    basis: Basis
+    adapters: dict[str, AdapterWeights] | None
+    history: dict[str, torch.Tensor]
+
+    @property
+    def include(self) -> tuple[str, ...]:
+        """Patterns of the layers that are compressed, as `targets.target_layers`; none stands for all."""
+        return tuple(self.recipe.get("include", ()))
+
+    @property
+    def exclude(self) -> tuple[str, ...]:
+        """Patterns of the layers that are not."""
+        return tuple(self.recipe.get("exclude", ()))
+
+
+def default_artifact(name: str) -> Path:
+    """Where the artifact of a model is, of all places where artifacts are looked for, or would be written."""
+    for home in artifact_homes():
+        recover(home / name)
+        if (home / name / "acip.json").exists():
+            return home / name
+    return artifacts_home() / name

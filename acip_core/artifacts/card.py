@@ -1,0 +1,118 @@
+"""The model card of an artifact: what it is, how it was made, what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from huggingface_hub import ModelCard
+
+from ..model.base_model import DEFAULT_HUB_ID, DEFAULT_MODEL
+from ..storage.network import hub_reachable
+
+if TYPE_CHECKING:
+    from ..evaluation.curves import Curve
+    from ..model.size_planner import Plan
+    from .artifact import Artifact
+
+_DEFAULT_LICENCE = "apache-2.0"
+
+
+def hub_name(artifact: Artifact) -> str:
+    """Where other tools find the base model: the embedded default is known to the Hub under another name."""
+    return DEFAULT_HUB_ID if artifact.name == DEFAULT_MODEL else artifact.source
+
+
+def model_card(artifact: Artifact) -> str:
+    """README.md of the artifact: what it is, how it was made, what was measured."""
+    lines = [
+        "---",
+        *([f"base_model: {hub_name(artifact)}"] if hub_name(artifact).count("/") == 1 else []),
+        "tags: [acip, compression, low-rank]",
+        "---",
+        f"# Score map of {artifact.name}",
+        "",
+        "Orders the singular directions of every linear layer by importance, so that the model can be cut to any size",
+        "without retraining. It holds no weights of the base model, whose licence applies to models cut with it.",
+        "",
+        *curve_table(artifact.curves),
+        "",
+        "Recipe: `" + json.dumps(artifact.recipe) + "`",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def export_card(
+    artifact: Artifact, curves: Sequence[Curve], plan: Plan, dense: bool, custom: bool, precision: str
+) -> str:
+    """README.md of a model at one size: what it is, its size and perplexity, how to load it, whose licence applies.
+
+    Args:
+        custom: whether code beside the weights is needed to read them.
+        precision: of quantized layers; empty where none are.
+    """
+    base, licence = hub_name(artifact), _licence(artifact)
+    measured = [(c, value) for c in curves if (value := c.at(plan.ratio)) is not None]
+    option = ", trust_remote_code=True" if custom else ""
+    lines = [
+        "---",
+        *([f"base_model: {base}"] if base.count("/") == 1 else []),
+        *([f"license: {licence}"] if licence else []),
+        "pipeline_tag: text-generation",
+        "library_name: transformers",
+        "tags: [acip, compression, low-rank]",
+        "---",
+        f"# {artifact.name} at {plan.ratio:.1%} size" + (f", {precision}" if precision else ""),
+        "",
+        f"{plan.parameters:,} of {plan.base_parameters:,} parameters, {plan.bytes / 1e6:.1f} of "
+        f"{plan.base_bytes / 1e6:.1f} MB"
+        + (" (multiplied out here, so the files are as large as the base model's)." if dense else "."),
+        "",
+        *[
+            f"- perplexity on held-out {c.corpus} text: {value:.4g}, {value / c.base_perplexity:.3g} × the original's"
+            for c, value in measured
+        ],
+        *([""] if measured else []),
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{option})',
+        f'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder"{option})',
+        "```",
+        "",
+        f"The licence of the base model ({licence or base}) applies.",
+        "",
+        "Recipe: `" + json.dumps(artifact.recipe) + "`",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _licence(artifact: Artifact) -> str | None:
+    """What the base model's own card names; None where there is no card or no network."""
+    if artifact.name == DEFAULT_MODEL:
+        return _DEFAULT_LICENCE
+    if not hub_reachable():
+        return None
+    try:
+        return ModelCard.load(artifact.source, ignore_metadata_errors=True).data.license
+    except Exception:  # many kinds, each of which means that there is none to be had
+        return None
+
+
+def curve_table(curves: tuple[Curve, ...]) -> list[str]:
+    """A Markdown table, one row a size, one column a curve: perplexity (and its ratio to the base model's)."""
+    if not curves:
+        return []
+    header = [f"{curve.method}, {curve.corpus}" for curve in curves]
+    ratios = sorted({round(point.ratio, 2) for curve in curves for point in curve.points}, reverse=True)
+    lines = ["| size | " + " | ".join(header) + " |", "|---|" + "---|" * len(header)]
+    for ratio in ratios:
+        cells = []
+        for curve in curves:
+            point = next((p for p in curve.points if round(p.ratio, 2) == ratio), None)
+            cells.append(
+                "" if point is None else f"{point.perplexity:.4g} ({point.perplexity / curve.base_perplexity:.3g} ×)"
+            )
+        lines.append(f"| {ratio:.0%} | " + " | ".join(cells) + " |")
+    return lines

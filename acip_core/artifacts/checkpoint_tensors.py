@@ -1,0 +1,210 @@
+"""The tensors of a model at one size, as a checkpoint holds them: their names, their dtype, how each is made.
+
+Factors, products and converted copies are made when their turn comes, so that a shard at a time is in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.pytorch_utils import Conv1D
+
+from ..errors import ModelError
+from ..model.elastic_model import ElasticModel, is_exact
+from ..model.layers import ElasticLinear
+from ..model.modeling import LowRankLinear, QuantizedLinear, QuantizedLowRankLinear
+from ..model.quantization import Quantized, prefix
+from ..model.target_layers import places
+
+
+@dataclass(frozen=True)
+class Later:
+    """A tensor that is made when its turn comes.
+
+    Attributes:
+        like: its shape and dtype, on the meta device.
+    """
+
+    like: torch.Tensor
+    make: Callable[[], torch.Tensor]
+
+
+Tensors = dict[str, torch.Tensor | Later]
+
+
+def like(tensor: torch.Tensor | Later) -> torch.Tensor:
+    """Its shape and dtype, without data."""
+    return tensor.like if isinstance(tensor, Later) else torch.empty_like(tensor, device="meta")
+
+
+def made(tensor: torch.Tensor | Later) -> torch.Tensor:
+    return tensor.make() if isinstance(tensor, Later) else tensor
+
+
+def earlier_ranks(model: PreTrainedModel) -> dict[str, int]:
+    """The ranks of layers that the model, an export itself, holds as factors."""
+    return getattr(model.config, "ranks", None) or {}
+
+
+def base_class(model: PreTrainedModel) -> str:
+    """The class of transformers that a model, or the model it was exported from, is of."""
+    return getattr(model.config, "acip_base", None) or type(model).__name__
+
+
+def base_settings(config: dict[str, Any], base: str) -> dict[str, Any]:
+    """The configuration of the model that one was exported from."""
+    if "acip_base" not in config:
+        return config
+    kept = {k: v for k, v in config.items() if k not in ("acip_base", "ranks", "quantized", "auto_map")}
+    return kept | {"model_type": config["model_type"].removeprefix("acip_"), "architectures": [base]}
+
+
+def factorized(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
+    """Layers as two factors (U, m × rank, in `up`, V, rank × n, in `down`), the others as they are.
+
+    Args:
+        ranks: rows of the bank, adapter's included, per place in the model.
+    """
+    tensors = _state(elastic.model)
+    for name, rank in ranks.items():
+        up, down = _factors(elastic, name, rank)
+        del tensors[f"{name}.weight"]
+        tensors |= {f"{name}.down.weight": _view(down), f"{name}.up.weight": _view(up)}
+        if f"{name}.bias" in tensors:
+            tensors[f"{name}.up.bias"] = tensors.pop(f"{name}.bias")
+    return tensors
+
+
+def quantized_parts(elastic: ElasticModel, quantized: Quantized, ranks: Mapping[str, int]) -> Tensors:
+    """Target layers as codes and scales, the others as they are."""
+    tensors, names = _state(elastic.model), places(elastic.model)
+    for layer_name, layer in elastic.elastic_layers().items():
+        packed = quantized.layers[layer_name]
+        for name in names[layer]:
+            del tensors[f"{name}.weight"]
+            parts = {"weight": (packed.weight, layer.out_features)}
+            if name in ranks:
+                parts = {"down": (packed.down, ranks[name]), "up": (packed.up, ranks[name])}
+            for part, (matrix, rows) in parts.items():
+                tensors |= {f"{name}.{part}.{key}": tensor for key, tensor in prefix(matrix, rows).items()}
+    return tensors
+
+
+def multiplied_out(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
+    """Every layer as one matrix, those of an earlier export too, by the names that `save_pretrained` gives them."""
+    model = elastic.model
+    tensors = _state(model)
+    for name, rank in ranks.items():
+        weight = f"{name}.weight"
+        own = tensors[weight]
+        assert isinstance(own, torch.Tensor)
+        transposed = own.stride() != model.get_parameter(weight).stride()  # as GPT-2 keeps it
+        up, down = _factors(elastic, name, rank)
+        tensors[weight] = _product(_view(up), _view(down), transposed)
+    return saved_names(_join_earlier(model, tensors), tensors)
+
+
+def _join_earlier(model: PreTrainedModel, tensors: Tensors) -> PreTrainedModel:
+    """Multiply out in `tensors` what an earlier export holds as factors or codes; returns a model of the base class."""
+    if not hasattr(model.config, "acip_base"):
+        return model
+    cls = getattr(transformers, base_class(model))
+    settings = base_settings(model.config.to_dict(), cls.__name__)
+    with torch.device("meta"):
+        plain = cls(cls.config_class.from_dict(settings))
+    dense = (getattr(model.config, "quantized", None) or {}).get("dense", ())
+    for name in reversed((*earlier_ranks(model), *dense)):  # factors before the layer they are part of
+        weight = _joined(model.get_submodule(name), name, tensors)
+        is_outer = name in dict(plain.named_modules())
+        if is_outer and isinstance(plain.get_submodule(name), Conv1D):
+            weight = _turned(weight)
+        tensors[f"{name}.weight"] = weight
+        if f"{name}.up.bias" in tensors:
+            tensors[f"{name}.bias"] = tensors.pop(f"{name}.up.bias")
+    return plain
+
+
+def _joined(layer: nn.Module, name: str, tensors: Tensors) -> Later:
+    """The weight of a layer of an earlier export, whose parts are taken out of `tensors`."""
+    if isinstance(layer, LowRankLinear):
+        return _product(tensors.pop(f"{name}.up.weight"), tensors.pop(f"{name}.down.weight"))
+    for part in [key for key in tensors if key.startswith((f"{name}.weight.", f"{name}.up.", f"{name}.down."))]:
+        del tensors[part]
+    if isinstance(layer, QuantizedLinear):
+        return Later(torch.empty_like(layer.weight(), device="meta"), layer.weight)
+    assert isinstance(layer, QuantizedLowRankLinear)
+    return _product(layer.up().t(), layer.down())
+
+
+def _product(up: torch.Tensor | Later, down: torch.Tensor | Later, transposed: bool = False) -> Later:
+    """U (m, k) V (k, n), or its transpose."""
+
+    def make() -> torch.Tensor:
+        factor = made(up)
+        return (factor.float() @ made(down).float()).to(factor.dtype)
+
+    product = Later(like(up).new_empty(len(like(up)), like(down).shape[1]), make)
+    return _turned(product) if transposed else product
+
+
+def _turned(tensor: Later) -> Later:
+    return Later(torch.empty_like(tensor.like.t().contiguous()), lambda: tensor.make().t())
+
+
+def _view(tensor: torch.Tensor) -> Later:
+    return Later(torch.empty_like(tensor, device="meta"), lambda: tensor)
+
+
+def _factors(elastic: ElasticModel, name: str, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    layer = elastic.model.get_submodule(name)
+    assert isinstance(layer, ElasticLinear)
+    return layer.up[:rank].t(), layer.down[:rank]
+
+
+def _state(model: PreTrainedModel) -> Tensors:
+    """The model's state without tied weights, which its class ties again."""
+    tied = model.all_tied_weights_keys
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+
+
+def saved_names(model: PreTrainedModel, tensors: Tensors) -> Tensors:
+    """Tensors as `save_pretrained` of the model's class would write them: experts are one matrix each in files."""
+    shapes = {name: like(t) for name, t in tensors.items()}
+    passed = {id(t) for t in revert_weight_conversion(model, shapes).values()}  # renamed at most
+    later = {id(shapes[name]): t for name, t in tensors.items() if isinstance(t, Later) and id(shapes[name]) in passed}
+    given = {name: shapes[name] if id(shapes[name]) in later else made(t) for name, t in tensors.items()}
+    return {name: later.get(id(t), t) for name, t in revert_weight_conversion(model, given).items()}
+
+
+def in_dtype(tensors: Tensors, running: torch.dtype, dtype: torch.dtype, always: bool) -> Tensors:
+    """Tensors of the dtype that the model runs in as `dtype`; codes and scales stay as they are.
+
+    Args:
+        always: False leaves what was read from the checkpoint as it runs where `dtype` would change a value.
+    """
+    return {name: _cast(name, t, running, dtype, always) for name, t in tensors.items()}
+
+
+def _cast(
+    name: str, tensor: torch.Tensor | Later, running: torch.dtype, dtype: torch.dtype, always: bool
+) -> torch.Tensor | Later:
+    given = like(tensor).dtype
+    if given == dtype or given not in ((running, torch.float32) if isinstance(tensor, Later) else (running,)):
+        return tensor
+    if isinstance(tensor, torch.Tensor) and not always and not is_exact(tensor, dtype):
+        return tensor
+    return Later(like(tensor).to(dtype), lambda: _finite(name, made(tensor), dtype))
+
+
+def _finite(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    cast = tensor.to(dtype)
+    if not cast.isfinite().all():
+        raise ModelError(f"{name} has values beyond {str(dtype).split('.')[1]}; choose bfloat16 or float32.")
+    return cast

@@ -1,0 +1,231 @@
+"""A model at one fixed size as a folder in the Hub's layout, for plain transformers and what builds on it.
+
+Layers below break-even are stored as two thin matrices, adapters merged into them, and read by the copy of `modeling`
+in the folder, as quantized layers are; all others, and a whole model at size 1.0 in full precision, stay what they are
+in the base model's own class.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+
+from ..errors import ModelError, PrecisionError, StorageError
+from ..evaluation.curves import own_curves
+from ..model import modeling
+from ..model.elastic_model import ElasticModel
+from ..model.quantization import Quantized
+from ..model.size_planner import DENSE, Plan
+from ..model.target_layers import places
+from ..progress import Progress, Steps
+from ..storage.atomic import atomic_path, check_writable, entries
+from .artifact import Artifact
+from .card import export_card
+from .checkpoint_tensors import (
+    Tensors,
+    base_class,
+    base_settings,
+    earlier_ranks,
+    factorized,
+    in_dtype,
+    like,
+    made,
+    multiplied_out,
+    quantized_parts,
+    saved_names,
+)
+
+MODELING = Path(modeling.__file__)
+SHARD_BYTES = 2_000_000_000  # of which only one is in memory beside the model
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def export(
+    elastic: ElasticModel,
+    artifact: Artifact,
+    plan: Plan,
+    folder: Path,
+    dense: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+    quantized: Quantized | None = None,
+    dtype: str | None = None,
+) -> Steps[Path]:
+    """Write the model at `plan`, whatever size is in force: weights in shards, configuration, tokenizer, model card.
+
+    Args:
+        artifact: for the card.
+        folder: new or empty; appears when it is complete.
+        dense: multiply the factors out: no smaller than the base model, but for tools that know only its class.
+        quantized: what `precision.quantize` made of this model; stored as it is, unless `dense`.
+        dtype: of everything that is not quantized, one of `DTYPES`; as the base model is published when left out.
+
+    Raises:
+        StorageError: the folder holds files already or cannot be written.
+        ModelError: the model's class is not one of transformers', or has values beyond `dtype`.
+        PrecisionError: there is no such dtype, or the model is quantized already.
+    """
+    check_free(folder)
+    written = check_dtype(dtype) or elastic.stored_dtype
+    ranks, model = _ranks(elastic, plan), elastic.model
+    coded = bool(ranks or quantized or hasattr(model.config, "acip_base")) and not dense
+    if coded and not hasattr(transformers, base_class(model)):
+        raise ModelError(f"{base_class(model)} is no class of transformers; only `--dense` can export such a model.")
+    bits = _bits(elastic, quantized, ranks)
+    if dense:
+        tensors = multiplied_out(elastic, ranks)
+    elif coded:
+        tensors = quantized_parts(elastic, quantized, ranks) if quantized else factorized(elastic, ranks)
+    else:
+        tensors = saved_names(model, factorized(elastic, ranks))
+    tensors = in_dtype(tensors, elastic.base.dtype, written, always=dtype is not None)
+    if not dense:
+        plan = replace(plan, bytes=sum(like(t).numel() * like(t).element_size() for t in tensors.values()))
+    with atomic_path(folder) as temporary, _system_errors():
+        temporary.mkdir()
+        yield from _write_weights(tensors, temporary, shard_bytes)
+        _write_config(elastic, {**earlier_ranks(model), **ranks}, bits, coded, written, temporary)
+        if model.generation_config is not None:
+            model.generation_config.save_pretrained(temporary)
+        elastic.tokenizer.save_pretrained(temporary)
+        _without_spaces(temporary / "tokenizer.json")
+        (temporary / "README.md").write_text(
+            export_card(
+                artifact, own_curves(artifact.curves), plan, dense, coded, quantized.precision.name if quantized else ""
+            ),
+            encoding="utf-8",
+        )
+    return folder
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise what the operating system says as the `OSError` it is: tokenizers tell a full disk in a bare Exception."""
+    try:
+        yield
+    except Exception as error:
+        number = None if isinstance(error, OSError) else re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), str(error)) from error
+
+
+def check_dtype(name: str | None) -> torch.dtype | None:
+    """The dtype of that name.
+
+    Raises:
+        PrecisionError: there is none among `DTYPES`.
+    """
+    if name is not None and name not in DTYPES:
+        raise PrecisionError(f"A model can be written in {', '.join(DTYPES)}, not in {name!r}.")
+    return getattr(torch, name) if name is not None else None
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a place where there is something, or where nothing can be written.
+
+    Raises:
+        StorageError: the folder holds files or cannot be written.
+    """
+    place = folder.expanduser()
+    if entries(place) or (place.exists() and not place.is_dir()):
+        raise StorageError(f"{folder} exists already; name a new folder for the model.")
+    check_writable(place)
+
+
+def _ranks(elastic: ElasticModel, plan: Plan) -> dict[str, int]:
+    """Rank of every layer below break-even, adapter included, under all names it has."""
+    names = places(elastic.model)
+    return {
+        name: layer.adapter_rank + rank
+        for layer, rank in zip(elastic.elastic_layers().values(), plan.ranks, strict=True)
+        if rank != DENSE
+        for name in names[layer]
+    }
+
+
+def _bits(elastic: ElasticModel, quantized: Quantized | None, ranks: Mapping[str, int]) -> dict[str, Any] | None:
+    """What `modeling.compressed` reads of quantized layers.
+
+    Raises:
+        PrecisionError: layers are to be quantized of a model that has quantized layers already.
+    """
+    earlier = getattr(elastic.model.config, "quantized", None)
+    if quantized is None:
+        return earlier and earlier | {"plain": [*earlier.get("plain", ()), *ranks]}
+    if earlier:
+        raise PrecisionError("The model is quantized already; export it in full precision, or quantize its original.")
+    chosen, layers = quantized.precision, elastic.elastic_layers()
+    most = max(max(layer.weight.shape) for layer in layers.values())
+    return {
+        "group": chosen.group,
+        "levels": chosen.levels,
+        "shifted": chosen.shifted,
+        "eight": chosen.leading(most, next(iter(layers.values())).adapter_rank),
+        "eight_dense": chosen.leading_dense(most),
+        "dense": [name for layer in layers.values() for name in places(elastic.model)[layer] if name not in ranks],
+        "plain": list(earlier_ranks(elastic.model)),
+    }
+
+
+def _write_weights(tensors: Tensors, folder: Path, shard_bytes: int) -> Steps[None]:
+    split = split_torch_state_dict_into_shards({n: like(t) for n, t in tensors.items()}, max_shard_size=shard_bytes)
+    files = split.filename_to_tensors
+    for index, (file, names) in enumerate(files.items()):
+        shard = {name: made(tensors[name]).cpu().contiguous() for name in names}
+        save_file(shard, folder / file, metadata={"format": "pt"})
+        yield Progress("writing the model", index + 1, len(files), file)
+    if split.is_sharded:
+        index_of = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index_of, indent=1) + "\n", encoding="utf-8")
+
+
+def _without_spaces(path: Path) -> None:
+    """Take the indentation out of a JSON file: of a vocabulary it is half, and more than one percent of a small cut."""
+    if path.is_file():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+
+
+def _write_config(
+    elastic: ElasticModel,
+    ranks: Mapping[str, int],
+    bits: dict[str, Any] | None,
+    coded: bool,
+    dtype: torch.dtype,
+    folder: Path,
+) -> None:
+    """The configuration; `coded`, it names the code that is written beside it, which `load_base` never runs."""
+    base, path = base_class(elastic.model), folder / "config.json"
+    elastic.model.config.save_pretrained(folder)
+    config = base_settings(json.loads(path.read_text(encoding="utf-8")), base)
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    if coded:
+        _write_code(base, folder)
+        config |= {
+            "model_type": f"acip_{config['model_type']}",
+            "architectures": ["CompressedForCausalLM"],
+            "auto_map": {
+                "AutoConfig": f"{MODELING.stem}.CompressedConfig",
+                "AutoModelForCausalLM": f"{MODELING.stem}.CompressedForCausalLM",
+            },
+            "acip_base": base,
+            "ranks": dict(ranks),
+        } | ({"quantized": bits} if bits else {})
+    path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_code(base: str, folder: Path) -> None:
+    code = MODELING.read_text(encoding="utf-8")
+    classes = f"CompressedConfig, CompressedForCausalLM = compressed({base})"
+    last = f"\n\nfrom transformers import {base}  # noqa: E402\n\n{classes}\n"
+    (folder / MODELING.name).write_text(code + last, encoding="utf-8")

@@ -1,0 +1,217 @@
+"""From a model name and its artifact to an elastic model that is ready to run.
+
+Here it is decided whether an artifact belongs to a model's weights.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..data.framing import framing
+from ..errors import ArtifactError
+from ..evaluation.curves import Curve
+from ..model.base_model import DEFAULT_HUB_ID, DEFAULT_MODEL, BaseModel, embedded_gguf, fingerprint, load_base
+from ..model.elastic_model import ElasticModel, build_elastic
+from ..model.factorization import cached_factors
+from ..model.quantization import FULL, Quantized, at_precision, quantize
+from ..model.target_layers import target_layers
+from ..progress import Progress, Steps
+from ..storage.hub import artifact_folder, split_revision
+from .artifact import Artifact, default_artifact
+from .comparison import Comparison, read_comparison
+from .completions import Completions, read_completions
+from .reader import read_artifact
+from .task_results import TaskResult, read_evaluation
+
+log = logging.getLogger("acip")
+_PRECOMPUTE = "precompute one for this model with `python -m acip_core precompute`"
+
+
+@dataclass(frozen=True)
+class Found:
+    """An artifact that fits a model.
+
+    Attributes:
+        weights: of the target layers, (out_features, in_features) by name.
+        fingerprint: of these weights.
+        note: one sentence for people where the artifact was made from others, or empty.
+    """
+
+    folder: Path
+    artifact: Artifact
+    weights: dict[str, torch.Tensor]
+    fingerprint: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An elastic model with the artifact it was built from.
+
+    Attributes:
+        note: one sentence for people, or empty.
+        comparison: what was measured of other methods on the same model, if anything.
+        completions: of example prompts at many sizes, made beforehand.
+        evaluation: benchmarks at several sizes, if they were run.
+        quantized: the layers as they are stored, where they have fewer bits.
+        folder: of the artifact.
+        fingerprint: of the weights that are compressed.
+    """
+
+    elastic: ElasticModel
+    artifact: Artifact
+    note: str
+    comparison: Comparison | None = None
+    completions: tuple[Completions, ...] = ()
+    evaluation: tuple[TaskResult, ...] = ()
+    quantized: Quantized | None = None
+    folder: Path = Path()
+    fingerprint: str = ""
+
+
+def open_model(
+    source: str | None = None,
+    artifact: str | Path | None = None,
+    count_adapters: bool = True,
+    install: bool = True,
+    precision: str = FULL,
+    own: bool = False,
+    dtype: torch.dtype | str | None = None,
+) -> Steps[Loaded]:
+    """Load a base model, factorize it (or read the factors from this machine's cache) and make it elastic.
+
+    Args:
+        source: as `load_base`.
+        artifact: folder of the artifact or its name on the Hub (`user/repo`, `user/repo@revision`);
+            `artifact.default_artifact` of the model's name by default.
+        count_adapters: False reproduces the paper's size convention.
+        install: False leaves the artifact's adapters out of the model.
+        precision: of the target layers, one of `precision.precisions()`; what was measured or made beforehand at others
+            is no longer the model's own.
+        own: as `find_artifact`.
+        dtype: as `load_base`.
+
+    Raises:
+        ModelError, ArtifactError, HubError, PrecisionError: one sentence each.
+    """
+    folder = artifact_folder(artifact) if artifact is not None else None
+    yield Progress("loading the model", 0, 1)
+    base = load_base(source, dtype=dtype)
+    yield Progress("loading the model", 1, 1)
+    found = find_artifact(base, folder, own)
+    folder, read = found.folder, found.artifact
+    factors = yield from cached_factors(found.weights, found.fingerprint, read.basis)
+    adapters = read.adapters if install else None
+    elastic = yield from build_elastic(base, factors, read.scores, adapters, count_adapters)
+    loaded = Loaded(elastic, read, found.note, read_comparison(folder), folder=folder, fingerprint=found.fingerprint)
+    if precision != FULL:
+        quantized = yield from quantize(elastic, precision)
+        return replace(loaded, artifact=replace(read, curves=_own_first(read.curves, precision)), quantized=quantized)
+    made, evaluated = tuple(read_completions(folder)), tuple(read_evaluation(folder))
+    return replace(loaded, completions=made, evaluation=evaluated)
+
+
+def _own_first(curves: tuple[Curve, ...], precision: str) -> tuple[Curve, ...]:
+    """The curves with those of a precision first; none where it was not measured, for others would pass for its own."""
+    own = [curve for curve in curves if curve.method == at_precision(curves[0].method, precision)]
+    return (*own, *(curve for curve in curves if curve not in own)) if own else ()
+
+
+def find_artifact(base: BaseModel, named: Path | None = None, own: bool = False) -> Found:
+    """The artifact of a model, checked to fit it; a note about one of other weights is logged.
+
+    Args:
+        named: the folder that somebody named; without one, what is kept under the model's name has to be of its
+            weights.
+        own: refuse one of other weights even if it was named: results of these weights are to be written into it.
+
+    Raises:
+        ArtifactError: there is none, it is damaged or another model's.
+    """
+    folder = named.expanduser() if named is not None else default_artifact(base.name)
+    artifact = read_artifact(folder)
+    targets = target_layers(base.model, artifact.include, artifact.exclude)
+    _check_fits(base, targets, artifact)
+    weights = {name: layer.weight.detach() for name, layer in targets.items()}
+    found = fingerprint(weights)
+    note = "" if found == artifact.fingerprint else _note(base, artifact)
+    if note and (own or named is None) and not _is_meant_for(base, artifact):
+        way_out = "precompute one with `--out FOLDER` and name it with `--artifact`"
+        if own:
+            reason = "results of these weights do not belong into it"
+        else:
+            reason, way_out = "it was found by its name alone", f"{way_out}, or name this one to use it all the same"
+        raise ArtifactError(
+            f"The artifact {folder} was made from other weights ({artifact.source}) than those of {base.source}, and "
+            f"{reason}; {way_out}."
+        )
+    if framing(base.tokenizer).start and "framing" not in artifact.recipe:
+        begun = "The artifact was made from text without the start token that this model's texts begin with"
+        note = f"{note} {begun}; {_PRECOMPUTE}.".strip()
+    if note:
+        log.warning(note)
+    return Found(folder, artifact, weights, found, note)
+
+
+def _check_fits(base: BaseModel, targets: dict[str, nn.Linear], artifact: Artifact) -> None:
+    if set(targets) != set(artifact.scores):
+        raise ArtifactError(
+            f"The artifact was made for {artifact.source} and names other layers than {base.source}; {_PRECOMPUTE}."
+        )
+    for name, layer in targets.items():
+        _check_shapes(name, layer.out_features, layer.in_features, artifact)
+
+
+def _note(base: BaseModel, artifact: Artifact) -> str:
+    """What to say of an artifact of other weights of a model.
+
+    Raises:
+        ArtifactError: it is of another model.
+    """
+    if base.name != artifact.name:
+        raise ArtifactError(
+            f"The artifact was made for {artifact.source}, not for {base.source} (field 'fingerprint' differs); "
+            f"{_PRECOMPUTE}."
+        )
+    quantized = artifact.recipe.get("quantized", FULL)
+    made_from = artifact.source + (f", quantized to {quantized}," if quantized != FULL else "")
+    return (
+        f"The score map was made from {made_from} and is applied to the weights of {base.source}: "
+        "the measured perplexities are close to, not exactly, those of this model."
+    )
+
+
+def _is_meant_for(base: BaseModel, artifact: Artifact) -> bool:
+    """Whether an artifact of other weights is to be used with a model.
+
+    So it is where the weights were quantized on purpose (section 3.4 of the paper), and with the default model, whose
+    embedded copy has 4 bits a weight, whose copy on the Hub 16.
+    """
+    if artifact.recipe.get("quantized", FULL) != FULL:
+        return True
+    embedded = embedded_gguf()
+    copies = (DEFAULT_HUB_ID, embedded.stem if embedded is not None else DEFAULT_HUB_ID)
+    return artifact.name == DEFAULT_MODEL and split_revision(base.source)[0] in copies
+
+
+def _check_shapes(name: str, m: int, n: int, artifact: Artifact) -> None:
+    scores = artifact.scores[name]
+    if len(scores) != min(m, n):
+        raise ArtifactError(
+            f"scores.safetensors: '{name}' has {len(scores)} scores, the model has {min(m, n)} directions there."
+        )
+    moment = artifact.basis[name]
+    if len(moment.scale) != (n if moment.side == "input" else m) or (moment.side == "output" and m > n):
+        raise ArtifactError(
+            f"basis.safetensors: '{name}' has {len(moment.scale)} {moment.side} channels, "
+            f"which do not fit a {m} × {n} layer."
+        )
+    if artifact.adapters is not None:
+        adapter = artifact.adapters[name]
+        if adapter.a.shape[1] != n or adapter.b.shape[0] != m:
+            raise ArtifactError(f"adapter_model.safetensors: the adapter of '{name}' does not fit a {m} × {n} layer.")

@@ -1,0 +1,166 @@
+"""An artifact's files written, and what may be replaced by them; the files are described in `artifact`."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from ..errors import ArtifactError
+from ..evaluation.curves import Curve
+from ..model.elastic_model import AdapterWeights
+from ..model.second_moments import save_basis
+from ..storage.atomic import atomic_path, entries
+from ..storage.verified import (
+    check_regular,
+    damage_told,
+    file_digest,
+    write_json,
+)
+from .artifact import FILES, FORMAT_VERSION, PEFT_PREFIX, Artifact
+from .card import hub_name, model_card
+from .reader import read_artifact, read_description
+
+_OF_OTHER_COMMANDS = ("comparison.json", "ablation.json", "evaluation.json")  # they cost hours
+
+
+def write_artifact(artifact: Artifact, folder: Path, also: Callable[[Path], object] | None = None) -> None:
+    """Write all files, replacing an older artifact only when the new one is complete.
+
+    What `compare`, `ablate` and `evaluate` measured on the same model stays in the folder.
+
+    Args:
+        also: writes further files of this artifact into the folder it is given.
+
+    Raises:
+        ArtifactError: something else is at that place.
+        StorageError: the folder cannot be written.
+    """
+    check_replaceable(folder)
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        _write_files(artifact, temporary)
+        if also is not None:
+            also(temporary)
+        for name in _OF_OTHER_COMMANDS if _fingerprint(folder) == artifact.fingerprint else ():
+            if (folder / name).is_file():
+                shutil.copy(folder / name, temporary / name)
+
+
+def _fingerprint(folder: Path) -> str | None:
+    """Of the model that an artifact was made from; None where there is none that can be read."""
+    try:
+        return read_description(folder / "acip.json")["fingerprint"]
+    except ArtifactError:
+        return None
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse to replace anything that is not an artifact or an empty folder.
+
+    Raises:
+        ArtifactError: something else is at that place.
+    """
+    folder = folder.expanduser()
+    names = entries(folder)
+    if (names and "acip.json" not in names) or (folder.exists() and not folder.is_dir()):
+        raise ArtifactError(f"{folder} holds other files; name a new folder for the artifact.")
+
+
+def check_owner(folder: Path, owned: Callable[[str, Sequence[str], Sequence[str]], bool], replace: bool) -> None:
+    """Refuse to replace the artifact of other weights.
+
+    Args:
+        owned: whether a fingerprint over the layers of some patterns (include, exclude) is that of the own weights.
+        replace: allow it.
+
+    Raises:
+        ArtifactError: such an artifact is there, or one that cannot be read, or `check_replaceable` says so.
+    """
+    check_replaceable(folder)
+    if replace or "acip.json" not in entries(folder.expanduser()):
+        return
+    way_out = "name another folder with --out, or replace it with --replace"
+    with damage_told(folder / "acip.json", way_out):
+        try:
+            found = read_description(folder.expanduser() / "acip.json")
+        except ArtifactError as error:
+            raise ValueError("it does not say whose it is") from error
+    recipe = found["recipe"]
+    if not owned(found["fingerprint"], recipe.get("include", ()), recipe.get("exclude", ())):
+        raise ArtifactError(f"{folder} holds the artifact of other weights ({found['source']}); {way_out}.")
+
+
+def _write_files(artifact: Artifact, folder: Path) -> None:
+    save_file({name: s.contiguous() for name, s in artifact.scores.items()}, folder / "scores.safetensors")
+    save_basis(artifact.basis, folder / "basis.safetensors")
+    if artifact.adapters is not None:
+        _write_peft(artifact, artifact.adapters, folder)
+        save_file(artifact.history, folder / "history.safetensors")
+    (folder / "README.md").write_text(model_card(artifact), encoding="utf-8")
+    description = {
+        "format_version": FORMAT_VERSION,
+        "name": artifact.name,
+        "source": artifact.source,
+        "fingerprint": artifact.fingerprint,
+        "recipe": artifact.recipe,
+        "curves": [asdict(curve) for curve in map(_measured, artifact.curves) if curve.points],
+    }
+    _write_description(description, folder, folder / "acip.json")
+
+
+def _measured(curve: Curve) -> Curve:
+    """A curve where it has numbers: the perplexity of a ruined cut can be beyond all of them."""
+    finite = [point for point in curve.points if math.isfinite(point.perplexity)]
+    return replace(curve, points=tuple(finite) if math.isfinite(curve.base_perplexity) else ())
+
+
+def _write_description(description: Mapping[str, Any], folder: Path, path: Path) -> None:
+    names = [name for name in FILES if (folder / name).exists()]
+    files = {name: {"bytes": check_regular(folder / name), "sha256": file_digest(folder / name)} for name in names}
+    write_json(path, {**description, "format_version": FORMAT_VERSION, "files": files}, indent=1)
+
+
+def renew_digests(folder: Path) -> None:
+    """Write an artifact's lengths and digests anew: it is older than they are, or a file was edited on purpose.
+
+    Raises:
+        ArtifactError: there is no artifact, or what it holds is malformed.
+        StorageError: the file cannot be written.
+    """
+    description = read_description(folder / "acip.json", checked=False)
+    with atomic_path(folder / "acip.json") as temporary:
+        _write_description(description, folder, temporary)
+    read_artifact(folder)
+
+
+def _write_peft(artifact: Artifact, adapters: Mapping[str, AdapterWeights], folder: Path) -> None:
+    settings = artifact.recipe["adapters"]
+    scaling = settings["alpha"] / settings["rank"]
+    tensors = {}
+    for name, adapter in adapters.items():
+        tensors[f"{PEFT_PREFIX}{name}.lora_A.weight"] = adapter.a.bfloat16().contiguous()
+        tensors[f"{PEFT_PREFIX}{name}.lora_B.weight"] = (adapter.b / scaling).bfloat16().contiguous()
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": hub_name(artifact),
+        "r": settings["rank"],
+        "lora_alpha": settings["alpha"],
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        # last parts of names mean every layer that has them, which patterns may have left out
+        "target_modules": sorted(adapters)
+        if artifact.include or artifact.exclude
+        else sorted({name.rpartition(".")[2] for name in adapters}),
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,101 @@
+"""Perplexity against size: the curve of one method on one corpus, and how it is measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from ..errors import ModelError
+from ..model.elastic_model import ElasticModel
+from ..progress import Progress, Steps
+from .perplexity import measure_perplexity
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Perplexity at one size: `ratio` counts adapters, `parameters` and `bytes` are the whole model's."""
+
+    ratio: float
+    parameters: int
+    bytes: int
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Perplexity against size of one method on one corpus.
+
+    Attributes:
+        tokens: predicted tokens measured per point.
+        base_perplexity: of the base model on the same text.
+    """
+
+    method: str
+    corpus: str
+    split: str
+    tokens: int
+    base_perplexity: float
+    points: tuple[CurvePoint, ...]
+
+    def at(self, ratio: float) -> float | None:
+        """Perplexity at a size ratio, linear in its logarithm between measured points; None outside them.
+
+        A measured point counts as reached within half a thousandth, for cuts hit their targets within one direction.
+        """
+        points = sorted(self.points, key=lambda point: point.ratio)
+        for point in points:
+            if abs(point.ratio - ratio) < 5e-4:
+                return point.perplexity
+        for low, high in pairwise(points):
+            if low.ratio <= ratio <= high.ratio:
+                share = (ratio - low.ratio) / (high.ratio - low.ratio)
+                return math.exp((1 - share) * math.log(low.perplexity) + share * math.log(high.perplexity))
+        return None
+
+
+def own_curves(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves of the artifact's own method, one per corpus: the first in the artifact and its like."""
+    return [curve for curve in curves if curve.method == curves[0].method]
+
+
+def measure_curve(
+    elastic: ElasticModel,
+    windows: torch.Tensor,
+    ratios: Sequence[float],
+    label: tuple[str, str, str],
+    known: dict[float, CurvePoint],
+) -> Steps[Curve]:
+    """Perplexity at several sizes on the same text, 100 % always among them.
+
+    Args:
+        windows: (windows, length) held-out token ids.
+        ratios: size ratios, adapters counted.
+        label: method, corpus and split, for the curve.
+        known: points measured before by requested ratio; new ones are added while it goes, so a caller can keep them.
+
+    Returns:
+        The curve; sizes at which the perplexity is beyond all numbers are left out.
+
+    Raises:
+        ModelError: the base model's own perplexity is not finite.
+    """
+    method, corpus, split = label
+    wanted = sorted({1.0, *ratios}, reverse=True)
+    for index, ratio in enumerate(wanted):
+        if ratio in known:
+            continue
+        plan = elastic.planner.at_ratio(ratio)
+        with elastic.at(plan):
+            for step in measure_perplexity(elastic.model, windows):
+                done = index * len(windows) + step.done
+                note = f"{ratio:.0%}: {step.value:.2f}"
+                yield Progress(f"measuring {method}, {corpus}", done, len(wanted) * len(windows), note)
+        known[ratio] = CurvePoint(plan.ratio, plan.parameters, plan.bytes, step.value)
+    if not math.isfinite(known[1.0].perplexity):
+        raise ModelError(f"The base model's perplexity on {corpus} is not finite; the model is damaged.")
+    points = tuple(known[ratio] for ratio in wanted if math.isfinite(known[ratio].perplexity))
+    return Curve(method, corpus, split, windows.shape[0] * (windows.shape[1] - 1), points[0].perplexity, points)

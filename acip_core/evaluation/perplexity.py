@@ -1,0 +1,67 @@
+"""Perplexity on fixed-length windows, yielded while it is measured; curves over sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+WINDOW = 512  # tokens per evaluation window
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """A running estimate of perplexity.
+
+    Attributes:
+        value: exp of the mean negative log-likelihood per predicted token so far.
+        low, high: one standard error (over windows) below and above.
+        tokens: predicted tokens so far.
+        done, total: windows.
+    """
+
+    value: float
+    low: float
+    high: float
+    tokens: int
+    done: int
+    total: int
+
+
+def token_losses(model: PreTrainedModel, windows: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of every token but the first of each window, in nats.
+
+    Args:
+        windows: (batch, length) token ids.
+
+    Returns:
+        float32 (batch, length − 1).
+    """
+    ids = windows.to(model.device)
+    with torch.inference_mode():
+        logits = model(ids, use_cache=False).logits[:, :-1]
+        return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(len(ids), -1)
+
+
+def measure_perplexity(model: PreTrainedModel, windows: torch.Tensor) -> Iterator[Perplexity]:
+    """Token-weighted perplexity over windows (windows, length), one at a time.
+
+    Stop iterating to cancel; the last value yielded is the result. Runs at whatever size the model has at each step.
+    """
+    sums: list[float] = []
+    for index, window in enumerate(windows):
+        sums.append(token_losses(model, window[None]).double().sum().item())
+        per_window = windows.shape[1] - 1
+        tokens = per_window * len(sums)
+        mean = math.fsum(sums) / tokens
+        spread = math.fsum((s / per_window - mean) ** 2 for s in sums)
+        error = math.sqrt(spread / (len(sums) - 1) / len(sums)) if len(sums) > 1 else 0.0
+        yield Perplexity(exp(mean), exp(mean - error), exp(mean + error), tokens, index + 1, len(windows))
+
+
+def exp(x: float) -> float:
+    return math.exp(x) if not x > 700 else math.inf

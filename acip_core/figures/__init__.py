@@ -1,0 +1,1 @@
+"""Everything that becomes a plotly figure or a static page; knows nothing of gradio."""

@@ -1,0 +1,159 @@
+"""The perplexity-versus-size figure; the browser adds the slider's position and what the visitor measures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from ..evaluation.curves import Curve, own_curves
+from ..model.quantization import PRECISIONS, at_precision
+
+COLORS = {"c4": "#d9622b", "wikipedia": "#2b7bd9"}  # readable on light and dark
+SYMBOLS = {"wikipedia": "square"}  # color is not the only way to tell lines apart
+TITLES = {"c4": "C4", "wikipedia": "Wikipedia", "wikitext2": "WikiText-2"}
+METHODS = {
+    "fisher+adapters": "before tuning",
+    "fisher": "no adapters",
+    "svd-magnitude": "plain SVD",
+    "svd-llm": "uniform rank",
+}
+_DASHES = {"fisher": "dashdot", "svd-magnitude": "dot", "svd-llm": "dash", "int8": "12px,2px", "int4": "4px,2px"}
+_OTHER_COLOR = "#7a7f87"
+_TICKS = [digit * 10**power for power in range(8) for digit in (1, 2, 5)]  # those in the frame are drawn
+_FRAME = 30  # the axis ends at this multiple of the base perplexity; comparison lines may leave the frame
+
+
+def corpus_title(corpus: str) -> str:
+    """A corpus as people write it."""
+    return TITLES.get(corpus, corpus)
+
+
+def corpus_color(corpus: str) -> str:
+    return COLORS.get(corpus, _OTHER_COLOR)
+
+
+def corpus_symbol(corpus: str) -> str:
+    return SYMBOLS.get(corpus, "circle")
+
+
+def curve_figure(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
+    """The figure as plain JSON values, without colors of the page's theme, which the browser fills in."""
+    figure = go.Figure()
+    own = own_curves(curves)
+    for curve in curves:
+        if curve.points:
+            figure.add_trace(_line(curve, curve in own, method_title(curve.method, curves[0].method)))
+    for method in dict.fromkeys(curve.method for curve in curves if curve not in own):
+        figure.add_trace(_legend_entry(method, method_title(method, curves[0].method)))
+    for curve in own:
+        figure.add_trace(_base_mark(curve))
+    figure.update_layout(_layout(curves, smallest_percent), template="none")
+    return json.loads(figure.to_json())
+
+
+def _line(curve: Curve, own: bool, title: str) -> go.Scatter:
+    """One curve; `title` is what its method is called where it is not the model's own."""
+    points = sorted(curve.points, key=lambda point: point.ratio)
+    name = corpus_title(curve.corpus)
+    if not own:
+        name += f", {title}"
+    told = "%{customdata[1]:.0f} % · %{customdata[0]:.0f} MB<br>perplexity %{y:.4g}<extra></extra>"
+    return go.Scatter(
+        x=[100 * point.ratio for point in points],
+        y=[point.perplexity for point in points],
+        customdata=[[point.bytes / 1e6, 100 * point.ratio] for point in points],  # the axis may show something else
+        name=name,
+        legendgroup=curve.corpus if own else curve.method,
+        showlegend=own,
+        mode="lines+markers" if own else "lines",
+        line={
+            "color": corpus_color(curve.corpus),
+            "width": 3 if own else 1.5,
+            "dash": "solid" if own else _dash(curve.method, title),
+        },
+        marker={"size": 6, "symbol": corpus_symbol(curve.corpus)},
+        opacity=1.0 if own else 0.65,
+        hovertemplate=f"{name}<br>{told}",
+    )
+
+
+def method_title(method: str, own: str) -> str:
+    """What a method is called beside the model's own, of which it may be another precision."""
+    for name in PRECISIONS:
+        if method == at_precision(own, name):
+            return name
+        if own == at_precision(method, name):
+            return "full precision"
+    return METHODS.get(method, method)
+
+
+def _legend_entry(method: str, title: str) -> go.Scatter:
+    """One entry for a method's lines on all corpora; clicking it hides them."""
+    line = {"color": _OTHER_COLOR, "width": 1.5, "dash": _dash(method, title)}
+    return go.Scatter(x=[None], y=[None], name=title, legendgroup=method, mode="lines", line=line)
+
+
+def _dash(method: str, title: str) -> str:
+    return _DASHES.get(method, _DASHES.get(title, "longdash"))
+
+
+def _base_mark(curve: Curve) -> go.Scatter:
+    title = corpus_title(curve.corpus)
+    return go.Scatter(
+        x=[100],
+        y=[curve.base_perplexity],
+        name=f"{title}, full model",
+        mode="markers",
+        marker={"symbol": "diamond", "size": 11, "color": corpus_color(curve.corpus)},
+        showlegend=False,
+        hovertemplate=f"{title}, full model<br>perplexity %{{y:.4g}}<extra></extra>",
+    )
+
+
+def _layout(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
+    return {
+        "xaxis": {
+            "title": {"text": "size of the compressed layers, %", "standoff": 8},
+            "range": [smallest_percent - 2, 102],
+            "dtick": 10,
+            "fixedrange": True,
+            "zeroline": False,
+        },
+        "yaxis": {
+            "type": "log",
+            "range": _visible_range(curves),
+            "fixedrange": True,
+            "zeroline": False,
+            "tickvals": _TICKS,
+            "ticktext": [f"{tick:,}" for tick in _TICKS],
+        },
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "xref": "container",
+            "tracegroupgap": 0,
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "font": {"size": 11},
+        },
+        "margin": {"l": 48, "r": 12, "t": 8, "b": 44},
+        "hovermode": "closest",
+        "dragmode": False,
+        "font": {"size": 12, "family": "system-ui, sans-serif"},
+    }
+
+
+def _visible_range(curves: Sequence[Curve]) -> list[float]:
+    """Logarithms (base 10) of the axis ends: all of the own curves, comparison lines as far as they fit."""
+    own = own_curves(curves)
+    bases = [curve.base_perplexity for curve in curves]
+    if not bases:
+        return [0, 3]
+    highest_own = max((point.perplexity for curve in own for point in curve.points), default=1.0)
+    top = max(_FRAME * min(bases), 1.5 * max(bases), 1.3 * min(highest_own, 1000 * max(bases)))
+    return [math.log10(0.8 * min(bases)), math.log10(top)]

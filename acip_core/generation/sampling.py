@@ -1,0 +1,58 @@
+"""How tokens are chosen, and which settings are refused: every value that a caller can send is answered by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import GenerationError, finite, shown
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How tokens are chosen.
+
+    Attributes:
+        temperature: 0 picks the likeliest token; higher is more varied.
+        top_p: sample only from the likeliest tokens that together have this probability, in (0, 1].
+        seed: same seed, prompt, size and settings, same text.
+        max_new_tokens: tokens after which to stop.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_new_tokens: int = 128
+
+
+def check_sampling(sampling: SamplingConfig, context: int) -> SamplingConfig:
+    """The same settings as plain numbers; those that cannot be run are refused.
+
+    Args:
+        context: tokens the model can attend to.
+
+    Raises:
+        GenerationError: names the setting, its value and its range.
+    """
+    temperature = _number("temperature", sampling.temperature)
+    if temperature < 0:
+        raise GenerationError(f"The temperature must be 0 or more, not {shown(sampling.temperature)}.")
+    top_p = _number("top-p", sampling.top_p)
+    if not 0 < top_p <= 1:
+        raise GenerationError(f"Top-p must lie above 0 and at most 1, not {shown(sampling.top_p)}.")
+    seed = _whole("seed", sampling.seed, 0, 2**63 - 1, "a whole number from 0 to 2⁶³ − 1")
+    length = _whole("length", sampling.max_new_tokens, 1, context - 1, f"1 to {context - 1:,} tokens")
+    return SamplingConfig(temperature, top_p, seed, length)
+
+
+def _number(name: str, value: object) -> float:
+    number = finite(value)
+    if number is None:
+        raise GenerationError(f"The {name} must be a number, not {shown(value)}.")
+    return number
+
+
+def _whole(name: str, value: Any, low: int, high: int, range: str) -> int:
+    if not (finite(value) is not None and low <= value <= high and value == int(value)):
+        raise GenerationError(f"The {name} must be {range}, not {shown(value)}.")
+    return int(value)

@@ -1,0 +1,230 @@
+"""The thread that owns a model: passes in the order they are asked for, the next tokens of several requests in one.
+
+Decoding a token is reading the weights, and one pass reads them once for however many tokens. So when a request's
+next token is due, the requests behind it whose next tokens are waiting too come along. Each keeps a key-value cache of
+its own, as long as its own text; only for the pass are they stacked, shorter ones padded on the left:
+
+    request A, 5 tokens   · · A A A A A
+    request B, 7 tokens   B B B B B B B       masked out: ·
+    request C, 3 tokens   · · · · C C C
+
+Knows nothing of prompts, sampling or text.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, ParamSpec, TypeGuard, TypeVar, cast
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from ..model.elastic_model import BatchPlan, ElasticModel
+from ..model.size_planner import Plan
+from .cache import Kept, carry_of, read
+
+_ROWS = 8  # sequences in one pass
+_PATIENCE = 0.1  # of a pass's time, to wait for those who had a token in the last one: they are choosing the next
+_LONGEST = 512  # tokens in a cache; stacking twice as many takes the time that reading weights once saves
+_PLANS = 16  # batch plans kept, of half a megabyte each; making one takes 10 ms, a third of a pass or less
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclass(eq=False)
+class _Step:
+    """The next token of one request, to be decoded: ids (sequences, 1), a plan per sequence."""
+
+    ids: torch.Tensor
+    plan: Plan | BatchPlan
+    cache: DynamicCache
+    logits: Future[torch.Tensor] = field(default_factory=Future)
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        return self.plan.plans if isinstance(self.plan, BatchPlan) else (self.plan,) * len(self.ids)
+
+
+class DecodeScheduler:
+    """Runs one model for many callers, one turn at a time, first come first served.
+
+    A step that comes along with an earlier one makes whoever is between them wait for one more row, not for one more
+    turn: about a quarter of a token. Before a pass, those who came along in the last one may take a tenth of its time
+    to be back; otherwise visitors fall into groups that take turns, and each group pays for the weights.
+
+    The size of a pass holds on this thread alone: whoever calls the model directly gets the size that was set for it.
+
+    Attributes:
+        carry: how the model goes on with a text.
+    """
+
+    def __init__(self, elastic: ElasticModel):
+        self._elastic = elastic
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._order = threading.Condition()  # steps wait in the order of their turns
+        self._expected, self._patience = 0, 0.0  # steps to wait for, seconds
+        self._waiting: deque[_Step] = deque()
+        self._batch = lru_cache(_PLANS)(elastic.batch)
+        with elastic.here(elastic.planner.at_ratio(1.0)):
+            self.carry = carry_of(elastic.model)
+        self._stackable = self.carry.attention and _positions_are_given(elastic)
+
+    def take(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """What `function` returns, called when its turn comes on the thread that owns the model."""
+        return self._thread.submit(function, *args, **kwargs).result()
+
+    def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Kept, keep: int = 1) -> torch.Tensor:
+        """One turn: logits (batch, keep, vocabulary) of the last `keep` positions (all for 0), at the size `plan`.
+
+        Args:
+            ids: (batch, tokens) that follow what `cache` holds.
+        """
+        if ids.shape[1] > 1 or keep != 1 or not self._stackable or not _stackable(cache):
+            return self.take(self.run, ids, plan, cache, keep)
+        step = _Step(ids, plan, cache)
+        with self._order:
+            self._waiting.append(step)
+            self._thread.submit(self._decode, step)
+            self._order.notify()
+        return step.logits.result()
+
+    def run(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Kept, keep: int = 1) -> torch.Tensor:
+        """As `forward`, for who has the turn."""
+        with self._elastic.here(plan):
+            return read(self._elastic.model, self.carry, ids, cache, keep)
+
+    def _decode(self, first: _Step) -> None:
+        """The turn of `first`, unless it came along with an earlier one."""
+        if not self._waiting or self._waiting[0] is not first:
+            return
+        with self._order:
+            self._order.wait_for(lambda: len(self._waiting) >= self._expected, self._patience)
+        steps, rows = [self._waiting.popleft()], len(first.ids)
+        while self._waiting and rows + len(self._waiting[0].ids) <= _ROWS:
+            steps.append(self._waiting.popleft())
+            rows += len(steps[-1].ids)
+        full, began = bool(self._waiting), time.perf_counter()
+        outcomes = self._outcomes(steps)
+        self._patience = _PATIENCE * (time.perf_counter() - began)
+        self._expected = 0 if full else len(steps) + len(self._waiting)
+        for step, outcome in zip(steps, outcomes, strict=True):
+            if isinstance(outcome, torch.Tensor):
+                step.logits.set_result(outcome)
+            else:
+                step.logits.set_exception(outcome)
+
+    def _outcomes(self, steps: Sequence[_Step]) -> Sequence[torch.Tensor | BaseException]:
+        """Logits (sequences, 1, vocabulary) of each step, or why there are none."""
+        if len(steps) == 1:
+            try:
+                return [self.run(steps[0].ids, steps[0].plan, steps[0].cache)]
+            except BaseException as error:
+                return [error]
+        before = [step.cache.get_seq_length() for step in steps]
+        try:
+            return self._together(steps)
+        except Exception:  # whose fault it is shows when each runs alone, from where it was
+            for step, length in zip(steps, before, strict=True):
+                for layer in cast(list[Any], step.cache.layers):  # one may have grown its keys and not its values
+                    layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
+            return [outcome for step in steps for outcome in self._outcomes([step])]
+
+    @torch.inference_mode()
+    def _together(self, steps: Sequence[_Step]) -> Sequence[torch.Tensor]:
+        """Logits (sequences, 1, vocabulary) of each step, from one pass."""
+        model = self._elastic.model
+        plans = [plan for step in steps for plan in step.plans]
+        order = sorted(range(len(plans)), key=lambda row: -plans[row].target_parameters)  # a batch's order
+        batch = self._batch(tuple(plans[row] for row in order))
+        cache = _Stacked([step.cache for step in steps], [len(step.ids) for step in steps], order, model.device)
+        lengths = torch.tensor(cache.lengths, device=model.device)[:, None]
+        longest = max(cache.lengths)
+        with self._elastic.here(batch):
+            logits = model(
+                torch.cat([step.ids for step in steps])[order].to(model.device),
+                attention_mask=torch.arange(longest + 1, device=model.device) >= longest - lengths,
+                position_ids=lengths,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return logits[back].split([len(step.ids) for step in steps])
+
+
+class _Stacked(Cache):
+    """The caches of several requests as one for the length of a pass; what the pass adds goes to each one's own.
+
+    Args:
+        caches: of the requests.
+        rows: sequences in each.
+        order: the pass's sequences, as places in the requests' sequences one after another.
+
+    Attributes:
+        lengths: tokens that each of the pass's sequences has behind it.
+    """
+
+    def __init__(self, caches: Sequence[DynamicCache], rows: Sequence[int], order: Sequence[int], device: torch.device):
+        owners = [owner for owner, count in enumerate(rows) for _ in range(count)]
+        self.lengths = [caches[owners[row]].get_seq_length() for row in order]
+        place = {row: at for at, row in enumerate(order)}
+        at = [[place[row] for row, o in enumerate(owners) if o == owner] for owner in range(len(rows))]
+        own = [torch.tensor(places, device=device) for places in at]
+        layers = zip(*(cache.layers for cache in caches), strict=True)
+        super().__init__(layers=[_StackedLayer(layer, own, order, max(self.lengths)) for layer in layers])
+
+
+class _StackedLayer(DynamicLayer):
+    """One layer of `_Stacked`.
+
+    Args:
+        own: the requests' layers.
+        places: of each one's sequences in the pass.
+        order: as `_Stacked`.
+        length: tokens of the longest.
+    """
+
+    def __init__(self, own: Sequence[DynamicLayer], places: Sequence[torch.Tensor], order: Sequence[int], length: int):
+        super().__init__()
+        self._own, self._places, self._order, self._length = own, places, order, length
+
+    def get_seq_length(self) -> int:
+        return self._length
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        parts = [
+            layer.update(key_states[places], value_states[places])
+            for layer, places in zip(self._own, self._places, strict=True)
+        ]
+        keys, values = zip(*parts, strict=True)
+        return self._stack(keys), self._stack(values)
+
+    def _stack(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        rows = [row.transpose(0, 1) for part in parts for row in part]  # (tokens, heads, features) each
+        stacked = pad_sequence([rows[row] for row in self._order], batch_first=True, padding_side="left")
+        return stacked.transpose(1, 2)
+
+
+def _stackable(cache: Kept) -> TypeGuard[DynamicCache]:
+    """Whether it holds the start of a text, not too long, in every layer: no sliding windows, no fixed shapes."""
+    if type(cache) is not DynamicCache or not all(type(layer) is DynamicLayer for layer in cache.layers):
+        return False
+    return 0 < cache.get_seq_length() <= _LONGEST
+
+
+def _positions_are_given(elastic: ElasticModel) -> bool:
+    """Whether the model takes each sequence's position from outside and treats it alike whatever the others' are."""
+    rope = getattr(elastic.model.config.get_text_config(), "rope_parameters", None) or {}
+    alone = rope.get("rope_type", "default") not in ("dynamic", "longrope")  # these look at the batch's longest
+    return alone and "position_ids" in inspect.signature(elastic.model.forward).parameters

@@ -1,0 +1,51 @@
+"""What running a size costs: floating-point operations per token by count, tokens per second by the clock."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..model.size_planner import Plan
+from .engine import Engine
+
+_STEPS, _ROUNDS = 8, 3  # decoding steps per size and round; the sizes take turns, so that a busy moment hits all
+
+
+def lookup_parameters(model: PreTrainedModel) -> int:
+    """Parameters that are looked up and never multiplied: embeddings that do not serve as the head as well."""
+    head = model.get_output_embeddings()
+    tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    return sum(table.numel() for table in tables if head is None or table is not head.weight)
+
+
+def flops_per_token(plan: Plan, lookups: int) -> int:
+    """Floating-point operations to decode one token: two per parameter that is multiplied.
+
+    Attention over the tokens before comes on top, at every size the same.
+
+    Args:
+        lookups: as `lookup_parameters`.
+    """
+    return 2 * (plan.parameters - lookups)
+
+
+def measure_speeds(engine: Engine, plans: Sequence[Plan], cancel: threading.Event) -> Iterator[list[float]]:
+    """Tokens per second of greedy decoding at every size, sequence by sequence, after each round over all sizes.
+
+    What others make this one wait for is not counted.
+
+    Returns:
+        One median per plan.
+    """
+    seconds: list[list[float]] = [[] for _ in plans]
+    for _ in range(_ROUNDS):
+        for plan, found in zip(plans, seconds, strict=True):
+            for step in engine.decode_seconds(plan, _STEPS):
+                if cancel.is_set():
+                    return
+                found.append(step)
+        yield [1 / statistics.median(found) for found in seconds]

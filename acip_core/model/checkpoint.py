@@ -1,0 +1,272 @@
+"""That the model in memory is the one in the files: every parameter filled, nothing left over, every number finite.
+
+transformers fills what a checkpoint lacks with random numbers, drops what fits nowhere, casts whatever type it finds,
+and injects an adapter that lies beside the weights; here each of these is an error. Knows the files of one checkpoint;
+not where they come from.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.quantizers.auto import AutoQuantizationConfig
+from transformers.utils import CONFIG_NAME
+
+from ..errors import ModelError
+from .modeling import compressed
+from .target_layers import FLOATS
+from .weight_files import (
+    MOST,
+    Stored,
+    check_counts,
+    find,
+    first_few,
+    read_json,
+    read_stored,
+    reason_of,
+    refuse_adapter,
+)
+
+log = logging.getLogger("acip")
+
+_COMPUTED = re.compile(  # buffers that older versions of transformers stored
+    r"(rotary_emb\.(inv_freq|cos_cached|sin_cached)|position_ids|(^|\.)(self_)?(attn|attention)\.(bias|masked_bias))$"
+)
+_WRAPPED = {"_orig_mod": "torch.compile", "module": "DistributedDataParallel", "base_model": "PEFT"}
+
+
+def load_checkpoint(
+    location: str, dtype: torch.dtype, where: dict[str, Any], verified: bool = False
+) -> tuple[PreTrainedModel, torch.dtype]:
+    """Load a model of transformers from a folder or a repository, and check that it is what the files hold.
+
+    Args:
+        where: options of transformers' `from_pretrained` that say how to look for files.
+        verified: whether the files are known to be those that a checked model was written to.
+
+    Returns:
+        The model, dense, and the type its weights are stored in.
+
+    Raises:
+        ModelError: the files are not all of one model, or hold an adapter, an encoder or weights of an unknown type.
+        Exception: whatever transformers raises for files that it cannot read.
+    """
+    refuse_adapter(location, where)
+    if (path := find(location, CONFIG_NAME, where)) is None:
+        raise FileNotFoundError(f"it has no {CONFIG_NAME}")
+    settings = read_json(path)
+    check_counts(settings, path)
+    base = settings.get("acip_base")
+    # Our own class for what `export` wrote, so that the code beside it is never executed.
+    own = compressed(getattr(transformers, base))[1] if base else None
+    configuration: Any = own.config_class if own else AutoConfig
+    try:
+        known = configuration.from_pretrained(location, trust_remote_code=False, **where)
+    except Exception as error:  # each class of transformers' has its own
+        raise ModelError(f"The configuration {path} cannot be used ({reason_of(error)}); restore it.") from error
+    method = dequantized(known, location)
+    stored = read_stored(location, where)
+    layers = getattr(known.get_text_config(decoder=True), "num_hidden_layers", 0)
+    if not isinstance(layers, int) or layers > len(stored.tensors):
+        raise ModelError(
+            f"The configuration of '{location}' names {layers} layers, but its files hold {len(stored.tensors)} "
+            "tensors; download them again."
+        )
+    if not method and not verified:
+        check_fit(known, own, stored, location)
+    loader: Any = own or AutoModelForCausalLM
+    options = {"quantization_config": method} if getattr(method, "dequantize", False) else {}
+    model, report = loader.from_pretrained(
+        location,
+        config=known,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # for the report to name them: `check_report` refuses
+        trust_remote_code=False,
+        **options,
+        **where,
+    )
+    check_report(model, report, location)
+    if method:
+        model = _dense(model, dtype, location)
+    if not verified:
+        check_values(model, location, stored.files)
+    _note_untied(model)
+    return model, stored.dtype
+
+
+def _note_untied(model: Any) -> None:
+    """Where the files hold a head of its own, no export's configuration may say that it is the embedding."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is not embedding.weight:
+        for config in (model.config, model.config.get_text_config(decoder=True)):
+            config.tie_word_embeddings = False
+
+
+def dequantized(config: PreTrainedConfig, location: str) -> Any:
+    """How the weights are quantized, set to be turned back when loaded; None where they are plain.
+
+    Raises:
+        ModelError: transformers cannot turn them back.
+    """
+    text = config.get_text_config(decoder=True)
+    settings = getattr(config, "quantization_config", None) or getattr(text, "quantization_config", None)
+    if not settings:
+        return None
+    try:
+        method = AutoQuantizationConfig.from_dict(dict(settings))
+    except Exception:  # each method's class has its own
+        method = None
+    if hasattr(method, "dequantize"):
+        method.dequantize = True
+    elif getattr(method, "quant_method", "") != "bitsandbytes":
+        name = settings.get("quant_method", "unknown") if isinstance(settings, dict) else "unknown"
+        raise ModelError(
+            f"The checkpoint '{location}' is quantized ({name}), and transformers cannot turn its weights back to "
+            "plain ones; name the unquantized model that it was made from."
+        )
+    return method
+
+
+def _dense(model: Any, dtype: torch.dtype, location: str) -> PreTrainedModel:
+    """A quantized model's weights turned back to plain ones, its configuration too."""
+    if getattr(model, "is_quantized", False):
+        model = model.dequantize(dtype=dtype)
+    forget_quantization(model.to(dtype))
+    left = [name for name, parameter in model.named_parameters() if parameter.dtype not in FLOATS]
+    if left:
+        raise ModelError(
+            f"The checkpoint '{location}' is quantized, and {first_few(left)} could not be turned back to plain "
+            "weights; name the unquantized model that it was made from."
+        )
+    log.warning("The weights of %s are quantized; they are turned back to plain ones.", location)
+    return model
+
+
+def forget_quantization(model: Any) -> None:
+    """Remove from a model whose weights are plain again what would keep it from being saved as such."""
+    model.hf_quantizer, model.is_quantized = None, False
+    model._weight_conversions = None  # transformers' own for the class are found again when it saves
+    for config in (model.config, model.config.get_text_config(decoder=True)):
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+
+
+def check_fit(config: PreTrainedConfig, own: type[PreTrainedModel] | None, stored: Stored, location: str) -> None:
+    """Compare a configuration's model, made without memory, with what is stored.
+
+    Raises:
+        ModelError: it is an encoder, is much larger than the files, or they hold other types of numbers.
+    """
+    with torch.device("meta"):
+        model = own(config) if own else AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(model.config, "is_decoder", True):
+        raise ModelError(
+            f"'{location}' ({type(model).__name__}) is an encoder, which reads the text after a token too; "
+            "only decoder language models can be compressed."
+        )
+    wanted = sum(p.numel() for p in model.parameters())
+    held = sum(tensor.numel() for tensor in stored.tensors.values())
+    if wanted > 2 * held + MOST:
+        raise ModelError(
+            f"The configuration of '{location}' describes a model of {wanted:,} numbers, but its files hold {held:,}: "
+            "they do not belong together; download them again."
+        )
+    _check_types(model, stored, location)
+
+
+def _check_types(model: PreTrainedModel, stored: Stored, location: str) -> None:
+    expected = model.state_dict()
+    prefix = f"{model.base_model_prefix}."
+    wrong = []
+    for name, tensor in stored.tensors.items():
+        place = expected.get(name, expected.get(prefix + name, expected.get(name.removeprefix(prefix))))
+        plain = tensor.dtype in FLOATS
+        if plain and (place is None or place.dtype in FLOATS):
+            continue
+        if place is None and (_COMPUTED.search(name) or _ignored(model, name)):
+            continue
+        if place is None or tensor.dtype != place.dtype:
+            wrong.append(f"{name} ({str(tensor.dtype).removeprefix('torch.')})")
+    if wrong:
+        raise ModelError(
+            f"The files of '{location}' hold {first_few(wrong)} where floating-point numbers belong, and its "
+            "configuration names no quantization that they could be turned back by; name the unquantized model."
+        )
+
+
+def check_report(model: PreTrainedModel, report: dict[str, Any], location: str) -> None:
+    """Refuse a model that the files did not fill, or that did not take all of them.
+
+    Args:
+        report: transformers' loading info.
+
+    Raises:
+        ModelError: tensors are missing, fit nowhere or have another shape; the message names the first few.
+    """
+    unexpected = [k for k in report["unexpected_keys"] if not _COMPUTED.search(k) and not _ignored(model, k)]
+    parts = [
+        f"{len(names)} {words} ({first_few(names)})"
+        for names, words in (
+            (report["missing_keys"], "of its tensors are missing"),
+            (unexpected, "tensors fit nowhere"),
+            ([f"{k}: {tuple(a)} instead of {tuple(b)}" for k, a, b in report["mismatched_keys"]], "have another shape"),
+        )
+        if names
+    ]
+    if parts or report.get("error_msgs"):
+        parts = parts or [str(report["error_msgs"][0])[:200]]
+        raise ModelError(
+            f"The files of '{location}' do not hold the {type(model).__name__} that its configuration describes: "
+            f"{', '.join(parts)}; {_way_out(unexpected)}."
+        )
+
+
+def _way_out(unexpected: Iterable[str]) -> str:
+    for name in unexpected:
+        for part, wrapper in _WRAPPED.items():
+            if part in name.split("."):
+                return f"'{part}' stems from {wrapper}: save the model inside it again, without the wrapper"
+    return "download the model again, or name another"
+
+
+def _ignored(model: PreTrainedModel, name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in model._keys_to_ignore_on_load_unexpected or ())
+
+
+def check_values(model: nn.Module, location: str, files: Mapping[str, Path] | None = None) -> None:
+    """Refuse parameters and stored buffers with values that are not finite.
+
+    Args:
+        files: of the tensors, where they have several.
+
+    Raises:
+        ModelError: there are some; the message names the first few.
+    """
+    wrong = [name for name, tensor in model.state_dict(keep_vars=True).items() if not _finite(tensor.detach())]
+    if wrong:
+        place = (files or {}).get(wrong[0], location)
+        raise ModelError(
+            f"The model '{place}' is damaged: {first_few(wrong)} hold values that are not finite; download it again."
+        )
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    least, most = torch.aminmax(tensor)  # in one pass and without a copy; NaN wins over every number
+    return bool(torch.isfinite(least) & torch.isfinite(most))

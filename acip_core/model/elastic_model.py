@@ -1,0 +1,228 @@
+"""A base model whose target layers are elastic: build it once, then run it at any size.
+
+Takes factors, scores and adapters as given; knows nothing of files, text or pages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import SizeError
+from ..progress import Progress, Steps
+from .base_model import BaseModel
+from .factorization import Factors
+from .kernels import linear
+from .layers import Adapter, Cut, ElasticLinear, Ranks
+from .size_planner import DENSE, BytesPerParameter, Footprint, Plan, SizePlanner, break_even_rank
+from .target_layers import named_layers, places
+
+Scores = Mapping[str, torch.Tensor]  # (r,) per layer, one score per direction, in the order of its factors
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """Trained adapter of one layer, `y += x aᵀ bᵀ` (PEFT's scaling already multiplied into b).
+
+    Attributes:
+        a: (rank, in_features).
+        b: (out_features, rank).
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+
+    @classmethod
+    def of(cls, adapter: Adapter) -> AdapterWeights:
+        """A copy of an adapter in training."""
+        return cls(adapter.a.detach().cpu().clone(), (adapter.b.detach() * adapter.scaling).cpu().clone())
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The sizes of a batch's sequences, largest first; made by `ElasticModel.batch`."""
+
+    plans: tuple[Plan, ...]
+    ranks: tuple[int | Ranks, ...]
+
+
+class ElasticModel:
+    """An ordinary transformers model (`model`) that runs at the size last set.
+
+    Attributes:
+        model: the base model with elastic layers; `forward`, `generate`, `to` and `eval` work as ever.
+        planner: turns targets into plans; touches no weights.
+        plan: the size in force.
+    """
+
+    def __init__(self, base: BaseModel, cut: Cut, scores: Scores, count_adapters: bool = True, reset: bool = True):
+        self.base = base
+        self._cut, self._scores, self._count_adapters, self._reset = cut, scores, count_adapters, reset
+        base.model.register_forward_pre_hook(cut.hold)
+        base.model.register_forward_hook(cut.release, always_call=True)
+        self._storage: BytesPerParameter | None = None
+        self._footprint = footprint(self.model, self.elastic_layers(), self.stored_dtype)
+        self.planner = self.planner_for(0)
+        self.plan: Plan | BatchPlan = self.planner.at_ratio(1.0)
+
+    def planner_for(self, adapter_rank: int) -> SizePlanner:
+        """A planner for this model's scores with adapters of `adapter_rank` in every factorized layer."""
+        layers = self.elastic_layers()
+        shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+        scores = {name: self._scores[name].numpy() for name in layers}
+        kept = replace(self._footprint, storage=self._storage)
+        return SizePlanner(shapes, scores, adapter_rank, kept, self._count_adapters, self._reset)
+
+    def install(self, adapters: Mapping[str, AdapterWeights]) -> None:
+        """Put trained adapters in front of every layer's factors; from now on they count in every size."""
+        for name, layer in self.elastic_layers().items():
+            layer.prepend_adapter(adapters[name].a, adapters[name].b)
+        self.planner = self.planner_for(next(iter(adapters.values())).a.shape[0])
+        self.apply(self.planner.at_ratio(1.0))
+
+    def store_as(self, storage: BytesPerParameter) -> None:
+        """Count the target layers at these bytes from now on."""
+        self._storage = storage
+        self.planner = self.planner_for(next(iter(self.elastic_layers().values())).adapter_rank)
+        self.apply(self.planner.at_ratio(1.0))
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self.base.model
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """What exports are written and sizes are counted in: as published, or as it runs where that is narrower."""
+        published, running = self.base.stored_dtype, self.base.dtype
+        return published if published.itemsize <= running.itemsize else running
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.base.tokenizer
+
+    def batch(self, plans: Sequence[Plan]) -> BatchPlan:
+        """A plan by which each sequence of a batch runs at a size of its own, as it would alone.
+
+        Args:
+            plans: of the sequences, largest first, all from one planner.
+
+        Raises:
+            SizeError: they are not in that order.
+        """
+        ranks = []
+        for layer, own in zip(self.elastic_layers().values(), zip(*(p.ranks for p in plans), strict=True), strict=True):
+            order = [math.inf if rank == DENSE else rank for rank in own]
+            if order != sorted(order, reverse=True):
+                raise SizeError("The sizes of a batch must come from one planner, the largest first.")
+            ranks.append(layer.in_batch(own))
+        return BatchPlan(tuple(plans), tuple(ranks))
+
+    def apply(self, plan: Plan | BatchPlan) -> None:
+        """Run at `plan` from now on: one assignment, no weight is touched."""
+        self._cut.ranks = plan.ranks
+        self.plan = plan
+
+    def set_size(self, ratio: float) -> Plan:
+        """Run at a size ratio in (0, 1] from now on.
+
+        Raises:
+            SizeError: no cut has that size.
+        """
+        plan = self.planner.at_ratio(ratio)
+        self.apply(plan)
+        return plan
+
+    @contextmanager
+    def at(self, plan: Plan | BatchPlan) -> Iterator[None]:
+        """Run at `plan` within the block, then at the size before."""
+        before = self.plan
+        self.apply(plan)
+        try:
+            yield
+        finally:
+            self.apply(before)
+
+    @contextmanager
+    def here(self, plan: Plan | BatchPlan) -> Iterator[None]:
+        """Run at `plan` within the block on this thread; all other threads stay at the size in force."""
+        with self._cut.here(plan.ranks):
+            yield
+
+    def elastic_layers(self) -> dict[str, ElasticLinear]:
+        """The elastic layers by name, in model order."""
+        return {name: layer for name, layer in self.model.named_modules() if isinstance(layer, ElasticLinear)}
+
+
+def build_elastic(
+    base: BaseModel,
+    factors: Mapping[str, Factors],
+    scores: Scores,
+    adapters: Mapping[str, AdapterWeights] | None = None,
+    count_adapters: bool = True,
+    reset: bool = True,
+) -> Steps[ElasticModel]:
+    """Replace the target layers of a base model by elastic ones, in place.
+
+    Args:
+        factors: singular directions per target layer; the layers of other names stay as they are.
+        scores: importance of these directions.
+        adapters: trained adapters of one common rank for every target layer, or None.
+        count_adapters: False reproduces the paper's size convention.
+
+    Returns:
+        The elastic model at size 1.0, where it is the base model bit for bit.
+    """
+    targets, names = named_layers(base.model, factors), places(base.model)
+    cut = Cut(len(targets))
+    for index, (name, layer) in enumerate(targets.items()):
+        down, up = _bank(layer, factors[name], scores[name], reset)
+        elastic_layer = ElasticLinear(layer, index, cut, down, up)
+        for place in names[layer]:
+            base.model.set_submodule(place, elastic_layer)
+        yield Progress("building elastic layers", index + 1, len(targets))
+    elastic = ElasticModel(base, cut, scores, count_adapters, reset)
+    if adapters is not None:
+        elastic.install(adapters)
+    return elastic
+
+
+def footprint(model: PreTrainedModel, targets: Mapping[str, nn.Linear], dtype: torch.dtype) -> Footprint:
+    """What a model stores outside the target weights, shared parameters counted once.
+
+    Args:
+        dtype: what its parameters are stored in; those whose values it would change are kept as they are.
+    """
+    inside = {id(layer.weight) for layer in targets.values()}
+    others = [p for p in model.parameters() if id(p) not in inside]
+    state = model.state_dict().keys()
+    buffers = [buffer for name, buffer in model.named_buffers() if name in state]
+    wider = sum(_stored_bytes(p, model.dtype, dtype) - p.numel() * dtype.itemsize for p in others)
+    extra = wider + sum(_stored_bytes(buffer, model.dtype, dtype) for buffer in buffers)
+    return Footprint(sum(p.numel() for p in others), dtype.itemsize, extra_bytes=extra)
+
+
+def _stored_bytes(tensor: torch.Tensor, running: torch.dtype, dtype: torch.dtype) -> int:
+    is_cast = tensor.dtype == running and is_exact(tensor, dtype)
+    return tensor.numel() * (dtype if is_cast else tensor.dtype).itemsize
+
+
+@torch.no_grad()
+def is_exact(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether a tensor keeps its values in another dtype."""
+    return torch.promote_types(tensor.dtype, dtype) == dtype or torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
+
+
+def _bank(layer: nn.Linear, factors: Factors, scores: torch.Tensor, reset: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of both factors in descending order of score, up to break-even where the dense weight takes over there."""
+    weight = layer.weight.detach()
+    kept = min(break_even_rank(*weight.shape), len(scores)) if reset else len(scores)
+    order = scores.argsort(descending=True, stable=True)[:kept].to(weight.device)
+    up = factors.directions[order]  # (K, m)
+    down = linear(up, weight.float().t())  # (K, n)
+    return down.to(weight.dtype).contiguous(), up.to(weight.dtype).contiguous()

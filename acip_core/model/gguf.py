@@ -1,0 +1,126 @@
+"""GGUF files: dequantized once, then read from a converted copy in the cache whose every file carries a digest.
+
+Knows one file; not where files come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations.gguf.reader import GgufHeader, load_gguf_state_dict, read_gguf_metadata
+from transformers.integrations.gguf.utils import is_gguf_arch_supported
+from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+
+from ..errors import ModelError, StorageError
+from ..paths import cache_dir
+from ..storage.atomic import atomic_path, check_digests, remove_leftovers, write_digests
+from .checkpoint import check_report, check_values, forget_quantization, load_checkpoint
+from .weight_files import first_few
+
+log = logging.getLogger("acip")
+
+_PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$", re.IGNORECASE)
+
+
+def load_gguf(file: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and the tokenizer of a GGUF file.
+
+    Raises:
+        ModelError: the file is damaged, a part of a model, or of an architecture that transformers does not read.
+    """
+    copy = cache_dir() / "models" / _file_digest(file)
+    remove_leftovers(copy.parent)
+    if copy.is_dir():
+        try:
+            check_digests(copy)
+            return load_checkpoint(str(copy), dtype, {}, verified=True)[0], AutoTokenizer.from_pretrained(copy)
+        except Exception as error:
+            log.warning("The converted model in %s is damaged (%s); converting again.", copy, error)
+    try:
+        model, tokenizer = _convert(file)
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        raise ModelError(
+            f"Cannot read the GGUF file {file} ({type(error).__name__}: {reason}); download it again."
+        ) from error
+    _keep_copy(model, tokenizer, copy)
+    return model.to(dtype), tokenizer
+
+
+def _convert(file: Path) -> tuple[Any, PreTrainedTokenizerBase]:
+    metadata, names = read_gguf_metadata(str(file))
+    architecture = metadata["general.architecture"]
+    _refuse_part(file, metadata.get("split.count", 1))
+    blocks = metadata.get(f"{architecture}.block_count", 0)
+    if blocks > len(names):
+        raise ModelError(
+            f"The GGUF file {file} names {blocks} layers, but holds {len(names)} tensors; download it again."
+        )
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        file.parent,
+        gguf_file=file.name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # for the report to name them
+    )
+    model, report = loaded
+    if not is_gguf_arch_supported(architecture):  # the newer reader reports what it skips
+        _refuse_skipped(file, model)
+    check_report(model, report, str(file))
+    check_values(model, str(file))
+    forget_quantization(model)
+    return model, AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+
+
+def _refuse_part(file: Path, parts: int) -> None:
+    named = _PART.search(file.name)
+    count = max(int(parts), int(named[1]) if named else 1)
+    if count > 1:
+        whole = _PART.sub(".gguf", file.name)
+        raise ModelError(
+            f"The GGUF file {file} is one of {count} parts of a model; merge them with "
+            f"`llama-gguf-split --merge <first part> {whole}` and name {whole}."
+        )
+
+
+def _refuse_skipped(file: Path, model: PreTrainedModel) -> None:
+    """Refuse tensors for which transformers' older reader has no place: it drops them without a word."""
+    header = GgufHeader.from_file(str(file))
+    processor = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(config=model.config.to_dict())
+    known = {name.removesuffix(".weight") for name in get_gguf_hf_weights_map(model, processor)}
+    tensors = load_gguf_state_dict(header)
+    skipped = [
+        info.name
+        for info in header.tensors
+        if info.name.removesuffix(".weight") not in known
+        and not (info.name.startswith("rope_freqs") and bool((tensors[info.name][...] == 1).all()))
+    ]
+    if skipped:
+        raise ModelError(
+            f"The GGUF file {file} holds {first_few(skipped)}, which transformers does not read, so it would be "
+            "another model; name the model it was made from, in the Hub's layout."
+        )
+
+
+def _keep_copy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    try:
+        with atomic_path(folder) as temporary:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            write_digests(temporary)
+    except StorageError as error:
+        log.warning("%s Until then, every start will convert the model again.", error)
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:24]

@@ -1,0 +1,297 @@
+"""Scores → ranks for a target size: pure arithmetic on one sorted order; no model, no device.
+
+All directions of the model, sorted once by score, and the cumulative parameter count along that order. A target of
+any unit is then one binary search. In a layer of shape (m, n) with adapter rank a,
+
+    rank k costs (a + k)(m + n) parameters   until that reaches m n: from there the layer is dense and costs m n
+
+(paper, section D.3), so the cut that keeps everything is the base model itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..errors import SizeError, finite, shown
+
+DENSE = -1  # rank of a layer that runs its original weight
+_STRIDE = 4096  # directions between two stored rank counts
+
+
+@dataclass(frozen=True)
+class BytesPerParameter:
+    """Bytes per parameter of quantized target layers.
+
+    Attributes:
+        dense: of a whole weight.
+        leading, rest: of a factor's first `directions` rows (and its adapter's), and of its other rows.
+    """
+
+    dense: float
+    leading: float
+    rest: float
+    directions: int
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a size ratio means for the whole model: everything outside the target layers is always kept.
+
+    Attributes:
+        other_parameters: parameters outside the target weights (embeddings, head, norms, biases), tied ones once.
+        bytes_per_parameter: of the dtype it is stored in, 4 for float32, 2 for bfloat16.
+        storage: of the target layers, where they are quantized.
+        extra_bytes: what is stored outside the target weights beyond that: buffers, parameters in a wider dtype.
+    """
+
+    other_parameters: int = 0
+    bytes_per_parameter: int = 4
+    storage: BytesPerParameter | None = None
+    extra_bytes: int = 0
+
+    @property
+    def other_bytes(self) -> int:
+        return self.other_parameters * self.bytes_per_parameter + self.extra_bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One size of the model.
+
+    Attributes:
+        ranks: directions kept per layer, `DENSE` where the original weight runs.
+        target_parameters: stored parameters of the target layers, adapters included.
+        base_target_parameters: the same of the base model.
+        parameters: stored parameters of the whole model.
+        base_parameters: the same of the base model.
+        bytes: of the whole model in the dtype it is stored in, quantized target layers at their precision.
+        base_bytes: the same of the base model, nothing quantized.
+    """
+
+    ranks: tuple[int, ...]
+    target_parameters: int
+    base_target_parameters: int
+    parameters: int
+    base_parameters: int
+    bytes: int
+    base_bytes: int
+
+    @property
+    def ratio(self) -> float:
+        """Size ratio of the target layers, the paper's r."""
+        return self.target_parameters / self.base_target_parameters
+
+    @property
+    def saved(self) -> float:
+        """Share of the whole model's bytes that this size saves."""
+        return 1 - self.bytes / self.base_bytes
+
+
+def break_even_rank(m: int, n: int, adapter_rank: int = 0) -> int:
+    """The first rank k with (a + k)(m + n) ≥ m n, from which on a layer is dense."""
+    return max(0, math.ceil(m * n / (m + n)) - adapter_rank)
+
+
+class SizePlanner:
+    """Plans sizes from scores and shapes.
+
+    Args:
+        shapes: (out_features m, in_features n) per layer, in model order.
+        scores: (r,) importance of each direction per layer, any order within a layer, finite.
+        adapter_rank: a, rows that every factorized layer carries besides its directions.
+        footprint: the rest of the model.
+        count_adapters: False reproduces the paper's convention, which leaves adapter parameters out.
+        reset: False never returns to the dense weight, however much the factors cost (the paper's ablation D.3).
+
+    Raises:
+        SizeError: layers differ between `shapes` and `scores`, or a score is not finite.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, int]],
+        scores: Mapping[str, np.ndarray],
+        adapter_rank: int = 0,
+        footprint: Footprint = Footprint(),
+        count_adapters: bool = True,
+        reset: bool = True,
+    ):
+        if list(shapes) != list(scores):
+            raise SizeError("Shapes and scores name different layers; they must come from the same model.")
+        self.footprint = footprint
+        counted = adapter_rank if count_adapters else 0
+        m = np.array([s[0] for s in shapes.values()], dtype=np.int64)
+        n = np.array([s[1] for s in shapes.values()], dtype=np.int64)
+        self._row, self._dense = m + n, m * n  # parameters of one direction, of the dense weight
+        self._adapters = counted
+        self._break_even = np.array([break_even_rank(a, b, counted) for a, b in shapes.values()])
+        self._floor = int(np.minimum(counted * self._row, self._dense).sum())
+        self._reset = reset
+        if not reset:
+            self._floor = int(counted * self._row.sum())
+        self._sort(list(scores.values()))
+
+    def _sort(self, scores: list[np.ndarray]) -> None:
+        flat = np.concatenate([np.asarray(s, dtype=np.float32) for s in scores])
+        if not np.isfinite(flat).all():
+            raise SizeError("Scores hold values that are not finite; compute the score map again.")
+        lengths = self._lengths = [len(s) for s in scores]
+        if any(length < needed for length, needed in zip(lengths, self._break_even, strict=True)):
+            raise SizeError(
+                "A layer has fewer scores than directions below its break-even rank; compute the score map again."
+            )
+        layers = np.repeat(np.arange(len(lengths), dtype=np.int16 if len(lengths) < 2**15 else np.int32), lengths)
+        self._layers = layers[_falling(flat)]
+        steps = np.concatenate([self._steps(i, length) for i, length in enumerate(lengths)])
+        in_order = np.empty_like(steps)
+        in_order[np.argsort(self._layers, kind="stable")] = steps  # k-th direction of a layer → its k-th step
+        self._cumulative = np.concatenate([[0], np.cumsum(in_order)]) + self._floor
+        starts = range(0, len(flat), _STRIDE)
+        counts = [np.bincount(self._layers[i : i + _STRIDE], minlength=len(lengths)) for i in starts]
+        self._counts = np.cumsum([np.zeros(len(lengths), dtype=np.int64), *counts], axis=0)
+
+    def _steps(self, layer: int, length: int) -> np.ndarray:
+        """Parameters each direction of a layer adds: m + n, the remainder at break-even, then none."""
+        row, dense, last = self._row[layer], self._dense[layer], self._break_even[layer]
+        if not self._reset:
+            return np.full(length, row, dtype=np.int64)
+        steps = np.zeros(length, dtype=np.int64)
+        steps[:last] = row
+        if last > 0:
+            steps[last - 1] = dense - (self._adapters + last - 1) * row
+        return steps
+
+    @property
+    def smallest(self) -> int:
+        """Parameters of the target layers with no direction kept."""
+        return self._floor
+
+    @property
+    def break_even(self) -> tuple[int, ...]:
+        """Per layer, the first rank at which it is dense."""
+        return tuple(self._break_even.tolist())
+
+    @property
+    def base_target_parameters(self) -> int:
+        return int(self._dense.sum())
+
+    def at_ratio(self, ratio: float) -> Plan:
+        """The smallest cut whose target layers reach `ratio` of their original parameters (within one direction).
+
+        Raises:
+            SizeError: not a number in (0, 1], or below what the adapters alone cost.
+        """
+        number = finite(ratio)
+        if number is None or not 0 < number <= 1:
+            raise SizeError(f"A size ratio must lie between 0 and 1, not {shown(ratio)}.")
+        wanted = math.ceil(round(ratio * self.base_target_parameters, 6))
+        if wanted < self._floor:
+            least, kept = self._floor / self.base_target_parameters, self.footprint.other_parameters
+            raise SizeError(
+                f"No cut of this model has a size ratio of {ratio:g}; it can have {least:.3f} to 1, which are "
+                f"{kept + self._floor:,} to {kept + self.base_target_parameters:,} parameters."
+            )
+        return self._plan(wanted)
+
+    def at_parameters(self, parameters: int) -> Plan:
+        """The cut whose whole model reaches `parameters`.
+
+        Raises:
+            SizeError: no number, more than the base model has, or fewer than its parts that are always kept.
+        """
+        if finite(parameters) is None:
+            raise SizeError(f"A size must be a number of parameters or bytes, not {shown(parameters)}.")
+        return self._plan(int(parameters) - self.footprint.other_parameters)
+
+    def at_bytes(self, size: int) -> Plan:
+        """The cut whose whole model reaches `size` bytes.
+
+        Raises:
+            SizeError: as `at_parameters`.
+        """
+        other, storage = self.footprint.other_bytes, self.footprint.storage
+        if finite(size) is None:
+            return self.at_parameters(size)
+        if storage is None:
+            return self._plan(int(size - other) // self.footprint.bytes_per_parameter)
+        least, most = self._quantized_bytes
+        prefix = int(np.searchsorted(least, size - other, side="right")) - 1
+        if prefix < 0 or size > most + other:
+            raise SizeError(
+                f"No cut of this model has {size / 1e6:.1f} MB at this precision; it can have "
+                f"{(least[0] + other) / 1e6:.1f} to {(most + other) / 1e6:.1f} MB."
+            )
+        return self._at(prefix)
+
+    @cached_property
+    def _quantized_bytes(self) -> tuple[np.ndarray, float]:
+        """The least bytes of the target layers from each cut of the order on, and the most of any.
+
+        They differ from the bytes of the cut itself where a layer that turns dense saves some.
+        """
+        layers = np.arange(len(self._row))
+        before = np.concatenate([[0], np.cumsum(self._lengths)])
+        steps = np.empty(int(before[-1]))
+        for i in layers:
+            kept = np.arange(self._lengths[i] + 1)
+            steps[before[i] : before[i + 1]] = np.diff(self._bytes(kept, np.full(len(kept), i)))
+        in_order = np.empty_like(steps)
+        in_order[np.argsort(self._layers, kind="stable")] = steps
+        start = self._bytes(np.zeros(len(layers), dtype=np.int64), layers).sum()
+        along = np.concatenate([[start], start + np.cumsum(in_order)])
+        return np.minimum.accumulate(along[::-1])[::-1], float(along.max())
+
+    def _bytes(self, kept: np.ndarray, layers: np.ndarray) -> np.ndarray:
+        """Bytes of quantized layers with `kept` directions each."""
+        storage, row = self.footprint.storage, self._row[layers]
+        assert storage is not None
+        leading = np.minimum(kept, storage.directions)
+        factors = row * ((self._adapters + leading) * storage.leading + (kept - leading) * storage.rest)
+        dense = (kept >= self._break_even[layers]) & self._reset
+        return np.where(dense, self._dense[layers] * storage.dense, factors)
+
+    def _plan(self, wanted: int) -> Plan:
+        if wanted > self.base_target_parameters or wanted < self._floor:
+            kept = self.footprint.other_parameters
+            low, high = kept + self._floor, kept + self.base_target_parameters
+            width, extra = self.footprint.bytes_per_parameter, self.footprint.extra_bytes
+            megabytes = [(n * width + extra) / 1e6 for n in (low, high)]
+            raise SizeError(
+                f"No cut of this model has {kept + wanted:,} parameters; it can have {low:,} to {high:,} "
+                f"({megabytes[0]:.1f} to {megabytes[1]:.1f} MB)."
+            )
+        return self._at(int(np.searchsorted(self._cumulative, wanted)))
+
+    def _at(self, prefix: int) -> Plan:
+        """The cut that keeps the first `prefix` directions of the order."""
+        start = prefix // _STRIDE
+        kept_counts = self._counts[start] + np.bincount(
+            self._layers[start * _STRIDE : prefix], minlength=len(self._row)
+        )
+        dense = (kept_counts >= self._break_even) & self._reset
+        target = int(self._cumulative[prefix])
+        other, width = self.footprint.other_parameters, self.footprint.bytes_per_parameter
+        base, kept = self.base_target_parameters, self.footprint.other_bytes
+        ranks = tuple(np.where(dense, DENSE, kept_counts).tolist())
+        stored = target * width
+        if self.footprint.storage is not None:
+            stored = round(self._bytes(kept_counts, np.arange(len(kept_counts))).sum())
+        return Plan(ranks, target, base, target + other, base + other, stored + kept, base * width + kept)
+
+
+def _falling(scores: np.ndarray) -> np.ndarray:
+    """Indices of float32 scores from the highest to the lowest, equal ones in their order.
+
+    Score and index are sorted as one integer each, in half of `argsort`'s time.
+    """
+    bits = np.negative(scores).view(np.uint32)
+    keys = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)  # integers in the order of floats
+    keys <<= np.uint64(32)
+    keys |= np.arange(len(scores), dtype=np.uint64)
+    keys.sort()
+    return keys.astype(np.uint32)

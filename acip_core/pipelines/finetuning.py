@@ -1,0 +1,148 @@
+"""Continue an artifact's adapters at one size on a text of one's choice (section 3.3 of the paper).
+
+The scores stay, so the result is an artifact like any other: best at the size it was tuned for, measured at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ..artifacts.loading import open_model
+from ..artifacts.writer import check_owner, check_replaceable, write_artifact
+from ..data.corpus import corpus_windows, documents
+from ..errors import SizeError
+from ..evaluation.curves import Curve, own_curves
+from ..evaluation.perplexity import WINDOW
+from ..model.context import fitting_window
+from ..model.elastic_model import AdapterWeights, ElasticModel
+from ..model.quantization import PRECISIONS, at_precision
+from ..model.size_planner import DENSE
+from ..paths import artifacts_home, cache_dir
+from ..progress import Steps
+from ..storage.atomic import check_writable
+from ..training.adapters import AdapterConfig, train_adapters
+from .precompute import COARSE, kept_curve, only_run
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Everything that fixes a fine-tuned artifact besides the one it starts from.
+
+    Attributes:
+        ratio: size ratio, adapters counted.
+        data: names or files of text, as `corpus.documents`; the corpora of the artifact when empty.
+        steps: optimization steps.
+        batch: windows per step.
+        learning_rate: peak of a one-cycle cosine schedule.
+        distillation: weight of the KL divergence from the full model; the text's likelihood has the rest.
+        window: tokens per window.
+        curve_windows: held-out windows per corpus and size.
+        rank: of the adapters where the artifact has none.
+        seed: fixes every random draw.
+    """
+
+    ratio: float
+    data: tuple[str, ...] = ()
+    steps: int = 300
+    batch: int = 4
+    learning_rate: float = 2e-3
+    distillation: float = 0.5
+    window: int = WINDOW
+    curve_windows: int = 16
+    rank: int = 16
+    seed: int = 0
+
+
+def finetune(
+    source: str | None,
+    tuning: FinetuneConfig,
+    artifact: str | Path | None = None,
+    folder: Path | None = None,
+    overwrite: bool = False,
+) -> Steps[tuple[Path, list[Curve], list[Curve]]]:
+    """Train at one size and write a new artifact; continues an interrupted run of the same settings.
+
+    Adapters are made where the artifact has none. Its curves stay in the new one as lines to compare with.
+
+    Args:
+        source: as `load_base`.
+        artifact: folder to start from, or its name on the Hub; that of the model's name by default.
+        folder: of the new artifact; `<model>-at-50` in `paths.artifacts_home` for 50 % by default.
+        overwrite: replace an artifact of other weights, too.
+
+    Returns:
+        The new artifact's folder, and its method's curves before and after, on held-out text of the data and of the
+        corpora the artifact was made from.
+
+    Raises:
+        ModelError, CorpusError, ArtifactError, SizeError, StorageError: one sentence each.
+    """
+    for corpus in tuning.data:
+        documents(corpus, "calibration")
+    if folder is not None:
+        check_replaceable(folder)
+        check_writable(folder)
+    loaded = yield from open_model(source, artifact, install=False)
+    elastic, old = loaded.elastic, loaded.artifact
+    target = folder if folder is not None else artifacts_home() / f"{elastic.base.name}-at-{tuning.ratio * 100:g}"
+    check_owner(target, lambda found, *_: found in (old.fingerprint, loaded.fingerprint), overwrite)
+    check_writable(target)
+    corpora = tuple(dict.fromkeys([*tuning.data, *old.recipe.get("corpora", ("c4", "wikipedia"))]))
+    training_text = torch.cat([_windows(elastic, c, "calibration", tuning.window) for c in tuning.data or corpora])
+    held_out = {c: _windows(elastic, c, "held-out", tuning.window, tuning.curve_windows) for c in corpora}
+    settings = _settings(old.adapters, tuning)
+    planner = elastic.planner_for(settings.rank)
+    plan = planner.at_ratio(tuning.ratio)  # raises before the training would
+    possible = planner.smallest / planner.base_target_parameters
+    ratios = tuple(ratio for ratio in {*COARSE, tuning.ratio} if ratio >= possible)
+    if all(rank == DENSE for rank in plan.ranks):
+        raise SizeError(f"At {tuning.ratio:.1%} no layer is cut, so there is nothing to repair; name a smaller size.")
+    key = hashlib.sha256(f"{tuning}{target.resolve()}{old.fingerprint}".encode())
+    for text in held_out.values():  # the file may be edited between two runs
+        key.update(text.numpy().tobytes())
+    work = cache_dir() / "finetune" / f"{elastic.base.name}-{key.hexdigest()[:12]}"
+    with only_run(target):
+        checkpoint = work / "adapters.safetensors"
+        trained = yield from train_adapters(elastic, training_text, settings, checkpoint, old.adapters)
+        method = old.curves[0].method if old.curves else "cut"
+        before = own_curves(old.curves)
+        if old.adapters is not None:
+            elastic.install(old.adapters)
+        for corpus in [c for c in corpora if c not in {curve.corpus for curve in before}]:
+            label = (method, corpus, "held-out")
+            before.append((yield from kept_curve(elastic, held_out[corpus], (tuning.ratio,), label, work)))
+        elastic.install(trained.weights)
+        after = []
+        for corpus, windows in held_out.items():
+            label = (f"{method}, tuned at {tuning.ratio:.0%}", corpus, "held-out")
+            after.append((yield from kept_curve(elastic, windows, ratios, label, work)))
+        gone = {method, *(at_precision(method, name) for name in PRECISIONS)}  # of the former adapters
+        others = [curve for curve in old.curves if curve.method not in gone]
+        new = replace(
+            old,
+            curves=(*after, *before, *others),
+            adapters=trained.weights,
+            recipe=old.recipe | {"adapters": asdict(settings), "finetuned": asdict(tuning)},
+            history=old.history | {"finetune.loss": trained.losses},
+        )
+        write_artifact(new, target)
+        shutil.rmtree(work, ignore_errors=True)
+    return target, before, after
+
+
+def _windows(elastic: ElasticModel, corpus: str, split: str, length: int, count: int | None = None) -> torch.Tensor:
+    return corpus_windows(elastic.tokenizer, corpus, split, fitting_window(elastic.model, length), count)
+
+
+def _settings(adapters: Mapping[str, AdapterWeights] | None, tuning: FinetuneConfig) -> AdapterConfig:
+    rank = tuning.rank if adapters is None else next(iter(adapters.values())).a.shape[0]
+    return AdapterConfig(
+        rank=rank, alpha=2 * rank, steps=tuning.steps, batch=tuning.batch, learning_rate=tuning.learning_rate,
+        smallest=tuning.ratio, largest=tuning.ratio, distillation=tuning.distillation, seed=tuning.seed,
+    )  # fmt: skip

@@ -1,0 +1,70 @@
+"""The perplexity of an artifact's sizes at fewer bits, kept in it beside its own curves."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..artifacts.completions import read_completions, write_completions
+from ..artifacts.loading import open_model
+from ..artifacts.reader import read_artifact
+from ..artifacts.writer import write_artifact
+from ..data.corpus import corpus_windows
+from ..errors import ArtifactError
+from ..evaluation.curves import Curve, own_curves
+from ..evaluation.perplexity import WINDOW
+from ..model.context import fitting_window
+from ..model.quantization import FULL, at_precision
+from ..paths import cache_dir
+from ..progress import Steps
+from .precompute import COARSE, kept_curve, only_run
+
+
+def measure_precision(
+    source: str | None,
+    precision: str,
+    artifact: Path | None = None,
+    ratios: Sequence[float] = COARSE,
+) -> Steps[list[Curve]]:
+    """Measure the artifact's sizes at a precision on the text of its own curves and add the curves to it.
+
+    Continues where it was.
+
+    Args:
+        source: as `load_base`.
+        precision: one of `precision.precisions()` but `full`.
+        artifact: its folder; that of the model's name by default.
+
+    Returns:
+        One curve per corpus of the artifact, relative to the full-precision model.
+
+    Raises:
+        ModelError, ArtifactError, PrecisionError, CorpusError, StorageError: one sentence each; points are kept.
+    """
+    loaded = yield from open_model(source, artifact, precision=precision, own=True)
+    folder = loaded.folder
+    old = read_artifact(folder)
+    full = own_curves(old.curves)
+    if precision == FULL or not full:
+        raise ArtifactError(f"{folder} has no curve to set another beside, or it is that of `{FULL}` itself.")
+    window = fitting_window(loaded.elastic.model, old.recipe.get("window", WINDOW))
+    key = f"{old.fingerprint}{precision}{old.recipe}"
+    work = cache_dir() / "precision" / hashlib.sha256(key.encode()).hexdigest()[:12]
+    method = at_precision(full[0].method, precision)
+    with only_run(folder):
+        curves = []
+        for own in full:
+            count = own.tokens // (window - 1)
+            windows = corpus_windows(loaded.elastic.tokenizer, own.corpus, "held-out", window, count)
+            label = (method, own.corpus, "held-out")
+            curve = yield from kept_curve(loaded.elastic, windows, ratios, label, work)
+            curves.append(replace(curve, base_perplexity=own.base_perplexity))
+        others = [curve for curve in old.curves if curve.method != method]
+        completions = read_completions(folder)
+        new = replace(old, curves=(*others, *curves))
+        write_artifact(new, folder, lambda place: write_completions(completions, place))
+        shutil.rmtree(work, ignore_errors=True)
+    return curves

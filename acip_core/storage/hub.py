@@ -1,0 +1,129 @@
+"""Artifacts and exported models on the Hugging Face Hub: fetch one by name and revision, publish a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from ..errors import HubError
+from .network import hub_reachable, offline_mode
+
+_ARTIFACT_FILES = ("*.json", "*.safetensors", "README.md")
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """`user/repo@v1.0` as its parts; no revision stands for the newest."""
+    repo, _, revision = name.partition("@")
+    return repo, revision or None
+
+
+def artifact_folder(name: str | Path) -> Path:
+    """The folder of an artifact: a folder on this machine as it is, or a copy of what the Hub has under that name.
+
+    Args:
+        name: a folder, or `user/repo`, `user/repo@revision`. A folder of that name comes first.
+
+    Raises:
+        HubError: there is no such repository or revision, it is private, or it cannot be reached and was never fetched.
+    """
+    text = str(name)
+    folder = Path(os.path.expanduser(text))
+    if isinstance(name, Path) or folder.exists() or text.count("/") != 1 or text.startswith((".", "/", "~")):
+        return folder
+    repo, revision = split_revision(text)
+    offline = not hub_reachable()
+    with _told(text, offline):
+        copy = snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=list(_ARTIFACT_FILES),
+            local_files_only=offline,
+            endpoint=_endpoint(),
+        )
+    if not (Path(copy) / "acip.json").is_file():
+        raise HubError(f"The repository '{text}' holds no artifact (no acip.json); check the name.")
+    return Path(copy)
+
+
+def check_publishable(repo: str) -> None:
+    """Refuse to start work whose result could not be published: no network, nobody logged in, not a name.
+
+    Raises:
+        HubError: one sentence.
+    """
+    if repo.count("/") != 1 or "@" in repo:
+        raise HubError(f"'{repo}' is not a repository's name; write it as user/repo.")
+    if not hub_reachable():
+        raise HubError(f"Nothing can be published as '{repo}': {_why_offline()}.")
+    with _told(repo, False):
+        HfApi(_endpoint()).whoami()
+
+
+def publish(folder: Path, repo: str, private: bool = False) -> str:
+    """Upload a folder, making the repository where there is none.
+
+    Returns:
+        Its address.
+
+    Raises:
+        HubError: one sentence; the folder stays.
+    """
+    if not folder.is_dir() or not any((folder / name).is_file() for name in ("acip.json", "config.json")):
+        raise HubError(f"{folder} is neither an artifact nor an exported model; name the folder of one.")
+    check_publishable(repo)
+    api = HfApi(_endpoint())
+    with _told(repo, False):
+        address = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=[".*"], commit_message="Upload by acip")
+    return str(address)
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _why_offline() -> str:
+    return "HF_HUB_OFFLINE is set" if offline_mode() else "the Hub cannot be reached; connect to the network"
+
+
+@contextmanager
+def _told(name: str, offline: bool) -> Iterator[None]:
+    """Turn what the Hub's library raises into one sentence."""
+    try:
+        yield
+    except (GatedRepoError, LocalTokenNotFoundError):
+        raise HubError(f"'{name}' needs an account: run `hf auth login` or set HF_TOKEN, then try again.") from None
+    except RevisionNotFoundError:
+        raise HubError(f"'{name}' has no such revision; leave out what follows the @, or check it.") from None
+    except RepositoryNotFoundError:
+        raise HubError(
+            f"There is no repository '{name}' on the Hub, or it is private: check the name, or run `hf auth login`."
+        ) from None
+    except HFValidationError:
+        raise HubError(f"'{name}' is not a repository's name; write it as user/repo or user/repo@revision.") from None
+    except HfHubHTTPError as error:
+        code = error.response.status_code
+        if code in (401, 403):
+            raise HubError(
+                f"The Hub refuses '{name}' ({code}): run `hf auth login` with a token that may write there."
+            ) from None
+        raise HubError(f"The Hub answered {code} to '{name}'; try again later.") from error
+    except (HTTPError, OSError, ValueError) as error:  # a broken connection; LocalEntryNotFoundError
+        if offline:
+            raise HubError(
+                f"There is neither a folder nor an earlier copy of '{name}' on this machine, and {_why_offline()}."
+            ) from None
+        raise HubError(f"The Hub cannot be asked for '{name}' ({error}); try again later.") from error

@@ -1,0 +1,1 @@
+"""What gradient runs share, and the adapters that are trained for all sizes at once."""

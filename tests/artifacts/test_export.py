@@ -1,0 +1,351 @@
+"""A model at one size as files: equal to the elastic model, as small as was said, readable without this package."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from acip_core.api import load
+from acip_core.artifacts.export import export
+from acip_core.artifacts.writer import write_artifact
+from acip_core.errors import ModelError, PrecisionError, SizeError, StorageError
+from acip_core.model.base_model import load_base
+from acip_core.model.elastic_model import ElasticModel
+from acip_core.model.quantization import FULL, quantize
+from acip_core.model.target_layers import target_layers
+from acip_core.progress import finish
+from tests.support.commands import run
+from tests.support.exports import SCRIPT, base_of, elastic_of, logits, stored
+from tests.support.faults import full_disk
+from tests.support.tiny import (
+    calibration,
+    generator,
+    tiny_artifact,
+    tiny_base,
+    tiny_elastic,
+    tiny_model,
+    tiny_tokenizer,
+)
+
+
+def write(elastic: ElasticModel, folder: Path, ratio: float, dense: bool = False, shard_bytes: int = 20_000) -> int:
+    """Export and return the bytes that were promised."""
+    plan = elastic.planner.at_ratio(ratio)
+    finish(export(elastic, tiny_artifact(tiny_base()), plan, folder, dense, shard_bytes))
+    return plan.bytes
+
+
+def bytes_of(folder: Path) -> int:
+    return sum(t.numel() * t.element_size() for t in stored(folder).values())
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_what_is_read_again_is_what_ran(family: str, dense: bool, tmp_path: Path) -> None:
+    elastic = tiny_elastic(family, adapter_rank=2)
+    promised = write(elastic, tmp_path / "out", 0.6, dense)
+    loaded = load_base(str(tmp_path / "out"))
+    assert loaded.tokenizer.get_vocab() == elastic.tokenizer.get_vocab()
+    assert torch.equal(logits(elastic.model), logits(tiny_model(family)))  # still at the size it was at
+    elastic.set_size(0.6)
+    torch.testing.assert_close(logits(loaded.model), logits(elastic.model), rtol=1e-4, atol=1e-4)
+    found = sum(t.numel() * t.element_size() for t in stored(tmp_path / "out").values())
+    if dense:
+        assert type(loaded.model) is type(elastic.model)
+    else:
+        assert found == pytest.approx(promised, rel=0.01)
+
+
+def test_full_size_is_the_original_without_code(family: str, tmp_path: Path) -> None:
+    write(tiny_elastic(family, adapter_rank=2), tmp_path / "out", 1.0)
+    assert not list((tmp_path / "out").glob("*.py")) and "auto_map" not in (tmp_path / "out/config.json").read_text()
+    plain = tiny_model(family)
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")), logits(plain))
+    assert_saved_alike(plain, tmp_path)
+
+
+def assert_saved_alike(original: PreTrainedModel, tmp_path: Path) -> None:
+    """The export `out` holds what `save_pretrained` writes, bit for bit."""
+    original.save_pretrained(tmp_path / "original")
+    wanted, found = stored(tmp_path / "original"), stored(tmp_path / "out")
+    assert found.keys() == wanted.keys()
+    assert all(found[name].dtype == t.dtype and torch.equal(found[name], t) for name, t in wanted.items())
+
+
+EXPERTS: dict[str, dict[str, Any]] = {  # kinds whose files have other tensors than the model has parameters
+    "mixtral": {"num_local_experts": 3, "num_experts_per_tok": 2},
+    "granitemoe": {"num_local_experts": 3, "num_experts_per_tok": 2},
+    "qwen3_moe": {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+}
+
+
+@pytest.mark.parametrize("kind", EXPERTS)
+def test_experts_have_the_names_that_files_have(kind: str, tmp_path: Path) -> None:
+    base = base_of(kind, **EXPERTS[kind])
+    original, elastic = copy.deepcopy(base.model), elastic_of(base, exclude=("experts",))
+    write(elastic, tmp_path / "out", 1.0)
+    assert_saved_alike(original, tmp_path)
+    write(elastic, tmp_path / "dense", 0.6, dense=True)
+    assert stored(tmp_path / "dense").keys() == stored(tmp_path / "original").keys()
+    elastic.set_size(0.6)
+    write(elastic, tmp_path / "factors", 0.6)
+    for folder in ("dense", "factors"):
+        loaded = load_base(str(tmp_path / folder)).model
+        torch.testing.assert_close(logits(loaded), logits(elastic.model), rtol=1e-4, atol=1e-4)
+
+
+def test_layers_that_files_hold_as_one_are_multiplied_out_into_it(tmp_path: Path) -> None:
+    base = base_of("hrm_text")
+    original, elastic = copy.deepcopy(base.model), elastic_of(base)
+    write(elastic, tmp_path / "out", 1.0)
+    assert_saved_alike(original, tmp_path)
+    write(elastic, tmp_path / "dense", 0.6, dense=True)
+    elastic.set_size(0.6)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "dense")
+    torch.testing.assert_close(logits(loaded), logits(elastic.model), rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def narrow(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, ElasticModel]:
+    """A folder that is published in 16 bits, one norm of it in 32, and its model as it runs here, in float32."""
+    model = tiny_model("llama").to(request.param)
+    model.model.norm.weight.data = 1 + 0.1 * torch.rand(32, generator=generator())
+    model.save_pretrained(tmp_path / "original")
+    tiny_tokenizer().save_pretrained(tmp_path / "original")
+    return tmp_path / "original", elastic_of(load_base(str(tmp_path / "original"), "cpu"))
+
+
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16], indirect=True)
+def test_it_has_the_dtype_that_it_is_published_in(narrow: tuple[Path, ElasticModel], tmp_path: Path) -> None:
+    folder, elastic = narrow
+    wanted, dtype = stored(folder), json.loads((folder / "config.json").read_text())["dtype"]
+    assert elastic.base.dtype == torch.float32 and str(elastic.stored_dtype) == f"torch.{dtype}"
+    for ratio in (1.0, 0.6):
+        plan = elastic.planner.at_ratio(ratio)
+        assert write(elastic, tmp_path / f"at {ratio}", ratio) == plan.bytes == bytes_of(tmp_path / f"at {ratio}")
+        assert json.loads((tmp_path / f"at {ratio}/config.json").read_text())["dtype"] == dtype
+    found = stored(tmp_path / "at 1.0")
+    assert found.keys() == wanted.keys() and plan.base_bytes == bytes_of(folder)
+    assert all(found[name].dtype == t.dtype and torch.equal(found[name], t) for name, t in wanted.items())
+    assert bytes_of(tmp_path / "at 0.6") < 0.9 * bytes_of(folder)
+    write(elastic, tmp_path / "dense", 0.6, dense=True)
+    assert bytes_of(tmp_path / "dense") == bytes_of(folder)
+
+
+@pytest.mark.parametrize("narrow", [torch.bfloat16], indirect=True)
+def test_sizes_in_bytes_are_those_of_its_file(narrow: tuple[Path, ElasticModel]) -> None:
+    planner = narrow[1].planner
+    for percent in (100, 80, 60):
+        plan = planner.at_ratio(percent / 100)
+        assert planner.at_bytes(plan.bytes).ranks == plan.ranks
+    with pytest.raises(SizeError, match=f"to {plan.base_bytes / 1e6:.1f} MB"):
+        planner.at_bytes(plan.base_bytes + 2)
+
+
+def test_another_dtype_on_demand(tmp_path: Path) -> None:
+    elastic = tiny_elastic(adapter_rank=2)
+    artifact, plan = tiny_artifact(tiny_base()), elastic.set_size(0.6)
+    finish(export(elastic, artifact, plan, tmp_path / "half", dtype="bfloat16"))
+    assert {t.dtype for t in stored(tmp_path / "half").values()} == {torch.bfloat16}
+    assert f"{bytes_of(tmp_path / 'half') / 1e6:.1f} of" in (tmp_path / "half/README.md").read_text()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "half", trust_remote_code=True)
+    assert loaded.dtype == torch.bfloat16
+    torch.testing.assert_close(logits(loaded).float(), logits(elastic.model), rtol=0.1, atol=0.1)
+    with pytest.raises(PrecisionError, match="float32, bfloat16, float16, not in 'int3'"):
+        finish(export(elastic, artifact, plan, tmp_path / "other", dtype="int3"))
+    elastic.model.get_input_embeddings().weight.data[5, 5] = 1e6
+    with pytest.raises(ModelError, match=r"embed_tokens.weight has values beyond float16; choose bfloat16"):
+        finish(export(elastic, artifact, plan, tmp_path / "other", dtype="float16"))
+    assert not (tmp_path / "other").exists()
+
+
+def export_again(elastic: ElasticModel, folder: Path, ratio: float, precision: str = FULL, dense: bool = False) -> None:
+    """Export at a size and compare what is read with what runs."""
+    quantized = finish(quantize(elastic, precision)) if precision != FULL else None
+    plan = elastic.set_size(ratio)
+    finish(export(elastic, tiny_artifact(tiny_base()), plan, folder, dense, quantized=quantized))
+    plain = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=not dense)
+    for model in (plain, load_base(str(folder)).model):
+        torch.testing.assert_close(logits(model), logits(elastic.model), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_an_export_is_exported_again(kind: str, tmp_path: Path) -> None:
+    export_again(tiny_elastic(kind, adapter_rank=2), tmp_path / "first", 0.7)
+    elastic = elastic_of(load_base(str(tmp_path / "first"), "cpu"))
+    export_again(elastic, tmp_path / "whole", 1.0)
+    export_again(elastic, tmp_path / "cut", 0.8)
+    export_again(elastic, tmp_path / "dense", 0.6, dense=True)
+    assert type(load_base(str(tmp_path / "dense")).model) is type(tiny_model(kind))
+    assert bytes_of(tmp_path / "cut") < bytes_of(tmp_path / "first") == bytes_of(tmp_path / "whole")
+    export_again(elastic_of(load_base(str(tmp_path / "cut"), "cpu")), tmp_path / "third", 0.8)
+    export_again(elastic_of(load_base(str(tmp_path / "cut"), "cpu")), tmp_path / "third dense", 0.8, dense=True)
+
+
+def test_what_was_left_in_full_is_quantized_later(tmp_path: Path) -> None:
+    export_again(elastic_of(base_of("llama"), exclude=("mlp",)), tmp_path / "first", 0.5)
+    elastic = elastic_of(load_base(str(tmp_path / "first"), "cpu"), exclude=("self_attn",))
+    export_again(elastic, tmp_path / "second", 0.5, "int8")
+    with pytest.raises(ModelError, match="exclude leave none"):
+        elastic_of(load_base(str(tmp_path / "second"), "cpu"), exclude=("self_attn",))
+
+
+def test_what_is_quantized_is_not_compressed_again(tmp_path: Path) -> None:
+    export_again(elastic_of(base_of("llama"), exclude=("mlp",)), tmp_path / "first", 0.5, "int8")
+    export_again(elastic_of(load_base(str(tmp_path / "first"), "cpu")), tmp_path / "second", 0.5)
+    export_again(elastic_of(load_base(str(tmp_path / "first"), "cpu")), tmp_path / "dense", 0.5, dense=True)
+    elastic = elastic_of(load_base(str(tmp_path / "first"), "cpu"))
+    with pytest.raises(PrecisionError, match="quantized already; export it in full precision"):
+        export_again(elastic, tmp_path / "third", 0.5, "int8")
+    export_again(tiny_elastic(), tmp_path / "all", 0.5, "int8")
+    with pytest.raises(ModelError, match="quantized already; compress the model it was exported from"):
+        target_layers(load_base(str(tmp_path / "all"), "cpu").model)
+
+
+COMPUTED: dict[str, dict[str, Any]] = {  # kinds with buffers that are computed and not stored
+    "falcon_h1": {
+        **{"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8},
+        "ssm_multipliers": [0.5, 2.0, 0.25, 1.5, 3.0],
+    },
+    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 256, "n_inner": 56},
+    "xglm": {"d_model": 32, "ffn_dim": 56, "num_layers": 2, "attention_heads": 4},
+}
+
+
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_buffers_that_are_not_stored_are_computed_again(kind: str, tmp_path: Path) -> None:
+    elastic = elastic_of(base_of(kind, **COMPUTED[kind]))
+    write(elastic, tmp_path / "out", 0.5)
+    elastic.set_size(0.5)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    for model in (plain, load_base(str(tmp_path / "out")).model):
+        computed = dict(model.named_non_persistent_buffers())
+        wanted = {name: b for name, b in elastic.model.named_non_persistent_buffers() if name in computed}
+        assert wanted and all(torch.equal(computed[name], wanted[name]) for name in wanted)
+        torch.testing.assert_close(logits(model), logits(elastic.model), rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_file_lacks_is_filled_as_its_class_does(tmp_path: Path) -> None:
+    write(tiny_elastic("gpt2", adapter_rank=2), tmp_path / "out", 0.6, shard_bytes=10**9)
+    tensors = load_file(tmp_path / "out/model.safetensors")
+    gone = [next(name for name in tensors if name.endswith(end)) for end in ("down.weight", "ln_1.weight")]
+    for name in gone:
+        del tensors[name]
+    save_file(tensors, tmp_path / "out/model.safetensors", metadata={"format": "pt"})
+    model, info = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", trust_remote_code=True, output_loading_info=True
+    )
+    assert sorted(info["missing_keys"]) == sorted(gone)
+    assert 0.01 < model.get_parameter(gone[0]).std() < 0.04 and torch.equal(
+        model.get_parameter(gone[1]), torch.ones(32)
+    )
+
+
+def test_shards_have_an_index(tmp_path: Path) -> None:
+    write(tiny_elastic(adapter_rank=2), tmp_path / "out", 0.6)
+    index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
+    files = set(index["weight_map"].values())
+    assert len(files) > 1 and files == {file.name for file in (tmp_path / "out").glob("*.safetensors")}
+    assert set(index["weight_map"]) == set(stored(tmp_path / "out"))
+    assert max(file.stat().st_size for file in (tmp_path / "out").glob("*.safetensors")) < 30_000
+
+
+def test_nothing_of_ours_is_needed_to_read_it(tmp_path: Path) -> None:
+    elastic = tiny_elastic(adapter_rank=2)
+    write(elastic, tmp_path / "out", 0.6)
+    torch.save(calibration(), tmp_path / "ids.pt")
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HOME": str(tmp_path / "hf")}
+    command = [sys.executable, "-c", SCRIPT, tmp_path / "out", tmp_path / "ids.pt", tmp_path / "logits.pt"]
+    subprocess.run(command, env=clean, cwd=tmp_path, check=True)
+    elastic.set_size(0.6)
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), logits(elastic.model), rtol=1e-4, atol=1e-4)
+
+
+def test_its_code_is_never_executed_unasked(tmp_path: Path) -> None:
+    write(tiny_elastic(adapter_rank=2), tmp_path / "out", 0.6)
+    (tmp_path / "out/modeling.py").write_text("raise SystemExit('executed')")
+    load_base(str(tmp_path / "out"))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=False)
+
+
+def test_the_card_says_what_it_is(tmp_path: Path) -> None:
+    elastic = tiny_elastic(adapter_rank=2)
+    write(elastic, tmp_path / "out", 0.5)
+    card = (tmp_path / "out/README.md").read_text()
+    plan = elastic.planner.at_ratio(0.5)
+    assert f"{plan.parameters:,} of {plan.base_parameters:,} parameters" in card and "trust_remote_code=True" in card
+    assert "held-out c4 text" in card and "licence" in card and "Recipe" in card
+
+
+def test_places_that_are_taken_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine")
+    with pytest.raises(StorageError, match=r"out exists already; name a new folder"):
+        write(tiny_elastic(adapter_rank=2), tmp_path / "out", 0.6)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_disk_that_the_tokenizer_fills_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elastic = tiny_elastic(adapter_rank=2)
+    write(elastic, tmp_path / "whole", 0.6)
+    files = {file.name: file.stat().st_size for file in (tmp_path / "whole").iterdir()}
+    save = elastic.tokenizer.save_pretrained
+
+    def fill(folder: Path) -> None:
+        with full_disk(500):
+            save(folder)
+
+    monkeypatch.setattr(elastic.tokenizer, "save_pretrained", fill)
+    assert files["tokenizer.json"] > 500
+    with pytest.raises(StorageError, match=r"Cannot write .*out .*\(os error \d+\).*free space"):
+        write(elastic, tmp_path / "out", 0.6)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    with full_disk(), pytest.raises(StorageError, match="Cannot write"):
+        write(tiny_elastic(adapter_rank=2), tmp_path / "out", 0.6)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.5, -1.0, float("nan")])
+def test_sizes_that_are_none(ratio: float, tmp_path: Path) -> None:
+    with pytest.raises(SizeError):
+        write(tiny_elastic(adapter_rank=2), tmp_path / "out", ratio)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_and_the_api_write_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tiny_base()
+    base.model.save_pretrained(tmp_path / "model")
+    base.tokenizer.save_pretrained(tmp_path / "model")
+    write_artifact(tiny_artifact(base), tmp_path / "artifact")
+    arguments = ["export", str(tmp_path / "model"), str(tmp_path / "one"), "--artifact", str(tmp_path / "artifact")]
+    code, output = run(monkeypatch, capsys, *arguments, "--size", "1.5")
+    assert code == 2 and "A size ratio must lie between 0 and 1" in output and not (tmp_path / "one").exists()
+    code, output = run(monkeypatch, capsys, *arguments, "--size", "0.6")
+    assert code == 0, output
+    code, output = run(monkeypatch, capsys, *arguments, "--size", "0.6")
+    assert code == 2 and "exists already" in output and "Traceback" not in output
+    model = load(str(tmp_path / "model"), tmp_path / "artifact")
+    model.set_size(0.6)
+    model.export(tmp_path / "two")
+    model.export(tmp_path / "three", dtype="bfloat16")
+    assert 2 * bytes_of(tmp_path / "three") == bytes_of(tmp_path / "two")
+    code, output = run(monkeypatch, capsys, *arguments[:2], str(tmp_path / "four"), *arguments[3:], "--size", "0.6",
+                       "--dtype", "bfloat16")  # fmt: skip
+    assert code == 0 and bytes_of(tmp_path / "four") == bytes_of(tmp_path / "three"), output
+    one, two = stored(tmp_path / "one"), stored(tmp_path / "two")
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)

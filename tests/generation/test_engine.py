@@ -1,0 +1,359 @@
+"""Streaming decoding: equal to `generate`, unmoved by neighbours, cancellable, reproducible, firm on bad input."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import normalizers, processors
+from transformers import PreTrainedTokenizerBase
+
+from acip_core.errors import GenerationError
+from acip_core.evaluation.perplexity import measure_perplexity
+from acip_core.generation import engine as generate
+from acip_core.generation.engine import Engine, SamplingConfig
+from acip_core.generation.tokens import Detokenizer
+from acip_core.model.base_model import load_base
+from acip_core.model.elastic_model import ElasticModel
+from tests.support.tiny import tiny_elastic
+
+PROMPT = "The capital of Germany is called"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(default_gguf: Path) -> PreTrainedTokenizerBase:
+    """The default model's: a byte-level one, whose tokens may end within a character."""
+    return load_base(device="cpu").tokenizer
+
+
+@pytest.fixture(scope="module")
+def elastic() -> ElasticModel:
+    return tiny_elastic("llama", adapter_rank=2)
+
+
+@pytest.fixture
+def engine(elastic: ElasticModel) -> Engine:
+    return Engine(elastic)
+
+
+@pytest.fixture
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts and windows of tiny models are cut too."""
+    monkeypatch.setattr(generate, "PREFILL_CHUNK", 16)
+    monkeypatch.setattr(generate, "_MEASURE_CHUNK", 16)
+
+
+def _text(steps) -> str:
+    return "".join(step.text for step in steps)
+
+
+def test_long_prompts_together_never_exceed_the_memory(elastic: ElasticModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "_CACHED_TOKENS", 100)  # twice the context of 256 counts instead
+    monkeypatch.setattr(generate, "_PATIENCE", 0.0)
+    engine = Engine(elastic)
+    plan, settings = elastic.planner.at_ratio(1.0), SamplingConfig(max_new_tokens=20)
+    first, second, third, never_started = (engine.stream("x" * 200, plan, settings) for _ in range(4))
+    assert next(first).ahead == next(second).ahead == 0
+    assert [next(third).ahead for _ in range(3)] == [1, 1, 1]
+    assert next(engine.stream("x" * 20, plan, settings)).ahead == 2  # nobody overtakes, however small
+    first.close()  # type: ignore[attr-defined]
+    never_started.close()  # type: ignore[attr-defined]
+    assert [step.count for step in third][-1] == 20 and list(second)
+    assert [step.ahead for step in engine.stream("x" * 200, plan, settings)] == [0] * 21
+
+
+def test_a_full_line_says_so_and_one_who_waits_can_leave(
+    elastic: ElasticModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_ACTIVE", 1), ("_WAITING", 2), ("_PATIENCE", 0.0)):
+        monkeypatch.setattr(generate, name, value)
+    engine, cancel = Engine(elastic), threading.Event()
+    plan = elastic.planner.at_ratio(0.7)
+    running, waiting = engine.stream(PROMPT, plan), engine.stream(PROMPT, plan)
+    leaving = engine.stream(PROMPT, plan, cancel=cancel)
+    assert [next(step).ahead for step in (running, leaving, waiting)] == [0, 1, 2]
+    with pytest.raises(GenerationError, match="2 are waiting already; try again"):
+        next(engine.stream(PROMPT, plan))
+    cancel.set()
+    assert [step.finish for step in leaving] == ["stopped"]
+    assert next(waiting).ahead == 1
+    list(running)
+    assert next(waiting).ahead == 0
+
+
+@pytest.mark.usefixtures("small_slices")
+@pytest.mark.parametrize("length", [1, 16, 75])
+def test_greedy_equals_generate(family: str, length: int) -> None:
+    elastic = tiny_elastic(family)
+    elastic.model.generation_config.eos_token_id = None  # run on, so that there is much to compare
+    engine = Engine(elastic)
+    engine._ends = frozenset()
+    prompt = (PROMPT * 3)[:length]
+    inputs = elastic.tokenizer(prompt, return_tensors="pt")
+    for ratio in (1.0, 0.6):
+        plan = elastic.set_size(ratio)
+        whole = elastic.model.generate(**inputs, do_sample=False, max_new_tokens=24)[0, inputs.input_ids.shape[1] :]
+        elastic.set_size(1.0)
+        steps = list(engine.stream(prompt, plan, SamplingConfig(max_new_tokens=24)))
+        assert _text(steps) == elastic.tokenizer.decode(whole, skip_special_tokens=True)
+        assert (steps[-1].count, steps[-1].finish) == (24, "length")
+
+
+def test_interleaved_streams_equal_streams_alone(engine: Engine) -> None:
+    plans = [engine.elastic.planner.at_ratio(r) for r in (1.0, 0.7, 0.4)]
+    settings = SamplingConfig(temperature=0.8, seed=3, max_new_tokens=20)
+    alone = [_text(engine.stream(PROMPT, plan, settings)) for plan in plans]
+    together = ["", "", ""]
+    for steps in itertools.zip_longest(*(engine.stream(PROMPT, plan, settings) for plan in plans)):
+        together = [text + (step.text if step else "") for text, step in zip(together, steps, strict=True)]
+    assert together == alone
+    assert len(set(alone)) == 3
+
+
+def test_streams_on_threads_equal_streams_alone(engine: Engine) -> None:
+    plans = [engine.elastic.planner.at_ratio(r) for r in (1.0, 0.8, 0.6, 0.4)]
+    alone = [_text(engine.stream(PROMPT, plan, SamplingConfig(max_new_tokens=16))) for plan in plans]
+    results = [""] * len(plans)
+
+    def run(index: int) -> None:
+        results[index] = _text(engine.stream(PROMPT, plans[index], SamplingConfig(max_new_tokens=16)))
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(plans))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == alone
+
+
+def test_cancel_stops_within_one_token(engine: Engine) -> None:
+    cancel = threading.Event()
+    counts = []
+    for step in engine.stream(PROMPT, engine.elastic.planner.at_ratio(1.0), cancel=cancel):
+        counts.append(step.count)
+        if step.count == 3:
+            cancel.set()
+    assert max(counts) == 3
+    assert step.finish == "stopped"
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_cancelled_while_reading_the_prompt(engine: Engine) -> None:
+    cancel = threading.Event()
+    steps = engine.stream("word " * 20, engine.elastic.planner.at_ratio(1.0), cancel=cancel)
+    assert next(steps).prompt_read == 16
+    cancel.set()
+    rest = list(steps)
+    assert [step.finish for step in rest] == ["stopped"] and rest[0].count == 0
+
+
+def test_same_seed_same_text(engine: Engine) -> None:
+    plan = engine.elastic.planner.at_ratio(0.7)
+
+    def text(seed: int, **settings) -> str:
+        return _text(
+            engine.stream(PROMPT, plan, SamplingConfig(temperature=1.0, seed=seed, max_new_tokens=12, **settings))
+        )
+
+    assert text(1) == text(1) != text(2)
+    greedy = _text(engine.stream(PROMPT, plan, SamplingConfig(max_new_tokens=12)))
+    assert text(1, top_p=1e-9) == greedy  # only the likeliest token is left
+    cold = _text(engine.stream(PROMPT, plan, SamplingConfig(temperature=1e-30, max_new_tokens=12)))
+    assert cold == greedy
+
+
+def test_runs_to_the_end_of_the_context(engine: Engine) -> None:
+    engine._ends = frozenset()
+    steps = list(engine.stream("x" * 236, engine.elastic.planner.at_ratio(1.0), SamplingConfig(max_new_tokens=20)))
+    assert steps[-1].prompt_tokens + steps[-1].count == engine.context == 256
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plain words, and   spaces\n\nand lines",
+        "emoji 👩‍👩‍👧‍👦 🇩🇪 🦜 done",
+        "עברית ואז العربية",
+        "漢字かな交じり文 𝔘𝔫𝔦𝔠𝔬𝔡𝔢",
+        "control \x00\x07\x1b[31m \u202e done",
+    ],
+)
+def test_increments_never_split_a_character(text: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    words = Detokenizer(tokenizer, tokenizer("before").input_ids)
+    increments = [words.push(token) for token in tokenizer(text).input_ids]
+    increments.append(words.flush())
+    assert not any("\ufffd" in part for part in increments)
+    assert "".join(increments) == text
+
+
+@pytest.mark.real
+def test_broken_bytes_are_shown_in_the_end(tokenizer: PreTrainedTokenizerBase) -> None:
+    half = tokenizer("🦜").input_ids[:1]
+    words = Detokenizer(tokenizer, [])
+    assert words.push(half[0]) == ""
+    assert words.flush() == "\ufffd"
+    assert "".join(words.push(half[0]) for _ in range(20)).startswith("\ufffd")
+
+
+@pytest.mark.parametrize(
+    "prompt", ["\x00\x01\x02", "👍🏽 🇩🇪", "مرحبا بالعالم", "\ud83d broken", "a\u202eb", "<|im_end|>"]
+)
+def test_odd_prompts_run(engine: Engine, prompt: str) -> None:
+    steps = list(engine.stream(prompt, engine.elastic.planner.at_ratio(0.5), SamplingConfig(max_new_tokens=3)))
+    assert steps[-1].finish in ("length", "end")
+
+
+@pytest.mark.parametrize("prompt", ["", "   \n\t "])
+def test_empty_prompt(engine: Engine, prompt: str) -> None:
+    with pytest.raises(GenerationError, match="empty"):
+        engine.stream(prompt, engine.elastic.planner.at_ratio(1.0))
+
+
+def test_prompt_of_100_000_characters_names_tokens_and_limit(engine: Engine) -> None:
+    with pytest.raises(GenerationError, match=r"has [\d,]+ tokens, but at most 128 fit beside 128 new ones"):
+        engine.stream("many words " * 9_100, engine.elastic.planner.at_ratio(1.0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"temperature": -0.1}, "temperature"),
+        ({"top_p": 0.0}, "Top-p"),
+        ({"top_p": 1.5}, "Top-p"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 0.5}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"max_new_tokens": 0}, "length"),
+        ({"max_new_tokens": 256}, "length"),
+        ({"max_new_tokens": 1.5}, "length"),
+    ],
+)
+def test_bad_sampling(engine: Engine, settings: dict, named: str) -> None:
+    with pytest.raises(GenerationError, match=named) as caught:
+        engine.stream(PROMPT, engine.elastic.planner.at_ratio(1.0), SamplingConfig(**settings))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("named", ["temperature", "top_p", "seed", "max_new_tokens"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        math.nan,
+        math.inf,
+        -math.inf,
+        1e400,
+        10**400,
+        -(10**400),
+        10**5000,
+        True,
+        False,
+        None,
+        "1",
+        "",
+        [1],
+        {},
+        1j,
+        b"1",
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_number_in_range_is_refused_by_name(engine: Engine, named: str, value: object) -> None:
+    words = {"top_p": "top-p", "max_new_tokens": "length"}
+    with pytest.raises(GenerationError) as caught:
+        engine.stream(PROMPT, engine.elastic.planner.at_ratio(1.0), SamplingConfig(**{named: value}))  # type: ignore[arg-type]
+    assert words.get(named, named) in str(caught.value).lower() and len(str(caught.value)) < 160
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 5e-324, "top_p": 5e-324},
+        {"temperature": 1e308},
+        {"temperature": 1, "seed": 7.0, "max_new_tokens": 3.0},
+        {"seed": 2**63 - 1, "temperature": 1.0},
+    ],
+)
+def test_the_ends_of_the_ranges_run(engine: Engine, settings: dict) -> None:
+    steps = list(
+        engine.stream(PROMPT, engine.elastic.planner.at_ratio(0.6), SamplingConfig(**{"max_new_tokens": 3, **settings}))
+    )
+    assert steps[-1].finish in ("length", "end")
+
+
+@pytest.mark.parametrize("prompt", [None, 3, b"text", ["text"], True])
+def test_a_prompt_is_a_text(engine: Engine, prompt: object) -> None:
+    with pytest.raises(GenerationError, match="must be a text"):
+        engine.stream(prompt, engine.elastic.planner.at_ratio(1.0))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("starts", [False, True], ids=["plain", "with a start token"])
+@pytest.mark.parametrize("prompt", ["\u0001", "\u200b\u200b", "\ufeff"])
+def test_a_prompt_without_tokens_is_refused(prompt: str, starts: bool) -> None:
+    elastic = tiny_elastic()
+    backend = elastic.tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.Strip()])
+    if starts:
+        backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    engine, plan = Engine(elastic), elastic.planner.at_ratio(1.0)
+    with pytest.raises(GenerationError, match="makes no tokens of the prompt"):
+        engine.stream(prompt, plan)
+    first = next(engine.stream("ab", plan))
+    assert first.prompt_tokens == 2 + starts
+
+
+@pytest.mark.parametrize(
+    ("template", "named"),
+    [
+        (
+            "{{ raise_exception('Roles must alternate.\nSee the card.') }}",
+            r"cannot be applied .*\(Roles must alternate\.\)",
+        ),
+        ("{% for message in messages %}", "cannot be applied"),
+        ("{{ messages[0].content.nothing.at.all }}", "cannot be applied"),
+        ({"tool_use": "x", "rag": "y"}, "cannot be applied"),
+        ("{% if false %}x{% endif %}", "makes nothing of the prompt"),
+        ("", "no chat template"),
+    ],
+)
+def test_chat_templates_that_fail(template: object, named: str) -> None:
+    elastic = tiny_elastic()
+    elastic.tokenizer.chat_template = template
+    with pytest.raises(GenerationError, match=named) as caught:
+        Engine(elastic).stream(PROMPT, elastic.planner.at_ratio(1.0), chat=True)
+    assert "\n" not in str(caught.value) and "switch the chat template off" in str(caught.value)
+
+
+def test_no_chat_template(engine: Engine) -> None:
+    with pytest.raises(GenerationError, match="no chat template"):
+        engine.stream(PROMPT, engine.elastic.planner.at_ratio(1.0), chat=True)
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_measuring_in_turns_equals_measuring_at_once(family: str) -> None:
+    elastic = tiny_elastic(family)
+    windows = torch.randint(3, 128, (3, 60), generator=torch.Generator().manual_seed(0))
+    plan = elastic.planner.at_ratio(0.6)
+    engine = Engine(elastic)
+    stream = engine.stream(PROMPT, elastic.planner.at_ratio(1.0))
+    measured = []
+    for value in engine.measure(windows, plan):
+        measured.append(value)
+        next(stream)  # somebody else, at another size
+    elastic.apply(plan)
+    expected = list(measure_perplexity(elastic.model, windows))
+    assert [m.value for m in measured] == pytest.approx([e.value for e in expected], rel=1e-4)
+    assert measured[-1].tokens == expected[-1].tokens
+
+
+def test_measuring_is_cancelled_between_slices(engine: Engine) -> None:
+    cancel = threading.Event()
+    windows = torch.randint(3, 128, (3, 60))
+    values = engine.measure(windows, engine.elastic.planner.at_ratio(1.0), cancel)
+    assert next(values).done == 1
+    cancel.set()
+    assert list(values) == []

@@ -1,0 +1,406 @@
+"""Checkpoints that are not the model their configuration names: refused in one sentence, never filled up or trimmed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFWriter
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertLMHeadModel, BitsAndBytesConfig, LlamaForCausalLM, PreTrainedModel
+
+from acip_core.errors import ModelError
+from acip_core.model.base_model import load_base
+from acip_core.model.target_layers import target_layers
+from tests.support.tiny import calibration, tiny_base, tiny_model, tiny_tokenizer
+
+Tensors = dict[str, torch.Tensor]
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def saved(folder: Path, model: PreTrainedModel | None = None) -> Path:
+    (model or tiny_model("llama")).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def change(folder: Path, edit: Callable[[Tensors], Tensors]) -> None:
+    file = folder / "model.safetensors"
+    tensors = edit({name: tensor.clone() for name, tensor in load_file(file).items()})
+    save_file(tensors, file, {"format": "pt"})
+
+
+def configure(folder: Path, **settings: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+
+
+def refused(source: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_base(str(source), device="cpu")
+    message = str(caught.value)
+    assert "\n" not in message and str(source) in message and len(message) < 600
+    return message
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(calibration()).logits
+
+
+def poisoned(name: str, value: float) -> Callable[[Tensors], Tensors]:
+    def edit(tensors: Tensors) -> Tensors:
+        tensors[name].view(-1)[7] = value
+        return tensors
+
+    return edit
+
+
+DAMAGED: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
+    "missing": (lambda t: {n: v for n, v in t.items() if n != UP}, rf"1 of its tensors are missing \({UP}\)"),
+    "left over": (lambda t: t | {"value_head.weight": torch.ones(3)}, r"1 tensors fit nowhere \(value_head.weight\)"),
+    "a bias too many": (lambda t: t | {UP.replace("weight", "bias"): torch.ones(56)}, "1 tensors fit nowhere"),
+    "renamed": (lambda t: {n.replace("up_proj", "w3"): v for n, v in t.items()}, r"2 of its .*2 tensors fit nowhere"),
+    "compiled": (lambda t: {f"_orig_mod.{n}": v for n, v in t.items()}, "stems from torch.compile: save the model"),
+    "distributed": (lambda t: {f"module.{n}": v for n, v in t.items()}, "stems from DistributedDataParallel"),
+    "shape": (lambda t: t | {UP: torch.ones(55, 32)}, rf"have another shape \({UP}: \(55, 32\) instead of \(56, 32\)"),
+    "integers": (lambda t: t | {UP: torch.ones(56, 32, dtype=torch.int8)}, rf"{UP} \(int8\) where floating-point"),
+    "float8": (lambda t: t | {UP: t[UP].to(torch.float8_e4m3fn)}, r"\(float8_e4m3fn\) where floating-point"),
+    "not a number": (poisoned("model.norm.weight", float("nan")), r"model.norm.weight hold values that are not finite"),
+    "infinite": (poisoned("model.embed_tokens.weight", float("inf")), "not finite"),
+    "many": (lambda t: {n: v for n, v in t.items() if "mlp" not in n}, r"6 of its .* and 3 more\)"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_tensors_that_are_not_the_models(damage: str, tmp_path: Path) -> None:
+    edit, words = DAMAGED[damage]
+    change(saved(tmp_path), edit)
+    message = refused(tmp_path)
+    assert re.search(words, message), message
+
+
+def test_tensors_of_another_architecture(tmp_path: Path) -> None:
+    saved(tmp_path, tiny_model("gpt2"))
+    (tmp_path / "config.json").write_text(json.dumps(tiny_model("llama").config.to_dict()))
+    assert "of its tensors are missing" in refused(tmp_path) and "fit nowhere" in refused(tmp_path)
+
+
+def test_what_older_versions_stored_is_no_left_over(tmp_path: Path) -> None:
+    computed = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(4) for i in range(2)}
+    change(saved(tmp_path), lambda t: t | computed)
+    assert torch.equal(logits(load_base(str(tmp_path), "cpu").model), logits(tiny_model("llama")))
+    masks = {f"transformer.h.{i}.attn.bias": torch.ones(1, 1, 256, 256, dtype=torch.uint8) for i in range(2)}
+    change(saved(tmp_path / "gpt2", tiny_model("gpt2")), lambda t: t | masks)
+    assert torch.equal(logits(load_base(str(tmp_path / "gpt2"), "cpu").model), logits(tiny_model("gpt2")))
+
+
+def test_a_tied_head_is_shared_and_another_head_is_kept(tmp_path: Path) -> None:
+    tied = load_base(str(saved(tmp_path / "tied")), "cpu").model
+    assert tied.lm_head.weight is tied.model.embed_tokens.weight and tied.config.tie_word_embeddings
+    head = torch.randn(128, 32)
+    change(saved(tmp_path / "other"), lambda t: t | {"lm_head.weight": head})
+    other = load_base(str(tmp_path / "other"), "cpu").model
+    assert torch.equal(other.lm_head.weight, head) and not other.config.tie_word_embeddings
+    other.save_pretrained(tmp_path / "again")
+    assert torch.equal(logits(LlamaForCausalLM.from_pretrained(tmp_path / "again")), logits(other))
+
+
+def test_the_type_that_is_stored_and_the_type_that_is_computed_in(tmp_path: Path) -> None:
+    saved(tmp_path, tiny_model("llama").bfloat16())
+    change(tmp_path, lambda t: t | {"model.norm.weight": t["model.norm.weight"].float()})
+    base = load_base(str(tmp_path), "cpu")
+    assert base.stored_dtype == torch.bfloat16 and base.dtype == torch.float32
+    for dtype in ("bfloat16", torch.bfloat16):
+        assert load_base(str(tmp_path), "cpu", dtype).dtype == torch.bfloat16
+    assert load_base(str(tmp_path), "cpu", "auto").dtype == torch.float32
+    assert load_base(str(tmp_path), "cpu", "float16").dtype == torch.float16
+    for wrong in ("int8", "half a float", torch.int64, 16):
+        with pytest.raises(ModelError, match="choose auto, float32, bfloat16, float16"):
+            load_base(str(tmp_path), "cpu", wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["LORA", "LOHA"])
+def test_an_adapter_beside_the_model(kind: str, tmp_path: Path) -> None:
+    saved(tmp_path)
+    get_peft_model(tiny_model("llama"), LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"peft_type": kind}))
+    message = refused(tmp_path)
+    assert f"A {kind} adapter" in message and "merge_and_unload" in message
+    (tmp_path / "acip.json").write_text("{}")
+    assert "holds an artifact" in refused(tmp_path)
+    (tmp_path / "acip.json").unlink()
+    (tmp_path / "config.json").unlink()
+    assert f"only a {kind} adapter of the model" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
+        BitsAndBytesConfig(load_in_8bit=True),
+    ],
+)
+def test_quantized_checkpoints_are_turned_back(config: BitsAndBytesConfig, tmp_path: Path) -> None:
+    saved(tmp_path / "whole", tiny_model("llama").bfloat16())
+    quantized = LlamaForCausalLM.from_pretrained(tmp_path / "whole", quantization_config=config)
+    saved(tmp_path / "small", quantized)
+    base = load_base(str(tmp_path / "small"), "cpu")
+    assert base.stored_dtype == torch.bfloat16
+    assert len(target_layers(base.model)) == 14
+    assert {p.dtype for p in base.model.parameters()} == {torch.float32}
+    assert not hasattr(base.model.config, "quantization_config")
+    whole = target_layers(tiny_model("llama"))[UP.removesuffix(".weight")].weight
+    difference = (target_layers(base.model)[UP.removesuffix(".weight")].weight - whole).abs().mean()
+    assert 0 < difference < 0.25 * whole.abs().mean()
+    base.model.save_pretrained(tmp_path / "out")
+    assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    assert torch.equal(logits(LlamaForCausalLM.from_pretrained(tmp_path / "out")), logits(base.model))
+
+
+def test_float8_checkpoints_are_turned_back(tmp_path: Path) -> None:
+    block = 8
+
+    def shrink(tensors: Tensors) -> Tensors:
+        for name in [n for n in tensors if "_proj" in n]:
+            m, n = tensors[name].shape
+            blocks = tensors[name].view(m // block, block, n // block, block)
+            scale = blocks.abs().amax((1, 3)) / 400
+            tensors[name] = (blocks / scale[:, None, :, None]).view(m, n).to(torch.float8_e4m3fn)
+            tensors[f"{name}_scale_inv"] = scale
+        return tensors
+
+    change(saved(tmp_path), shrink)
+    stored = load_file(tmp_path / "model.safetensors")
+    method = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [block, block]}
+    configure(tmp_path, quantization_config=method)
+    base = load_base(str(tmp_path), "cpu")
+    assert {p.dtype for p in base.model.parameters()} == {torch.float32} and len(target_layers(base.model)) == 14
+    scale = stored[f"{UP}_scale_inv"].repeat_interleave(block, 0).repeat_interleave(block, 1)
+    weight = target_layers(base.model)[UP.removesuffix(".weight")].weight
+    torch.testing.assert_close(weight.detach(), stored[UP].float() * scale)
+    assert not hasattr(base.model.config, "quantization_config")
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "made-up", 7])
+def test_what_cannot_be_turned_back_is_said(method: Any, tmp_path: Path) -> None:
+    configure(saved(tmp_path), quantization_config={"quant_method": method, "bits": 4})
+    assert f"is quantized ({method})" in refused(tmp_path) and "unquantized" in refused(tmp_path)
+
+
+def nested(depth: int = 100_000) -> str:
+    return '{"a":' * depth + "1" + "}" * depth
+
+
+CONFIGURATIONS: list[dict[str, Any]] = [
+    {"num_hidden_layers": 10**9},
+    {"num_hidden_layers": 10**30},
+    {"num_hidden_layers": 500},
+    {"num_hidden_layers": "two"},
+    {"num_labels": 10**9},
+    {"hidden_size": 10**7},
+    {"hidden_size": 10**30},
+    {"vocab_size": 10**9},
+    {"vocab_size": -1},
+    {"intermediate_size": 1e400},
+    {"num_attention_heads": 0},
+    {"hidden_act": "magic"},
+    {"rope_parameters": [1, 2]},
+    {"architectures": 7},
+    {"model_type": ["llama"]},
+    {"acip_base": "os"},
+    {"acip_base": 5},
+    {"dtype": {"a": 1}},
+    {"quantization_config": []},
+]
+
+
+@pytest.mark.parametrize("settings", CONFIGURATIONS, ids=lambda settings: "-".join(map(str, settings.items()))[:60])
+def test_damaged_settings(settings: dict[str, Any], tmp_path: Path) -> None:
+    configure(saved(tmp_path), **settings)
+    try:
+        base = load_base(str(tmp_path), device="cpu")
+    except ModelError as error:
+        assert "\n" not in str(error) and str(tmp_path) in str(error)
+    else:  # what changes nothing may be anything
+        assert torch.equal(logits(base.model), logits(tiny_model("llama")))
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"])
+@pytest.mark.parametrize("content", [nested(), "[]", "null", "\x00", "{", '{"a": ' + "9" * 5000 + "}"])
+def test_damaged_files(name: str, content: str, tmp_path: Path) -> None:
+    (saved(tmp_path) / name).write_text(content)
+    try:
+        load_base(str(tmp_path), device="cpu")
+    except ModelError as error:
+        assert "\n" not in str(error) and str(tmp_path) in str(error)
+    else:
+        assert content.startswith('{"a"')
+
+
+@pytest.mark.parametrize("content", [nested(), "{}", '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "../b"}}'])
+def test_damaged_index(content: str, tmp_path: Path) -> None:
+    saved(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"])
+def test_a_pipe_in_place_of_a_file(name: str, tmp_path: Path) -> None:
+    (saved(tmp_path) / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    assert f"{name} is a pipe" in refused(tmp_path)
+
+
+def test_a_pointer_in_place_of_weights(tmp_path: Path) -> None:
+    (saved(tmp_path) / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\nsize 5\n")
+    assert "git lfs pull" in refused(tmp_path)
+
+
+def test_an_encoder(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    saved(tmp_path, BertLMHeadModel(BertConfig(vocab_size=128, **sizes)))
+    assert "is an encoder" in refused(tmp_path)
+
+
+def test_without_a_tokenizer(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path)
+    assert "has no tokenizer" in refused(tmp_path) and "tokenizer.json" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("https://huggingface.co/org/model/tree/main", "name the Hub id alone: org/model."),
+        ("hf.co/org/model", "name the Hub id alone: org/model."),
+        ("org/model/file.gguf", "`hf download org/model file.gguf --local-dir .`"),
+        ("org/model:Q4_K_M", "neither a folder here nor a Hub id"),
+        ("C:\\models\\llama", "neither a folder here nor a Hub id"),
+    ],
+)
+def test_names_that_almost_say_which(name: str, words: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        load_base(name, device="cpu")
+    assert words in str(caught.value)
+
+
+def test_a_single_weights_file(tmp_path: Path) -> None:
+    assert f"name its folder ({saved(tmp_path)})" in refused(tmp_path / "model.safetensors")
+
+
+NAMES = {
+    "embed_tokens": "token_embd",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "q_proj": "attn_q",
+    "k_proj": "attn_k",
+    "v_proj": "attn_v",
+    "o_proj": "attn_output",
+    "gate_proj": "ffn_gate",
+    "up_proj": "ffn_up",
+    "down_proj": "ffn_down",
+}
+
+
+def write_gguf(file: Path, without: str = "", extra: Tensors | None = None, **counts: int) -> Path:
+    """The tiny Llama as a GGUF file, its query and key rows as llama.cpp orders them."""
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    writer = GGUFWriter(file, "llama")
+    config = model.config
+    writer.add_block_count(2)
+    writer.add_context_length(256)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(56)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_rope_dimension_count(8)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(128)
+    writer.add_tokenizer_model("gpt2")
+    words = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    writer.add_token_list([*words, "ab", *(f"<{i}>" for i in range(len(words) + 1, 128))])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    for key, value in counts.items():
+        writer.add_uint16(key.replace("_", "."), value)
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight":
+            continue
+        parts = name.split(".")
+        place = f"blk.{parts[2]}.{NAMES[parts[-2]]}" if "layers" in parts else NAMES.get(parts[1], "output_norm")
+        if "q_proj" in name or "k_proj" in name:
+            heads = len(tensor) // 8
+            tensor = tensor.view(heads, 2, 4, 32).transpose(1, 2).reshape(len(tensor), 32)
+        if f"{place}.weight" != without:
+            writer.add_tensor(f"{place}.weight", tensor.numpy())
+    for name, tensor in (extra or {}).items():
+        writer.add_tensor(name, tensor.numpy().astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def test_a_gguf_file_and_its_copy(cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf")
+    base = load_base(str(file), "cpu")
+    assert base.stored_dtype == torch.float32
+    torch.testing.assert_close(logits(base.model), logits(tiny_model("llama")))
+    (copy,) = (cache / "models").iterdir()
+    assert (copy / "digests.json").is_file() and not caplog.text
+    expected = logits(load_base(str(file), "cpu").model)
+    assert not caplog.text
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-3] ^= 1
+    weights.write_bytes(data)
+    assert torch.equal(logits(load_base(str(file), "cpu").model), expected)
+    assert "model.safetensors differs from what was written" in caplog.text and "converting again" in caplog.text
+    caplog.clear()
+    (copy / "digests.json").unlink()  # as older versions left it
+    assert torch.equal(logits(load_base(str(file), "cpu").model), expected)
+    assert "converting again" in caplog.text and (copy / "digests.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"without": "blk.1.ffn_up.weight"}, "of its tensors are missing (model.layers.1.mlp.up_proj.weight)"),
+        ({"extra": {"rope_freqs.weight": torch.full((4,), 8.0)}}, "holds rope_freqs.weight, which transformers does"),
+        ({"extra": {"blk.0.attn_q.bias": torch.ones(32)}}, "holds blk.0.attn_q.bias"),
+        ({"split_count": 3}, "is one of 3 parts"),
+        ({"name": "tiny-00001-of-00002.gguf"}, "`llama-gguf-split --merge <first part> tiny.gguf`"),
+    ],
+)
+def test_gguf_files_that_are_not_all_of_a_model(
+    options: dict[str, Any], words: str, cache: Path, tmp_path: Path
+) -> None:
+    file = write_gguf(tmp_path / options.pop("name", "whole.gguf"), **options)
+    assert words in refused(file)
+    assert not (cache / "models").exists()
+
+
+def test_rotary_factors_that_change_nothing(cache: Path, tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf", extra={"rope_freqs.weight": torch.ones(4)})
+    torch.testing.assert_close(logits(load_base(str(file), "cpu").model), logits(tiny_model("llama")))
+
+
+def test_errors_of_the_device_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr(LlamaForCausalLM, "to", full)
+    assert "OutOfMemoryError: CUDA out of memory." in refused(saved(tmp_path))
+    assert tiny_base().stored_dtype == torch.float32

@@ -1,0 +1,257 @@
+"""The basis and the factorization in it: exact products and optimal truncation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from acip_core.errors import ModelError
+from acip_core.model.base_model import BaseModel
+from acip_core.model.factorization import Factors, factorize, factorize_layer
+from acip_core.model.second_moments import (
+    Root,
+    compress_moment,
+    measure_basis,
+    plain_basis,
+    read_basis,
+    save_basis,
+)
+from acip_core.model.target_layers import target_layers
+from acip_core.progress import finish
+from tests.support.tiny import calibration, generator, target_weights, tiny_base, tiny_basis
+
+SHAPES = {"tall": (60, 24), "wide": (24, 60), "square": (32, 32)}
+
+
+def random_moment(channels: int, seed: int = 5) -> torch.Tensor:
+    """A positive definite second moment with strongly unequal directions."""
+    x = torch.randn(4 * channels, channels, generator=generator(seed)) * torch.logspace(-1.5, 1, channels)
+    x = x @ torch.randn(channels, channels, generator=generator(seed + 1))
+    return x.T @ x / len(x)
+
+
+def root_of(moment: torch.Tensor) -> Root:
+    return Root(torch.linalg.cholesky(moment), torch.zeros(len(moment)))
+
+
+def random_weight(kind: str, deficient: bool = False) -> torch.Tensor:
+    m, n = SHAPES[kind]
+    source = generator(8)
+    if deficient:
+        return torch.randn(m, 5, generator=source) @ torch.randn(5, n, generator=source)
+    return torch.randn(m, n, generator=source)
+
+
+def assert_exact(weight: torch.Tensor, factors: Factors) -> None:
+    """Orthonormal rows, and a full-rank product within 1e-5 of the weight."""
+    u = factors.directions
+    assert u.shape == (min(weight.shape), weight.shape[0]) and u.is_contiguous()
+    assert torch.dist(u @ u.T, torch.eye(len(u))) <= 1e-5 * len(u) ** 0.5
+    assert torch.dist(u.T @ factors.down(weight), weight) <= 1e-5 * weight.norm()
+
+
+# Basis
+
+
+def captured(base: BaseModel) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs and bias-free outputs of every target layer on the calibration text, in float64, by one batched pass."""
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def hook(name: str):
+        def keep(layer, inputs, output):
+            x = inputs[0].flatten(0, -2).double()
+            seen[name] = (x, x @ layer.weight.double().T)
+
+        return keep
+
+    hooks = [layer.register_forward_hook(hook(name)) for name, layer in target_layers(base.model).items()]
+    with torch.no_grad():
+        base.model(calibration())
+    for handle in hooks:
+        handle.remove()
+    return seen
+
+
+def test_layers_with_a_common_input_share_a_moment(base: BaseModel):
+    basis = tiny_basis(base)
+    weights = target_weights(base)
+    assert list(basis) == list(weights)
+    for block in (0, 1):
+        names = {name: moment for name, moment in basis.items() if f".{block}." in name}
+        assert len({id(moment) for moment in names.values()}) == 4  # before and in attention, before and in the MLP
+        for together in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")):
+            assert len({id(moment) for name, moment in names.items() if name.endswith(together)}) <= 1
+        for name, moment in names.items():
+            m, n = weights[name].shape
+            wide = n > m and len(moment.layers) == 1
+            assert moment.side == ("output" if wide else "input") and len(moment.scale) == (m if wide else n)
+
+
+def test_measuring_leaves_the_model_as_it_was():
+    base = tiny_base()
+    before = base.model(calibration()).logits
+    steps = measure_basis(base.model, calibration(), rank=4)
+    next(steps)
+    steps.close()  # cancelled half-way
+    assert not any(layer._forward_hooks for layer in target_layers(base.model).values())
+    assert torch.equal(base.model(calibration()).logits, before)
+
+
+def test_full_rank_moment_is_the_exact_one_to_int8_precision(base: BaseModel):
+    basis = finish(measure_basis(base.model, calibration(), rank=10_000))
+    for name, (x, y) in captured(base).items():
+        samples = x if basis[name].side == "input" else y
+        exact = samples.T @ samples / len(samples)
+        assert torch.dist(basis[name].root().matrix().double(), exact) < 0.02 * exact.norm(), name
+
+
+def test_moment_of_low_rank_keeps_the_variances_and_is_positive_definite(base: BaseModel):
+    exact = captured(base)
+    for name, moment in finish(measure_basis(base.model, calibration(), rank=6)).items():
+        matrix = moment.root().matrix()
+        samples = exact[name][0 if moment.side == "input" else 1]
+        assert torch.allclose(matrix.diagonal().double(), samples.square().mean(0), rtol=0.02)
+        assert torch.linalg.eigvalsh(matrix.double()).min() > 0
+        assert torch.allclose(matrix, matrix.T)
+        assert moment.factor.dtype == torch.int8 and moment.factor.shape == (len(matrix), 6)
+
+
+def test_channels_that_are_never_used_leave_it_positive_definite():
+    moment = random_moment(20)
+    moment[3], moment[:, 3] = 0, 0
+    root = compress_moment(("layer",), "input", moment, 20).root()
+    torch.linalg.cholesky(root.matrix())
+    weight = torch.randn(9, 20, generator=generator())
+    assert_exact(weight, factorize_layer(weight, root))
+
+
+def test_basis_file_round_trip(base: BaseModel, tmp_path: Path):
+    basis = tiny_basis(base)
+    save_basis(basis, tmp_path / "basis.safetensors")
+    read = read_basis(tmp_path / "basis.safetensors")
+    assert set(read) == set(basis)
+    for name, moment in basis.items():
+        other = read[name]
+        assert (other.layers, other.side) == (moment.layers, moment.side)
+        assert all(read[member] is other for member in moment.layers)
+        for part in ("scale", "factor", "columns"):
+            assert torch.equal(getattr(other, part), getattr(moment, part))
+
+
+# Factorization
+
+
+@pytest.mark.parametrize("deficient", [False, True], ids=["full", "deficient"])
+@pytest.mark.parametrize(
+    ("kind", "side"),  # an output moment serves layers whose output is not the wider side
+    [*((kind, side) for kind in SHAPES for side in (None, "input")), ("wide", "output"), ("square", "output")],
+)
+def test_full_rank_product_is_exact(kind: str, deficient: bool, side: str | None):
+    weight = random_weight(kind, deficient)
+    m, n = weight.shape
+    moment = random_moment(m if side == "output" else n) if side else None
+    factors = factorize_layer(weight, None if moment is None else root_of(moment), side or "input")
+    assert_exact(weight, factors)
+    assert (factors.singular_values.diff() <= 0).all()
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_weight_of_zeros_survives(kind: str):
+    weight = torch.zeros(SHAPES[kind])
+    factors = factorize_layer(weight, root_of(random_moment(weight.shape[1])))
+    assert factors.directions.isfinite().all()
+    assert torch.equal(factors.directions.T @ factors.down(weight), weight)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_plain_svd_truncates_as_well_as_torch(kind: str):
+    weight = random_weight(kind)
+    factors = factorize_layer(weight)
+    expected = torch.linalg.svdvals(weight.double())
+    assert torch.allclose(factors.singular_values.double(), expected, rtol=1e-3, atol=1e-3)
+    for k in range(min(weight.shape) + 1):
+        u = factors.directions[:k].double()
+        error = torch.dist(u.T @ (u @ weight.double()), weight.double()).square()
+        assert error == pytest.approx(expected[k:].square().sum().item(), rel=1e-4, abs=1e-8)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_whitened_truncation_is_optimal_and_beats_plain_svd(kind: str):
+    """tr((W − W_k) C (W − W_k)ᵀ) is the sum of the dropped σ² of W·chol(C), and no cut of that rank does better."""
+    weight = random_weight(kind)
+    moment = random_moment(weight.shape[1])
+    w, c = weight.double(), moment.double()
+    optimal = torch.linalg.svdvals(w @ torch.linalg.cholesky(c))
+    whitened, plain = factorize_layer(weight, root_of(moment)), factorize_layer(weight)
+
+    def error(factors: Factors, k: int) -> float:
+        u = factors.directions[:k].double()
+        rest = w - u.T @ (u @ w)
+        return ((rest @ c) * rest).sum().item()
+
+    total = optimal.square().sum().item()
+    for k in range(0, min(w.shape), 4):
+        assert error(whitened, k) == pytest.approx(optimal[k:].square().sum().item(), rel=1e-3, abs=1e-6 * total)
+        own = whitened.singular_values[k:].double().square().sum().item()
+        assert error(whitened, k) == pytest.approx(own, rel=1e-3, abs=1e-5 * total)
+    assert error(whitened, 8) < 0.9 * error(plain, 8)
+
+
+def test_output_moment_fixes_the_same_directions_as_the_input_moment():
+    weight, moment = random_weight("wide"), random_moment(60)
+    by_input = factorize_layer(weight, root_of(moment))
+    by_output = factorize_layer(weight, root_of(weight @ moment @ weight.T), "output")
+    for k in (1, 6, 12):
+        projections = [f.directions[:k].T @ f.directions[:k] for f in (by_input, by_output)]
+        assert torch.dist(*projections) < 1e-2
+
+
+def test_all_layers_of_a_model(base: BaseModel):
+    weights, basis, seen = target_weights(base), tiny_basis(base), []
+    torch.set_num_threads(2)  # two layer groups at a time
+    factors = finish(factorize(weights, basis), seen.append)
+    assert list(factors) == list(weights) and torch.get_num_threads() == 2
+    assert seen[-1].done == seen[-1].total == len(weights)
+    assert [step.done for step in seen] == sorted(step.done for step in seen)
+    for name, weight in weights.items():
+        assert_exact(weight, factors[name])
+
+
+def test_a_weight_that_is_not_finite_is_refused():
+    weights = target_weights(tiny_base())
+    name = list(weights)[4]
+    weights[name] = weights[name].clone().fill_diagonal_(float("nan"))
+    with pytest.raises(ModelError, match=name):
+        finish(factorize(weights, plain_basis(weights)))
+
+
+def test_a_moment_that_is_not_finite_is_one_clear_error():
+    weights = target_weights(tiny_base())
+    basis = tiny_basis(tiny_base())
+    name = list(weights)[3]  # alone in its group
+    broken = replace(basis[name], scale=torch.full_like(basis[name].scale, torch.nan))
+    with pytest.raises(ModelError, match=f"Cannot factorize {name}"):
+        finish(factorize(weights, basis | {name: broken}))
+
+
+def test_activations_that_are_not_finite_are_one_clear_error():
+    base = tiny_base()
+    with torch.no_grad():
+        base.model.model.layers[1].input_layernorm.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match=r"layers\.1\.self_attn\.q_proj reads are not finite"):
+        finish(measure_basis(base.model, calibration()))
+    assert not any(layer._forward_hooks for layer in target_layers(base.model).values())
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_the_plain_basis_is_the_plain_svd(kind: str):
+    weight = random_weight(kind)
+    root = plain_basis({"layer": weight})["layer"].root()
+    for k in (1, 5, 20):
+        one, other = (
+            f.directions[:k].T @ f.directions[:k] for f in (factorize_layer(weight, root), factorize_layer(weight))
+        )
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)

@@ -1,0 +1,243 @@
+"""Comparison and ablations: every row under the same conditions, resumable, and nothing measured twice."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import string
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from acip_core.artifacts.ablation_rows import FILE as ABLATION
+from acip_core.artifacts.comparison import FILE, Comparison, read_comparison, worst_relative
+from acip_core.artifacts.reader import read_artifact
+from acip_core.artifacts.writer import write_artifact
+from acip_core.data.corpus import documents, token_windows
+from acip_core.errors import ArtifactError
+from acip_core.evaluation.fidelity import full_logits, measure_fidelity
+from acip_core.evaluation.perplexity import measure_perplexity
+from acip_core.model.base_model import load_base
+from acip_core.model.elastic_model import build_elastic
+from acip_core.pipelines.ablation import VARIANTS, AblationConfig, ablate
+from acip_core.pipelines.method_comparison import ComparisonConfig, compare
+from acip_core.progress import Progress, finish
+from acip_core.scoring.pruning_config import PruningConfig
+from acip_core.training import autocast
+from acip_core.training.adapters import AdapterConfig
+from tests.support.tiny import calibration, random_scores, tiny_artifact, tiny_base, tiny_factors
+
+METHODS = ("artifact", "svd-magnitude", "ours", "iterated", "acip-small", "fisher", "svd-llm", "acip")
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autocast, "mixed_precision_is_native", lambda device: False)
+
+
+@pytest.fixture
+def model(cache: Path, tmp_path: Path) -> str:
+    base = tiny_base()
+    base.model.save_pretrained(tmp_path / "tiny")
+    base.tokenizer.save_pretrained(tmp_path / "tiny")
+    write_artifact(replace(tiny_artifact(base), name="tiny"), tmp_path / "artifact")
+    return str(tmp_path / "tiny")
+
+
+@pytest.fixture
+def budget(tmp_path: Path) -> ComparisonConfig:
+    source = random.Random(0)
+    lines = ["".join(source.choices(string.ascii_lowercase + " ", k=60)) for _ in range(60)]
+    (tmp_path / "text.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    text = str(tmp_path / "text.txt")
+    adapters = AdapterConfig(rank=2, alpha=4, steps=4, smallest=0.5)
+    pruning = PruningConfig(mask_learning_rate=4e-3, penalty=1e-2, batch=1, window=32, rank=2, post_steps=2)
+    return ComparisonConfig(
+        (0.8, 0.7), (text,), window=32, score_windows=4, held_out_windows=3, adapters=adapters,
+        small=replace(pruning, warm_start=0.5), published=pruning,
+    )  # fmt: skip
+
+
+def run(model: str, budget: ComparisonConfig, tmp_path: Path, methods=METHODS, watch=None) -> Comparison:
+    return finish(compare(model, tmp_path / "artifact", budget, methods), watch)
+
+
+def test_every_method_is_measured_at_every_size(model: str, budget: ComparisonConfig, tmp_path: Path):
+    comparison = run(model, budget, tmp_path)
+    found = {(r.method, r.adapters, r.wanted) for r in comparison.results}
+    both = {(m, a, r) for m in METHODS[2:] for a in (False, True) for r in budget.ratios}
+    once = {(m, m == "artifact", r) for m in METHODS[:2] for r in budget.ratios}
+    assert found == both | once and len(comparison.results) == len(found)
+    for result in comparison.results:
+        assert result.ratio == pytest.approx(result.wanted, abs=0.02)
+        assert result.perplexity > 1 and result.divergence > 0 and 0 <= result.agreement <= 1
+    windows = token_windows(load_base(model).tokenizer, documents(budget.corpora[0], "held-out"), 32, 3)
+    *_, base = measure_perplexity(load_base(model).model, windows)
+    assert comparison.base_perplexity == {budget.corpora[0]: pytest.approx(base.value, rel=1e-5)}
+    assert read_comparison(tmp_path / "artifact") == comparison
+
+
+def test_a_new_artifact_is_measured_again_and_nothing_else(model: str, budget: ComparisonConfig, tmp_path: Path):
+    methods = ("artifact", "svd-llm")
+    before = run(model, budget, tmp_path, methods)
+    read = read_artifact(tmp_path / "artifact")
+    write_artifact(replace(read, recipe=read.recipe | {"steps": 1}), tmp_path / "artifact")
+    stages: list[str] = []
+    after = run(model, budget, tmp_path, methods, lambda step: stages.append(step.stage))
+    assert {stage.split()[1] for stage in stages if stage.startswith("measuring")} == {"artifact+adapters"}
+    assert {r for r in after.results if r.method == "svd-llm"} == {r for r in before.results if r.method == "svd-llm"}
+    other = replace(read, fingerprint="another model's")
+    write_artifact(other, tmp_path / "artifact")
+    assert not (tmp_path / "artifact" / FILE).exists()
+
+
+def test_the_worse_corpus_counts(model: str, budget: ComparisonConfig, tmp_path: Path):
+    comparison = run(model, replace(budget, corpora=(budget.corpora[0],)), tmp_path, ("svd-llm",))
+    (base,) = comparison.base_perplexity.values()
+    found = worst_relative(comparison, "svd-llm", True)
+    assert list(found) == [0.7, 0.8]
+    assert set(found.values()) == {r.perplexity / base for r in comparison.results if r.adapters}
+    two = replace(comparison, base_perplexity=comparison.base_perplexity | {"other": 1.0})
+    assert worst_relative(two, "svd-llm", True) == {}  # the other corpus has not been measured
+
+
+def test_a_killed_comparison_continues_and_measures_nothing_twice(model: str, budget: ComparisonConfig, tmp_path: Path):
+    seen: list[str] = []
+
+    def kill(step: Progress) -> None:
+        seen.append(step.stage)
+        if step.stage.startswith("measuring fisher+adapters at 70%") and step.done == 2:
+            raise KeyboardInterrupt
+
+    methods = ("fisher", "svd-llm")
+    with pytest.raises(KeyboardInterrupt):
+        run(model, budget, tmp_path, methods, kill)
+    kept = read_comparison(tmp_path / "artifact")
+    assert kept is not None and len(kept.results) == 3
+    again: list[str] = []
+    continued = run(model, budget, tmp_path, methods, lambda step: again.append(step.stage))
+    measured = {stage for stage in again if stage.startswith("measuring fisher")}
+    assert {stage.split(",")[0] for stage in measured} == {"measuring fisher+adapters at 70%"}
+    assert "scoring" not in again and continued.results[:3] == kept.results
+    (tmp_path / "artifact" / FILE).unlink()
+    assert run(model, budget, tmp_path, methods).results == continued.results
+    finished: list[str] = []
+    run(model, budget, tmp_path, methods, lambda step: finished.append(step.stage))
+    assert set(finished) == {"loading the model"}
+
+
+def test_results_outlive_a_setting_that_was_added_later(model: str, budget: ComparisonConfig, tmp_path: Path):
+    before, file = run(model, budget, tmp_path, ("svd-llm",)), tmp_path / "artifact" / "comparison.json"
+    content = json.loads(file.read_text())
+    del content["sha256"]  # as a file from before there were digests
+    assert content["budget"]["adapters"].pop("batch") == 1  # as today's default has it
+    file.write_text(json.dumps(content))
+    stages: list[str] = []
+    after = run(model, budget, tmp_path, ("svd-llm",), lambda step: stages.append(step.stage))
+    assert after.results == before.results and set(stages) == {"loading the model"}
+    content["budget"]["adapters"].pop("steps")  # 120 by default, but not here
+    file.write_text(json.dumps(content))
+    run(model, budget, tmp_path, ("svd-llm",), lambda step: stages.append(step.stage))
+    assert any(stage.startswith("measuring svd-llm") for stage in stages)
+
+
+def test_another_budget_is_another_comparison(model: str, budget: ComparisonConfig, tmp_path: Path):
+    run(model, budget, tmp_path, ("artifact",))
+    other = run(model, replace(budget, ratios=(0.9,)), tmp_path, ("artifact",))
+    assert [r.wanted for r in other.results] == [0.9]
+
+
+def test_the_full_model_agrees_with_itself(tmp_path: Path):
+    base = tiny_base()
+    elastic = finish(build_elastic(base, tiny_factors(base), random_scores(base)))
+    teacher, perplexity = finish(full_logits(base.model, calibration(), "text"))
+    same = finish(measure_fidelity(base.model, calibration(), teacher, "full"))
+    assert (same.perplexity, same.agreement) == (pytest.approx(perplexity), 1)
+    assert same.divergence == pytest.approx(0, abs=1e-5)
+    elastic.set_size(0.5)
+    cut = finish(measure_fidelity(base.model, calibration(), teacher, "cut"))
+    *_, expected = measure_perplexity(base.model, calibration())
+    assert cut.perplexity == pytest.approx(expected.value, rel=1e-5)
+    with torch.no_grad():
+        logits = base.model(calibration()).logits[:, :-1]
+    full = teacher.float()
+    divergence = (full.softmax(-1) * (full.log_softmax(-1) - logits.log_softmax(-1))).sum(-1).mean().item()
+    assert cut.divergence == pytest.approx(divergence, rel=1e-3)
+    assert cut.agreement == pytest.approx((full.argmax(-1) == logits.argmax(-1)).float().mean().item())
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"budget": {}, "base_perplexity": {}, "results": [{"method": 1}]}']
+)
+def test_a_damaged_file_is_one_sentence(model: str, budget: ComparisonConfig, tmp_path: Path, content: str):
+    (tmp_path / "artifact" / FILE).write_text(content)
+    with pytest.raises(ArtifactError, match=r"comparison.json is damaged \(.*delete it"):
+        run(model, budget, tmp_path)
+    assert (tmp_path / "artifact" / FILE).read_text() == content
+
+
+def test_an_unknown_method_is_one_sentence(model: str, budget: ComparisonConfig, tmp_path: Path):
+    with pytest.raises(ArtifactError, match="Unknown method 'magic'; choose among artifact, ours, iterated"):
+        run(model, budget, tmp_path, ("magic",))
+
+
+def test_a_cut_beyond_all_numbers_is_kept_as_such(model: str, budget: ComparisonConfig, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("acip_core.evaluation.fidelity.exp", lambda x: math.inf)
+    results = run(model, budget, tmp_path, ("svd-magnitude",)).results
+    assert all(r.perplexity == math.inf for r in results)
+    json.loads((tmp_path / "artifact" / FILE).read_text())
+    kept = read_comparison(tmp_path / "artifact")
+    assert kept is not None and kept.results == results
+
+
+# Ablations
+
+
+@pytest.fixture
+def settings(budget: ComparisonConfig, monkeypatch: pytest.MonkeyPatch) -> AblationConfig:
+    quantized = "scored in nf4, measured in full (3.4)"
+    monkeypatch.setitem(
+        VARIANTS, quantized, replace(VARIANTS[quantized], quantized="int4")
+    )  # layers too narrow for nf4
+    pruning = replace(budget.small, post_steps=3)
+    return AblationConfig(pruning, (0.8, 0.6), budget.corpora, score_windows=4, held_out_windows=3)
+
+
+def test_every_row_is_measured_and_kept(model: str, settings: AblationConfig, tmp_path: Path):
+    seen: list[str] = []
+    rows = finish(ablate(model, tmp_path / "artifact", settings), lambda step: seen.append(step.stage))
+    assert [row.name for row in rows] == list(VARIANTS)
+    by_name = {row.name: row.relative for row in rows}
+    assert all(list(relative) == ["0.80", "0.60"] for relative in by_name.values())
+    assert all(value is not None and value > 0 for relative in by_name.values() for value in relative.values())
+    assert len({tuple(relative.values()) for relative in by_name.values()}) == len(VARIANTS)
+    again: list[str] = []
+    assert finish(ablate(model, tmp_path / "artifact", settings), lambda step: again.append(step.stage)) == rows
+    assert set(again) == {"loading the model"} < set(seen)
+
+
+def test_killed_ablations_continue(model: str, settings: AblationConfig, tmp_path: Path):
+    def kill(step: Progress) -> None:
+        if step.stage.startswith("measuring stop at 60 %"):
+            raise KeyboardInterrupt
+
+    names = ("all as it is", "stop at 60 % (D.4)")
+    with pytest.raises(KeyboardInterrupt):
+        finish(ablate(model, tmp_path / "artifact", settings, names), kill)
+    seen: list[str] = []
+    continued = finish(ablate(model, tmp_path / "artifact", settings, names), lambda step: seen.append(step.stage))
+    assert not any("pruning" in stage or "all as it is" in stage for stage in seen)
+    (tmp_path / "artifact" / ABLATION).unlink()
+    assert finish(ablate(model, tmp_path / "artifact", settings, names)) == continued
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_damaged_rows_are_one_sentence(model: str, settings: AblationConfig, tmp_path: Path, content: str):
+    (tmp_path / "artifact" / ABLATION).write_text(content)
+    with pytest.raises(ArtifactError, match=r"ablation.json is damaged"):
+        finish(ablate(model, tmp_path / "artifact", settings))
+    with pytest.raises(ArtifactError, match="Unknown ablation 'magic'; choose among: all as it is; without"):
+        finish(ablate(model, tmp_path / "artifact", settings, ("magic",)))

@@ -1,0 +1,361 @@
+"""The offline run from its two ends: a model folder and a text file in, an artifact out, killed or not."""
+
+from __future__ import annotations
+
+import math
+import random
+import string
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from acip_core.artifacts.artifact import Artifact
+from acip_core.artifacts.completions import read_completions
+from acip_core.artifacts.loading import open_model
+from acip_core.artifacts.reader import read_artifact
+from acip_core.data.corpus import _all_documents, documents, token_windows
+from acip_core.errors import ArtifactError, CorpusError, ModelError, SizeError, StorageError
+from acip_core.evaluation.perplexity import measure_perplexity
+from acip_core.model.base_model import load_base
+from acip_core.model.factorization import factorize
+from acip_core.model.target_layers import target_layers
+from acip_core.pipelines.precompute import PrecomputeConfig, precompute
+from acip_core.progress import Progress, finish
+from acip_core.scoring.fisher import fisher_scores
+from acip_core.scoring.iterative import iterative_scores
+from acip_core.scoring.pruning_config import PruningConfig
+from acip_core.training.adapters import AdapterConfig
+from tests.support.faults import full_disk
+from tests.support.tiny import tiny_base
+
+
+@pytest.fixture(autouse=True)
+def frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acip_core.training.checkpoint.CHECKPOINT_SECONDS", -1)
+
+
+@pytest.fixture
+def model(cache: Path, tmp_path: Path) -> str:
+    base = tiny_base()
+    base.model.save_pretrained(tmp_path / "tiny")
+    base.tokenizer.save_pretrained(tmp_path / "tiny")
+    return str(tmp_path / "tiny")
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    source = random.Random(0)
+    lines = ["".join(source.choices(string.ascii_lowercase + " ", k=60)) for _ in range(60)]
+    (tmp_path / "text.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    return str(tmp_path / "text.txt")
+
+
+@pytest.fixture
+def recipe(text: str) -> PrecomputeConfig:
+    return PrecomputeConfig(
+        corpora=(text,),
+        window=32,
+        moment_windows=4,
+        score_windows=4,
+        basis_rank=16,
+        adapters=AdapterConfig(rank=2, alpha=4, steps=6, smallest=0.4),
+        refining=AdapterConfig(steps=2, batch=2, smallest=0.4, distillation=1.0, seed=1),
+        curve_windows=3,
+        ratios=(1.0, 0.6),
+        examples=(),
+    )
+
+
+PRUNING = PruningConfig(
+    mask_learning_rate=2e-3, penalty=1e-2, penalty_growth=1.1, post_steps=3, batch=2, micro_batch=2, window=24, rank=2,
+    alpha=4, max_steps=200, stop_ratio=0.6,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("basis", ["activation", "svd"])
+@pytest.mark.parametrize("own_adapters", [True, False])
+def test_a_pruning_run_makes_an_artifact(
+    model: str, recipe: PrecomputeConfig, tmp_path: Path, basis: str, own_adapters: bool
+):
+    adapters = None if own_adapters else recipe.adapters
+    pruned = replace(
+        recipe, pruning=replace(PRUNING, warm_start=0.5), adapters=adapters, basis=basis, comparisons=False
+    )
+
+    def kill(step: Progress) -> None:
+        if step.stage == "pruning" and step.done > 100:
+            raise KeyboardInterrupt
+
+    for out in ("whole", "killed"):
+        if out == "killed":
+            with pytest.raises(KeyboardInterrupt):
+                finish(precompute(model, pruned, tmp_path / out), kill)
+        finish(precompute(model, pruned, tmp_path / out))
+    whole, killed = (read_artifact(tmp_path / out) for out in ("whole", "killed"))
+    assert same(whole, killed)
+    assert [curve.method for curve in whole.curves] == ["acip+adapters", "acip"]
+    assert set(whole.history) >= {f"acip.{name}" for name in ("size", "loss", "lambda", "trajectories", "sample")}
+    assert ("loss" in whole.history) == (not own_adapters)
+    loaded = finish(open_model(model, tmp_path / "whole"))
+    plan = loaded.elastic.set_size(0.6)
+    windows = token_windows(loaded.elastic.tokenizer, documents(recipe.corpora[0], "held-out"), 32, 3)
+    *_, measured = measure_perplexity(loaded.elastic.model, windows)
+    point = whole.curves[0].points[1]
+    assert (plan.ratio, measured.value) == (point.ratio, pytest.approx(point.perplexity, rel=1e-3))
+
+
+def test_two_runs_cannot_write_the_same_artifact(model: str, recipe: PrecomputeConfig, tmp_path: Path) -> None:
+    first = precompute(model, recipe, tmp_path / "out")
+    while next(first).stage != "scoring":
+        pass
+    with pytest.raises(StorageError, match=r"Another run is writing .*out; wait"):
+        finish(precompute(model, recipe, tmp_path / "out"))
+    first.close()
+    finish(precompute(model, replace(recipe, adapters=None, comparisons=False), tmp_path / "out"))
+
+
+def same(one: Artifact, other: Artifact) -> bool:
+    assert one.adapters is not None and other.adapters is not None
+    tensors = [(one.scores[name], other.scores[name]) for name in one.scores]
+    tensors += [(one.adapters[name].b, other.adapters[name].b) for name in one.adapters]
+    tensors += [(one.history[name], other.history[name]) for name in one.history]
+    return one.curves == other.curves and all(torch.equal(a, b) for a, b in tensors)
+
+
+def test_whole_run(model: str, recipe: PrecomputeConfig, text: str, tmp_path: Path, cache: Path) -> None:
+    stages: list[Progress] = []
+    folder = finish(precompute(model, replace(recipe, examples=("one",)), tmp_path / "out"), stages.append)
+    artifact = read_artifact(folder)
+    assert [c.prompt for c in read_completions(folder)] == ["one"]
+    methods = [curve.method for curve in artifact.curves]
+    assert methods == ["fisher+adapters", "fisher", "svd-llm", "svd-magnitude"]
+    assert all(1 <= step.done <= step.total or step.done == 0 for step in stages)
+    assert {"scoring", "training adapters", "refining adapters"} <= {step.stage for step in stages}
+    assert [len(artifact.history[name]) for name in ("loss", "refining.loss", "refining.ratio")] == [6, 2, 2]
+
+    base = tiny_base()
+    windows = token_windows(base.tokenizer, documents(text, "held-out"), 32, 3)
+    with torch.no_grad():
+        losses = [base.model(w[None], labels=w[None]).loss.item() for w in windows]
+    expected = math.exp(sum(losses) / len(losses))
+    for curve in artifact.curves:
+        assert curve.tokens == 3 * 31
+        assert curve.points[0].ratio == 1.0
+        assert curve.points[0].perplexity == curve.base_perplexity == pytest.approx(expected, rel=1e-5)
+
+    loaded = finish(open_model(model, folder))
+    assert loaded.note == "" and not list((cache / "precompute").iterdir())
+    plan = loaded.elastic.set_size(0.6)
+    *_, measured = measure_perplexity(loaded.elastic.model, windows)
+    tuned, cut = artifact.curves[0].points[1], artifact.curves[1].points[-4]
+    assert (tuned.ratio, tuned.parameters, tuned.bytes) == (plan.ratio, plan.parameters, plan.bytes)
+    assert tuned.perplexity == pytest.approx(measured.value, rel=1e-3)  # adapters are stored in bfloat16
+    assert round(cut.ratio, 1) == 0.6 and cut.perplexity != pytest.approx(measured.value, rel=1e-3)
+
+
+def test_refined_adapters_are_averaged_with_those_before(model: str, recipe: PrecomputeConfig, tmp_path: Path) -> None:
+    made = {}
+    for name, change in {"before": {"refining": None}, "after": {"refined_share": 1.0}, "kept": {}}.items():
+        run = replace(recipe, comparisons=False, **change)  # type: ignore[arg-type]
+        made[name] = read_artifact(finish(precompute(model, run, tmp_path / name))).adapters
+    before, after, kept = made.values()
+    assert before is not None and after is not None and kept is not None
+    assert any(not torch.equal(before[name].b, after[name].b) for name in kept)
+    for name in kept:
+        for part in ("a", "b"):
+            first, last, mean = (getattr(adapters[name], part) for adapters in (before, after, kept))
+            torch.testing.assert_close(mean, 0.4 * first + 0.6 * last, rtol=0.02, atol=1e-3)  # stored in bfloat16
+
+
+@pytest.mark.parametrize("stages", [(), (0.8, 0.6)])
+def test_the_full_model_is_scored_or_every_stage(
+    model: str, recipe: PrecomputeConfig, text: str, tmp_path: Path, stages: tuple[float, ...]
+) -> None:
+    seen: list[Progress] = []
+    recipe = replace(recipe, adapters=None, comparisons=False, stages=stages, score_windows=6)
+    artifact = read_artifact(finish(precompute(model, recipe, tmp_path / "out"), seen.append))
+    sizes = {step.note.partition(",")[0] for step in seen if step.stage == "scoring" and step.note.startswith("at ")}
+    assert sizes == ({"at 100%", "at 80%", "at 60%"} if stages else set())
+    base = load_base(model)
+    weights = {name: layer.weight.detach() for name, layer in target_layers(base.model).items()}
+    factors = finish(factorize(weights, artifact.basis))
+    windows = token_windows(base.tokenizer, documents(text, "calibration"), 32, 6)
+    again = iterative_scores(base.model, factors, windows, 0, stages)
+    expected = finish(again if stages else fisher_scores(base.model, factors, windows))
+    for name, scores in artifact.scores.items():
+        assert torch.equal(scores.argsort(stable=True), expected[name].argsort(stable=True))
+
+
+@pytest.mark.parametrize(
+    "stage", ["scoring", "training adapters", "refining adapters", "measuring fisher+adapters", "measuring svd-llm"]
+)
+def test_a_killed_run_continues_to_the_same_artifact(
+    model: str, recipe: PrecomputeConfig, tmp_path: Path, stage: str
+) -> None:
+    def kill(step: Progress) -> None:
+        if step.stage.startswith(stage) and step.done >= (5 if stage.startswith("measuring") else 2):
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        finish(precompute(model, recipe, out), kill)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "text.txt", "tiny"]
+    continued: list[Progress] = []
+    finish(precompute(model, recipe, out), continued.append)
+    assert stage == "scoring" or "scoring" not in {step.stage for step in continued}
+    if stage.startswith("measuring"):  # the first point, three windows, was kept
+        assert next(step.done for step in continued if step.stage.startswith(stage)) == 4
+    whole = finish(precompute(model, recipe, tmp_path / "whole"))
+    assert same(read_artifact(out), read_artifact(whole))
+
+
+def test_a_run_closed_again_and_again_ends_in_the_same_artifact(
+    model: str, recipe: PrecomputeConfig, tmp_path: Path
+) -> None:
+    out, runs = tmp_path / "out", 0
+    while not out.exists():
+        runs += 1
+        steps = precompute(model, recipe, out)
+        for _ in range(24 + 13 * runs):  # every time a little further, never at the border of a stage
+            if next(steps, None) is None:
+                break
+        steps.close()
+        assert runs < 20
+    assert runs > 4
+    assert same(read_artifact(out), read_artifact(finish(precompute(model, recipe, tmp_path / "whole"))))
+
+
+@pytest.mark.parametrize("damage", [b"", b"no such file", None], ids=["empty", "text", "truncated"])
+def test_damaged_work_is_made_again(
+    model: str,
+    recipe: PrecomputeConfig,
+    tmp_path: Path,
+    cache: Path,
+    damage: bytes | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    steps = precompute(model, recipe, tmp_path / "out")
+    while not next(steps).stage.startswith("measuring svd-magnitude"):
+        pass
+    steps.close()
+    files = [path for path in (cache / "precompute").rglob("*.*") if path.is_file()]
+    assert {path.name.partition("-")[0] for path in files} == {
+        "basis.safetensors", "scores.safetensors", "adapters.safetensors", "refining.safetensors", "curve",
+        "completions.json",
+    }  # fmt: skip
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-9] if damage is None else damage)
+    artifact = read_artifact(finish(precompute(model, recipe, tmp_path / "out")))
+    assert caplog.text.count("is damaged") == len(files)
+    assert same(artifact, read_artifact(finish(precompute(model, recipe, tmp_path / "whole"))))
+
+
+def test_an_edited_text_file_is_another_run(model: str, recipe: PrecomputeConfig, text: str, tmp_path: Path) -> None:
+    def kill(step: Progress) -> None:
+        if step.stage.startswith("measuring"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finish(precompute(model, recipe, tmp_path / "out"), kill)
+    content = Path(text).read_text()
+    Path(text).write_text(content.replace("e", "E"))
+    _all_documents.cache_clear()  # a new process
+    stages: list[Progress] = []
+    finish(precompute(model, recipe, tmp_path / "out"), stages.append)
+    assert "scoring" in {step.stage for step in stages}
+
+
+def test_a_folder_with_other_files_is_refused_at_once(model: str, recipe: PrecomputeConfig, tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").touch()
+    stages: list[Progress] = []
+    with pytest.raises(ArtifactError, match="letters holds other files"):
+        finish(precompute(model, recipe, tmp_path / "letters"), stages.append)
+    assert not stages and (tmp_path / "letters" / "dear.txt").exists()
+
+
+def test_a_text_that_is_not_there_is_said_before_the_model_is_loaded(model: str, recipe: PrecomputeConfig) -> None:
+    stages: list[Progress] = []
+    with pytest.raises(CorpusError, match="nowhere"):
+        finish(precompute(model, replace(recipe, corpora=("/nowhere/text.txt",))), stages.append)
+    assert not stages
+
+
+def test_sizes_that_adapters_leave_no_room_for_are_said_before_training(
+    model: str, recipe: PrecomputeConfig, tmp_path: Path
+) -> None:
+    stages: list[Progress] = []
+    wide = replace(recipe, adapters=AdapterConfig(rank=9, alpha=4, steps=6, smallest=0.9), ratios=(1.0, 0.2))
+    with pytest.raises(SizeError, match="No cut of this model"):
+        finish(precompute(model, wide, tmp_path / "out"), stages.append)
+    assert "training adapters" not in {step.stage for step in stages}
+
+
+def test_a_full_disk_is_one_sentence_and_continues_later(model: str, recipe: PrecomputeConfig, tmp_path: Path) -> None:
+    stages: list[Progress] = []
+    with pytest.raises(StorageError, match=r"basis\.safetensors .*File too large.*ACIP_CACHE"), full_disk():
+        finish(precompute(model, recipe, tmp_path / "out"), stages.append)
+    with pytest.raises(StorageError, match=r"scores\.safetensors|adapters\.safetensors"), full_disk(15_000):
+        finish(precompute(model, recipe, tmp_path / "out"), stages.append)
+    assert not (tmp_path / "out").exists()
+    assert same(
+        read_artifact(finish(precompute(model, recipe, tmp_path / "out"))),
+        read_artifact(finish(precompute(model, recipe, tmp_path / "whole"))),
+    )
+
+
+@pytest.mark.parametrize("where", ["target", "norm"])
+def test_a_model_with_weights_that_are_not_finite_is_refused(
+    cache: Path, recipe: PrecomputeConfig, tmp_path: Path, where: str
+) -> None:
+    base = tiny_base()
+    with torch.no_grad():
+        block = base.model.model.layers[0]
+        (block.self_attn.q_proj if where == "target" else block.input_layernorm).weight.view(-1)[0] = torch.nan
+    base.model.save_pretrained(tmp_path / "tiny")
+    base.tokenizer.save_pretrained(tmp_path / "tiny")
+    with pytest.raises(ModelError, match=r"is damaged: .*not finite"):
+        finish(precompute(str(tmp_path / "tiny"), recipe, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_family(family: str, cache: Path, recipe: PrecomputeConfig, tmp_path: Path) -> None:
+    base = tiny_base(family)
+    base.model.save_pretrained(tmp_path / "other")
+    base.tokenizer.save_pretrained(tmp_path / "other")
+    folder = finish(precompute(str(tmp_path / "other"), replace(recipe, comparisons=False), tmp_path / "out"))
+    elastic = finish(open_model(str(tmp_path / "other"), folder)).elastic
+    ids = torch.arange(5, 25)[None]
+    assert torch.equal(elastic.model(ids).logits, base.model(ids).logits)
+
+
+def test_chosen_layers_are_found_again(model: str, recipe: PrecomputeConfig, tmp_path: Path) -> None:
+    chosen = replace(recipe, comparisons=False, include=("layers.?",), exclude=("up_proj", "layers.0.self_attn"))
+    folder = finish(precompute(model, chosen, tmp_path / "out"))
+    artifact = read_artifact(folder)
+    assert len(artifact.scores) == 8 and (artifact.include, artifact.exclude) == (chosen.include, chosen.exclude)
+    elastic = finish(open_model(model, folder)).elastic
+    assert list(elastic.elastic_layers()) == [name for name in elastic.elastic_layers() if name in artifact.scores]
+    point, plan = artifact.curves[0].points[1], elastic.set_size(0.6)
+    assert (point.ratio, point.parameters) == (plan.ratio, plan.parameters)
+    with pytest.raises(ModelError, match="No layer of LlamaForCausalLM matches the pattern 'up'"):
+        finish(precompute(model, replace(recipe, exclude=("up",)), tmp_path / "other"))
+
+
+def test_another_recipe_does_not_continue_it(model: str, recipe: PrecomputeConfig, tmp_path: Path) -> None:
+    finish(precompute(model, replace(recipe, comparisons=False), tmp_path / "one"))
+    stages: list[Progress] = []
+    finish(precompute(model, replace(recipe, score_windows=3, comparisons=False), tmp_path / "two"), stages.append)
+    assert "scoring" in {step.stage for step in stages}
+
+
+def test_too_little_text_is_said_before_anything_is_computed(
+    model: str, recipe: PrecomputeConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "short.txt").write_text("\n\n".join(f"Line {i}." for i in range(30)))
+    stages: list[Progress] = []
+    with pytest.raises(CorpusError, match="more text"):
+        finish(precompute(model, replace(recipe, corpora=(str(tmp_path / "short.txt"),)), None), stages.append)
+    assert {step.stage for step in stages} <= {"loading the model"}

@@ -1,0 +1,134 @@
+"""Serving the page of a tiny model, and what a visitor's hands and eyes do there."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import gradio as gr
+import httpx
+import pytest
+from playwright.sync_api import BrowserContext, Page
+
+from acip_core.artifacts.loading import Loaded
+from acip_core.model.elastic_model import build_elastic
+from acip_core.progress import finish
+from acip_core.ui.handlers import Handlers
+from acip_core.ui.launch import launch
+from acip_core.ui.page import build_page
+from tests.support.tiny import tiny_artifact, tiny_base, tiny_factors
+
+ROOT = Path(__file__).parents[2]
+SLIDER = "#size input[type=range]"
+
+
+def tiny_loaded(note: str = "", adapter_rank: int = 2, curves: bool = True) -> Loaded:
+    base = tiny_base()
+    artifact = tiny_artifact(base, adapter_rank, curves)
+    elastic = finish(build_elastic(base, tiny_factors(base), artifact.scores, artifact.adapters))
+    return Loaded(elastic, artifact, note)
+
+
+@contextmanager
+def served(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
+    """The page's address and server side, on a free port."""
+    page, handlers = build_page(loaded)
+    try:
+        yield launch(page, handlers, "127.0.0.1", free_port()), handlers
+    finally:
+        page.close(verbose=False)
+
+
+def opened(context: BrowserContext, address: str, wrong: list[str], link: str = "") -> Page:
+    """A tab with the page, ready to use; console errors and requests to other hosts are added to `wrong`.
+
+    Args:
+        link: what follows the # in the address.
+    """
+    page = context.new_page()
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.set_default_timeout(60_000)
+    page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: request.url.startswith((address, "data:", "blob:")) or wrong.append(request.url))
+    page.goto(f"{address}#{link}" if link else address)
+    page.wait_for_selector(SLIDER)
+    page.wait_for_selector("#chart .plot[data-ready=true]")
+    page.wait_for_selector("#completion [data-state]")  # its own first run has begun and cannot come later
+    return page
+
+
+def readout(page: Page, key: str) -> str:
+    return page.locator(f'#readouts [data-key="{key}"]').inner_text()
+
+
+def text(page: Page) -> str:
+    return page.locator("#completion .text").text_content() or ""
+
+
+def wait_state(page: Page, state: str, percent: int | None = None) -> None:
+    at = "" if percent is None else f'[data-percent="{percent}"]'
+    page.wait_for_selector(f'#completion [data-state="{state}"]{at}')
+
+
+def drag(page: Page, percent: float, steps: int = 12) -> list[str]:
+    """Drag the thumb there without letting go; returns the megabytes shown on the way."""
+    page.locator(SLIDER).scroll_into_view_if_needed()
+    box = page.locator(SLIDER).bounding_box()
+    assert box is not None
+    low, high = (float(page.locator(SLIDER).get_attribute(end) or 0) for end in ("min", "max"))
+    value = float(page.locator(SLIDER).input_value())
+    thumb = 26
+
+    def x(at: float) -> float:
+        return box["x"] + thumb / 2 + (box["width"] - thumb) * (at - low) / (high - low)
+
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(x(value), y)
+    page.mouse.down()
+    seen = []
+    for step in range(1, steps + 1):
+        page.mouse.move(x(value + (percent - value) * step / steps), y)
+        seen.append(readout(page, "megabytes") + readout(page, "saved"))
+    return seen
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def running(folders: tuple[Path, Path], port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`app.py` with a model and its artifact, in a process of its own."""
+    command = [sys.executable, "app.py", "--model", str(folders[0]), "--artifact", str(folders[1]), "--port", str(port)]
+    process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(port: int) -> None:
+    """Until the page answers there."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with suppress(httpx.HTTPError):
+            if httpx.get(f"http://127.0.0.1:{port}/").status_code == 200:
+                return
+        time.sleep(0.1)
+    pytest.fail("the page did not come")
+
+
+REQUEST = gr.Request(session_hash="somebody")
+
+
+SETTINGS = (0.0, 1.0, 0, 16, False)  # temperature, top-p, seed, length, chat

@@ -1,0 +1,149 @@
+"""Several models on one page: which are offered, how one makes room for the next, what happens when it cannot."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, expect
+
+from acip_core.model.base_model import DEFAULT_MODEL
+from acip_core.ui.launch import close, launch
+from acip_core.ui.offer import Choice, OfferError, offered
+from acip_core.ui.page import build_page
+from tests.support.visitor import free_port, opened, readout, running, tiny_loaded, wait_for, wait_state
+
+PATIENCE = 60_000  # milliseconds
+
+
+def titles(*models: str, precomputed: Path) -> list[str]:
+    return [choice.title for choice in offered(models, precomputed=precomputed).choices]
+
+
+def test_named_models_come_first_then_those_with_an_artifact(tmp_path: Path) -> None:
+    for name, source in {"b": "org/b", "a": "org/a", "file": "file.gguf", DEFAULT_MODEL: "anything"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "acip.json").write_text(json.dumps({"source": source}))
+    for name, text in {"damaged": "{", "list": "[]", "number": '{"source": 3}'}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "acip.json").write_text(text)
+    assert titles(precomputed=tmp_path) == [DEFAULT_MODEL, "org/a", "org/b"]
+    local = ("/my/model", "~/your/model", "./model.gguf")
+    shown = ["org/b", "model", "model (2)", "model.gguf", "org/a", DEFAULT_MODEL]
+    assert titles("org/b", *local, precomputed=tmp_path) == shown
+    assert titles(precomputed=tmp_path / "none") == [DEFAULT_MODEL]
+    (first, *_) = offered((), ["artifact"], tmp_path).choices
+    assert first == Choice(DEFAULT_MODEL, DEFAULT_MODEL, "artifact")
+    assert offered(("a", "b"), ["x"], tmp_path).choices[:2] == (Choice("a", "a", "x"), Choice("b", "b", None))
+
+
+def test_a_precision_is_asked_for_with_its_model() -> None:
+    offer = offered(("a", "b"), precision="int8")
+    first = offer.choices[0]
+    assert first == Choice("a", "a", None, "int8") and "int4" in offer.precisions
+
+    def ask() -> None:
+        with pytest.raises(OfferError):
+            offer.ask("a", "int3")  # not offered
+        offer.ask("a", "int8")  # the current one
+        offer.ask("b", "int4")
+
+    threading.Timer(0.2, ask).start()
+    assert offer.wait(first) == Choice("b", "b", None, "int4")
+
+
+def test_switches_are_counted_and_those_that_change_nothing_are_not() -> None:
+    offer = offered(("a", "b"))
+    waiting = ThreadPoolExecutor(1).submit(offer.wait, offer.choices[0])
+    while offer._current is None:
+        pass
+    for _ in range(100):
+        offer.ask("a")
+    for _ in range(5):
+        offer.ask("b")
+    assert waiting.result().title == "b"
+    with pytest.raises(OfferError, match=r"try again in \d+ seconds"):
+        offer.ask("b")
+
+
+def test_where_visitors_may_not_switch_there_is_nothing_to_call() -> None:
+    offer = offered(("a", "b"))
+    asks = {True: 0, False: 0}
+    for may in asks:
+        page, _ = build_page(tiny_loaded(), offer if may else None, offer.choices[0])
+        config = page.get_config_file()
+        asks[may] = sum(1 for function in page.fns.values() if function.name == "ask")
+        assert any(c["props"].get("elem_id") == "model" for c in config["components"]) == may
+    assert asks == {True: 1, False: 0}
+
+
+@pytest.mark.parametrize(("models", "artifacts"), [((), ["x", "y"]), (("a",), ["x", "y"])])
+def test_more_artifacts_than_models(models: tuple[str, ...], artifacts: list[str]) -> None:
+    with pytest.raises(OfferError, match="--model"):
+        offered(models, artifacts)
+
+
+def test_a_closed_page_lets_go_of_its_model() -> None:
+    loaded = tiny_loaded()
+    model = weakref.ref(loaded.elastic.model)
+    page, handlers = build_page(loaded)
+    launch(page, handlers, "127.0.0.1", free_port())
+    assert handlers.galleries.made("method")
+    close(page, handlers)
+    del loaded, page, handlers
+    gc.collect()
+    assert model() is None
+
+
+@pytest.mark.browser
+def test_switching_on_the_page(browser: Browser, app_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    model, artifact = app_folders
+    second = tmp_path / "second"
+    second.symlink_to(model)
+    port = free_port()
+    others = ("--model", str(second), "--artifact", str(artifact), "--model", "nobody/nothing")
+    with running(app_folders, port, *others):
+        wait_for(port)
+        page = opened(browser.new_context(), f"http://127.0.0.1:{port}/", [])
+        wait_state(page, "done", 100)
+        page.fill("#prompt textarea", "A prompt that stays")
+        page.click("#run")
+        wait_state(page, "done", 100)
+        chosen, precision = page.locator("#model input"), page.locator("#precision input")
+        expect(chosen).to_have_value(model.name)
+        asked = page.locator("#switch-asked")
+        expect(asked).to_be_hidden()
+
+        def switch(title: str, part: Locator = chosen) -> None:
+            part.click()
+            page.get_by_role("option", name=title, exact=True).click()
+            expect(asked).to_contain_text(f"restarts with {title}")
+            page.click("#switch-yes")
+            expect(page.locator("#header .note")).to_have_text("Switching …")
+
+        chosen.click()
+        page.get_by_role("option", name="second", exact=True).click()
+        page.click("#switch-no")
+        expect(asked).to_be_hidden()
+        expect(chosen).to_have_value(model.name)
+        full = readout(page, "saved")
+        switch("int8", precision)
+        expect(page.locator("#header .note")).to_have_count(0, timeout=PATIENCE)
+        expect(precision).to_have_value("int8", timeout=PATIENCE)
+        wait_state(page, "done", 100)
+        assert full == "0.0 %" and float(readout(page, "saved").removesuffix(" %")) > 10
+        switch("second")
+        expect(page.locator("#header .note")).to_have_count(0, timeout=PATIENCE)
+        expect(chosen).to_have_value("second", timeout=PATIENCE)
+        wait_state(page, "done", 100)
+        expect(page.locator("#completion .prompt")).to_have_text("A prompt that stays")
+        switch("nobody/nothing")
+        expect(page.locator("#header .note")).to_contain_text("nobody/nothing could not be opened", timeout=PATIENCE)
+        expect(chosen).to_have_value("second")
+        wait_state(page, "done", 100)
+        page.context.close()
