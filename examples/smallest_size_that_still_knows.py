@@ -26,7 +26,7 @@ def smallest_sizes(model: AcipModel, facts: Mapping[str, str] = FACTS) -> Iterat
         known = None
         for percent in range(100, SMALLEST - 1, -STEP):
             model.set_size(percent / 100)
-            if answer.lower() not in model.complete(prompt, max_new_tokens=6).lower():
+            if answer.lower() not in model.complete(prompt, max_new_tokens=3).lower():
                 break
             known = percent
         yield prompt, answer, known

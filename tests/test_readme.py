@@ -19,6 +19,7 @@ from acip_core import cli
 from benchmarks import __main__ as benchmarks
 from benchmarks import documents, recording, screenshot
 from benchmarks.tables import ROOT
+from examples import smallest_size_that_still_knows as example
 
 GENERATED = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in documents.documents()}
 DOCUMENTS = GENERATED | {
@@ -64,6 +65,15 @@ def test_every_python_block_runs(
     for code in CODE[name]:
         exec(compile(code, name, "exec"), names)
         assert capsys.readouterr().out, code
+
+
+@pytest.mark.real
+def test_the_example_finds_the_smallest_sizes(default_gguf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example.main()
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.endswith("known down to") and len(rows) == len(example.FACTS)
+    sizes = dict(re.findall(r"^(.+?) {2,}.* (\d+) %$", "\n".join(rows), re.MULTILINE))
+    assert 50 <= int(sizes["The capital of Germany is called"]) <= 75
 
 
 def test_the_readme_is_short_and_shows_the_api() -> None:
