@@ -7,9 +7,10 @@ fails where a document and its parts disagree, so no figure and no option is typ
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -52,17 +53,29 @@ def refresh() -> None:
 
 def commands() -> list[str]:
     """Every verb of the command line: one table of all, then the help of each."""
-    group = typer.main.get_command(app)
-    verbs = {name: verb for name, verb in group.commands.items() if not verb.hidden}  # type: ignore[attr-defined]
+    verbs = dict(_verbs("acip", typer.main.get_command(app)))
     lines = markdown_table(
         ["command", "what it does"],
-        [[f"[`acip {name}`](#acip-{name})", (verb.help or "").partition("\n\n")[0]] for name, verb in verbs.items()],
+        [
+            [f"[`{name}`](#{name.replace(' ', '-')})", " ".join((verb.help or "").partition("\n\n")[0].split())]
+            for name, verb in verbs.items()
+        ],
     )
     for name, verb in verbs.items():
         verb.rich_markup_mode = None  # plain text, without boxes
-        context = verb.context_class(verb, info_name=f"acip {name}", terminal_width=_WIDTH)
-        lines += ["", f"## acip {name}", "", "```text", *verb.get_help(context).strip().splitlines(), "```"]
+        context = verb.context_class(verb, info_name=name, terminal_width=_WIDTH)
+        lines += ["", f"## {name}", "", "```text", *verb.get_help(context).strip().splitlines(), "```"]
     return lines
+
+
+def _verbs(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """All commands that do something, by their whole name: those of a group instead of the group."""
+    if not hasattr(command, "commands"):
+        yield name, command
+        return
+    for own, verb in command.commands.items():
+        if not verb.hidden:
+            yield from _verbs(f"{name} {own}", verb)
 
 
 PARTS: dict[str, Callable[[], list[str]]] = {

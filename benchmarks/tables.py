@@ -67,7 +67,7 @@ def precision() -> list[str]:
     pairs = {name: quantized_curves(name) for name in PRECISIONS}
     columns = {"full": [full for _, full in pairs["int8"]]} | {n: [q for q, _ in p] for n, p in pairs.items() if p}
     if len(columns) == 1:
-        return ["Not measured yet: run `python -m acip_core quantize smollm2-135m-instruct`."]
+        return ["Not measured yet: run `acip measure precision smollm2-135m-instruct`."]
     rows = []
     for ratio in sorted({round(p.ratio, 2) for p in columns["int8"][0].points}, reverse=True):
         sizes = [_megabytes(curves[0], ratio) for curves in columns.values()]
@@ -80,14 +80,14 @@ def precision() -> list[str]:
 
 
 def comparison() -> list[str]:
-    """What `compare` measured of the default model."""
+    """What `acip measure methods` measured of the default model."""
     return comparison_table(read_comparison(default_artifact(DEFAULT_MODEL)))
 
 
 def comparison_table(measured: Comparison | None) -> list[str]:
     """Perplexity ÷ base of the worse corpus by method and size; divergence and agreement, means of the corpora."""
     if measured is None or not measured.results:
-        return ["Not measured yet: run `python -m acip_core compare`."]
+        return ["Not measured yet: run `acip measure methods smollm2-135m-instruct`."]
     ratios = sorted({r.wanted for r in measured.results}, reverse=True)
     rows = [
         [method_title(method, adapters), *(_compared(measured, method, adapters, ratio) for ratio in ratios)]
@@ -104,14 +104,14 @@ def comparison_table(measured: Comparison | None) -> list[str]:
 
 
 def ablation() -> list[str]:
-    """What `ablate` measured of the default model."""
+    """What `acip measure ablations` measured of the default model."""
     return ablation_table(read_rows(default_artifact(DEFAULT_MODEL)))
 
 
 def ablation_table(measured: Mapping[str, Mapping[str, float | None]]) -> list[str]:
     """Perplexity ÷ base of the worse corpus, one row an ablation."""
     if not measured:
-        return ["Not measured yet: run `python -m acip_core ablate`."]
+        return ["Not measured yet: run `acip measure ablations smollm2-135m-instruct`."]
     ratios = list(next(iter(measured.values())))
     rows = [
         [name, *(_relative(math.inf if by_size[r] is None else float(by_size[r] or 0)) for r in ratios)]

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import typer
 
-import app
 from acip_core import cli
 from benchmarks import __main__ as benchmarks
 from benchmarks import documents, recording, screenshot
@@ -91,12 +90,12 @@ def alone(function: Callable[..., Any]) -> Any:
 PROGRAMS = {
     "acip": typer.main.get_command(cli.app),
     "python -m acip_core": typer.main.get_command(cli.app),
-    "python app.py": alone(app.main),
+    "python app.py": typer.main.get_command(cli.app).commands["app"],  # type: ignore[attr-defined]
     "python -m benchmarks": alone(benchmarks.main),
     "python -m benchmarks.recording": alone(recording.main),
     "python -m benchmarks.screenshot": alone(screenshot.main),
 }
-TARGETS = {"app": "python app.py", "bench": "python -m benchmarks", "precompute": "acip precompute"}
+TARGETS = {"app": "acip app", "bench": "python -m benchmarks", "precompute": "acip precompute"}
 
 
 def commands(text: str) -> Iterator[str]:
@@ -112,14 +111,11 @@ def parse(command: str) -> bool:
     words = shlex.split(command, comments=True)
     if words[:1] == ["make"] and words[2:] and words[1] in TARGETS:
         words = [*TARGETS[words[1]].split(), *shlex.split(words[2].removeprefix("ARGS="))]
-    for count in (3, 2, 1):
-        program: Any = PROGRAMS.get(" ".join(words[:count]))
-        if program is not None:
-            break
-    else:
+    name = next((name for name in PROGRAMS if name.split() == words[: len(name.split())]), None)
+    if name is None:
         return False
-    name, rest = " ".join(words[:count]), words[count:]
-    if rest and hasattr(program, "resolve_command"):
+    program, rest = PROGRAMS[name], words[len(name.split()) :]
+    while rest and hasattr(program, "resolve_command"):
         name, program, rest = program.resolve_command(program.context_class(program, info_name=name), rest)
     if rest:
         program.make_context(name, rest)
