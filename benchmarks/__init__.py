@@ -1,1 +1,1 @@
-"""Measured figures: `python -m benchmarks` runs them all and refreshes the README."""
+"""Measured figures: `python -m benchmarks` runs them all and refreshes the documents."""

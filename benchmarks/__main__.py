@@ -1,4 +1,4 @@
-"""`python -m benchmarks [names]`: measure, print, keep in results.json, refresh the README."""
+"""`python -m benchmarks [names]`: measure, print, keep in results.json, refresh the documents."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
+from .documents import refresh
 from .factorization import measure_factorization
 from .figure import Figure, merge, table
 from .page import measure_page
 from .planning import measure_planning
 from .plot import draw_comparison
 from .quality import measure_quality
-from .readme import RESULTS, ROOT, refreshed
 from .reliability import CAMPAIGNS, run_campaigns
 from .speed import measure_speed
 from .start import measure_start
+from .tables import RESULTS
 from .training import measure_training
 from .visitors import measure_visitors
 
@@ -43,13 +44,19 @@ def main(
             help=f"Any of {', '.join(BENCHMARKS)}, or {RELIABILITY} and any of {', '.join(CAMPAIGNS)}; all by default."
         ),
     ] = None,
-    readme_only: Annotated[bool, typer.Option("--readme", help="Measure nothing, only refresh the README.")] = False,
+    docs_only: Annotated[
+        bool, typer.Option("--docs", help="Measure nothing, only refresh the README and docs/.")
+    ] = False,
+    readme_only: Annotated[bool, typer.Option("--readme", hidden=True)] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best one present by default.")] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Measure nothing, only draw the comparison.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Short campaigns, whose counts are kept nowhere.")] = False,
 ) -> None:
-    """Measure the README's figures; nothing else should run on the machine meanwhile."""
+    """Measure the figures of the README and docs/; nothing else should run on the machine meanwhile."""
     console = Console()
+    if readme_only:
+        console.print("--readme is now --docs: it refreshes docs/ as well.")
+    docs_only |= readme_only
     known, chosen = (CAMPAIGNS, names[1:]) if names and names[0] == RELIABILITY else (BENCHMARKS, names or [])
     if unknown := set(chosen) - set(known):
         raise typer.BadParameter(f"there is no benchmark {', '.join(sorted(unknown))}")
@@ -59,17 +66,16 @@ def main(
         os.environ["ACIP_DEVICE"] = device  # also that of the processes that are started
     if plot:
         draw_comparison()
-    if not (names or readme_only or plot):
+    if not (names or docs_only or plot):
         RESULTS.unlink(missing_ok=True)  # a whole run leaves nothing of an older one
-    for name in [] if readme_only or plot or known is CAMPAIGNS else names or BENCHMARKS:
+    for name in [] if docs_only or plot or known is CAMPAIGNS else names or BENCHMARKS:
         with console.status(f"measuring {name} …"):
             figures = BENCHMARKS[name]()
             merge(RESULTS, figures)
         console.print(Markdown("\n".join(table(figures))))
-    if known is CAMPAIGNS or not (names or readme_only or plot):
+    if known is CAMPAIGNS or not (names or docs_only or plot):
         _campaigns(chosen)
-    readme = ROOT / "README.md"
-    readme.write_text(refreshed(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    refresh()
 
 
 def _campaigns(names: list[str], quick: bool = False) -> int:

@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from tabulate import tabulate
 
 from acip_core.model.base_model import best_device
 
@@ -71,17 +72,23 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {device}, torch {torch.__version__}"
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    return tabulate(rows, header, tablefmt="github", disable_numparse=True).splitlines()
+
+
 def table(figures: Sequence[Figure]) -> list[str]:
     """Markdown, one row a figure."""
-    lines = ["| figure | measured | target | reached | limit |", "|---|---|---|---|---|"]
-    for f in figures:
-        spread = f" ± {f.spread:.2g}" if f.spread else ""
-        sign = "≤" if f.better == "lower" else "≥"
-        target = "" if f.target is None else f"{sign} {f.target:g} {f.unit}"
-        reached = {None: "", True: "yes", False: "**no**"}[f.reached]
-        limit = "" if f.limit is None else f"{f.limit:.3g} {f.unit}"
-        lines.append(f"| {f.name} | {f.value:.3g}{spread} {f.unit} | {target} | {reached} | {limit} |")
-    return lines
+    return markdown_table(["figure", "measured", "target", "reached", "limit"], [_row(figure) for figure in figures])
+
+
+def _row(figure: Figure) -> list[str]:
+    f, sign = figure, "≤" if figure.better == "lower" else "≥"
+    spread = f" ± {f.spread:.2g}" if f.spread else ""
+    target = "" if f.target is None else f"{sign} {f.target:g} {f.unit}"
+    reached = {None: "", True: "yes", False: "**no**"}[f.reached]
+    limit = "" if f.limit is None else f"{f.limit:.3g} {f.unit}"
+    return [f.name, f"{f.value:.3g}{spread} {f.unit}", target, reached, limit]
 
 
 def merge(path: Path, figures: Sequence[Figure]) -> list[Figure]:

@@ -14,7 +14,7 @@ from acip_core.figures.comparison_picture import comparison_figure
 from acip_core.model.base_model import DEFAULT_MODEL
 
 from .browser import chromium
-from .readme import ROOT
+from .tables import ROOT
 
 PLOT = ROOT / "assets" / "comparison.svg"
 _PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"

@@ -54,7 +54,7 @@ def imported(path: Path) -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.split(".")[0])
-    return names - sys.stdlib_module_names - {"app", "acip_core", "benchmarks", "tests"}
+    return names - sys.stdlib_module_names - {"app", "acip_core", "benchmarks", "examples", "tests"}
 
 
 @pytest.mark.parametrize("place", DIRECT)

@@ -1,4 +1,4 @@
-"""What a campaign's trials came to: counts by outcome, the faults in words, one line, and rows for the README."""
+"""What a campaign's trials came to: counts by outcome, the faults in words, one line, and rows for the documents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..figure import Figure
+from ..figure import Figure, markdown_table
 
 PREFIX = "reliability, "  # of the names of all rows
 FAULTS = "faults"
@@ -86,13 +86,13 @@ def reliability_table(figures: Sequence[Figure]) -> list[str]:
             campaigns.setdefault(figure.name[len(PREFIX) :].partition(": ")[0], []).append(figure)
     if not campaigns:
         return ["Not run yet: `python -m benchmarks reliability`."]
-    lines = ["| campaign | outcomes | faults |", "|---|---|---|"]
-    for campaign, rows in campaigns.items():
-        named = [(row.name.partition(": ")[2], row) for row in rows]
-        told = [_told(name, row) for name, row in named if name != FAULTS]
+    rows = []
+    for campaign, measured in campaigns.items():
+        named = [(row.name.partition(": ")[2], row) for row in measured]
+        outcomes = ", ".join(_told(name, row) for name, row in named if name != FAULTS)
         faults = next((row.value for name, row in named if name == FAULTS), 0)
-        lines.append(f"| {campaign} | {', '.join(told)} | {faults:,.0f} |")
-    return lines
+        rows.append([campaign, outcomes, f"{faults:,.0f}"])
+    return markdown_table(["campaign", "outcomes", "faults"], rows)
 
 
 def _told(name: str, row: Figure) -> str:
