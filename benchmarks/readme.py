@@ -10,8 +10,9 @@ from pathlib import Path
 
 from acip_core.artifacts.ablation_rows import read_rows
 from acip_core.artifacts.artifact import default_artifact
-from acip_core.artifacts.comparison import Comparison, method_title, read_comparison
+from acip_core.artifacts.comparison import Comparison, read_comparison
 from acip_core.evaluation.curves import Curve
+from acip_core.evaluation.methods import corpus_title, curve_title, method_title
 from acip_core.model.base_model import DEFAULT_MODEL
 from acip_core.model.quantization import PRECISIONS
 
@@ -21,13 +22,6 @@ from .reliability.outcome import PREFIX, reliability_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
-_CORPORA = {"c4": "C4", "wikipedia": "Wikipedia"}
-_METHODS = {
-    "fisher+adapters": "this project",
-    "fisher": "without adapters",
-    "svd-llm": "uniform rank, whitened",
-    "svd-magnitude": "plain singular values",
-}
 
 
 def refreshed(text: str) -> str:
@@ -50,13 +44,13 @@ def refreshed(text: str) -> str:
 
 def perplexity_table(curves: Sequence[Curve]) -> list[str]:
     """Perplexity ÷ base by size, methods and corpora as columns."""
-    header = [f"{_METHODS.get(c.method, c.method)}, {_CORPORA.get(c.corpus, c.corpus)}" for c in curves]
+    header = [f"{curve_title(c.method)}, {corpus_title(c.corpus)}" for c in curves]
     lines = ["| size | " + " | ".join(header) + " |", "|---|" + "---|" * len(curves)]
     for ratio in sorted({round(p.ratio, 2) for c in curves for p in c.points}, reverse=True):
         cells = [_cell(curve, ratio) for curve in curves]
         lines.append(f"| {ratio:.0%} | " + " | ".join(cells) + " |")
     bases = {
-        _CORPORA.get(c.corpus, c.corpus): c for c in reversed(curves)
+        corpus_title(c.corpus): c for c in reversed(curves)
     }  # the artifact's own, which come first, where they differ
     told = ", ".join(f"{name} {c.base_perplexity:.2f} ({c.tokens:,} tokens)" for name, c in bases.items())
     return [*lines, "", f"Base model on the same held-out text: {told}."]
@@ -83,7 +77,7 @@ def precision_table() -> list[str]:
             told = " / ".join(_cell(curve, ratio) for curve in curves)
             cells.append("" if size is None else f"{size / 1e6:.0f} MB: {told}")
         lines.append(f"| {ratio:.0%} | " + " | ".join(cells) + " |")
-    corpora = " / ".join(_CORPORA.get(curve.corpus, curve.corpus) for curve in columns["full"])
+    corpora = " / ".join(corpus_title(curve.corpus) for curve in columns["full"])
     return [*lines, "", f"Whole model's weights in megabytes: perplexity ÷ base in full precision, {corpora}."]
 
 
@@ -96,7 +90,7 @@ def comparison_table(comparison: Comparison | None) -> list[str]:
     for method, adapters in dict.fromkeys((r.method, r.adapters) for r in comparison.results):
         cells = [_compared(comparison, method, adapters, ratio) for ratio in ratios]
         lines.append(f"| {method_title(method, adapters)} | " + " | ".join(cells) + " |")
-    corpora = [_CORPORA.get(corpus, corpus) for corpus in comparison.base_perplexity]
+    corpora = [corpus_title(corpus) for corpus in comparison.base_perplexity]
     windows, length = comparison.budget["held_out_windows"], comparison.budget["window"]
     told = f"{' and '.join(corpora)}, {windows} × {length} held-out tokens each; the worse corpus counts for perplexity"
     return [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import ModelCard
 
+from ..evaluation.methods import corpus_title, curve_title
 from ..model.base_model import DEFAULT_HUB_ID, DEFAULT_MODEL
 from ..storage.network import hub_reachable
 
@@ -70,7 +71,8 @@ def export_card(
         + (" (multiplied out here, so the files are as large as the base model's)." if dense else "."),
         "",
         *[
-            f"- perplexity on held-out {c.corpus} text: {value:.4g}, {value / c.base_perplexity:.3g} × the original's"
+            f"- perplexity on held-out {corpus_title(c.corpus)} text: {value:.4g}, "
+            f"{value / c.base_perplexity:.3g} × the original's"
             for c, value in measured
         ],
         *([""] if measured else []),
@@ -104,7 +106,7 @@ def curve_table(curves: tuple[Curve, ...]) -> list[str]:
     """A Markdown table, one row a size, one column a curve: perplexity (and its ratio to the base model's)."""
     if not curves:
         return []
-    header = [f"{curve.method}, {curve.corpus}" for curve in curves]
+    header = [f"{curve_title(curve.method)}, {corpus_title(curve.corpus)}" for curve in curves]
     ratios = sorted({round(point.ratio, 2) for curve in curves for point in curve.points}, reverse=True)
     lines = ["| size | " + " | ".join(header) + " |", "|---|" + "---|" * len(header)]
     for ratio in ratios:

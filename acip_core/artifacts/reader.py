@@ -14,6 +14,7 @@ import torch
 
 from ..errors import ArtifactError
 from ..evaluation.curves import Curve, CurvePoint
+from ..evaluation.methods import current_label
 from ..model.elastic_model import AdapterWeights
 from ..model.second_moments import Basis, read_basis
 from ..storage.atomic import recover
@@ -55,7 +56,7 @@ def read_artifact(folder: Path) -> Artifact:
     has_adapters = description["recipe"].get("adapters") is not None
     adapters = _read_peft(folder, set(scores)) if has_adapters else None
     with damage_told(folder / "acip.json", "field 'curves' is malformed; restore the file"):
-        curves = tuple(_curve(entry) for entry in description["curves"])
+        curves = tuple(_curve(entry, description["recipe"]) for entry in description["curves"])
     return Artifact(
         name=description["name"],
         source=description["source"],
@@ -79,8 +80,9 @@ def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
                 raise ValueError("its SHA-256 is another one than was written")
 
 
-def _curve(entry: dict[str, Any]) -> Curve:
-    curve = built(Curve, {**entry, "points": tuple(built(CurvePoint, point) for point in entry["points"])})
+def _curve(entry: dict[str, Any], recipe: Mapping[str, Any]) -> Curve:
+    points = tuple(built(CurvePoint, point) for point in entry["points"])
+    curve = built(Curve, {**entry, "method": current_label(entry["method"], recipe), "points": points})
     numbers = [curve.tokens, curve.base_perplexity, *(v for point in curve.points for v in asdict(point).values())]
     for value in numbers:
         if not (math.isfinite(value) and value > 0):

@@ -14,10 +14,10 @@ import plotly.graph_objects as go
 import torch
 
 from ..errors import ArtifactError
+from ..evaluation.methods import corpus_color
 from .canvas import MUTED, color_bar, laid_out, title
-from .chart import COLORS
 
-_ORANGE, _BLUE = COLORS["c4"], COLORS["wikipedia"]
+_ORANGE, _BLUE = corpus_color("c4"), corpus_color("wikipedia")
 _GREEN = "#2f9e5b"
 _WHEN = ("#f3c49b", _ORANGE, "#8f2f10")  # pruned first … last
 _SIZES = (_ORANGE, "#b58fa6", _BLUE)

@@ -16,14 +16,14 @@ import torch
 
 from ..artifacts.loading import Loaded
 from ..evaluation.curves import Curve, own_curves
+from ..evaluation.methods import corpus_color, corpus_title, method_of
 from ..model.factorization import factorize_layer
 from ..model.layers import ElasticLinear
 from .canvas import MUTED, laid_out, title
-from .chart import COLORS, METHODS, corpus_color, corpus_title
 from .cut import Cuts
 from .pictures import Picture, layer_types
 
-_ORANGE, _BLUE = COLORS["c4"], COLORS["wikipedia"]
+_ORANGE, _BLUE = corpus_color("c4"), corpus_color("wikipedia")
 _FILL = "rgba(217,98,43,0.3)"
 _TYPES = ("#d9622b", "#2b7bd9", "#2f9e5b", "#8a5cc9", "#c2417f", "#0f8f9e", "#9a7b12")
 _MOST_POINTS = 150  # of one line
@@ -178,7 +178,7 @@ def _repair(curves: Sequence[Curve], cuts: Cuts) -> Iterator[Picture]:
     own = own_curves(curves)
     if not own:
         return
-    bare = [curve for curve in curves if METHODS.get(curve.method) == "no adapters" and curve not in own]
+    bare = [curve for curve in curves if curve.method == method_of(own[0].method).id and curve not in own]
     figure = go.Figure()
     for curve in [*own, *bare]:
         points = sorted(curve.points, key=lambda point: point.ratio)

@@ -20,8 +20,9 @@ from ..artifacts.comparison import Comparison
 from ..artifacts.task_results import TaskResult
 from ..errors import StorageError
 from ..evaluation.curves import Curve, own_curves
+from ..evaluation.methods import corpus_title
 from ..storage.atomic import atomic_path
-from .chart import corpus_title, curve_figure
+from .chart import curve_figure
 from .comparison_picture import comparison_picture
 from .pictures import gallery, history_pictures, score_map_pictures
 from .tasks import task_pictures

@@ -23,6 +23,7 @@ from ..data.corpus import corpus_windows
 from ..data.framing import framing
 from ..errors import ArtifactError, SizeError
 from ..evaluation.fidelity import Fidelity, full_logits, measure_fidelity
+from ..evaluation.methods import current_id
 from ..model.base_model import BaseModel, load_base
 from ..model.context import fitting_window
 from ..model.elastic_model import AdapterWeights, ElasticModel, build_elastic
@@ -91,7 +92,7 @@ def compare(
     Raises:
         ModelError, CorpusError, ArtifactError, StorageError: one sentence each; results so far are kept.
     """
-    chosen = tuple(METHODS) if methods is None else methods
+    chosen = tuple(METHODS if methods is None else map(current_id, methods))
     if unknown := [name for name in chosen if name not in METHODS]:
         raise ArtifactError(f"Unknown method '{unknown[0]}'; choose among {', '.join(METHODS)}.")
     yield Progress("loading the model", 0, 1)
@@ -300,10 +301,10 @@ def _activation(run: ComparisonRun) -> Basis:
 
 METHODS: dict[str, Callable[[ComparisonRun, str], Steps[None]]] = {
     "artifact": _artifact,
-    "ours": _ours,
-    "iterated": _iterated,
+    "fisher-envelope": _ours,
+    "fisher-iterated": _iterated,
     "acip-small": _pruned,
-    "fisher": _simple(_activation, _densities),
+    "fisher-density": _simple(_activation, _densities),
     "svd-llm": _simple(_activation, lambda run, f: _done(uniform_scores(f, run.shapes))),
     "gradient": _simple(
         _activation,

@@ -29,6 +29,7 @@ from ..data.corpus import CORPORA, corpus_windows, documents
 from ..data.framing import framing
 from ..errors import ModelError, StorageError
 from ..evaluation.curves import Curve, CurvePoint, measure_curve
+from ..evaluation.methods import artifact_method
 from ..evaluation.perplexity import WINDOW
 from ..model.base_model import BaseModel, fingerprint, load_base
 from ..model.context import fitting_window
@@ -260,6 +261,7 @@ class PrecomputeRun:
     ) -> Steps[tuple[str, dict[str, torch.Tensor], dict[str, AdapterWeights] | None, dict[str, torch.Tensor]]]:
         """The score map's name, the map, adapters trained on the way, history of the way."""
         recipe, pruning, windows = self.recipe, self.recipe.pruning, self.calibration(self.recipe.score_windows)
+        method = artifact_method(asdict(recipe))
         if pruning is None:
             rank = recipe.adapters.rank if recipe.adapters is not None else 0
             if recipe.stages:
@@ -267,7 +269,7 @@ class PrecomputeRun:
                 steps = iterative_scores(self.base.model, factors, windows, rank, recipe.stages, kept)
             else:
                 steps = self._kept_scores("scores", fisher_scores(self.base.model, factors, windows, rank))
-            return "fisher", (yield from steps), None, {}
+            return method, (yield from steps), None, {}
         warm = None
         if pruning.warm_start > 0:
             warm = yield from self._kept_scores("warm-start", fisher_densities(self.base.model, factors, windows))
@@ -275,7 +277,7 @@ class PrecomputeRun:
         checkpoint = self.work / "pruning.safetensors"
         result = yield from acip_scores(self.base, factors, torch.cat(texts), pruning, warm, checkpoint)
         history = {f"acip.{name}": values for name, values in result.history.items()}
-        return "acip", result.scores, result.adapters, history
+        return method, result.scores, result.adapters, history
 
     def adapters(
         self, elastic: ElasticModel, settings: AdapterConfig

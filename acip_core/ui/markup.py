@@ -6,7 +6,7 @@ import html
 
 from ..artifacts.loading import Loaded
 from ..evaluation.curves import own_curves
-from ..figures.chart import corpus_title
+from ..evaluation.methods import corpus_title
 from ..figures.size_table import Row
 from .names import shown_name, without_places
 

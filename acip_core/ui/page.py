@@ -15,7 +15,8 @@ from ..artifacts.completions import EXAMPLES
 from ..artifacts.loading import Loaded
 from ..data.passage import MOST_CHARACTERS
 from ..evaluation.curves import own_curves
-from ..figures.chart import corpus_color, corpus_symbol, corpus_title, curve_figure
+from ..evaluation.methods import corpus_color, corpus_symbol, corpus_title
+from ..figures.chart import curve_figure
 from ..figures.size_table import LARGEST_PERCENT, Row, size_table
 from ..generation.speed import lookup_parameters
 from ..ui import markup

@@ -173,4 +173,4 @@ def _curve(corpus: str, base_perplexity: float) -> Curve:
         CurvePoint(ratio, round(30_000 * ratio), round(120_000 * ratio), base_perplexity / ratio**3)
         for ratio in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
     ]
-    return Curve("fisher+adapters", corpus, "held-out", 8176, base_perplexity, tuple(points))
+    return Curve("fisher-envelope+adapters", corpus, "held-out", 8176, base_perplexity, tuple(points))
