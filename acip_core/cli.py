@@ -147,8 +147,8 @@ def precompute(
     public: Public = False,
 ) -> None:
     """Order all singular directions of a model, train its adapters, measure its curve, write its artifact."""
-    from .pipelines.precompute import ITERATED_RECIPE, PAPER_RECIPE, QUICK, REFINING, SMALL_RECIPE, PrecomputeConfig
     from .pipelines.precompute import precompute as run
+    from .pipelines.recipes import ITERATED_RECIPE, PAPER_RECIPE, QUICK, REFINING, SMALL_RECIPE, PrecomputeConfig
     from .training.adapters import AdapterConfig
 
     if quick and (steps is not None or seed is not None or scorer != "fisher"):

@@ -46,7 +46,12 @@ def write_completions(completions: Sequence[Completions], folder: Path) -> None:
         StorageError: it cannot be written.
     """
     with atomic_path(folder / FILE) as temporary:
-        write_json(temporary, {"completions": [asdict(c) for c in completions]})
+        save_completions(completions, temporary)
+
+
+def save_completions(completions: Sequence[Completions], path: Path) -> None:
+    """Write a file that `parse_completions` reads."""
+    write_json(path, {"completions": [asdict(c) for c in completions]})
 
 
 def read_completions(folder: Path) -> list[Completions]:

@@ -18,12 +18,11 @@ from ..evaluation.methods import current_label
 from ..model.elastic_model import AdapterWeights
 from ..model.second_moments import Basis, read_basis
 from ..storage.atomic import recover
+from ..storage.digests import check_regular, file_digest
 from ..storage.verified import (
     built,
     check_floats,
-    check_regular,
     damage_told,
-    file_digest,
     read_json,
     read_tensors,
 )

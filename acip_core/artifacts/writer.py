@@ -17,10 +17,9 @@ from ..evaluation.curves import Curve
 from ..model.elastic_model import AdapterWeights
 from ..model.second_moments import save_basis
 from ..storage.atomic import atomic_path, entries
+from ..storage.digests import check_regular, file_digest
 from ..storage.verified import (
-    check_regular,
     damage_told,
-    file_digest,
     write_json,
 )
 from .artifact import FILES, FORMAT_VERSION, PEFT_PREFIX, Artifact

@@ -7,7 +7,6 @@ Knows nothing of models beyond a tokenizer. Every corpus falls into three fixed,
 from __future__ import annotations
 
 import codecs
-import hashlib
 import importlib.util
 import json
 import re
@@ -19,6 +18,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import CorpusError
+from ..storage.digests import digest
 from ..storage.network import hub_reachable, offline_mode
 from .framing import framing
 
@@ -182,7 +182,7 @@ def _json_lines(content: str, path: Path) -> list[str]:
 
 def _split_of(text: str) -> str:
     """A document's split depends on its content alone, so it never moves when documents are added or reordered."""
-    bucket = hashlib.sha256(text.encode()).digest()[0]  # 0 … 255
+    bucket = int(digest(text)[:2], 16)  # 0 … 255
     return "calibration" if bucket < 205 else "validation" if bucket < 218 else "held-out"
 
 

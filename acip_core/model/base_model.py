@@ -5,7 +5,6 @@ Knows nothing of factors, scores or sizes; it hands over an ordinary transformer
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import re
@@ -21,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..data.framing import framing
 from ..errors import AcipError, ModelError
+from ..storage.digests import digest
 from ..storage.hub import split_revision
 from ..storage.network import hub_reachable
 from .checkpoint import load_checkpoint
@@ -256,11 +256,13 @@ def fingerprint(weights: dict[str, torch.Tensor]) -> str:
     Raises:
         ModelError: a weight holds a value that is not finite.
     """
-    digest = hashlib.sha256()
+    return digest(_rounded(weights))
+
+
+def _rounded(weights: dict[str, torch.Tensor]) -> Iterator[str | torch.Tensor]:
     for name, weight in weights.items():
         rounded = weight.detach().to("cpu", torch.bfloat16).contiguous()
         if not rounded.isfinite().all():
             raise ModelError(f"The weight {name} holds values that are not finite; the model is damaged.")
-        digest.update(f"{name}{tuple(weight.shape)}".encode())
-        digest.update(rounded.view(torch.int16).numpy().data)
-    return digest.hexdigest()
+        yield f"{name}{tuple(weight.shape)}"
+        yield rounded

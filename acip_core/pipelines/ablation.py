@@ -5,7 +5,6 @@ Every row is a score map with the adapters of its own run, measured on held-out 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -27,14 +26,14 @@ from ..model.elastic_model import AdapterWeights, build_elastic
 from ..model.factorization import Factors, factorize
 from ..model.quantization import FULL, quantize_base
 from ..model.target_layers import named_layers
-from ..paths import cache_dir
 from ..progress import Progress, Steps
 from ..scoring.acip import AcipResult, acip_scores
 from ..scoring.baselines import gradient_scores
 from ..scoring.fisher import fisher_densities
 from ..scoring.pruning_config import SMALL, PruningConfig
-from ..storage.atomic import agrees, atomic_path, read_kept
-from ..storage.verified import read_json, write_json
+from ..storage.atomic import same_settings
+from ..storage.digests import cache_key
+from ..storage.resumable import ResumableRun
 
 
 @dataclass(frozen=True)
@@ -133,12 +132,11 @@ class AblationRun:
         ]
         facts = {"fingerprint": artifact.fingerprint, "framing": framing(tokenizer).described(tokenizer)}
         self.facts = json.loads(json.dumps(asdict(settings) | facts))
-        identity = hashlib.sha256(json.dumps([self.facts, artifact.recipe], default=str).encode()).hexdigest()[:12]
-        self.work = cache_dir() / "ablate" / identity
-        kept = read_ablation(folder)
+        self.resumable = ResumableRun.of("ablate", base.name, [self.facts, artifact.recipe])
+        written = read_ablation(folder)
         standard = json.loads(json.dumps(asdict(AblationConfig())))
-        same = agrees(kept.get("settings"), self.facts, standard)
-        self.rows: dict[str, dict[str, float | None]] = kept["rows"] if same else {}
+        same = same_settings(written.get("settings"), self.facts, standard)
+        self.rows: dict[str, dict[str, float | None]] = written["rows"] if same else {}
 
     def measure(self, row: str) -> Steps[None]:
         variant, shared = VARIANTS[row], self.settings.pruning
@@ -157,7 +155,7 @@ class AblationRun:
             plan = elastic.planner.at_ratio(ratio)
             worst = 0.0
             for index, windows in enumerate(self.held_out):
-                full = yield from self._full(index)
+                full = yield from self.resumable.number(f"base-{index}", self._full_perplexity(windows))
                 with elastic.at(plan):
                     for step in measure_perplexity(base.model, windows):
                         yield Progress(f"measuring {row}, {ratio:.0%}", step.done, step.total, f"{step.value:.2f}")
@@ -166,16 +164,10 @@ class AblationRun:
         self.rows[row] = relative
         write_ablation({"settings": self.facts, "rows": self.rows}, self.folder)
 
-    def _full(self, index: int) -> Steps[float]:
-        """Perplexity of the base model on one corpus."""
-        kept = self.work / f"base-{index}.json"
-        if (value := read_kept(kept, lambda path: float(read_json(path)["perplexity"]))) is not None:
-            return value
+    def _full_perplexity(self, windows: torch.Tensor) -> Steps[float]:
         model = load_base(self.source).model
-        for step in measure_perplexity(model, self.held_out[index]):
+        for step in measure_perplexity(model, windows):
             yield Progress("measuring the full model", step.done, step.total)
-        with atomic_path(kept) as temporary:
-            write_json(temporary, {"perplexity": step.value})
         return step.value
 
     def _prune(self, factors: dict[str, Factors], settings: PruningConfig, quantized: str = FULL) -> Steps[AcipResult]:
@@ -190,7 +182,5 @@ class AblationRun:
         warm = None
         if settings.warm_start > 0:
             warm = yield from fisher_densities(base.model, factors, self.score_windows)
-        told = json.dumps(asdict(settings)) + (quantized if quantized != FULL else "")
-        key = hashlib.sha256(told.encode()).hexdigest()[:12]
-        checkpoint = self.work / f"{key}.safetensors"
+        checkpoint = self.resumable.path(f"{cache_key(asdict(settings), quantized)}.safetensors")
         return (yield from acip_scores(base, factors, self.calibration, settings, warm, checkpoint))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +16,10 @@ from ..evaluation.curves import Curve, own_curves
 from ..evaluation.perplexity import WINDOW
 from ..model.context import fitting_window
 from ..model.quantization import FULL, at_precision
-from ..paths import cache_dir
 from ..progress import Steps
-from .precompute import COARSE, kept_curve, only_run
+from ..storage.resumable import ResumableRun, only_run
+from .measured_curves import measured_curve
+from .recipes import COARSE
 
 
 def measure_precision(
@@ -51,8 +50,7 @@ def measure_precision(
     if precision == FULL or not full:
         raise ArtifactError(f"{folder} has no curve to set another beside, or it is that of `{FULL}` itself.")
     window = fitting_window(loaded.elastic.model, old.recipe.get("window", WINDOW))
-    key = f"{old.fingerprint}{precision}{old.recipe}"
-    work = cache_dir() / "precision" / hashlib.sha256(key.encode()).hexdigest()[:12]
+    run = ResumableRun.of("precision", old.name, old.fingerprint, precision, old.recipe)
     method = at_precision(full[0].method, precision)
     with only_run(folder):
         curves = []
@@ -60,11 +58,11 @@ def measure_precision(
             count = own.tokens // (window - 1)
             windows = corpus_windows(loaded.elastic.tokenizer, own.corpus, "held-out", window, count)
             label = (method, own.corpus, "held-out")
-            curve = yield from kept_curve(loaded.elastic, windows, ratios, label, work)
+            curve = yield from measured_curve(loaded.elastic, windows, ratios, label, run)
             curves.append(replace(curve, base_perplexity=own.base_perplexity))
         others = [curve for curve in old.curves if curve.method != method]
         completions = read_completions(folder)
         new = replace(old, curves=(*others, *curves))
         write_artifact(new, folder, lambda place: write_completions(completions, place))
-        shutil.rmtree(work, ignore_errors=True)
+        run.remove()
     return curves

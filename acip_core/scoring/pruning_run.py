@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import time
@@ -24,6 +22,7 @@ from ..model.factorization import Factors
 from ..model.layers import Adapter
 from ..model.target_layers import named_layers
 from ..progress import Progress
+from ..storage.digests import digest
 from ..training import autocast
 from ..training.autocast import mixed_precision
 from ..training.checkpoint import Checkpoint
@@ -285,11 +284,8 @@ class PruningRun:
 
     def identity(self) -> str:
         """What makes two runs the same: settings, text, factors and where the masks start."""
-        digest = hashlib.sha256(json.dumps(asdict(self.settings)).encode() + self.windows.numpy().tobytes())
-        for factors in self.factors.values():
-            digest.update(factors.directions[:, :8].cpu().contiguous().numpy().tobytes())
-        digest.update(self.initial.numpy().tobytes())
-        return digest.hexdigest()
+        directions = (factors.directions[:, :8] for factors in self.factors.values())
+        return digest(asdict(self.settings), self.windows, directions, self.initial)
 
 
 def _sample(layers: Sequence[slice]) -> torch.Tensor:

@@ -26,7 +26,8 @@ from safetensors import SafetensorError
 
 from ..errors import AcipError, StorageError
 from ..paths import cache_dir
-from .verified import DAMAGE, file_digest, read_json
+from .digests import file_digest
+from .verified import DAMAGE, read_json
 
 T = TypeVar("T")
 log = logging.getLogger("acip")
@@ -234,7 +235,7 @@ def recover(folder: Path) -> None:
         _sync(folder)
 
 
-def read_kept(path: Path, read: Callable[[Path], T]) -> T | None:
+def read_unless_damaged(path: Path, read: Callable[[Path], T]) -> T | None:
     """What an interrupted run left in a file, or None: a damaged file is made again, not trusted."""
     if not os.path.lexists(path):
         return None
@@ -281,13 +282,15 @@ def _digests(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
 
 
-def agrees(kept: Any, wanted: Any, default: Any = None) -> bool:
+def same_settings(found: Any, wanted: Any, default: Any = None) -> bool:
     """Whether settings read from a JSON file are the wanted ones.
 
     Args:
         default: values of settings that did not exist yet when the file was written.
     """
-    if not (isinstance(kept, dict) and isinstance(wanted, dict)):
-        return bool(kept == wanted)
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+        return bool(found == wanted)
     standard = default if isinstance(default, dict) else {}
-    return all(agrees(kept.get(key, standard.get(key)), value, standard.get(key)) for key, value in wanted.items())
+    return all(
+        same_settings(found.get(key, standard.get(key)), value, standard.get(key)) for key, value in wanted.items()
+    )

@@ -6,12 +6,9 @@ when a write is killed. Files without one, of earlier versions, are read all the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import ArtifactError
+from .digests import check_regular, digest
 
 T = TypeVar("T")
 # All that reading and checking a damaged file raises; RuntimeError is JSON's for too deep a nesting, torch's for types.
@@ -47,30 +45,11 @@ def damage_told(path: Path, way_out: str) -> Iterator[None]:
         raise ArtifactError(f"{path} is damaged ({reason}); {way_out}.") from error
 
 
-def check_regular(path: Path) -> int:
-    """The length of a file in bytes; opening a pipe would wait for ever.
-
-    Raises:
-        FileNotFoundError, ValueError: it is not there, or something else than a file is.
-    """
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError("not a regular file")
-    return found.st_size
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a regular file, in hexadecimal digits."""
-    check_regular(path)
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 0) -> None:
     """Write a JSON object with its digest as the first field."""
     text = json.dumps({"sha256": _BLANK.decode(), **content}, indent=indent, ensure_ascii=False, allow_nan=False)
     data = text.encode() + b"\n"
-    path.write_bytes(data.replace(_BLANK, hashlib.sha256(data).hexdigest().encode(), 1))
+    path.write_bytes(data.replace(_BLANK, digest(data).encode(), 1))
 
 
 def read_json(path: Path, sealed: bool = False, checked: bool = True) -> Any:
@@ -89,7 +68,7 @@ def read_json(path: Path, sealed: bool = False, checked: bool = True) -> Any:
     content = json.loads(data.decode("utf-8"), parse_constant=_not_a_number)
     told = content.pop("sha256", None) if isinstance(content, dict) else None
     if checked and (told is not None or sealed):
-        _compare(str(told), hashlib.sha256(data.replace(str(told).encode(), _BLANK, 1)).hexdigest())
+        _compare(str(told), digest(data.replace(str(told).encode(), _BLANK, 1)))
     return content
 
 
@@ -119,10 +98,10 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapp
     """Write a safetensors file with its digest among the metadata."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, path, {**(metadata or {}), "sha256": _BLANK.decode()})
-    place, _, digest = _sealed(path)
+    place, _, right = _sealed(path)
     with path.open("r+b") as stream:
         stream.seek(place)
-        stream.write(digest.encode())
+        stream.write(right.encode())
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -148,10 +127,9 @@ def _sealed(path: Path) -> tuple[int, str, str]:
         found = _SEAL.search(start, 8)
         if found is None:
             raise ValueError("its digest is malformed")
-        digest = hashlib.sha256(start[: found.start(1)] + _BLANK + start[found.end(1) :])
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return found.start(1), found[1].decode(), digest.hexdigest()
+        blocks = iter(lambda: stream.read(1 << 20), b"")
+        right = digest(start[: found.start(1)], _BLANK, start[found.end(1) :], blocks)
+    return found.start(1), found[1].decode(), right
 
 
 def check_floats(name: str, tensor: torch.Tensor, dimensions: int) -> None:

@@ -7,8 +7,6 @@ text's own likelihood. The full model is the same model at size 1.0, so nothing 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from ..model.elastic_model import AdapterWeights, ElasticModel
 from ..model.layers import Adapter
 from ..model.size_planner import Plan
 from ..progress import Progress, Steps
+from ..storage.digests import digest
 from ..training import autocast
 from .autocast import mixed_precision
 from .checkpoint import Checkpoint
@@ -217,9 +216,6 @@ class AdapterRun:
 
         The factors are taken in bfloat16, which is all that is left of them while adapters are attached.
         """
-        digest = hashlib.sha256(json.dumps(asdict(self.settings)).encode() + self.windows.numpy().tobytes())
-        for parameter in self.parameters if self.continues else ():
-            digest.update(parameter.detach().cpu().numpy().tobytes())
-        for layer in self.layers.values():
-            digest.update(layer.up[:, :8].bfloat16().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        start = self.parameters if self.continues else []
+        factors = (layer.up[:, :8].bfloat16().float() for layer in self.layers.values())
+        return digest(asdict(self.settings), self.windows, *start, factors)
