@@ -21,7 +21,6 @@ from ..model.elastic_model import ElasticModel, is_exact
 from ..model.layers import ElasticLinear
 from ..model.modeling import LowRankLinear, QuantizedLinear, QuantizedLowRankLinear
 from ..model.quantization import Quantized, prefix
-from ..model.target_layers import places
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,10 @@ def factorized(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
 
 def quantized_parts(elastic: ElasticModel, quantized: Quantized, ranks: Mapping[str, int]) -> Tensors:
     """Target layers as codes and scales, the others as they are."""
-    tensors, names = _state(elastic.model), places(elastic.model)
-    for layer_name, layer in elastic.elastic_layers().items():
+    tensors, layers = _state(elastic.model), elastic.elastic_layers()
+    for layer_name, layer in layers.items():
         packed = quantized.layers[layer_name]
-        for name in names[layer]:
+        for name in layers.aliases[layer_name]:
             del tensors[f"{name}.weight"]
             parts = {"weight": (packed.weight, layer.out_features)}
             if name in ranks:

@@ -26,7 +26,6 @@ from ..model import modeling
 from ..model.elastic_model import ElasticModel
 from ..model.quantization import Quantized
 from ..model.size_planner import DENSE, Plan
-from ..model.target_layers import places
 from ..progress import Progress, Steps
 from ..storage.atomic import atomic_path, check_writable, entries
 from .artifact import Artifact
@@ -144,12 +143,12 @@ def check_free(folder: Path) -> None:
 
 def _ranks(elastic: ElasticModel, plan: Plan) -> dict[str, int]:
     """Rank of every layer below break-even, adapter included, under all names it has."""
-    names = places(elastic.model)
+    layers = elastic.elastic_layers()
     return {
-        name: layer.adapter_rank + rank
-        for layer, rank in zip(elastic.elastic_layers().values(), plan.ranks, strict=True)
+        alias: layer.adapter_rank + rank
+        for (name, layer), rank in zip(layers.items(), plan.ranks, strict=True)
         if rank != DENSE
-        for name in names[layer]
+        for alias in layers.aliases[name]
     }
 
 
@@ -172,7 +171,7 @@ def _bits(elastic: ElasticModel, quantized: Quantized | None, ranks: Mapping[str
         "shifted": chosen.shifted,
         "eight": chosen.leading(most, next(iter(layers.values())).adapter_rank),
         "eight_dense": chosen.leading_dense(most),
-        "dense": [name for layer in layers.values() for name in places(elastic.model)[layer] if name not in ranks],
+        "dense": [alias for aliases in layers.aliases.values() for alias in aliases if alias not in ranks],
         "plain": list(earlier_ranks(elastic.model)),
     }
 

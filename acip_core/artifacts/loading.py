@@ -19,7 +19,7 @@ from ..model.base_model import DEFAULT_HUB_ID, DEFAULT_MODEL, BaseModel, embedde
 from ..model.elastic_model import ElasticModel, build_elastic
 from ..model.factorization import cached_factors
 from ..model.quantization import FULL, Quantized, at_precision, quantize
-from ..model.target_layers import target_layers
+from ..model.target_layers import TargetLayers, target_layers
 from ..progress import Progress, Steps
 from ..storage.hub import artifact_folder, split_revision
 from .artifact import Artifact, default_artifact
@@ -137,7 +137,7 @@ def find_artifact(base: BaseModel, named: Path | None = None, own: bool = False)
     artifact = read_artifact(folder)
     targets = target_layers(base.model, artifact.include, artifact.exclude)
     _check_fits(base, targets, artifact)
-    weights = {name: layer.weight.detach() for name, layer in targets.items()}
+    weights = targets.weights()
     found = fingerprint(weights)
     note = "" if found == artifact.fingerprint else _note(base, artifact)
     if note and (own or named is None) and not _is_meant_for(base, artifact):
@@ -158,13 +158,13 @@ def find_artifact(base: BaseModel, named: Path | None = None, own: bool = False)
     return Found(folder, artifact, weights, found, note)
 
 
-def _check_fits(base: BaseModel, targets: dict[str, nn.Linear], artifact: Artifact) -> None:
+def _check_fits(base: BaseModel, targets: TargetLayers[nn.Linear], artifact: Artifact) -> None:
     if set(targets) != set(artifact.scores):
         raise ArtifactError(
             f"The artifact was made for {artifact.source} and names other layers than {base.source}; {_PRECOMPUTE}."
         )
-    for name, layer in targets.items():
-        _check_shapes(name, layer.out_features, layer.in_features, artifact)
+    for name, shape in targets.shapes.items():
+        _check_shapes(name, *shape, artifact)
 
 
 def _note(base: BaseModel, artifact: Artifact) -> str:

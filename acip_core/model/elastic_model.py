@@ -21,7 +21,7 @@ from .factorization import Factors
 from .kernels import linear
 from .layers import Adapter, Cut, ElasticLinear, Ranks
 from .size_planner import DENSE, BytesPerParameter, Footprint, Plan, SizePlanner, break_even_rank
-from .target_layers import named_layers, places
+from .target_layers import TargetLayers, named_layers
 
 Scores = Mapping[str, torch.Tensor]  # (r,) per layer, one score per direction, in the order of its factors
 
@@ -66,6 +66,8 @@ class ElasticModel:
         self._cut, self._scores, self._count_adapters, self._reset = cut, scores, count_adapters, reset
         base.model.register_forward_pre_hook(cut.hold)
         base.model.register_forward_hook(cut.release, always_call=True)
+        layers = {name: layer for name, layer in self.model.named_modules() if isinstance(layer, ElasticLinear)}
+        self._layers = TargetLayers(self.model, layers)
         self._storage: BytesPerParameter | None = None
         self._footprint = footprint(self.model, self.elastic_layers(), self.stored_dtype)
         self.planner = self.planner_for(0)
@@ -73,9 +75,8 @@ class ElasticModel:
 
     def planner_for(self, adapter_rank: int) -> SizePlanner:
         """A planner for this model's scores with adapters of `adapter_rank` in every factorized layer."""
-        layers = self.elastic_layers()
-        shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
-        scores = {name: self._scores[name].numpy() for name in layers}
+        shapes = self._layers.shapes
+        scores = {name: self._scores[name].numpy() for name in shapes}
         kept = replace(self._footprint, storage=self._storage)
         return SizePlanner(shapes, scores, adapter_rank, kept, self._count_adapters, self._reset)
 
@@ -154,9 +155,9 @@ class ElasticModel:
         with self._cut.here(plan.ranks):
             yield
 
-    def elastic_layers(self) -> dict[str, ElasticLinear]:
+    def elastic_layers(self) -> TargetLayers[ElasticLinear]:
         """The elastic layers by name, in model order."""
-        return {name: layer for name, layer in self.model.named_modules() if isinstance(layer, ElasticLinear)}
+        return self._layers
 
 
 def build_elastic(
@@ -178,13 +179,11 @@ def build_elastic(
     Returns:
         The elastic model at size 1.0, where it is the base model bit for bit.
     """
-    targets, names = named_layers(base.model, factors), places(base.model)
+    targets = named_layers(base.model, factors)
     cut = Cut(len(targets))
     for index, (name, layer) in enumerate(targets.items()):
         down, up = _bank(layer, factors[name], scores[name], reset)
-        elastic_layer = ElasticLinear(layer, index, cut, down, up)
-        for place in names[layer]:
-            base.model.set_submodule(place, elastic_layer)
+        targets.replace(name, ElasticLinear(layer, index, cut, down, up))
         yield Progress("building elastic layers", index + 1, len(targets))
     elastic = ElasticModel(base, cut, scores, count_adapters, reset)
     if adapters is not None:

@@ -12,7 +12,7 @@ Knows layer names and shapes only; nothing of scores or sizes.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,7 +145,7 @@ class _Collector:
     A shared layer is called several times in a pass; its moment is that of all its inputs.
     """
 
-    def __init__(self, targets: dict[str, nn.Linear]):
+    def __init__(self, targets: Mapping[str, nn.Linear]):
         self.targets = targets
         self.group_of: dict[str, int] = {}
         self.members: list[list[str]] = []

@@ -120,8 +120,7 @@ class AblationRun:
 
     def __init__(self, source: str | None, base: BaseModel, artifact: Artifact, folder: Path, settings: AblationConfig):
         self.source, self.settings, self.folder = source, settings, folder
-        targets = named_layers(base.model, artifact.scores)
-        self.weights = {name: layer.weight.detach().clone() for name, layer in targets.items()}
+        self.weights = named_layers(base.model, artifact.scores).weight_copies()
         self.basis = artifact.basis
         window, tokenizer = fitting_window(base.model, settings.pruning.window), base.tokenizer
         texts = [corpus_windows(tokenizer, c, "calibration", window) for c in settings.corpora]
@@ -175,10 +174,7 @@ class AblationRun:
         base = load_base(self.source)
         if quantized != FULL:
             quantize_base(base, quantized)
-            weights = {
-                name: layer.weight.detach().clone() for name, layer in named_layers(base.model, self.weights).items()
-            }
-            factors = yield from factorize(weights, self.basis)
+            factors = yield from factorize(named_layers(base.model, self.weights).weight_copies(), self.basis)
         warm = None
         if settings.warm_start > 0:
             warm = yield from fisher_densities(base.model, factors, self.score_windows)

@@ -65,8 +65,7 @@ class ComparisonRun:
     def __init__(self, source: str | None, base: BaseModel, artifact: Artifact, budget: ComparisonConfig, path: Path):
         self.source, self.artifact, self.budget, self.path = source, artifact, budget, path
         targets = named_layers(base.model, artifact.scores)
-        self.weights = {name: layer.weight.detach().clone() for name, layer in targets.items()}
-        self.shapes = {name: (w.shape[0], w.shape[1]) for name, w in self.weights.items()}
+        self.weights, self.shapes = targets.weight_copies(), targets.shapes
         self.model, self.tokenizer = base.model, base.tokenizer
         self.calibration = {c: self._windows(c, "calibration", None) for c in budget.corpora}
         self.held_out = {c: self._windows(c, "held-out", budget.held_out_windows) for c in budget.corpora}

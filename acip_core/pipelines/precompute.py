@@ -128,7 +128,7 @@ class PrecomputeRun:
     def __init__(self, base: BaseModel, recipe: PrecomputeConfig):
         self.base, self.recipe = base, recipe
         targets = target_layers(base.model, recipe.include, recipe.exclude)
-        self.weights = {name: layer.weight.detach() for name, layer in targets.items()}
+        self.weights, self.shapes = targets.weights(), targets.shapes
         self.fingerprint = fingerprint(self.weights)
         files = [c for c in recipe.corpora if c not in CORPORA]  # their text may be edited between two runs
         texts = [documents(c, split) for c in files for split in ("calibration", "held-out")]
@@ -146,7 +146,7 @@ class PrecomputeRun:
             targets = target_layers(self.base.model, include, exclude)
         except ModelError:  # there are no such layers
             return False
-        return found == fingerprint({name: layer.weight for name, layer in targets.items()})
+        return found == fingerprint(targets.weights())
 
     def _windows(self, corpus: str, split: str, count: int | None = None, length: int | None = None) -> torch.Tensor:
         """All text is read at the start, so that an hour of work does not end in an error about too little of it."""
@@ -211,8 +211,7 @@ class PrecomputeRun:
 
     def comparisons(self, factors: dict[str, Factors]) -> Steps[list[Curve]]:
         """The lines of uniform-rank whitened truncation and of plain singular values."""
-        shapes = {name: (w.shape[0], w.shape[1]) for name, w in self.weights.items()}
-        elastic = yield from build_elastic(self.base, factors, uniform_scores(factors, shapes))
+        elastic = yield from build_elastic(self.base, factors, uniform_scores(factors, self.shapes))
         curves = yield from self.curves(elastic, "svd-llm", COARSE)
         plain = yield from factorize(self.weights, plain_basis(self.weights))
         elastic = yield from build_elastic(self.base, plain, svd_magnitude_scores(plain))

@@ -96,7 +96,7 @@ def dobi_scores(
     Reference: Dobi-SVD (arXiv 2502.02723), differentiable truncation position.
     """
     model, targets = base.model, named_layers(base.model, factors)
-    shapes = [(layer.out_features, layer.in_features) for layer in targets.values()]
+    shapes = list(targets.shapes.values())
     start = [ratio * m * n / (m + n) / min(m, n) for m, n in shapes]
     positions = [nn.Parameter(torch.tensor(value, device=model.device)) for value in start]
     optimizer = torch.optim.Adam(positions, lr=settings.learning_rate)

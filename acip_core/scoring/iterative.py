@@ -51,7 +51,7 @@ def iterative_scores(
     Raises:
         ModelError: the loss of a window is not finite.
     """
-    shapes = {name: (layer.out_features, layer.in_features) for name, layer in named_layers(model, factors).items()}
+    shapes = named_layers(model, factors).shapes
     floor = sum(min(adapter_rank * (m + n), m * n) for m, n in shapes.values()) / sum(m * n for m, n in shapes.values())
     ratios = [1.0, *(ratio for ratio in stages if ratio > floor)]
     share = max(1, len(windows) // len(ratios))

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..model.layers import Adapter
-from ..model.target_layers import named_layers, places
+from ..model.target_layers import named_layers
 
 Layer = TypeVar("Layer", bound=nn.Module)
 Statistic = Callable[[torch.Tensor], torch.Tensor]  # contributions (tokens, k) to mask gradients → float32 (k,)
@@ -31,20 +31,18 @@ def swapped_modules(
     model: nn.Module, names: Collection[str], build: Callable[[str, nn.Linear], Layer]
 ) -> Iterator[list[Layer]]:
     """The model with other modules in place of these layers, its own parameters frozen; as before afterwards."""
-    targets, found = named_layers(model, names), places(model)
+    targets = named_layers(model, names)
     trainable = {p: p.requires_grad for p in model.parameters()}
     model.requires_grad_(False)
     layers: list[Layer] = []
     try:
         for name, layer in targets.items():
             layers.append(build(name, layer))
-            for place in found[layer]:
-                model.set_submodule(place, layers[-1])
+            targets.replace(name, layers[-1])
         yield layers
     finally:
-        for layer in targets.values():
-            for place in found[layer]:
-                model.set_submodule(place, layer)
+        for name, layer in targets.items():
+            targets.replace(name, layer)
         for parameter, flag in trainable.items():
             parameter.requires_grad_(flag)
 

@@ -57,7 +57,7 @@ class PruningRun:
         self.adapters = {
             name: Adapter(layer, settings.rank, scaling, generator) for name, layer in self.targets.items()
         }
-        shapes = [(layer.out_features, layer.in_features) for layer in self.targets.values()]
+        shapes = list(self.targets.shapes.values())
         self.initial = _initial(settings, sum(min(shape) for shape in shapes), _flat(warm, self.targets))
         self.masks = Masks(shapes, self.initial.to(self.model.device))
         excluded = torch.tensor([name.rpartition(".")[2] in settings.exclude for name in self.targets])

@@ -97,7 +97,7 @@ def _models(family: str, dtype: torch.dtype, folder: Path) -> tuple[PreTrainedMo
     adopt(own)
     base = replace(load_base(str(folder)), model=own)
     source = torch.Generator().manual_seed(5)
-    weights = {name: layer.weight.detach() for name, layer in target_layers(own).items()}
+    weights = target_layers(own).weights()
     text = torch.randint(4, 264, (4, 32), generator=source)
     factors = finish(factorize(weights, finish(measure_basis(own, text, 8, weights))))
     scores = {name: torch.rand(min(w.shape), generator=source) for name, w in weights.items()}

@@ -84,7 +84,5 @@ def test_a_digest_is_that_of_all_parts_in_order() -> None:
     whole = digest(b"a", torch.tensor([1.0, 2.0], dtype=torch.bfloat16))
     assert whole == digest(parts()) == digest(iter(["a"]), b"\x80\x3f\x00\x40")
     assert digest({"b": 1, "c": (2, Path("d"))}) == digest('{"b": 1, "c": [2, "d"]}')
-    assert (
-        len({whole, digest("a"), digest(torch.tensor([1.0, 2.0]))}) == 3
+    assert len({whole, digest("a"), digest(torch.tensor([1.0, 2.0]))}) == 3
     assert cache_key("a", length=5) == digest("a")[:5]
-    )

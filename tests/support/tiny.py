@@ -109,7 +109,7 @@ def calibration() -> torch.Tensor:
 
 
 def target_weights(base: BaseModel, exclude: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
-    return {name: layer.weight.detach() for name, layer in target_layers(base.model, exclude=exclude).items()}
+    return target_layers(base.model, exclude=exclude).weights()
 
 
 def tiny_basis(base: BaseModel, exclude: tuple[str, ...] = ()) -> Basis:
