@@ -25,7 +25,7 @@ from ..model.size_planner import Plan
 from .admission import AdmissionQueue
 from .cache import Kept, WholeText, keep_rows
 from .chat_template import apply_chat_template
-from .sampling import SamplingConfig, check_sampling
+from .sampling import SamplingConfig, check_sampling, choose_tokens
 from .scheduler import DecodeScheduler
 from .token_scorer import with_full_model_probabilities
 from .tokens import Detokenizer, Token, TokenSteps
@@ -36,7 +36,6 @@ _CACHED_TOKENS = 32_768  # of all callers together; their caches take 1.5 GB for
 _ACTIVE, _WAITING = 8, 40  # callers that generate at once; callers in line
 _PATIENCE = 0.2  # seconds between two looks at the line
 _MAX_CHARACTERS = 2_000_000  # rejected before the tokenizer spends seconds on it
-_COLDEST = 1e-30  # temperature; what is colder rounds to zero in float32, and zero divides nothing
 
 
 class Engine:
@@ -228,7 +227,7 @@ class Engine:
             yield {i: Token("", 0, min(start + chunk, total), total) for i in running}
         for count in range(1, sampling.max_new_tokens + 1):
             tokens, step = [], {}
-            chosen = _chosen(logits[:, -1], sampling, [seeded[i] for i in running])
+            chosen = choose_tokens(logits[:, -1], sampling, [seeded[i] for i in running])
             for i, token in zip(running, chosen, strict=True):
                 finish = "end" if token in self._ends else "length" if count == sampling.max_new_tokens else ""
                 text = words[i].flush() if finish == "end" else words[i].push(token)
@@ -277,25 +276,6 @@ class _TakingTurns:
                 raise _Cancelled
             parts.append(self._engine.forward(chunk, self._plan, cache, keep=0))
         return SimpleNamespace(logits=torch.cat(parts, dim=1))
-
-
-def _chosen(logits: torch.Tensor, sampling: SamplingConfig, generators: Sequence[torch.Generator]) -> list[int]:
-    """The next tokens from logits (sequences, vocabulary), all read from the device at once.
-
-    Args:
-        generators: one per sequence, on the CPU, so that a seed means the same on every device.
-    """
-    if sampling.temperature == 0:
-        return cast(list[int], logits.argmax(-1).tolist())
-    scores = logits.float().cpu()
-    return [_drawn(row, sampling, generator) for row, generator in zip(scores, generators, strict=True)]
-
-
-def _drawn(scores: torch.Tensor, sampling: SamplingConfig, generator: torch.Generator) -> int:
-    probabilities = ((scores - scores.max()) / max(sampling.temperature, _COLDEST)).softmax(-1)
-    ordered, tokens = probabilities.sort(descending=True, stable=True)
-    ordered[1:][(ordered.cumsum(0) - ordered)[1:] >= sampling.top_p] = 0  # the likeliest token always stays
-    return int(tokens[torch.multinomial(ordered, 1, generator=generator)])
 
 
 def _end_ids(elastic: ElasticModel) -> frozenset[int]:

@@ -15,7 +15,7 @@ _TIMEOUT = 4  # seconds
 
 def offline_mode() -> bool:
     """Whether the user asked for copies on this machine only."""
-    return os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on")
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES
 
 
 def hub_reachable() -> bool:
