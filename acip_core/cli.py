@@ -258,7 +258,7 @@ def complete(
     from .pipelines.example_completions import complete_examples
     from .storage.atomic import check_writable
 
-    loaded = draw(open_model(model, artifact, own=True))
+    loaded = draw(open_model(model, artifact, same_weights=True))
     check_writable(loaded.folder / FILE)
     write_completions(draw(complete_examples(loaded.elastic)), loaded.folder)
     console.print(escape(f"The completions are in {loaded.folder / FILE}."), highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..evaluation.methods import current_id
 from ..storage.atomic import atomic_path
-from ..storage.verified import built, damage_told, read_json, write_json
+from ..storage.verified import parse_dataclass, read_json, reporting_damage, write_json
 
 FILE = "comparison.json"
 _UNBOUNDED = ("perplexity", "divergence")
@@ -72,13 +72,13 @@ def read_comparison(folder: Path) -> Comparison | None:
     path = folder / FILE
     if not os.path.lexists(path):
         return None
-    with damage_told(path, "delete it and run `python -m acip_core compare`"):
+    with reporting_damage(path, "delete it and run `python -m acip_core compare`"):
         read = read_json(path)
-        results = tuple(built(Result, _current(result)) for result in read["results"])
+        results = tuple(parse_dataclass(Result, _current(result)) for result in read["results"])
         base = {corpus: math.inf if value is None else value for corpus, value in read["base_perplexity"].items()}
         if not all(value > 0 for value in base.values()):
             raise ValueError("a base perplexity is not positive")
-        return built(Comparison, read | {"base_perplexity": base, "results": results})
+        return parse_dataclass(Comparison, read | {"base_perplexity": base, "results": results})
 
 
 def _finite(value: float) -> float | None:

@@ -37,8 +37,8 @@ from .checkpoint_tensors import (
     earlier_ranks,
     factorized,
     in_dtype,
-    like,
-    made,
+    materialized,
+    meta_of,
     multiplied_out,
     quantized_parts,
     saved_names,
@@ -65,7 +65,7 @@ def export(
         artifact: for the card.
         folder: new or empty; appears when it is complete.
         dense: multiply the factors out: no smaller than the base model, but for tools that know only its class.
-        quantized: what `precision.quantize` made of this model; stored as it is, unless `dense`.
+        quantized: what `quantization.quantize` made of this model; stored as it is, unless `dense`.
         dtype: of everything that is not quantized, one of `DTYPES`; as the base model is published when left out.
 
     Raises:
@@ -88,7 +88,7 @@ def export(
         tensors = saved_names(model, factorized(elastic, ranks))
     tensors = in_dtype(tensors, elastic.base.dtype, written, always=dtype is not None)
     if not dense:
-        plan = replace(plan, bytes=sum(like(t).numel() * like(t).element_size() for t in tensors.values()))
+        plan = replace(plan, bytes=sum(meta_of(t).numel() * meta_of(t).element_size() for t in tensors.values()))
     with atomic_path(folder) as temporary, _system_errors():
         temporary.mkdir()
         yield from _write_weights(tensors, temporary, shard_bytes)
@@ -177,10 +177,10 @@ def _bits(elastic: ElasticModel, quantized: Quantized | None, ranks: Mapping[str
 
 
 def _write_weights(tensors: Tensors, folder: Path, shard_bytes: int) -> Steps[None]:
-    split = split_torch_state_dict_into_shards({n: like(t) for n, t in tensors.items()}, max_shard_size=shard_bytes)
+    split = split_torch_state_dict_into_shards({n: meta_of(t) for n, t in tensors.items()}, max_shard_size=shard_bytes)
     files = split.filename_to_tensors
     for index, (file, names) in enumerate(files.items()):
-        shard = {name: made(tensors[name]).cpu().contiguous() for name in names}
+        shard = {name: materialized(tensors[name]).cpu().contiguous() for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
         yield Progress("writing the model", index + 1, len(files), file)
     if split.is_sharded:

@@ -19,7 +19,7 @@ from ..model.second_moments import save_basis
 from ..storage.atomic import atomic_path, entries
 from ..storage.digests import check_regular, file_digest
 from ..storage.verified import (
-    damage_told,
+    reporting_damage,
     write_json,
 )
 from .artifact import FILES, FORMAT_VERSION, PEFT_PREFIX, Artifact
@@ -76,7 +76,8 @@ def check_owner(folder: Path, owned: Callable[[str, Sequence[str], Sequence[str]
     """Refuse to replace the artifact of other weights.
 
     Args:
-        owned: whether a fingerprint over the layers of some patterns (include, exclude) is that of the own weights.
+        owned: whether a fingerprint over the layers of some patterns (include, exclude) is that of the artifact to be
+            written.
         replace: allow it.
 
     Raises:
@@ -86,7 +87,7 @@ def check_owner(folder: Path, owned: Callable[[str, Sequence[str], Sequence[str]
     if replace or "acip.json" not in entries(folder.expanduser()):
         return
     way_out = "name another folder with --out, or replace it with --replace"
-    with damage_told(folder / "acip.json", way_out):
+    with reporting_damage(folder / "acip.json", way_out):
         try:
             found = read_description(folder.expanduser() / "acip.json")
         except ArtifactError as error:

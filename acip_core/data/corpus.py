@@ -246,8 +246,8 @@ def filter_c4(pages: list[str]) -> list[str]:
     """
     lines_of = [_lines(page) for page in pages if "lorem ipsum" not in page.lower() and "{" not in page]
     seen = Counter(line for lines in lines_of for line in set(lines))
-    kept = ([line for line in lines if seen[line] == 1] for lines in lines_of)
-    return [" ".join(lines) for lines in kept if len(lines) >= _MIN_SENTENCES]
+    pages_left = ([line for line in lines if seen[line] == 1] for lines in lines_of)
+    return [" ".join(lines) for lines in pages_left if len(lines) >= _MIN_SENTENCES]
 
 
 def _lines(page: str) -> list[str]:

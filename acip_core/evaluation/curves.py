@@ -58,7 +58,7 @@ class Curve:
 
 
 def own_curves(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves of the artifact's own method, one per corpus: the first in the artifact and its like."""
+    """The curves of the artifact's method, one per corpus: those whose method is that of the first curve."""
     return [curve for curve in curves if curve.method == curves[0].method]
 
 

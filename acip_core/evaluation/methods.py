@@ -143,7 +143,7 @@ def relative_title(label: str, own: str) -> str:
 
 
 def corpus_title(corpus: str) -> str:
-    """A corpus as people write it; a file of one's own is called by its name."""
+    """A corpus as people write it; a text file is called by its name."""
     return _corpus(corpus).title
 
 

@@ -39,7 +39,7 @@ def _line(curve: Curve, own: bool, title: str) -> go.Scatter:
     name = corpus_title(curve.corpus)
     if not own:
         name += f", {title}"
-    told = "%{customdata[1]:.0f} % · %{customdata[0]:.0f} MB<br>perplexity %{y:.4g}<extra></extra>"
+    hover = "%{customdata[1]:.0f} % · %{customdata[0]:.0f} MB<br>perplexity %{y:.4g}<extra></extra>"
     return go.Scatter(
         x=[100 * point.ratio for point in points],
         y=[point.perplexity for point in points],
@@ -55,7 +55,7 @@ def _line(curve: Curve, own: bool, title: str) -> go.Scatter:
         },
         marker={"size": 6, "symbol": corpus_symbol(curve.corpus)},
         opacity=1.0 if own else 0.65,
-        hovertemplate=f"{name}<br>{told}",
+        hovertemplate=f"{name}<br>{hover}",
     )
 
 

@@ -55,8 +55,8 @@ def trajectories_figure(history: Mapping[str, torch.Tensor], names: Sequence[str
     groups = layers if len(set(layers)) <= _MOST_LAYERS else [""] * len(layers)
     figure = go.Figure()
     for layer in dict.fromkeys(groups):
-        own = np.array([name == layer for name in groups])
-        figure.add_trace(_tails(values[:, own], pruned_at[own]).update(legendgroup=layer))
+        in_layer = np.array([name == layer for name in groups])
+        figure.add_trace(_tails(values[:, in_layer], pruned_at[in_layer]).update(legendgroup=layer))
     for i, at in enumerate(pruned_at.tolist()):
         end = steps if at == steps else min(steps, -(-at // stride) * stride + 1)  # through the zero line
         direction = f"direction {int(sample[i, 1])}" if sample is not None else f"direction {i}"

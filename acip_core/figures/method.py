@@ -58,13 +58,13 @@ def _directions(loaded: Loaded, layers: Mapping[str, ElasticLinear]) -> Picture:
     root = moment.root()
     plain = factorize_layer(weight)
     lines = {"by the weight alone": plain.singular_values.square()}
-    told = ""
+    weighted = ""
     if moment.side == "input":
-        own = factorize_layer(weight, root).singular_values.square()
+        energies = factorize_layer(weight, root).singular_values.square()
         carried = root.images(plain.down(weight)).square().sum(dim=1)
-        if not torch.allclose(own, carried, rtol=1e-3):
-            lines = {"by what it does to text": own, "by the weight alone": carried}
-            told = ", weighted by the text that runs through it"
+        if not torch.allclose(energies, carried, rtol=1e-3):
+            lines = {"by what it does to text": energies, "by the weight alone": carried}
+            weighted = ", weighted by the text that runs through it"
     figure = go.Figure()
     for (label, energies), color, dash in zip(lines.items(), (_ORANGE, MUTED), ("solid", "dash"), strict=False):
         share = 100 * torch.cat([torch.zeros(1), energies.cumsum(0) / energies.sum()]).numpy()
@@ -79,7 +79,7 @@ def _directions(loaded: Loaded, layers: Mapping[str, ElasticLinear]) -> Picture:
     count = len(plain.singular_values)
     laid_out(figure, {"title": title("directions kept")}, {"title": title("output energy, %"), "range": _PERCENT})
     note = (
-        f"The weight of {name} is split into {count:,} directions by a singular value decomposition{told}. "
+        f"The weight of {name} is split into {count:,} directions by a singular value decomposition{weighted}. "
         "The first ones do most of the work, so the last ones can go."
     )
     return Picture("A weight becomes directions", note, figure)

@@ -110,20 +110,20 @@ def _table(rows: str) -> str:
 
 def _curve_rows(curves: Sequence[Curve]) -> str:
     """One row a size: megabytes of the whole model, then perplexity and its ratio to the base model's per corpus."""
-    found: dict[float, dict[str, tuple[float, float]]] = {}
+    values: dict[float, dict[str, tuple[float, float]]] = {}
     megabytes: dict[float, float] = {}
     for curve in curves:
         for point in curve.points:
             ratio = round(point.ratio, 3)
-            found.setdefault(ratio, {})[curve.corpus] = (point.perplexity, point.perplexity / curve.base_perplexity)
+            values.setdefault(ratio, {})[curve.corpus] = (point.perplexity, point.perplexity / curve.base_perplexity)
             megabytes[ratio] = point.bytes / 1e6
     corpora = list(dict.fromkeys(curve.corpus for curve in curves))
     header = ["size", "whole model", *(f"perplexity, {corpus_title(corpus)}" for corpus in corpora)]
     rows = []
-    for ratio in sorted(found, reverse=True):
+    for ratio in sorted(values, reverse=True):
         cells = [f"{megabytes[ratio]:.0f} MB"]
         for corpus in corpora:
-            value = found[ratio].get(corpus)
+            value = values[ratio].get(corpus)
             cells.append(f"{value[0]:.4g} ({value[1]:.3g} ×)" if value else "")
         rows.append((f"{100 * ratio:.3g} %", cells))
     return f"<thead><tr>{''.join(f'<th>{escape(h)}</th>' for h in header)}</tr></thead>{_body(rows)}"

@@ -67,7 +67,7 @@ def plan_at(planner: SizePlanner, percent: float | None) -> tuple[int, Plan]:
 
 def _row(percent: int, planner: SizePlanner, curves: Sequence[Curve], lookups: int) -> Row:
     plan = planner.at_ratio(percent / 100)
-    found = {curve.corpus: curve.at(plan.ratio) for curve in own_curves(curves)}
-    perplexity = {corpus: value for corpus, value in found.items() if value is not None}
+    values = {curve.corpus: curve.at(plan.ratio) for curve in own_curves(curves)}
+    perplexity = {corpus: value for corpus, value in values.items() if value is not None}
     flops = flops_per_token(plan, lookups)
     return Row(percent, plan.ratio, plan.parameters, plan.bytes, plan.saved, flops, perplexity)

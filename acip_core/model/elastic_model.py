@@ -77,8 +77,8 @@ class ElasticModel:
         """A planner for this model's scores with adapters of `adapter_rank` in every factorized layer."""
         shapes = self._layers.shapes
         scores = {name: self._scores[name].numpy() for name in shapes}
-        kept = replace(self._footprint, storage=self._storage)
-        return SizePlanner(shapes, scores, adapter_rank, kept, self._count_adapters, self._reset)
+        footprint = replace(self._footprint, storage=self._storage)
+        return SizePlanner(shapes, scores, adapter_rank, footprint, self._count_adapters, self._reset)
 
     def install(self, adapters: Mapping[str, AdapterWeights]) -> None:
         """Put trained adapters in front of every layer's factors; from now on they count in every size."""
@@ -117,11 +117,12 @@ class ElasticModel:
             SizeError: they are not in that order.
         """
         ranks = []
-        for layer, own in zip(self.elastic_layers().values(), zip(*(p.ranks for p in plans), strict=True), strict=True):
-            order = [math.inf if rank == DENSE else rank for rank in own]
+        by_layer = zip(*(plan.ranks for plan in plans), strict=True)
+        for layer, layer_ranks in zip(self.elastic_layers().values(), by_layer, strict=True):
+            order = [math.inf if rank == DENSE else rank for rank in layer_ranks]
             if order != sorted(order, reverse=True):
                 raise SizeError("The sizes of a batch must come from one planner, the largest first.")
-            ranks.append(layer.in_batch(own))
+            ranks.append(layer.in_batch(layer_ranks))
         return BatchPlan(tuple(plans), tuple(ranks))
 
     def apply(self, plan: Plan | BatchPlan) -> None:
@@ -150,9 +151,9 @@ class ElasticModel:
             self.apply(before)
 
     @contextmanager
-    def here(self, plan: Plan | BatchPlan) -> Iterator[None]:
+    def on_this_thread(self, plan: Plan | BatchPlan) -> Iterator[None]:
         """Run at `plan` within the block on this thread; all other threads stay at the size in force."""
-        with self._cut.here(plan.ranks):
+        with self._cut.on_this_thread(plan.ranks):
             yield
 
     def elastic_layers(self) -> TargetLayers[ElasticLinear]:
@@ -220,8 +221,8 @@ def is_exact(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
 def _bank(layer: nn.Linear, factors: Factors, scores: torch.Tensor, reset: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of both factors in descending order of score, up to break-even where the dense weight takes over there."""
     weight = layer.weight.detach()
-    kept = min(break_even_rank(*weight.shape), len(scores)) if reset else len(scores)
-    order = scores.argsort(descending=True, stable=True)[:kept].to(weight.device)
+    count = min(break_even_rank(*weight.shape), len(scores)) if reset else len(scores)
+    order = scores.argsort(descending=True, stable=True)[:count].to(weight.device)
     up = factors.directions[order]  # (K, m)
     down = linear(up, weight.float().t())  # (K, n)
     return down.to(weight.dtype).contiguous(), up.to(weight.dtype).contiguous()

@@ -6,7 +6,7 @@
 Rows of the bank come in descending order of score, so rank k is a prefix of it, a view. The ranks of all layers of a
 model live in one `Cut`; changing size is assigning one tuple. A layer knows nothing of scores or of other layers.
 
-In a batch whose sequences run at sizes of their own (`Ranks`), larger ones come first, so that the dense ones are a
+In a batch whose sequences run at different sizes (`Ranks`), larger ones come first, so that the dense ones are a
 slice and the others share the longest prefix, each with its latents zero beyond its own rank.
 """
 
@@ -46,8 +46,8 @@ class Ranks:
 Ranking = tuple[int | Ranks, ...]  # one per elastic layer of a model
 
 
-class _Here(local):
-    """What holds on one thread: the ranks it runs at of its own accord, and those that its pass began with."""
+class _ThreadRanks(local):
+    """The ranks of one thread: those of an `on_this_thread` block, and those that its running pass began with."""
 
     ranks: Ranking | None = None
     held: Ranking | None = None
@@ -56,39 +56,39 @@ class _Here(local):
 class Cut:
     """The ranks in force; replaced as a whole, never edited.
 
-    A thread may run at ranks of its own, so that whoever calls the model meanwhile still gets the size that was set;
-    and a pass of the model runs to its end at the ranks at its start, whatever other threads set meanwhile.
+    A thread may run at other ranks than those set for all threads, and a pass runs to its end at the ranks it began
+    with, whatever other threads set meanwhile.
     """
 
     def __init__(self, layers: int):
         self._set: Ranking = (DENSE,) * layers
-        self._here = _Here()
+        self._thread = _ThreadRanks()
 
     @property
     def ranks(self) -> Ranking:
         """Those of this thread or of its pass, otherwise those that were set for all."""
-        return self._here.ranks or self._here.held or self._set
+        return self._thread.ranks or self._thread.held or self._set
 
     @ranks.setter
     def ranks(self, ranks: Ranking) -> None:
         self._set = ranks
 
     @contextmanager
-    def here(self, ranks: Ranking) -> Iterator[None]:
+    def on_this_thread(self, ranks: Ranking) -> Iterator[None]:
         """Within the block, this thread runs at these ranks."""
-        before, self._here.ranks = self._here.ranks, ranks
+        before, self._thread.ranks = self._thread.ranks, ranks
         try:
             yield
         finally:
-            self._here.ranks = before
+            self._thread.ranks = before
 
     def hold(self, *_: Any) -> None:
         """A pass begins on this thread (a hook in front of the model's forward)."""
-        self._here.held = self._set
+        self._thread.held = self._set
 
     def release(self, *_: Any) -> None:
         """The pass has ended (a hook behind the model's forward)."""
-        self._here.held = None
+        self._thread.held = None
 
     def __reduce__(self) -> tuple[Any, ...]:  # copies and files have the ranks that were set
         return Cut, (0,), {"_set": self._set}
@@ -188,7 +188,7 @@ class ElasticLinear(Linear):
         return y if self.adapter is None else y + self.adapter(x)
 
     def _batch(self, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
-        """Sequences (batch, tokens, in_features) at ranks of their own; some models (OPT) fold the first two axes."""
+        """Sequences (batch, tokens, in_features) at different ranks; some models (OPT) fold the first two axes."""
         rows = ranks.dense + len(ranks.ranks)
         if x.numel() == rows * self.in_features and rows <= FEW and applies(x) and self._is_plain(x):
             y = self._tokens(x.reshape(rows, self.in_features), ranks).view(*x.shape[:-1], self.out_features)

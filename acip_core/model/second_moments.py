@@ -225,7 +225,7 @@ def read_basis(path: Path) -> Basis:
     """Read what `save_basis` wrote.
 
     Raises:
-        One of `files.DAMAGE`: not such a file; `artifact` turns it into one sentence.
+        One of `verified.DAMAGE`: not such a file; `artifact` turns it into one sentence.
     """
     basis: Basis = {}
     tensors, metadata = read_tensors(path)

@@ -106,7 +106,7 @@ def ablate(
         raise ArtifactError(f"Unknown ablation '{unknown[0]}'; choose among: {'; '.join(VARIANTS)}.")
     yield Progress("loading the model", 0, 1)
     base = load_base(source)
-    found = find_artifact(base, artifact, own=True)
+    found = find_artifact(base, artifact, same_weights=True)
     run = AblationRun(source, base, found.artifact, found.folder, settings)
     del base, found
     for row in chosen:
@@ -140,13 +140,13 @@ class AblationRun:
     def measure(self, row: str) -> Steps[None]:
         variant, shared = VARIANTS[row], self.settings.pruning
         factors = yield from factorize(self.weights, self.basis)
-        own = yield from self._prune(factors, variant.run(shared), variant.quantized)
-        scores: Mapping[str, torch.Tensor] = own.scores
+        result = yield from self._prune(factors, variant.run(shared), variant.quantized)
+        scores: Mapping[str, torch.Tensor] = result.scores
         if variant.scores_of == "gradient":
             scores = yield from gradient_scores(load_base(self.source).model, factors, self.score_windows)
         elif variant.scores_of is not None:
             scores = (yield from self._prune(factors, VARIANTS[variant.scores_of].run(shared))).scores
-        adapters: Mapping[str, AdapterWeights] | None = own.adapters if variant.adapters else None
+        adapters: Mapping[str, AdapterWeights] | None = result.adapters if variant.adapters else None
         base = load_base(self.source)
         elastic = yield from build_elastic(base, factors, scores, adapters, reset=variant.reset)
         relative: dict[str, float | None] = {}

@@ -53,7 +53,7 @@ def compare(
         raise ArtifactError(f"Unknown method '{unknown[0]}'; choose among {', '.join(METHODS)}.")
     yield Progress("loading the model", 0, 1)
     base = load_base(source)
-    found = find_artifact(base, artifact, own=True)
+    found = find_artifact(base, artifact, same_weights=True)
     run = ComparisonRun(source, base, found.artifact, budget, found.folder / FILE)
     del base, found
     if any(run.missing(name) for name in chosen):

@@ -34,7 +34,7 @@ def measure_precision(
 
     Args:
         source: as `load_base`.
-        precision: one of `precision.precisions()` but `full`.
+        precision: one of `quantization.precisions()` but `full`.
         artifact: its folder; that of the model's name by default.
 
     Returns:
@@ -43,7 +43,7 @@ def measure_precision(
     Raises:
         ModelError, ArtifactError, PrecisionError, CorpusError, StorageError: one sentence each; points are kept.
     """
-    loaded = yield from open_model(source, artifact, precision=precision, own=True)
+    loaded = yield from open_model(source, artifact, precision=precision, same_weights=True)
     folder = loaded.folder
     old = read_artifact(folder)
     full = own_curves(old.curves)
@@ -54,12 +54,12 @@ def measure_precision(
     method = at_precision(full[0].method, precision)
     with only_run(folder):
         curves = []
-        for own in full:
-            count = own.tokens // (window - 1)
-            windows = corpus_windows(loaded.elastic.tokenizer, own.corpus, "held-out", window, count)
-            label = (method, own.corpus, "held-out")
+        for reference in full:
+            count = reference.tokens // (window - 1)
+            windows = corpus_windows(loaded.elastic.tokenizer, reference.corpus, "held-out", window, count)
+            label = (method, reference.corpus, "held-out")
             curve = yield from measured_curve(loaded.elastic, windows, ratios, label, run)
-            curves.append(replace(curve, base_perplexity=own.base_perplexity))
+            curves.append(replace(curve, base_perplexity=reference.base_perplexity))
         others = [curve for curve in old.curves if curve.method != method]
         completions = read_completions(folder)
         new = replace(old, curves=(*others, *curves))

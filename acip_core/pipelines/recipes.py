@@ -24,7 +24,7 @@ class PrecomputeConfig:
 
     Attributes:
         corpora: names or files, as `corpus.documents`.
-        include, exclude: patterns that narrow the layers that are compressed, as `targets.target_layers`.
+        include, exclude: patterns that narrow the layers that are compressed, as `target_layers`.
         window: tokens per window, everywhere.
         moment_windows, score_windows: calibration windows per corpus.
         stages: size ratios at which the Fisher information is measured anew; without any, the full model's counts.

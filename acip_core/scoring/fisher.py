@@ -85,8 +85,8 @@ def accumulated(
     def masked(name: str, layer: nn.Linear) -> MaskedLinear:
         dtype = torch.bfloat16 if native else layer.weight.dtype
         up, down = factors[name].directions, factors[name].down(layer.weight.detach().float())
-        kept = torch.arange(len(up)) if left is None else left[name].nonzero().squeeze(1)
-        return MaskedLinear(layer, down.to(dtype), up.to(dtype), kept.to(up.device), statistic=statistic)
+        directions = torch.arange(len(up)) if left is None else left[name].nonzero().squeeze(1)
+        return MaskedLinear(layer, down.to(dtype), up.to(dtype), directions.to(up.device), statistic=statistic)
 
     with swapped_modules(model, factors, masked) as layers:
         for index, window in enumerate(windows):

@@ -46,7 +46,8 @@ def iterative_scores(
         run: keeps the result of every finished stage, beside those of runs on other text or factors.
 
     Returns:
-        float32 (r,) per layer, the place of each direction among all of the model, the best highest, over their number.
+        float32 (r,) per layer, the position of each direction among all of the model, the best highest, ÷ their
+        number.
 
     Raises:
         ModelError: the loss of a window is not finite.
@@ -58,12 +59,12 @@ def iterative_scores(
     directions = (found.directions[:, :8] for found in factors.values())
     stages_run = (run or ResumableRun(None)).part("stages", adapter_rank, ratios, windows, directions)
 
-    def ranked(stage: int, places: Mapping[str, torch.Tensor]) -> Steps[dict[str, torch.Tensor]]:
+    def ranked(stage: int, positions: Mapping[str, torch.Tensor]) -> Steps[dict[str, torch.Tensor]]:
         """Places (r,) per layer after a stage, from those before it."""
         ratio = ratios[stage]
         left = {name: torch.ones(len(f.directions), dtype=torch.bool) for name, f in factors.items()}
         if stage:
-            left = _cut(places, shapes, adapter_rank, ratio)
+            left = _cut(positions, shapes, adapter_rank, ratio)
         text = windows[(stage + torch.arange(share) * len(ratios)) % len(windows)]  # from everywhere in the text
         steps = accumulated(per_token, model, factors, text, left)
         gains = yield from _located(steps, stage * share, share * len(ratios), ratio)
@@ -73,36 +74,36 @@ def iterative_scores(
             else gain / sum(shapes[name])
             for name, gain in gains.items()
         }
-        return _ranked(scores, left, places)
+        return _ranked(scores, left, positions)
 
-    places: dict[str, torch.Tensor] = {}
+    positions: dict[str, torch.Tensor] = {}
     for stage in range(len(ratios)):
-        found = yield from stages_run.tensors(f"stage-{stage}", ranked(stage, places))
-        places = {name: found[name] for name in shapes}
-    return places
+        found = yield from stages_run.tensors(f"stage-{stage}", ranked(stage, positions))
+        positions = {name: found[name] for name in shapes}
+    return positions
 
 
 def _cut(
-    places: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, int]], adapter_rank: int, ratio: float
+    positions: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, int]], adapter_rank: int, ratio: float
 ) -> dict[str, torch.Tensor]:
     """Bool (r,) per layer: the directions that the model has at a size ratio."""
-    planner = SizePlanner(shapes, {name: place.numpy() for name, place in places.items()}, adapter_rank)
+    planner = SizePlanner(shapes, {name: position.numpy() for name, position in positions.items()}, adapter_rank)
     left = {}
-    for (name, place), rank in zip(places.items(), planner.at_ratio(ratio).ranks, strict=True):
-        left[name] = torch.full((len(place),), rank == DENSE)
+    for (name, position), rank in zip(positions.items(), planner.at_ratio(ratio).ranks, strict=True):
+        left[name] = torch.full((len(position),), rank == DENSE)
         if rank != DENSE:
-            left[name][place.argsort(descending=True)[:rank]] = True
+            left[name][position.argsort(descending=True)[:rank]] = True
     return left
 
 
 def _ranked(
-    scores: Mapping[str, torch.Tensor], left: Mapping[str, torch.Tensor], places: Mapping[str, torch.Tensor]
+    scores: Mapping[str, torch.Tensor], left: Mapping[str, torch.Tensor], positions: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Places (r,) per layer: those left by their scores, above all others, which stay in their order."""
-    flat, kept = torch.cat(list(scores.values())), torch.cat(list(left.values()))
-    before = torch.cat(list(places.values())) if places else torch.zeros(len(flat))
+    flat, is_left = torch.cat(list(scores.values())), torch.cat(list(left.values()))
+    before = torch.cat(list(positions.values())) if positions else torch.zeros(len(flat))
     old, new = before.argsort(stable=True), flat.argsort(stable=True)
-    order = torch.cat([old[~kept[old]], new[kept[new]]])
+    order = torch.cat([old[~is_left[old]], new[is_left[new]]])
     result = torch.empty(len(flat))
     result[order] = torch.arange(1, len(flat) + 1) / len(flat)
     return dict(zip(scores, result.split([len(score) for score in scores.values()]), strict=True))

@@ -43,8 +43,8 @@ class Masks:
         self._recount()
 
     def _recount(self) -> None:
-        kept = torch.minimum(self.left * self._row, self._dense).sum()
-        self.size = (kept / self._dense.sum()).item()
+        parameters = torch.minimum(self.left * self._row, self._dense).sum()
+        self.size = (parameters / self._dense.sum()).item()
 
     def share_to_prune(self, ratio: float) -> float:
         """Roughly the share of all directions that are pruned at a size ratio."""

@@ -2,9 +2,9 @@
 
     x (tokens, n) ──► D (k, n) ──► z (tokens, k) ──► mask ──► U (k, m) ──► y (tokens, m)      + adapter(dropout(x))
 
-The mask is 1 for every direction that is still there, so the forward pass is an ordinary low-rank product; its
-straight-through gradient `∂L/∂mask_i = Σ_tokens z_i ∂L/∂z_i` falls out of the backward pass at no matrix product, and
-so does any other statistic of the contributions `z_i ∂L/∂z_i` of single tokens.
+The mask is 1 for every direction that is still there, so the forward pass is an ordinary low-rank product. Its
+straight-through gradient `∂L/∂mask_i = Σ_tokens z_i ∂L/∂z_i` needs no matrix product besides those of the backward
+pass, nor does any other statistic of the contributions `z_i ∂L/∂z_i` of single tokens.
 """
 
 from __future__ import annotations

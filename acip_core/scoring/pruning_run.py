@@ -149,10 +149,10 @@ class PruningRun:
         """Fill the adapters' gradients from this step's batch; returns its mean loss and the gradient of the masks."""
         s, state = self.settings, self.process
         chosen = [window_at(self.step * s.batch + i, len(self.windows), s.seed) for i in range(s.batch)]
-        mine = chosen[state.process_index :: state.num_processes]
+        share = chosen[state.process_index :: state.num_processes]
         while True:
             try:
-                loss = self._accumulate(mine)
+                loss = self._accumulate(share)
                 break
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
@@ -179,7 +179,7 @@ class PruningRun:
             )
         return loss, gradient
 
-    def _accumulate(self, mine: list[int]) -> float:
+    def _accumulate(self, share: list[int]) -> float:
         self.optimizer.zero_grad(set_to_none=True)
         for layer in self.layers:
             layer.gradient.zero_()
@@ -187,9 +187,9 @@ class PruningRun:
         device = self.model.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed((self.settings.seed * 1_000_003 + self.step) * 97 + self.process.process_index)
-            for start in range(0, len(mine), self.micro_batch):
-                part = mine[start : start + self.micro_batch]
-                loss = self._loss(self.windows[part].to(device)) * (len(part) / len(mine))
+            for start in range(0, len(share), self.micro_batch):
+                part = share[start : start + self.micro_batch]
+                loss = self._loss(self.windows[part].to(device)) * (len(part) / len(share))
                 loss.backward()
                 total += loss.item()
         return total

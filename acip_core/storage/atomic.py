@@ -48,7 +48,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Raises:
         StorageError: the folder cannot be created or written, or the disk is full; the old content is still there.
     """
-    with _told(target):
+    with _reporting_write_errors(target):
         place = _place(target)
         recover(place)
         with _holder(place) as holder:
@@ -66,7 +66,7 @@ def check_writable(target: Path) -> None:
     Raises:
         StorageError: it cannot.
     """
-    with _told(target):
+    with _reporting_write_errors(target):
         place = _place(target)
         while not (os.path.lexists(place) or os.path.lexists(place.parent)):
             place = place.parent
@@ -75,7 +75,7 @@ def check_writable(target: Path) -> None:
 
 
 @contextmanager
-def _told(target: Path) -> Iterator[None]:
+def _reporting_write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -96,13 +96,13 @@ def _place(target: Path) -> Path:
 @contextmanager
 def _holder(place: Path) -> Iterator[Path]:
     """A folder for what is being written, on the file system of `place`, locked while its writer lives."""
-    kept = place.is_dir() and (os.path.ismount(place) or _is_working_directory(place))
-    parent = place if kept else place.parent
+    inside = place.is_dir() and (os.path.ismount(place) or _is_working_directory(place))
+    parent = place if inside else place.parent
     parent.mkdir(parents=True, exist_ok=True)
     try:
         holder = Path(tempfile.mkdtemp(_ENDING, f".{place.name[:60]}.", parent))
     except OSError as error:
-        if kept or not place.is_dir() or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if inside or not place.is_dir() or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         parent = place  # one's own folder below a foreign one
         holder = Path(tempfile.mkdtemp(_ENDING, ".", parent))
@@ -259,21 +259,21 @@ def check_digests(folder: Path) -> None:
         ValueError: the message names the first file that is missing, added or differs.
     """
     try:
-        told = read_json(folder / DIGESTS)
+        stated = read_json(folder / DIGESTS)
     except DAMAGE as error:
         raise ValueError(f"{DIGESTS} is missing or damaged ({error})") from error
     try:
         found = _digests(folder)
     except OSError as error:
         raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
-    if not isinstance(told, dict):
+    if not isinstance(stated, dict):
         raise ValueError(f"{DIGESTS} is damaged")
-    for name in sorted(told.keys() | found.keys()):
+    for name in sorted(stated.keys() | found.keys()):
         if name not in found:
             raise ValueError(f"{name} is missing")
-        if name not in told:
+        if name not in stated:
             raise ValueError(f"{name} was added")
-        if told[name] != found[name]:
+        if stated[name] != found[name]:
             raise ValueError(f"{name} differs from what was written")
 
 

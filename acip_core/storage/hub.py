@@ -45,7 +45,7 @@ def artifact_folder(name: str | Path) -> Path:
         return folder
     repo, revision = split_revision(text)
     offline = not hub_reachable()
-    with _told(text, offline):
+    with _reporting_hub_errors(text, offline):
         copy = snapshot_download(
             repo,
             revision=revision,
@@ -68,7 +68,7 @@ def check_publishable(repo: str) -> None:
         raise HubError(f"'{repo}' is not a repository's name; write it as user/repo.")
     if not hub_reachable():
         raise HubError(f"Nothing can be published as '{repo}': {_why_offline()}.")
-    with _told(repo, False):
+    with _reporting_hub_errors(repo, False):
         HfApi(_endpoint()).whoami()
 
 
@@ -85,7 +85,7 @@ def publish(folder: Path, repo: str, private: bool = False) -> str:
         raise HubError(f"{folder} is neither an artifact nor an exported model; name the folder of one.")
     check_publishable(repo)
     api = HfApi(_endpoint())
-    with _told(repo, False):
+    with _reporting_hub_errors(repo, False):
         address = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=[".*"], commit_message="Upload by acip")
     return str(address)
@@ -100,7 +100,7 @@ def _why_offline() -> str:
 
 
 @contextmanager
-def _told(name: str, offline: bool) -> Iterator[None]:
+def _reporting_hub_errors(name: str, offline: bool) -> Iterator[None]:
     """Turn what the Hub's library raises into one sentence."""
     try:
         yield

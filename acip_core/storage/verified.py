@@ -34,7 +34,7 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @contextmanager
-def damage_told(path: Path, way_out: str) -> Iterator[None]:
+def reporting_damage(path: Path, way_out: str) -> Iterator[None]:
     """Turn whatever a damaged file raises into one sentence that names it."""
     try:
         yield
@@ -66,9 +66,9 @@ def read_json(path: Path, sealed: bool = False, checked: bool = True) -> Any:
         raise ValueError(f"it is longer than {_LONGEST_JSON >> 20} MiB")
     data = path.read_bytes()
     content = json.loads(data.decode("utf-8"), parse_constant=_not_a_number)
-    told = content.pop("sha256", None) if isinstance(content, dict) else None
-    if checked and (told is not None or sealed):
-        _compare(str(told), digest(data.replace(str(told).encode(), _BLANK, 1)))
+    stated = content.pop("sha256", None) if isinstance(content, dict) else None
+    if checked and (stated is not None or sealed):
+        _compare(str(stated), digest(data.replace(str(stated).encode(), _BLANK, 1)))
     return content
 
 
@@ -76,8 +76,8 @@ def _not_a_number(text: str) -> float:
     raise ValueError(f"{text} in place of a number")
 
 
-def _compare(told: str, found: str) -> None:
-    if told != found:
+def _compare(stated: str, found: str) -> None:
+    if stated != found:
         raise ValueError("its SHA-256 is another one than was written")
 
 
@@ -114,8 +114,8 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     with safe_open(path, "pt") as file:  # checks the lengths first, so that nothing is read of a file of holes
         metadata = dict(file.metadata() or {})
         if metadata.pop("sha256", None) is not None:
-            _, told, found = _sealed(path)
-            _compare(told, found)
+            _, stated, found = _sealed(path)
+            _compare(stated, found)
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a mapping)
 
 
@@ -142,7 +142,7 @@ def check_floats(name: str, tensor: torch.Tensor, dimensions: int) -> None:
         raise ValueError(f"'{name}' holds values that are not finite")
 
 
-def built(kind: type[T], entry: Any) -> T:
+def parse_dataclass(kind: type[T], entry: Any) -> T:
     """A dataclass of plain values from an object in a JSON file.
 
     Raises:

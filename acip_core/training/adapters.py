@@ -87,8 +87,8 @@ def train_adapters(
         ModelError: the loss is not finite; the message names the step, the checkpoint keeps the last good state.
     """
     run = AdapterRun(elastic, windows, settings, start or {})
-    kept = Checkpoint(checkpoint, run.identity())
-    if state := kept.load(run.parameters, run.optimizer, dict.fromkeys(run.history())):
+    store = Checkpoint(checkpoint, run.identity())
+    if state := store.load(run.parameters, run.optimizer, dict.fromkeys(run.history())):
         run.step, run.losses, run.ratios = state[0], *(state[1][name].tolist() for name in run.history())
     with run.adapters_attached():
         while run.step < settings.steps:
@@ -96,8 +96,8 @@ def train_adapters(
             recent = torch.tensor(run.losses[-50:]).mean()
             stage = "refining adapters" if start else "training adapters"
             yield Progress(stage, run.step, settings.steps, f"loss {loss:.3f} (mean of 50: {recent:.3f})")
-            if run.step == settings.steps or kept.due():
-                kept.save(run.step, run.parameters, run.optimizer, run.history())
+            if run.step == settings.steps or store.due():
+                store.save(run.step, run.parameters, run.optimizer, run.history())
     return TrainedAdapters(run.weights(), torch.tensor(run.losses), torch.tensor(run.ratios))
 
 
