@@ -64,7 +64,7 @@ _METHODS = (
     Method("acip", "ACIP as published", "#c2417c", "dashdot", "The paper's pruning run on the plain SVD."),
     Method("asvd", "ASVD", "#7a7f87", "longdash", "Activation-scaled singular values, ranks by layer sensitivity."),
     Method(
-        "svd-magnitude", "plain singular values", "#a0764d", "dot", "Singular values of the weights, model-wide.",
+        "svd-magnitude", "plain SVD", "#a0764d", "dot", "Singular values of the weights, model-wide.",
     ),
 )  # fmt: skip
 METHODS = {method.id: method for method in _METHODS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 
@@ -27,13 +27,11 @@ from ..training import autocast
 from ..training.autocast import mixed_precision
 from ..training.checkpoint import Checkpoint
 from ..training.distillation import distilled_loss, window_at
-from .mask_parameters import Masks
+from .mask_parameters import Masks, initial_masks, sampled_directions
 from .masked import MaskedLinear, swapped_modules
 from .pruning_config import PruningConfig
 
 log = logging.getLogger("acip")
-_SAMPLE = 256  # directions whose masks are recorded at every step,
-_SAMPLED_LAYERS = 8  # of so many layers, so that each of them shows how it shrinks
 _LOOK_BACK = 20  # steps over which the speed of the masks is measured for the estimate of the time left
 
 
@@ -58,7 +56,7 @@ class PruningRun:
             name: Adapter(layer, settings.rank, scaling, generator) for name, layer in self.targets.items()
         }
         shapes = list(self.targets.shapes.values())
-        self.initial = _initial(settings, sum(min(shape) for shape in shapes), _flat(warm, self.targets))
+        self.initial = initial_masks(settings, sum(min(shape) for shape in shapes), _flat(warm, self.targets))
         self.masks = Masks(shapes, self.initial.to(self.model.device))
         excluded = torch.tensor([name.rpartition(".")[2] in settings.exclude for name in self.targets])
         self.prunable = ~excluded.to(self.model.device)[self.masks.layer]
@@ -70,7 +68,7 @@ class PruningRun:
                 {"params": adapter_parameters, "lr": settings.adapter_learning_rate},
             ]
         )
-        self.sample = _sample(self.masks.slices)
+        self.sample = sampled_directions(self.masks.slices)
         self.step = 0
         self.mixed = settings.mixed_precision and autocast.mixed_precision_is_native(self.model.device)
         self.stopped_at: int | None = None
@@ -288,29 +286,5 @@ class PruningRun:
         return digest(asdict(self.settings), self.windows, directions, self.initial)
 
 
-def _sample(layers: Sequence[slice]) -> torch.Tensor:
-    """Indices of directions all over layers that lie all over the model."""
-    chosen = _spread(len(layers), _SAMPLED_LAYERS)
-    each = _SAMPLE // max(1, len(chosen))
-    parts = [layers[i].start + _spread(layers[i].stop - layers[i].start, each) for i in chosen.tolist()]
-    return torch.cat(parts)
-
-
-def _spread(count: int, most: int) -> torch.Tensor:
-    return torch.linspace(0, count - 1, min(count, most)).round().long()
-
-
 def _flat(scores: Mapping[str, torch.Tensor] | None, layers: Mapping[str, nn.Module]) -> torch.Tensor | None:
     return None if scores is None else torch.cat([scores[name].cpu() for name in layers])
-
-
-def _initial(settings: PruningConfig, count: int, warm: torch.Tensor | None) -> torch.Tensor:
-    """(count,) initial masks: all alike, or spread evenly in the order of the warm scores."""
-    values = torch.full((count,), settings.mask)
-    if settings.warm_start == 0:
-        return values
-    if warm is None:
-        raise ModelError("A warm start needs a score map to start from.")
-    position = torch.empty(count)
-    position[warm.argsort(stable=True)] = torch.linspace(-1, 1, count)
-    return values * (1 + settings.warm_start * position)
