@@ -1,4 +1,4 @@
-"""What lies in `precomputed/<model>/`: write it, read it, refuse anything damaged with one sentence.
+"""An artifact as a value, and the files of its folder, `precomputed/<model>/`.
 
 acip.json                 format version, model and fingerprint, recipe, library versions, measured curves, and length
                           and SHA-256 of the files below
@@ -65,12 +65,12 @@ class Artifact:
 
     @property
     def exclude(self) -> tuple[str, ...]:
-        """Patterns of the layers that are not."""
+        """Patterns of the layers that are not compressed."""
         return tuple(self.recipe.get("exclude", ()))
 
 
 def default_artifact(name: str) -> Path:
-    """Where the artifact of a model is, of all places where artifacts are looked for, or would be written."""
+    """The folder of a model's artifact: the first there is in `paths.artifact_homes`, or where one would be written."""
     for home in artifact_homes():
         recover(home / name)
         if (home / name / "acip.json").exists():

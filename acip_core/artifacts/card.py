@@ -99,7 +99,7 @@ def _metadata(artifact: Artifact, licence: str | None = None, is_model: bool = F
 
 
 def _licence(artifact: Artifact) -> str | None:
-    """What the base model's own card names; None where there is no card or no network."""
+    """The licence that the base model's card names; None without a card or a network."""
     if artifact.name == DEFAULT_MODEL:
         return _DEFAULT_LICENCE
     if not hub_reachable():

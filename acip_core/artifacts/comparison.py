@@ -82,12 +82,12 @@ def read_comparison(folder: Path) -> Comparison | None:
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no infinity: what is beyond all numbers is null there."""
+    """A number for JSON, which has no infinity: null stands for it."""
     return value if math.isfinite(value) else None
 
 
 def _current(result: dict[str, Any]) -> dict[str, Any]:
-    """A result as today's program writes it, null as infinity."""
+    """A result by today's method ids, with infinity for null."""
     infinite = {key: math.inf for key in _UNBOUNDED if result[key] is None}
     return result | infinite | {"method": current_id(result["method"])}
 

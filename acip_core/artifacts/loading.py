@@ -118,7 +118,7 @@ def open_model(
 
 
 def _precision_first(curves: tuple[Curve, ...], precision: str) -> tuple[Curve, ...]:
-    """The curves with those of a precision first; none where it was not measured, for others would pass for its own."""
+    """The curves with those of a precision first; none where it was not measured: the first are the model's."""
     measured = [curve for curve in curves if curve.method == at_precision(curves[0].method, precision)]
     return (*measured, *(curve for curve in curves if curve not in measured)) if measured else ()
 

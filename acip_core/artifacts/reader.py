@@ -126,7 +126,7 @@ def _is_count(value: object) -> bool:
 
 
 def _are_files(value: object) -> bool:
-    """Lengths and digests of the files there can be: a name with a way out of the folder is none."""
+    """Whether it names only files of an artifact, each with length and digest; no path out of the folder is one."""
     if not (isinstance(value, dict) and {"scores.safetensors", "basis.safetensors"} <= value.keys() <= set(FILES)):
         return False
     return all(isinstance(stated, dict) and stated.keys() == {"bytes", "sha256"} for stated in value.values())

@@ -1,4 +1,4 @@
-"""An artifact's files written, and what may be replaced by them; the files are described in `artifact`."""
+"""Write an artifact's files, and decide what they may replace; `artifact` describes the files."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _write_files(artifact: Artifact, folder: Path) -> None:
 
 
 def _measured(curve: Curve) -> Curve:
-    """A curve where it has numbers: the perplexity of a ruined cut can be beyond all of them."""
+    """The finite points of a curve: the perplexity of a ruined cut can exceed all floats."""
     finite = [point for point in curve.points if math.isfinite(point.perplexity)]
     return replace(curve, points=tuple(finite) if math.isfinite(curve.base_perplexity) else ())
 

@@ -45,7 +45,7 @@ class Cuts:
         return tuple(self._ranks)
 
     def rank(self, percent: int, name: str) -> int | None:
-        """Of a layer; None where it runs its original weight."""
+        """The rank of a layer; None where it runs its original weight."""
         rank = self._ranks[percent][name]
         return None if rank == DENSE else rank
 
@@ -75,7 +75,7 @@ class Cuts:
         note = f"{picture.note} The line is the cut under the slider: what lies above it is gone."
         return replace(picture, figure=figure, note=note, frames=frames)
 
-    def kept(self, kinds: Mapping[str, Sequence[str]]) -> Picture:
+    def rank_picture(self, kinds: Mapping[str, Sequence[str]]) -> Picture:
         """The rank of every layer at the slider's position, by type and depth."""
         columns = max(map(len, kinds.values()))
         figure = go.Figure(

@@ -1,4 +1,4 @@
-"""What an artifact's history tells about its making: masks, size and loss over the steps, as plotly figures.
+"""An artifact's history as plotly figures: masks, size and loss over the steps of its training.
 
 Long series are thinned, so that no figure takes more than about 300 kB of JSON.
 """
@@ -97,7 +97,7 @@ def _layer_names(history: Mapping[str, torch.Tensor], sample: np.ndarray | None,
 
 
 def _tails(values: np.ndarray, pruned_at: np.ndarray) -> go.Scatter:
-    """What masks did after they were pruned: one muted trace of all of them, in pieces."""
+    """Masks after they were pruned: one muted trace of all of them, in pieces."""
     steps = len(values)
     x: list[float | None] = []
     y: list[float | None] = []

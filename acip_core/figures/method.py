@@ -130,7 +130,7 @@ def _cut(cuts: Cuts, kinds: Mapping[str, Sequence[str]]) -> Picture:
         "A size is a cut through that order. What remains differs from layer to layer: the fuller a cell, the more "
         "its layer keeps. Nothing is computed for it, so the slider goes back as easily."
     )
-    return replace(cuts.kept(kinds), title="A size is a cut", note=note)
+    return replace(cuts.rank_picture(kinds), title="A size is a cut", note=note)
 
 
 def _price(

@@ -1,4 +1,4 @@
-"""What the slider means at every position, computed once, so that the browser can follow a drag without asking.
+"""Sizes and perplexities at every slider position, computed once, so that the browser follows a drag alone.
 
 Pure arithmetic on plans and measured curves; knows nothing of gradio.
 """

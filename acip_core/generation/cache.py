@@ -101,7 +101,7 @@ def cache_support_of(model: PreTrainedModel) -> CacheSupport:
         return nothing
     positions = (False, True) if "position_ids" in parameters else (False,)
     ways = [replace(nothing, keyword=keyword, slices=s, positions=p) for s in (True, False) for p in positions]
-    return next((way for way in ways if _is_right(model, way)), nothing)
+    return next((way for way in ways if _continues_exactly(model, way)), nothing)
 
 
 @torch.inference_mode()
@@ -115,7 +115,7 @@ def read(
     """
     if isinstance(cache, WholeText):
         return _logits(model, support, cache.extended(ids), keep or ids.shape[1], use_cache=False)
-    parts: Sequence[torch.Tensor] = [ids] if support.slices or not _begun(cache) else ids.split(1, dim=1)
+    parts: Sequence[torch.Tensor] = [ids] if support.slices or not _has_tokens(cache) else ids.split(1, dim=1)
     logits = []
     for part in parts:
         settings: dict[str, Any] = {support.keyword: cache, "use_cache": True}
@@ -141,13 +141,13 @@ def _logits(
     return logits[:, -keep:]
 
 
-def _begun(cache: Cache) -> bool:
+def _has_tokens(cache: Cache) -> bool:
     """Whether it holds the start of a text."""
-    return any(_held(layer) for layer in cache.layers)
+    return any(_state_tensors(layer) for layer in cache.layers)
 
 
 @torch.inference_mode()
-def _is_right(model: PreTrainedModel, support: CacheSupport) -> bool:
+def _continues_exactly(model: PreTrainedModel, support: CacheSupport) -> bool:
     """Whether a text read in parts, another one in between, leaves the state of one pass over the whole."""
     lengths = _IN_SLICES if support.slices else _IN_TOKENS
     text = torch.arange(2 * sum(lengths)).view(2, -1) * 7919 % model.config.get_text_config().vocab_size
@@ -174,12 +174,12 @@ def _state(cache: TextCache) -> list[torch.Tensor]:
     """
     assert isinstance(cache, Cache)
     for layer in cache.layers:
-        if not _held(layer) and type(layer) is not DummyLayer:
+        if not _state_tensors(layer) and type(layer) is not DummyLayer:
             raise LookupError(type(layer).__name__)
-    return [tensor for layer in cache.layers for tensor in _held(layer)]
+    return [tensor for layer in cache.layers for tensor in _state_tensors(layer)]
 
 
-def _held(layer: object) -> list[torch.Tensor]:
+def _state_tensors(layer: object) -> list[torch.Tensor]:
     """The tensors of one layer of a cache, those of several states among them."""
     values = [v for value in vars(layer).values() for v in (value.values() if isinstance(value, dict) else [value])]
     return [v for v in values if isinstance(v, torch.Tensor) and v.is_floating_point() and v.numel()]

@@ -1,4 +1,4 @@
-"""Streaming decoding of one elastic model for many visitors at once, each at a size of their own.
+"""Streaming decoding of one elastic model for many callers at once, each at its own size.
 
 One thread owns the model and runs one forward pass at a time. Every pass (a token, a slice of a prompt, a slice of an
 evaluation window) sets the size first. `DecodeScheduler` runs passes in the order they are asked for and joins tokens
@@ -39,7 +39,7 @@ _MAX_CHARACTERS = 2_000_000  # rejected before the tokenizer spends seconds on i
 
 
 class Engine:
-    """Serves one elastic model to many callers, each on a thread and at a size of their own.
+    """Serves one elastic model to many callers, each on its own thread and at its own size.
 
     One thread owns the model and runs requests in the order they come, a token or a slice of a prompt at a time.
 
@@ -154,7 +154,7 @@ class Engine:
             return
 
     def decode_seconds(self, plan: Plan, steps: int, behind: int = 32) -> Iterator[float]:
-        """Seconds of each of `steps` greedy decoding steps at the size `plan`, without those of waiting for others.
+        """Seconds of each of `steps` greedy decoding steps at the size `plan`; waiting for other callers does not count.
 
         Args:
             behind: tokens of the prompt.
@@ -210,7 +210,7 @@ class Engine:
     def _columns(
         self, ids: list[int], plans: Sequence[Plan], sampling: SamplingConfig, cancel: threading.Event
     ) -> TokenSteps:
-        """The prompt continued at several sizes in step; by index into `plans`, the tokens of those still running."""
+        """The prompt continued at several sizes in step: tokens of the sizes still running, by index into `plans`."""
         words = [Detokenizer(self.elastic.tokenizer, ids) for _ in plans]
         seeded = [torch.Generator().manual_seed(sampling.seed) for _ in plans]
         running = sorted(range(len(plans)), key=lambda i: -plans[i].target_parameters)  # a batch's order
@@ -285,7 +285,7 @@ def _end_ids(elastic: ElasticModel) -> frozenset[int]:
 
 
 def finished_texts(steps: TokenSteps) -> Iterator[tuple[int, str]]:
-    """Index and whole text of each size of a batch as it comes to its end; nothing of those that were stopped."""
+    """Index and whole text of each size of a batch as it ends; sizes that were stopped are left out."""
     texts: dict[int, str] = {}
     for step in steps:
         for i, token in step.items():

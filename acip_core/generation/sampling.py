@@ -1,4 +1,4 @@
-"""How tokens are chosen, and which settings are refused: every value that a caller can send is answered by name."""
+"""How tokens are chosen, and which settings are refused, each by its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The thread that owns a model: passes in the order they are asked for, the next tokens of several requests in one.
+"""The thread that owns a model: it runs passes in the order they are asked for and joins requests' next tokens in one.
 
 Decoding a token is reading the weights, and one pass reads them once for however many tokens. So when a request's
 next token is due, requests behind it whose next tokens are waiting join its pass. Each request keeps a key-value cache
@@ -79,11 +79,11 @@ class DecodeScheduler:
         self._stackable = self.cache_support.attention and _positions_are_given(elastic)
 
     def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """What `function` returns, called on the thread that owns the model after all that was asked for before."""
+        """Call a function on the thread that owns the model, after everything asked for before; returns its result."""
         return self._thread.submit(function, *args, **kwargs).result()
 
     def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: TextCache, keep: int = 1) -> torch.Tensor:
-        """One turn: logits (batch, keep, vocabulary) of the last `keep` positions (all for 0), at the size `plan`.
+        """One pass: logits (batch, keep, vocabulary) of the last `keep` positions (all for 0), at the size `plan`.
 
         Args:
             ids: (batch, tokens) that follow what `cache` holds.
@@ -123,7 +123,7 @@ class DecodeScheduler:
                 step.logits.set_exception(outcome)
 
     def _outcomes(self, steps: Sequence[_Step]) -> Sequence[torch.Tensor | BaseException]:
-        """Logits (sequences, 1, vocabulary) of each step, or why there are none."""
+        """Logits (sequences, 1, vocabulary) of each step, or the error of its pass."""
         if len(steps) == 1:
             try:
                 return [self.run(steps[0].ids, steps[0].plan, steps[0].cache)]
@@ -131,7 +131,7 @@ class DecodeScheduler:
                 return [error]
         before = [step.cache.get_seq_length() for step in steps]
         try:
-            return self._together(steps)
+            return self._run_stacked(steps)
         except Exception:  # each step is run alone from where it was, so that only the faulty one fails
             for step, length in zip(steps, before, strict=True):
                 for layer in cast(list[Any], step.cache.layers):  # one may have grown its keys and not its values
@@ -139,7 +139,7 @@ class DecodeScheduler:
             return [outcome for step in steps for outcome in self._outcomes([step])]
 
     @torch.inference_mode()
-    def _together(self, steps: Sequence[_Step]) -> Sequence[torch.Tensor]:
+    def _run_stacked(self, steps: Sequence[_Step]) -> Sequence[torch.Tensor]:
         """Logits (sequences, 1, vocabulary) of each step, from one pass."""
         model = self._elastic.model
         plans = [plan for step in steps for plan in step.plans]

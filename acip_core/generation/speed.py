@@ -1,4 +1,4 @@
-"""What running a size costs: floating-point operations per token by count, tokens per second by the clock."""
+"""The cost of running a size: floating-point operations per token, counted, and tokens per second, measured."""
 
 from __future__ import annotations
 

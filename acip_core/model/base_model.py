@@ -25,7 +25,7 @@ from ..storage.hub import split_revision
 from ..storage.network import hub_reachable
 from .checkpoint import load_checkpoint
 from .gguf import load_gguf
-from .kernels import adopt
+from .kernels import use_fast_linears
 from .target_layers import linearize
 from .weight_files import read_json, reason_of
 
@@ -120,7 +120,7 @@ def load_base(
         linearize(model)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        adopt(model)
+        use_fast_linears(model)
         on_device: Any = model
         return BaseModel(on_device.to(place).eval(), tokenizer, name, origin, stored)
     except (AcipError, KeyboardInterrupt, SystemExit):
@@ -192,7 +192,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_hub_id(source: str, path: Path, is_file: bool) -> None:
-    """Say what a name is that can be neither a folder here nor a Hub id.
+    """Refuse a name that can be neither a folder here nor a Hub id, with the reason.
 
     Raises:
         ModelError: it cannot.

@@ -1,4 +1,4 @@
-"""That the model in memory is the one in the files: every parameter filled, nothing left over, every number finite.
+"""Checkpoints loaded and checked: every parameter filled, no tensor left over, every number finite.
 
 transformers fills what a checkpoint lacks with random numbers, drops what fits nowhere, casts whatever type it finds,
 and injects an adapter that lies beside the weights; here each of these is an error. Knows the files of one checkpoint;
@@ -110,7 +110,7 @@ def load_checkpoint(
 
 
 def _note_untied(model: Any) -> None:
-    """Where the files hold a head of its own, no export's configuration may say that it is the embedding."""
+    """Record that the head is not tied to the embedding where the files hold both, for configurations of exports."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is not embedding.weight:
         for config in (model.config, model.config.get_text_config(decoder=True)):

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .kernels import FEW, Linear, applies, linear, padded, vector_product
+from .kernels import FEW, Linear, applies, linear, padded_rows, vector_product
 from .size_planner import DENSE
 
 _KEPT_SLICES = 16  # ranks of a layer whose views are kept
@@ -164,7 +164,7 @@ class ElasticLinear(Linear):
         """One token (…, in_features): slicing the bank would take as long as multiplying with it."""
         if (parts := self._slices.get(rank)) is None:
             width = self.adapter_rank + rank
-            if padded(width, self.down, x) > width:
+            if padded_rows(width, self.down, x) > width:
                 return self._low_rank(x, width)
             if len(self._slices) >= _KEPT_SLICES:
                 self._slices.clear()
@@ -178,7 +178,7 @@ class ElasticLinear(Linear):
         return super()._apply(fn, recurse)
 
     def _low_rank(self, x: torch.Tensor, width: int, mask: torch.Tensor | None = None) -> torch.Tensor:
-        whole = width if mask is not None else padded(width, self.down, x)
+        whole = width if mask is not None else padded_rows(width, self.down, x)
         z = linear(x, self.down[:whole])
         if mask is not None:
             z = z * mask
@@ -221,7 +221,7 @@ class ElasticLinear(Linear):
             return ranks[0]
         dense = sum(rank == DENSE for rank in ranks)
         widths = [self.adapter_rank + rank for rank in ranks[dense:]]
-        mask = self.down.new_zeros(len(widths), 1, padded(widths[0], self.down))
+        mask = self.down.new_zeros(len(widths), 1, padded_rows(widths[0], self.down))
         for row, width in zip(mask, widths, strict=True):
             row[:, :width] = 1
         return Ranks(dense, tuple(ranks[dense:]), mask)

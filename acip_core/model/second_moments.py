@@ -1,4 +1,4 @@
-"""Second moments of activations, small enough to travel: what fixes the basis of every factorization.
+"""Second moments of activations, compressed for the artifact; they fix the basis of every factorization.
 
 For each group of layers that read the same input, the second moment `C = E[x xᵀ]` of that input; for a lone layer
 whose output is narrower than its input, the second moment of its output `E[y yᵀ] = W C Wᵀ` instead, which fixes the
@@ -179,7 +179,7 @@ class _Collector:
         self.sums[self.group].addmm_(flat.T, flat)
 
     def end_of_pass(self, tokens: int) -> None:
-        """Refuse layers that are not called, or with a part of the tokens: their size would be none of the model's."""
+        """Refuse layers that were not called, or with only a part of the tokens: their moments would be wrong."""
         partly = [name for name in self.targets if self.read.get(name, {0}) != {tokens}]
         if partly:
             whole = [name for name in self.targets if name not in partly]

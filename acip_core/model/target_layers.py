@@ -202,7 +202,7 @@ def exclusions(names: Collection[str], kept: Collection[str]) -> str:
 
 
 def _patterns(name: str) -> list[str]:
-    """What may stand for a layer, the most general first: `experts`, a word of its name, an end of it, all of it."""
+    """Patterns that match a layer, the most general first: `experts`, a word of its name, an end of it, all of it."""
     parts = name.removesuffix(".weight").split(".")
     words = [part for part in reversed(parts) if not part.isdigit()]
     ends = [".".join(parts[i:]) for i in range(len(parts) - 1, -1, -1)]
@@ -210,7 +210,7 @@ def _patterns(name: str) -> list[str]:
 
 
 def _why_unmatched(model: nn.Module, prefix: str, pattern: str) -> str:
-    """What a pattern that matches no linear layer of the blocks does match, as the beginning of a clause."""
+    """Why a pattern matches no linear layer of the blocks, as the beginning of a clause."""
     if "," in pattern:
         return "give the option once for each pattern; "
     found = next((name for name, _ in model.named_modules() if _matches(name, pattern)), None)

@@ -38,7 +38,7 @@ from ..storage.resumable import ResumableRun
 
 @dataclass(frozen=True)
 class AblationConfig:
-    """What all rows share.
+    """Settings that all rows share.
 
     Attributes:
         pruning: of the run that the others differ from.
@@ -54,7 +54,7 @@ class AblationConfig:
 
 @dataclass(frozen=True)
 class _Variant:
-    """How a row differs: in its run, in whose scores it takes, in how it is cut.
+    """A row's differences: in its run, in the scores it takes, in how it is cut.
 
     Attributes:
         run: its pruning run's settings, made from those that all share.

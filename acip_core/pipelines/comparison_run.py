@@ -34,7 +34,7 @@ _ONE_VARIANT = ("artifact", "dobi-svd", "svd-magnitude")  # the others are measu
 
 @dataclass(frozen=True)
 class ComparisonConfig:
-    """What every method is given.
+    """Settings of a comparison, the same for every method.
 
     Attributes:
         ratios: sizes to be measured, adapters counted.
@@ -133,14 +133,14 @@ class ComparisonRun:
         checkpoint = self.resumable.path(f"{name}-run.safetensors")
         return (yield from acip_scores(self.fresh(), factors, torch.cat(texts), settings, warm, checkpoint))
 
-    def both(
+    def measure_both(
         self,
         method: str,
         factors: dict[str, Factors],
         scores: Scores,
         adapters: dict[str, AdapterWeights] | None = None,
     ) -> Steps[None]:
-        """Measure a score map without adapters, then with: the given ones or such as are trained for it."""
+        """Measure a score map without adapters, then with the given ones or, by default, newly trained ones."""
         elastic = yield from build_elastic(self.fresh(), factors, scores)
         yield from self.measure(elastic, method, False, self.budget.ratios)
         if adapters is None:

@@ -1,4 +1,4 @@
-"""Continue an artifact's adapters at one size on a text of one's choice (section 3.3 of the paper).
+"""Continue an artifact's adapters at one size on a given text (section 3.3 of the paper).
 
 The scores stay, so the result is an artifact like any other: best at the size it was tuned for, measured at all.
 """

@@ -74,7 +74,7 @@ def _iterated(run: ComparisonRun, name: str) -> Steps[None]:
     """Fisher information measured anew at ever smaller sizes, on as much text as the other score maps."""
     factors = yield from factorize(run.weights, run.artifact.basis)
     steps = iterative_scores(run.fresh().model, factors, run.score_windows(), run.budget.adapters.rank)
-    yield from run.both(name, factors, (yield from run.resumable.tensors(name, steps)))
+    yield from run.measure_both(name, factors, (yield from run.resumable.tensors(name, steps)))
 
 
 def _pruned(run: ComparisonRun, name: str) -> Steps[None]:
@@ -82,14 +82,14 @@ def _pruned(run: ComparisonRun, name: str) -> Steps[None]:
     factors = yield from factorize(run.weights, run.artifact.basis)
     warm = yield from _densities(run, factors)
     result = yield from run.prune(name, factors, run.budget.small, warm)
-    yield from run.both(name, factors, result.scores)
+    yield from run.measure_both(name, factors, result.scores)
 
 
 def _published(run: ComparisonRun, name: str) -> Steps[None]:
     """The pruning run of the paper, on the plain SVD and with its own adapters."""
     factors = yield from factorize(run.weights, plain_basis(run.weights))
     result = yield from run.prune(name, factors, run.budget.published, None)
-    yield from run.both(name, factors, result.scores, result.adapters)
+    yield from run.measure_both(name, factors, result.scores, result.adapters)
 
 
 def _simple(
@@ -98,7 +98,7 @@ def _simple(
     def method(run: ComparisonRun, name: str) -> Steps[None]:
         factors = yield from factorize(run.weights, basis(run))
         scores = yield from run.resumable.tensors(name, score(run, factors))
-        yield from run.both(name, factors, scores)
+        yield from run.measure_both(name, factors, scores)
 
     return method
 
@@ -106,7 +106,7 @@ def _simple(
 def _ours(run: ComparisonRun, name: str) -> Steps[None]:
     factors = yield from factorize(run.weights, run.artifact.basis)
     gains = yield from _gains(run, factors)
-    yield from run.both(name, factors, {n: envelope_scores(gain, run.shapes[n]) for n, gain in gains.items()})
+    yield from run.measure_both(name, factors, {n: envelope_scores(gain, run.shapes[n]) for n, gain in gains.items()})
 
 
 def _gains(run: ComparisonRun, factors: dict[str, Factors]) -> Steps[Scores]:
@@ -123,7 +123,7 @@ def _asvd(run: ComparisonRun, name: str) -> Steps[None]:
     factors = yield from factorize(run.weights, basis)
     windows = torch.cat([windows[:1] for windows in run.calibration.values()])
     scores = yield from run.resumable.tensors(name, asvd_scores(run.fresh(), factors, windows))
-    yield from run.both(name, factors, scores)
+    yield from run.measure_both(name, factors, scores)
 
 
 def _dobi(run: ComparisonRun, name: str) -> Steps[None]:

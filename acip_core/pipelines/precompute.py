@@ -149,7 +149,7 @@ class PrecomputeRun:
         return found == fingerprint(targets.weights())
 
     def _windows(self, corpus: str, split: str, count: int | None = None, length: int | None = None) -> torch.Tensor:
-        """All text is read at the start, so that an hour of work does not end in an error about too little of it."""
+        """Windows of one split; all are read at the start, so that too little text is an error before hours of work."""
         length = fitting_window(self.base.model, length or self.recipe.window)
         return corpus_windows(self.base.tokenizer, corpus, split, length, count)
 
@@ -167,7 +167,7 @@ class PrecomputeRun:
     def scores(
         self, factors: dict[str, Factors]
     ) -> Steps[tuple[str, dict[str, torch.Tensor], dict[str, AdapterWeights] | None, dict[str, torch.Tensor]]]:
-        """The score map's name, the map, adapters trained on the way, history of the way."""
+        """The score map's method, the map, and of a pruning run its adapters and history."""
         recipe, pruning, windows = self.recipe, self.recipe.pruning, self.calibration(self.recipe.score_windows)
         method = artifact_method(asdict(recipe))
         if pruning is None:

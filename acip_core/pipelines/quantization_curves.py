@@ -1,4 +1,4 @@
-"""The perplexity of an artifact's sizes at fewer bits, kept in it beside its own curves."""
+"""The perplexity of an artifact's sizes at fewer bits, added to its curves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def measure_precision(
     artifact: Path | None = None,
     ratios: Sequence[float] = COARSE,
 ) -> Steps[list[Curve]]:
-    """Measure the artifact's sizes at a precision on the text of its own curves and add the curves to it.
+    """Measure the artifact's sizes at a precision on the text of its curves and add the curves to it.
 
     Continues where it was.
 

@@ -30,7 +30,7 @@ from .pruning_run import PruningRun
 
 @dataclass(frozen=True)
 class AcipResult:
-    """What the run leaves.
+    """Result of a pruning run.
 
     Attributes:
         scores: float32 (r,) per layer, by Algorithm 1.

@@ -1,4 +1,4 @@
-"""A score map for cuts without adapters: Fisher information of ever smaller cuts, each ranking what the next has left.
+"""A score map for cuts without adapters: Fisher information measured on ever smaller cuts, each ranking what is left.
 
 What a direction is worth depends on which others are still there: the Fisher information of the full model is a good
 guide to 90 % and a poor one to 50 %. So the model is cut a little, the information of the directions that are left is
@@ -34,7 +34,7 @@ def iterative_scores(
     stages: tuple[float, ...] = STAGES,
     run: ResumableRun | None = None,
 ) -> Steps[dict[str, torch.Tensor]]:
-    """Rank all directions by the Fisher information of the cut that they are the next to leave.
+    """Rank all directions by the Fisher information of the smallest measured cut that still has them.
 
     At the full model, and at each of the size ratios `stages`, a share of the windows gives `Σ_tokens (z_i ∂NLL/∂z_i)²`
     of all directions left, per parameter; above 75 % on the envelope of each layer's size.
@@ -60,7 +60,7 @@ def iterative_scores(
     stages_run = (run or ResumableRun(None)).part("stages", adapter_rank, ratios, windows, directions)
 
     def ranked(stage: int, positions: Mapping[str, torch.Tensor]) -> Steps[dict[str, torch.Tensor]]:
-        """Places (r,) per layer after a stage, from those before it."""
+        """Positions (r,) per layer after a stage, from those before it."""
         ratio = ratios[stage]
         left = {name: torch.ones(len(f.directions), dtype=torch.bool) for name, f in factors.items()}
         if stage:
@@ -99,7 +99,7 @@ def _cut(
 def _ranked(
     scores: Mapping[str, torch.Tensor], left: Mapping[str, torch.Tensor], positions: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Places (r,) per layer: those left by their scores, above all others, which stay in their order."""
+    """Positions (r,) per layer: directions left by their scores, above all others, which keep their order."""
     flat, is_left = torch.cat(list(scores.values())), torch.cat(list(left.values()))
     before = torch.cat(list(positions.values())) if positions else torch.zeros(len(flat))
     old, new = before.argsort(stable=True), flat.argsort(stable=True)

@@ -15,7 +15,7 @@ _SAMPLED_LAYERS = 8  # of so many layers, so that each of them shows how it shri
 
 
 class Masks:
-    """The mask parameters of a whole model: one flat vector, what is pruned of it, and the size that is left.
+    """The mask parameters of a whole model: one flat vector, which directions are pruned, and the size that is left.
 
     Attributes:
         values: (directions,) parameter p of every direction, layer after layer.
@@ -35,7 +35,7 @@ class Masks:
         self.size = 1.0
 
     def prune(self, step: int) -> list[int]:
-        """Prune what has reached p ≤ 0 by `step`; returns the layers that lost directions."""
+        """Prune the directions with p ≤ 0 after `step`; returns the layers that lost directions."""
         new = ((self.values.detach() <= 0) & (self.pruned_at < 0)).nonzero().squeeze(1)
         if not len(new):
             return []
@@ -81,7 +81,7 @@ def initial_masks(settings: PruningConfig, count: int, warm: torch.Tensor | None
 
 
 def sampled_directions(layers: Sequence[slice]) -> torch.Tensor:
-    """Indices of directions all over layers that lie all over the model."""
+    """Indices of directions spread evenly over layers that are spread evenly over the model."""
     chosen = _spread(len(layers), _SAMPLED_LAYERS)
     each = _SAMPLE // max(1, len(chosen))
     parts = [layers[i].start + _spread(layers[i].stop - layers[i].start, each) for i in chosen.tolist()]

@@ -1,4 +1,4 @@
-"""The target layer while its directions are being ranked: a masked factorization that sheds what is pruned.
+"""A target layer while its directions are ranked: a masked factorization that drops pruned rows.
 
     x (tokens, n) ──► D (k, n) ──► z (tokens, k) ──► mask ──► U (k, m) ──► y (tokens, m)      + adapter(dropout(x))
 
@@ -30,7 +30,7 @@ _SHED = 1 / 32  # share of a layer's working rows that must be pruned before the
 def swapped_modules(
     model: nn.Module, names: Collection[str], build: Callable[[str, nn.Linear], Layer]
 ) -> Iterator[list[Layer]]:
-    """The model with other modules in place of these layers, its own parameters frozen; as before afterwards."""
+    """The model with other modules in place of these layers and its parameters frozen; restored afterwards."""
     targets = named_layers(model, names)
     trainable = {p: p.requires_grad for p in model.parameters()}
     model.requires_grad_(False)
@@ -48,7 +48,7 @@ def swapped_modules(
 
 
 def gradients(contributions: torch.Tensor) -> torch.Tensor:
-    """The statistic that is the masks' gradient itself."""
+    """The masks' gradient, as a statistic."""
     return contributions.sum(0, dtype=torch.float32)
 
 

@@ -229,7 +229,7 @@ class PruningRun:
         return Progress("pruning", min(1000, round(1000 * way)), 1000, note)
 
     def _steps_left(self) -> float:
-        """When the masks, moving on as fast as of late, will have pruned enough."""
+        """Estimated steps to the stop, if the masks move on as fast as in the last steps."""
         (_, then), (_, now) = self._recent[0], self._recent[-1]
         arrival = now.clamp_min(0) / ((then - now) / (len(self._recent) - 1)).clamp_min(1e-9)
         needed = math.ceil(self.masks.share_to_prune(self.settings.stop_ratio) * len(now))

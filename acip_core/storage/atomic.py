@@ -1,8 +1,8 @@
-"""How derived files are written so that none is ever half there, and what interrupted writers leave is put right.
+"""Atomic writes: a file or folder is replaced as a whole or not at all, and leftovers of killed writers are removed.
 
 A file is replaced by one rename, a folder by exchanging the two. Where a folder cannot be exchanged (a mount point, the
 working directory, a parent or a file system that does not allow it), the new files are gathered inside it under a name
-that says they are complete, then moved into place; whoever comes after a kill finishes that.
+that says they are complete, then moved into place; after a kill, the next reader or writer finishes that.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _holder(place: Path) -> Iterator[Path]:
     except OSError as error:
         if inside or not place.is_dir() or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        parent = place  # one's own folder below a foreign one
+        parent = place  # a folder of the user's below one that is not
         holder = Path(tempfile.mkdtemp(_ENDING, ".", parent))
     lock = FileLock(holder / ".lock", timeout=0, thread_local=False)
     try:
@@ -125,7 +125,7 @@ def _is_working_directory(folder: Path) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed writers left in `folder`: what no living one has locked."""
+    """Delete temporary folders of killed writers in `folder`: those that no living writer has locked."""
     for leftover in folder.glob(f".*{_ENDING}"):
         with suppress(OSError, Timeout, NotImplementedError):  # another process may be doing the same
             if time.time() - leftover.stat().st_mtime > _SETTLED:
@@ -135,7 +135,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def entries(folder: Path) -> list[str]:
-    """Names of what lies in a folder, without what writers are busy with or were killed over; none if there is none."""
+    """Names of a folder's entries without temporary ones of running or killed writers; none if there is no folder."""
     recover(folder)
     if not folder.is_dir():
         return []
@@ -198,7 +198,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _move_into(folder: Path, new: Path) -> None:
-    """Replace the files of a folder by those of `new`: once they are called ready they will be in place at last."""
+    """Replace the files of a folder by those of `new`; renaming them to ready is the point of no return."""
     remove_leftovers(folder)
     try:
         if new.stat().st_dev != folder.stat().st_dev or not new.is_relative_to(folder):
@@ -218,7 +218,7 @@ def _move_into(folder: Path, new: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    """Finish replacing a folder's files where that was begun; nothing to do otherwise. Several may do so at once."""
+    """Finish an interrupted replacement of a folder's files, if there is one. Several processes may do so at once."""
     ready, moving = folder / _READY, folder / _MOVING
     with suppress(OSError):  # another process was faster; a folder that is only read
         if ready.is_dir():
@@ -236,7 +236,7 @@ def recover(folder: Path) -> None:
 
 
 def read_unless_damaged(path: Path, read: Callable[[Path], T]) -> T | None:
-    """What an interrupted run left in a file, or None: a damaged file is made again, not trusted."""
+    """What a file of an interrupted run holds; None if it is missing or damaged, so that it is made again."""
     if not os.path.lexists(path):
         return None
     try:

@@ -19,7 +19,7 @@ def offline_mode() -> bool:
 
 
 def hub_reachable() -> bool:
-    """Whether the Hub's own client, with its proxies, gets any answer; false in offline mode, asking nobody."""
+    """Whether the Hub's client, with its proxies, gets any answer; false in offline mode, without a request."""
     if offline_mode():
         return False
     try:

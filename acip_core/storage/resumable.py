@@ -1,4 +1,4 @@
-"""Long computations that continue where they were killed: the result of every finished step is kept as a file.
+"""Long computations that continue where they were killed: every finished step's result is a file.
 
 Knows nothing of what is computed. Gradient runs, whose state changes at every step, keep a `training.checkpoint` in the
 folder of their run instead.
@@ -38,7 +38,7 @@ class ResumableRun:
 
     @classmethod
     def of(cls, kind: str, name: str, *identity: object) -> ResumableRun:
-        """The run of a kind that everything in `identity` fixes, in the user's cache.
+        """A run in the user's cache whose results depend on `identity` and nothing else.
 
         Args:
             name: of the folder, for people; the key of the identity follows it.
@@ -46,20 +46,20 @@ class ResumableRun:
         return cls(cache_dir() / kind / f"{name}-{cache_key(*identity)}")
 
     def part(self, name: str, *identity: object) -> ResumableRun:
-        """A run within this one that its own identity fixes."""
+        """A run within this one, fixed by a further identity."""
         return ResumableRun(self.path(f"{name}-{cache_key(*identity)}"))
 
     def path(self, name: str) -> Path | None:
-        """Where a file of this run is kept."""
+        """Path of a file of this run; None if nothing is kept."""
         return None if self.folder is None else self.folder / name
 
     def read(self, name: str, read: Callable[[Path], T]) -> T | None:
-        """What an interrupted run left in a file; None if nothing or something damaged."""
+        """What an earlier, interrupted run wrote to a file; None if that is missing or damaged."""
         path = self.path(name)
         return None if path is None else read_unless_damaged(path, read)
 
     def write(self, name: str, content: T, write: Callable[[T, Path], object]) -> None:
-        """Keep a file of this run.
+        """Write a file of this run.
 
         Raises:
             StorageError: it cannot be written.
@@ -72,11 +72,11 @@ class ResumableRun:
     def step(
         self, name: str, make: Steps[T], read: Callable[[Path], T], write: Callable[[T, Path], object]
     ) -> Steps[T]:
-        """The result of a step: read where an interrupted run has kept it, otherwise computed and kept.
+        """The result of a step, read from its file if there is one, otherwise computed and written.
 
         Args:
             name: of its file.
-            make: computes the result; not begun where that is kept.
+            make: computes the result; not started where the file exists.
 
         Raises:
             StorageError: it cannot be written.
@@ -101,7 +101,7 @@ class ResumableRun:
         )
 
     def check_writable(self) -> None:
-        """Find out before the work whether results can be kept.
+        """Find out before the work whether results can be written.
 
         Raises:
             StorageError: they cannot.
@@ -110,7 +110,7 @@ class ResumableRun:
             check_writable(self.folder)
 
     def remove(self) -> None:
-        """Delete what is kept: the run is over."""
+        """Delete the work folder: the run is over."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 

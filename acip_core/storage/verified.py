@@ -82,7 +82,7 @@ def _compare(stated: str, found: str) -> None:
 
 
 def listed(content: Any, name: str) -> list[Any]:
-    """The one field `name` of an object in a JSON file; a list as it is, for files had no digest once.
+    """The list in the one field `name` of a JSON object; a bare list counts too, as in files that had no digest yet.
 
     Raises:
         ValueError: it is something else.
@@ -120,7 +120,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def _sealed(path: Path) -> tuple[int, str, str]:
-    """Where a safetensors file has its digest, what it is there, and what it should be."""
+    """Position of the digest in a safetensors file, the digest stated there, and the actual one."""
     with path.open("rb") as stream:
         start = stream.read(8)
         start += stream.read(int.from_bytes(start, "little"))

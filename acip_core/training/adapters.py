@@ -104,7 +104,7 @@ def train_adapters(
 def averaged(
     before: Mapping[str, AdapterWeights], after: Mapping[str, AdapterWeights], share: float
 ) -> dict[str, AdapterWeights]:
-    """The mean of the matrices of two adapters of which one continues the other, the latter weighted by `share`.
+    """The mean of two adapters' matrices; `share` weighs the second, which was trained on from the first.
 
     It keeps most of what either is better at (weight averaging, arXiv 2109.01903).
     """
@@ -183,7 +183,7 @@ class AdapterRun:
         return self.losses[-1]
 
     def _draw(self, index: int) -> tuple[torch.Tensor, Plan]:
-        """The window that comes as the `index`-th, and its size: a new order each epoch, sizes uniform."""
+        """The `index`-th window and its size: a new order of the windows each epoch, sizes uniform."""
         s = self.settings
         draw = torch.rand((), generator=torch.Generator().manual_seed(s.seed * 1_000_003 + index)).item()
         window = self.windows[window_at(index, len(self.windows), s.seed)]

@@ -1,4 +1,4 @@
-"""The state of a gradient run on disk: whole or not at all, and taken up only by the run that it belongs to."""
+"""The state of a gradient run as a file: written whole or not at all, and read only by the run that it belongs to."""
 
 from __future__ import annotations
 
