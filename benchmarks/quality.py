@@ -6,7 +6,7 @@ import math
 
 from acip_core.artifacts.artifact import default_artifact
 from acip_core.artifacts.reader import read_artifact
-from acip_core.evaluation.curves import Curve, own_curves
+from acip_core.evaluation.curves import Curve, primary_curves
 from acip_core.evaluation.methods import corpus_title
 from acip_core.model.base_model import DEFAULT_MODEL
 from acip_core.model.quantization import PRECISIONS, at_precision
@@ -27,7 +27,7 @@ def default_curves() -> tuple[Curve, ...]:
 def quantized_curves(name: str) -> list[tuple[Curve, Curve]]:
     """The default model's curves at a precision, each with the one in full precision on the same text."""
     curves = read_artifact(default_artifact(DEFAULT_MODEL)).curves
-    full = {curve.corpus: curve for curve in own_curves(curves)}
+    full = {curve.corpus: curve for curve in primary_curves(curves)}
     return [(c, full[c.corpus]) for c in curves if c.method == at_precision(curves[0].method, name)]
 
 

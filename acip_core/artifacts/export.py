@@ -21,7 +21,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
 from ..errors import ModelError, PrecisionError, StorageError
-from ..evaluation.curves import own_curves
+from ..evaluation.curves import primary_curves
 from ..model import modeling
 from ..model.elastic_model import ElasticModel
 from ..model.quantization import Quantized
@@ -99,7 +99,12 @@ def export(
         _without_spaces(temporary / "tokenizer.json")
         (temporary / "README.md").write_text(
             export_card(
-                artifact, own_curves(artifact.curves), plan, dense, coded, quantized.precision.name if quantized else ""
+                artifact,
+                primary_curves(artifact.curves),
+                plan,
+                dense,
+                coded,
+                quantized.precision.name if quantized else "",
             ),
             encoding="utf-8",
         )

@@ -57,7 +57,7 @@ class Curve:
         return None
 
 
-def own_curves(curves: Sequence[Curve]) -> list[Curve]:
+def primary_curves(curves: Sequence[Curve]) -> list[Curve]:
     """The curves of the artifact's method, one per corpus: those whose method is that of the first curve."""
     return [curve for curve in curves if curve.method == curves[0].method]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ..evaluation.curves import Curve, own_curves
+from ..evaluation.curves import Curve, primary_curves
 from ..evaluation.methods import corpus_color, corpus_symbol, corpus_title, method_of, relative_title
 
 _PRECISION_DASHES = {"int8": "12px,2px", "int4": "4px,2px"}
@@ -21,7 +21,7 @@ _FRAME = 30  # the axis ends at this multiple of the base perplexity; comparison
 def curve_figure(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
     """The figure as plain JSON values, without colors of the page's theme, which the browser fills in."""
     figure = go.Figure()
-    own = own_curves(curves)
+    own = primary_curves(curves)
     for curve in curves:
         if curve.points:
             figure.add_trace(_line(curve, curve in own, relative_title(curve.method, curves[0].method)))
@@ -120,7 +120,7 @@ def _layout(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
 
 def _visible_range(curves: Sequence[Curve]) -> list[float]:
     """Logarithms (base 10) of the axis ends: all of the own curves, comparison lines as far as they fit."""
-    own = own_curves(curves)
+    own = primary_curves(curves)
     bases = [curve.base_perplexity for curve in curves]
     if not bases:
         return [0, 3]

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import torch
 
 from ..artifacts.loading import Loaded
-from ..evaluation.curves import Curve, own_curves
+from ..evaluation.curves import Curve, primary_curves
 from ..evaluation.methods import corpus_color, corpus_title, method_of
 from ..model.factorization import factorize_layer
 from ..model.layers import ElasticLinear
@@ -175,7 +175,7 @@ def _price(
 
 def _repair(curves: Sequence[Curve], cuts: Cuts) -> Iterator[Picture]:
     """Perplexity at every size with adapters and, where it was measured, without."""
-    own = own_curves(curves)
+    own = primary_curves(curves)
     if not own:
         return
     bare = [curve for curve in curves if curve.method == method_of(own[0].method).id and curve not in own]

@@ -19,7 +19,7 @@ from ..artifacts.artifact import Artifact
 from ..artifacts.comparison import Comparison
 from ..artifacts.task_results import TaskResult
 from ..errors import StorageError
-from ..evaluation.curves import Curve, own_curves
+from ..evaluation.curves import Curve, primary_curves
 from ..evaluation.methods import corpus_title
 from ..storage.atomic import atomic_path
 from .chart import curve_figure
@@ -70,7 +70,7 @@ def report_html(artifact: Artifact, comparison: Comparison | None = None, evalua
     places = {"curves": "What was measured", "maps": "Score map", "history": "Training"}
     sections = [_place(places[place], place) for place in places if place in galleries]
     if artifact.curves:
-        sections.insert(1, _table(_curve_rows(own_curves(artifact.curves))))
+        sections.insert(1, _table(_curve_rows(primary_curves(artifact.curves))))
     sections += ["<h2>Recipe</h2>", _table(_recipe_rows(artifact))]
     template = Template((_ASSETS / "report.html").read_text(encoding="utf-8"))
     return template.substitute(

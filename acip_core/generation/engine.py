@@ -154,7 +154,7 @@ class Engine:
             return
 
     def decode_seconds(self, plan: Plan, steps: int, behind: int = 32) -> Iterator[float]:
-        """Seconds of each of `steps` greedy decoding steps at the size `plan`; waiting for other callers does not count.
+        """Seconds of each of `steps` greedy decoding steps at the size `plan`, without waiting for other callers.
 
         Args:
             behind: tokens of the prompt.

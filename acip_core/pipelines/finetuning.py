@@ -15,7 +15,7 @@ from ..artifacts.loading import open_model
 from ..artifacts.writer import check_owner, check_replaceable, write_artifact
 from ..data.corpus import corpus_windows, documents
 from ..errors import SizeError
-from ..evaluation.curves import Curve, own_curves
+from ..evaluation.curves import Curve, primary_curves
 from ..evaluation.perplexity import WINDOW
 from ..model.context import fitting_window
 from ..model.elastic_model import AdapterWeights, ElasticModel
@@ -109,7 +109,7 @@ def finetune(
         checkpoint = run.path("adapters.safetensors")
         trained = yield from train_adapters(elastic, training_text, settings, checkpoint, old.adapters)
         method = old.curves[0].method if old.curves else "cut"
-        before = own_curves(old.curves)
+        before = primary_curves(old.curves)
         if old.adapters is not None:
             elastic.install(old.adapters)
         for corpus in [c for c in corpora if c not in {curve.corpus for curve in before}]:

@@ -12,7 +12,7 @@ from ..artifacts.reader import read_artifact
 from ..artifacts.writer import write_artifact
 from ..data.corpus import corpus_windows
 from ..errors import ArtifactError
-from ..evaluation.curves import Curve, own_curves
+from ..evaluation.curves import Curve, primary_curves
 from ..evaluation.perplexity import WINDOW
 from ..model.context import fitting_window
 from ..model.quantization import FULL, at_precision
@@ -46,7 +46,7 @@ def measure_precision(
     loaded = yield from open_model(source, artifact, precision=precision, same_weights=True)
     folder = loaded.folder
     old = read_artifact(folder)
-    full = own_curves(old.curves)
+    full = primary_curves(old.curves)
     if precision == FULL or not full:
         raise ArtifactError(f"{folder} has no curve to set another beside, or it is that of `{FULL}` itself.")
     window = fitting_window(loaded.elastic.model, old.recipe.get("window", WINDOW))

@@ -22,7 +22,7 @@ from ..artifacts.loading import Loaded
 from ..data.corpus import corpus_windows
 from ..data.passage import cut_passage
 from ..errors import AcipError, GenerationError
-from ..evaluation.curves import own_curves
+from ..evaluation.curves import primary_curves
 from ..evaluation.perplexity import WINDOW, Perplexity
 from ..figures.size_table import LARGEST_PERCENT, plan_at, smallest_percent
 from ..generation.engine import Engine, finished_texts
@@ -77,7 +77,7 @@ class Handlers:
         self._quantized = f"-{loaded.quantized.precision.name}" if loaded.quantized else ""
         self.visitors = Visitors()
         self._planner = loaded.elastic.planner
-        self._corpora = [curve.corpus for curve in own_curves(loaded.artifact.curves)] or ["c4", "wikipedia"]
+        self._corpora = [curve.corpus for curve in primary_curves(loaded.artifact.curves)] or ["c4", "wikipedia"]
         self._texts = Texts(loaded.completions)
         self._smallest = smallest_percent(self._planner)
         self._window = fitting_window(loaded.elastic.model, WINDOW)

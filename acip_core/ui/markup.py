@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 from ..artifacts.loading import Loaded
-from ..evaluation.curves import own_curves
+from ..evaluation.curves import primary_curves
 from ..evaluation.methods import corpus_title
 from ..figures.size_table import Row
 from .names import shown_name, without_places
@@ -104,7 +104,8 @@ def readouts(row: Row, loaded: Loaded) -> str:
         ("saved", "saved", f"{100 * row.saved:.1f} %"),
     ]
     tiles += [
-        (f"ppl-{c.corpus}", f"perplexity, {corpus_title(c.corpus)}", "–") for c in own_curves(loaded.artifact.curves)
+        (f"ppl-{c.corpus}", f"perplexity, {corpus_title(c.corpus)}", "–")
+        for c in primary_curves(loaded.artifact.curves)
     ]
     cells = "".join(
         f'<div class="tile"><dd data-key="{literal(key)}">{value}</dd><dt>{literal(name)}</dt></div>'
@@ -112,7 +113,8 @@ def readouts(row: Row, loaded: Loaded) -> str:
     )
     aims = [("bytes", "megabytes, at most"), ("parameters", "million parameters, at most")]
     aims += [
-        (f"ppl-{c.corpus}", f"% worse on {corpus_title(c.corpus)}, at most") for c in own_curves(loaded.artifact.curves)
+        (f"ppl-{c.corpus}", f"% worse on {corpus_title(c.corpus)}, at most")
+        for c in primary_curves(loaded.artifact.curves)
     ]
     options = "".join(f'<option value="{literal(key)}">{literal(name)}</option>' for key, name in aims)
     return (

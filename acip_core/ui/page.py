@@ -14,7 +14,7 @@ from gradio.events import Dependency
 from ..artifacts.completions import EXAMPLES
 from ..artifacts.loading import Loaded
 from ..data.passage import MOST_CHARACTERS
-from ..evaluation.curves import own_curves
+from ..evaluation.curves import primary_curves
 from ..evaluation.methods import corpus_color, corpus_symbol, corpus_title
 from ..figures.chart import curve_figure
 from ..figures.size_table import LARGEST_PERCENT, Row, size_table
@@ -224,7 +224,7 @@ def _size_part(rows: list[Row], loaded: Loaded) -> tuple[gr.Slider, gr.HTML]:
             elem_id="size",
             buttons=[],
         )
-        measured = sorted({round(100 * p.ratio) for c in own_curves(loaded.artifact.curves) for p in c.points})
+        measured = sorted({round(100 * p.ratio) for c in primary_curves(loaded.artifact.curves) for p in c.points})
         readouts = gr.HTML(
             value=None,
             label="Speed",
@@ -279,7 +279,7 @@ def _curve_part(rows: list[Row], loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr
                 "color": corpus_color(c.corpus),
                 "symbol": corpus_symbol(c.corpus),
             }
-            for c in own_curves(curves)
+            for c in primary_curves(curves)
         ],
     )
     with gr.Row(elem_id="measure-actions"):
