@@ -17,16 +17,20 @@ from transformers.utils import logging as transformers_logging
 
 from acip_core.artifacts.writer import write_artifact
 from acip_core.model.base_model import BaseModel, embedded_gguf
-from tests.support.tiny import FAMILIES, tiny_artifact, tiny_base
+from tests.support.tiny import FAMILIES, save, tiny_artifact, tiny_base
 
 transformers_logging.disable_progress_bar()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nothing a test does reaches the user's own cache; ACIP_TEST_CACHE keeps one between runs."""
-    kept = os.environ.get("ACIP_TEST_CACHE")
-    folder = Path(kept) if kept else tmp_path_factory.mktemp("cache")
+    """Nothing a test does reaches the user's own cache; ACIP_TEST_CACHE names one that lasts between runs.
+
+    All processes of a run share one, so that the default model is converted and factorized once.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = Path(os.environ.get("ACIP_TEST_CACHE") or shared / "cache")
     os.environ["ACIP_CACHE"] = str(folder)
     return folder
 
@@ -37,6 +41,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("ACIP_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers_in_any_order() -> None:
+    """What draws from torch's global generator, such as initial weights, does not depend on the tests before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +70,12 @@ def family(request: pytest.FixtureRequest) -> str:
 def base(family: str) -> BaseModel:
     """A fresh tiny model of every family in turn."""
     return tiny_base(family)
+
+
+@pytest.fixture
+def model(cache: Path, tmp_path: Path) -> str:
+    """The folder of a tiny model, with nothing of it in the cache."""
+    return str(save(tiny_base(), tmp_path / "tiny"))
 
 
 @pytest.fixture
@@ -98,7 +114,6 @@ def app_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A tiny model's folder and its artifact's."""
     base = tiny_base()
     parent = tmp_path_factory.mktemp("app")
-    base.model.save_pretrained(parent / base.name)
-    base.tokenizer.save_pretrained(parent / base.name)
+    save(base, parent / base.name)
     write_artifact(tiny_artifact(base), parent / "artifact")
     return parent / base.name, parent / "artifact"

@@ -30,6 +30,7 @@ from tests.support.faults import full_disk
 from tests.support.tiny import (
     calibration,
     generator,
+    save,
     tiny_artifact,
     tiny_base,
     tiny_elastic,
@@ -329,8 +330,7 @@ def test_the_command_and_the_api_write_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = tiny_base()
-    base.model.save_pretrained(tmp_path / "model")
-    base.tokenizer.save_pretrained(tmp_path / "model")
+    save(base, tmp_path / "model")
     write_artifact(tiny_artifact(base), tmp_path / "artifact")
     arguments = ["export", str(tmp_path / "model"), str(tmp_path / "one"), "--artifact", str(tmp_path / "artifact")]
     code, output = run(monkeypatch, capsys, *arguments, "--size", "1.5")

@@ -19,12 +19,11 @@ from acip_core.model.base_model import DEFAULT_HUB_ID, DEFAULT_MODEL, BaseModel
 from acip_core.model.target_layers import target_layers
 from acip_core.progress import finish
 from tests.support.faults import full_disk
-from tests.support.tiny import calibration, tiny_artifact, tiny_base
+from tests.support.tiny import calibration, save, tiny_artifact, tiny_base
 
 
 def saved(base: BaseModel, folder: Path) -> str:
-    base.model.save_pretrained(folder)
-    base.tokenizer.save_pretrained(folder)
+    save(base, folder)
     return str(folder)
 
 

@@ -15,7 +15,7 @@ from acip_core.model.context import context_length, fitting_window
 from acip_core.pipelines.precompute import precompute
 from acip_core.pipelines.recipes import QUICK
 from acip_core.progress import finish
-from tests.support.tiny import FAMILIES, tiny_base
+from tests.support.tiny import FAMILIES, save, tiny_base
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -29,8 +29,7 @@ def test_text_as_long_as_the_context_can_be_read(family: str) -> None:
 
 def test_a_run_whose_windows_are_longer_than_the_context_takes_shorter_ones(cache: Path, tmp_path: Path) -> None:
     base = tiny_base("gpt2")  # 256 learned positions, where QUICK's windows have 512 tokens
-    base.model.save_pretrained(tmp_path / "tiny-gpt2")
-    base.tokenizer.save_pretrained(tmp_path / "tiny-gpt2")
+    save(base, tmp_path / "tiny-gpt2")
     texts = [f"document {i} of many, " + "which say much the same of little, " * 8 for i in range(400)]
     (tmp_path / "own.txt").write_text("\n\n".join(texts))
     recipe = replace(QUICK, corpora=(str(tmp_path / "own.txt"),), moment_windows=2, score_windows=2, curve_windows=2)

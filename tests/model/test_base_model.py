@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from acip_core.errors import ModelError
 from acip_core.model import base_model as base_module
 from acip_core.model.base_model import BaseModel, fingerprint, load_base
-from tests.support.tiny import calibration, target_weights, tiny_base
+from tests.support.tiny import calibration, save, target_weights, tiny_base
 
 
 @pytest.mark.parametrize("device", ["abacus", "cuda:99"])
@@ -53,8 +54,7 @@ def test_fingerprint_refuses_values_that_are_not_finite(value: float):
 
 def test_local_folder_round_trip(base: BaseModel, tmp_path: Path):
     folder = tmp_path / "My-Model"
-    base.model.save_pretrained(folder)
-    base.tokenizer.save_pretrained(folder)
+    save(base, folder)
     loaded = load_base(str(folder), device="cpu")
     assert loaded.name == "my-model" and loaded.dtype == torch.float32 and not loaded.model.training
     with torch.no_grad():
@@ -65,8 +65,7 @@ def test_local_folder_round_trip(base: BaseModel, tmp_path: Path):
 def test_tokenizer_without_padding_gets_one(tmp_path: Path):
     made = tiny_base()
     made.tokenizer.pad_token = None
-    made.model.save_pretrained(tmp_path)
-    made.tokenizer.save_pretrained(tmp_path)
+    save(made, tmp_path)
     assert load_base(str(tmp_path), device="cpu").tokenizer.pad_token == "</s>"
 
 
@@ -100,8 +99,7 @@ def test_folder_without_config(tmp_path: Path):
 
 def test_folder_with_damaged_weights(tmp_path: Path):
     made = tiny_base()
-    made.model.save_pretrained(tmp_path)
-    made.tokenizer.save_pretrained(tmp_path)
+    save(made, tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     message = refused(str(tmp_path))
@@ -149,9 +147,18 @@ def test_truncated_gguf(cache: Path, tmp_path: Path, default_gguf: Path):
 
 
 @pytest.mark.real
-def test_damaged_converted_copy_is_made_again(cache: Path, default_gguf: Path, caplog: pytest.LogCaptureFixture):
-    first = fingerprint(target_weights(load_base(device="cpu")))
-    (copy,) = (cache / "models").iterdir()
+def test_damaged_converted_copy_is_made_again(
+    session_cache: Path,
+    cache: Path,
+    default_gguf: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    with monkeypatch.context() as shared:  # other tests convert the model, too
+        shared.setenv("ACIP_CACHE", str(session_cache))
+        first = fingerprint(target_weights(load_base(device="cpu")))
+    largest = max((session_cache / "models").iterdir(), key=size_of)
+    copy = shutil.copytree(largest, cache / "models" / largest.name)
     weights = copy / "model.safetensors"
     size = weights.stat().st_size
     with weights.open("r+b") as stream:
@@ -161,3 +168,7 @@ def test_damaged_converted_copy_is_made_again(cache: Path, default_gguf: Path, c
     assert "damaged" in caplog.text
     assert weights.stat().st_size == size and list((cache / "models").iterdir()) == [copy]
     assert again.tokenizer.decode(again.tokenizer("Hello, world").input_ids) == "Hello, world"
+
+
+def size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*"))

@@ -38,7 +38,7 @@ from acip_core.progress import finish
 from acip_core.training.adapters import AdapterConfig
 from tests.support.commands import run
 from tests.support.exports import SCRIPT, base_of, elastic_of, logits, stored
-from tests.support.tiny import calibration, generator, tiny_artifact, tiny_base, tiny_elastic
+from tests.support.tiny import calibration, generator, save, tiny_artifact, tiny_base, tiny_elastic
 
 
 def unpacked(matrix: QuantizedMatrix) -> torch.Tensor:
@@ -176,8 +176,7 @@ def test_bytes_that_no_size_has() -> None:
 def model(cache: Path, tmp_path: Path) -> tuple[str, Path]:
     """A model's folder and its artifact's."""
     base = tiny_base()
-    base.model.save_pretrained(tmp_path / "tiny-llama")
-    base.tokenizer.save_pretrained(tmp_path / "tiny-llama")
+    save(base, tmp_path / "tiny-llama")
     write_artifact(tiny_artifact(base), tmp_path / "artifact")
     return str(tmp_path / "tiny-llama"), tmp_path / "artifact"
 

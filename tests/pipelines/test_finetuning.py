@@ -17,7 +17,6 @@ from acip_core.pipelines.precompute import PrecomputeConfig, precompute
 from acip_core.progress import Progress, finish
 from acip_core.training import autocast
 from acip_core.training.adapters import AdapterConfig
-from tests.support.tiny import tiny_base
 
 WORDS = "a slow red fox sees nine old dogs near some quiet river and then runs home".split()  # noqa: SIM905
 
@@ -33,14 +32,6 @@ def write_text(path: Path, seed: int) -> str:
     source = random.Random(seed)
     path.write_text("\n\n".join(" ".join(source.choices(WORDS, k=14)) for _ in range(80)), encoding="utf-8")
     return str(path)
-
-
-@pytest.fixture
-def model(cache: Path, tmp_path: Path) -> str:
-    base = tiny_base()
-    base.model.save_pretrained(tmp_path / "tiny")
-    base.tokenizer.save_pretrained(tmp_path / "tiny")
-    return str(tmp_path / "tiny")
 
 
 @pytest.fixture(params=[True, False], ids=["adapters", "none yet"])

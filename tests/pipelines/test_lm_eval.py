@@ -18,7 +18,7 @@ from acip_core.pipelines import lm_eval as harness
 from acip_core.pipelines.lm_eval import evaluate
 from acip_core.progress import Progress, finish
 from tests.support.commands import run
-from tests.support.tiny import tiny_artifact, tiny_base
+from tests.support.tiny import save, tiny_artifact, tiny_base
 
 TASK = """
 task: {name}
@@ -58,8 +58,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def model(cache: Path, tmp_path: Path) -> str:
     base = tiny_base()
-    base.model.save_pretrained(tmp_path / "tiny-llama")
-    base.tokenizer.save_pretrained(tmp_path / "tiny-llama")
+    save(base, tmp_path / "tiny-llama")
     write_artifact(tiny_artifact(base), tmp_path / "artifact")
     return str(tmp_path / "tiny-llama")
 

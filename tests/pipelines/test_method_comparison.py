@@ -28,7 +28,7 @@ from acip_core.progress import Progress, finish
 from acip_core.scoring.pruning_config import PruningConfig
 from acip_core.training import autocast
 from acip_core.training.adapters import AdapterConfig
-from tests.support.tiny import calibration, random_scores, tiny_artifact, tiny_base, tiny_factors
+from tests.support.tiny import calibration, random_scores, save, tiny_artifact, tiny_base, tiny_factors
 
 METHODS = (
     "artifact",
@@ -50,8 +50,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def model(cache: Path, tmp_path: Path) -> str:
     base = tiny_base()
-    base.model.save_pretrained(tmp_path / "tiny")
-    base.tokenizer.save_pretrained(tmp_path / "tiny")
+    save(base, tmp_path / "tiny")
     write_artifact(replace(tiny_artifact(base), name="tiny"), tmp_path / "artifact")
     return str(tmp_path / "tiny")
 

@@ -28,20 +28,12 @@ from acip_core.scoring.iterative import iterative_scores
 from acip_core.scoring.pruning_config import PruningConfig
 from acip_core.training.adapters import AdapterConfig
 from tests.support.faults import full_disk
-from tests.support.tiny import tiny_base
+from tests.support.tiny import save, tiny_base
 
 
 @pytest.fixture(autouse=True)
 def frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("acip_core.training.checkpoint.CHECKPOINT_SECONDS", -1)
-
-
-@pytest.fixture
-def model(cache: Path, tmp_path: Path) -> str:
-    base = tiny_base()
-    base.model.save_pretrained(tmp_path / "tiny")
-    base.tokenizer.save_pretrained(tmp_path / "tiny")
-    return str(tmp_path / "tiny")
 
 
 @pytest.fixture
@@ -315,8 +307,7 @@ def test_a_model_with_weights_that_are_not_finite_is_refused(
     with torch.no_grad():
         block = base.model.model.layers[0]
         (block.self_attn.q_proj if where == "target" else block.input_layernorm).weight.view(-1)[0] = torch.nan
-    base.model.save_pretrained(tmp_path / "tiny")
-    base.tokenizer.save_pretrained(tmp_path / "tiny")
+    save(base, tmp_path / "tiny")
     with pytest.raises(ModelError, match=r"is damaged: .*not finite"):
         finish(precompute(str(tmp_path / "tiny"), recipe, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
@@ -324,8 +315,7 @@ def test_a_model_with_weights_that_are_not_finite_is_refused(
 
 def test_every_family(family: str, cache: Path, recipe: PrecomputeConfig, tmp_path: Path) -> None:
     base = tiny_base(family)
-    base.model.save_pretrained(tmp_path / "other")
-    base.tokenizer.save_pretrained(tmp_path / "other")
+    save(base, tmp_path / "other")
     folder = finish(precompute(str(tmp_path / "other"), replace(recipe, comparisons=False), tmp_path / "out"))
     elastic = finish(open_model(str(tmp_path / "other"), folder)).elastic
     ids = torch.arange(5, 25)[None]

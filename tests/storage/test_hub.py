@@ -16,7 +16,7 @@ from acip_core.errors import HubError
 from acip_core.storage.hub import artifact_folder, check_publishable, publish
 from tests.support.commands import run
 from tests.support.hub import TOKEN, Hub, local_hub
-from tests.support.tiny import tiny_artifact, tiny_base
+from tests.support.tiny import save, tiny_artifact, tiny_base
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -141,8 +141,7 @@ def test_what_keeps_a_result_from_being_published_is_said_before_the_work(
 def test_model_and_artifact_from_the_hub_to_the_hub(hub: Hub, artifact: Path, tmp_path: Path) -> None:
     """In a process of its own, for transformers reads the Hub's address when it is imported."""
     base = tiny_base()
-    base.model.save_pretrained(tmp_path / "tiny")
-    base.tokenizer.save_pretrained(tmp_path / "tiny")
+    save(base, tmp_path / "tiny")
     hub.add("user/tiny-llama", tmp_path / "tiny", "v2")
     hub.add("user/art", artifact)
     environment = os.environ | {"HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home"), "ACIP_CACHE": str(tmp_path / "c")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -101,6 +102,13 @@ def tiny_base(family: str = "llama", seed: int = 0) -> BaseModel:
     model = tiny_model(family, seed)
     linearize(model)
     return BaseModel(model, tiny_tokenizer(), f"tiny-{family}", "memory")
+
+
+def save(base: BaseModel, folder: Path) -> Path:
+    """A model and its tokenizer as a folder in the Hub's layout."""
+    base.model.save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+    return folder
 
 
 def calibration() -> torch.Tensor:
