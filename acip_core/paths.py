@@ -37,14 +37,14 @@ def assets_dir() -> Path:
 def artifacts_home() -> Path:
     """Where artifacts are written by default: beside the package in a checkout, else in the user's data folder."""
     bundled = _ROOT / "precomputed"
-    own = bundled if bundled.is_dir() else _ROOT
-    if (_ROOT / "pyproject.toml").is_file() and os.access(own, os.W_OK):
+    folder = bundled if bundled.is_dir() else _ROOT
+    if (_ROOT / "pyproject.toml").is_file() and os.access(folder, os.W_OK):
         return bundled
     return _data_home()
 
 
 def artifact_homes() -> list[Path]:
-    """Where artifacts are looked for by name, in this order: the working directory's, one's own, the package's."""
+    """Where artifacts are looked for by name, in this order: the working directory's, the user's, the package's."""
     try:
         here = [Path.cwd() / "precomputed"]
     except OSError:  # it was deleted

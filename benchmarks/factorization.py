@@ -17,7 +17,7 @@ from .figure import Figure, clock, median_of
 def measure_factorization(rounds: int = 3) -> list[Figure]:
     """Time ratio, and the largest relative error of a full-rank product."""
     base = load_base()
-    weights = {name: layer.weight.detach() for name, layer in target_layers(base.model).items()}
+    weights = target_layers(base.model).weights()
     basis = read_artifact(default_artifact(base.name)).basis
     ratios, error = [], 0.0
     for _ in range(rounds):

@@ -30,7 +30,7 @@ def measure_planning(rounds: int = 9) -> list[Figure]:
     own = loaded.artifact.scores
     resizes = _resizes(loaded.elastic.set_size)
     layers = loaded.elastic.elastic_layers()
-    own_shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+    own_shapes = layers.shapes
     recounts = [_timed(lambda r=ratio: _bisected(own_shapes, own, r)) for ratio in (0.9, 0.7, 0.5, 0.3)]
     directions = sum(len(s) for s in scores.values())
     return [

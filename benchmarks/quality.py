@@ -6,16 +6,14 @@ import math
 
 from acip_core.artifacts.artifact import default_artifact
 from acip_core.artifacts.reader import read_artifact
-from acip_core.evaluation.curves import Curve, own_curves
+from acip_core.evaluation.curves import Curve, primary_curves
+from acip_core.evaluation.methods import corpus_title
 from acip_core.model.base_model import DEFAULT_MODEL
 from acip_core.model.quantization import PRECISIONS, at_precision
 
 from .figure import Figure
 
 _TARGETS = {0.9: 1.08, 0.8: 1.3, 0.7: 1.65, 0.6: 2.3, 0.5: 3.4, 0.4: 5.5}
-_TITLES = {"c4": "C4", "wikipedia": "Wikipedia"}
-
-
 _LOST = {"int8": 1.01, "int4": 1.1}  # times the perplexity of the same size in full precision, at most
 
 
@@ -29,7 +27,7 @@ def default_curves() -> tuple[Curve, ...]:
 def quantized_curves(name: str) -> list[tuple[Curve, Curve]]:
     """The default model's curves at a precision, each with the one in full precision on the same text."""
     curves = read_artifact(default_artifact(DEFAULT_MODEL)).curves
-    full = {curve.corpus: curve for curve in own_curves(curves)}
+    full = {curve.corpus: curve for curve in primary_curves(curves)}
     return [(c, full[c.corpus]) for c in curves if c.method == at_precision(curves[0].method, name)]
 
 
@@ -37,7 +35,7 @@ def measure_quality() -> list[Figure]:
     """One figure per corpus and size that has a target, and what fewer bits cost at most."""
     curves = default_curves()
     figures = [
-        Figure(f"perplexity at {ratio:.0%} ÷ base, {_TITLES[curve.corpus]}", _relative(curve, ratio), "×", target)
+        Figure(f"perplexity at {ratio:.0%} ÷ base, {corpus_title(curve.corpus)}", _relative(curve, ratio), "×", target)
         for ratio, target in _TARGETS.items()
         for curve in curves
         if curve.method == curves[0].method

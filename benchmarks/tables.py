@@ -9,9 +9,10 @@ from pathlib import Path
 
 from acip_core.artifacts.ablation_rows import read_rows
 from acip_core.artifacts.artifact import default_artifact
-from acip_core.artifacts.comparison import Comparison, method_title, read_comparison
+from acip_core.artifacts.comparison import Comparison, read_comparison
 from acip_core.artifacts.reader import read_artifact
-from acip_core.evaluation.curves import Curve, own_curves
+from acip_core.evaluation.curves import Curve, primary_curves
+from acip_core.evaluation.methods import corpus_title, curve_title, method_title
 from acip_core.model.base_model import DEFAULT_MODEL
 from acip_core.model.quantization import PRECISIONS
 
@@ -21,22 +22,15 @@ from .reliability.outcome import PREFIX, reliability_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
-_CORPORA = {"c4": "C4", "wikipedia": "Wikipedia"}
-_METHODS = {
-    "fisher+adapters": "this project",
-    "fisher": "without adapters",
-    "svd-llm": "uniform rank, whitened",
-    "svd-magnitude": "plain singular values",
-}
 _SUMMARY = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 
 
 def summary() -> list[str]:
     """The README's one table: megabytes and perplexity ÷ base by size, beside the usual truncation of an SVD."""
     curves = read_artifact(default_artifact(DEFAULT_MODEL)).curves
-    shown = [*own_curves(curves), *(curve for curve in curves if curve.method == "svd-llm")]
+    shown = [*primary_curves(curves), *(curve for curve in curves if curve.method == "svd-llm")]
     four_bit = [quantized for quantized, _ in quantized_curves("int4")]
-    titles = [f"{_CORPORA.get(curve.corpus, curve.corpus)}, {_METHODS.get(curve.method)}" for curve in shown]
+    titles = [f"{corpus_title(curve.corpus)}, {curve_title(curve.method)}" for curve in shown]
     header = ["size", "weights", *titles, *(["weights at int4"] if four_bit else [])]
     rows = [
         [
@@ -53,11 +47,11 @@ def summary() -> list[str]:
 def perplexity() -> list[str]:
     """Perplexity ÷ base by size, methods and corpora as columns."""
     curves = default_curves()
-    header = [f"{_METHODS.get(c.method, c.method)}, {_CORPORA.get(c.corpus, c.corpus)}" for c in curves]
+    header = [f"{curve_title(c.method)}, {corpus_title(c.corpus)}" for c in curves]
     ratios = sorted({round(p.ratio, 2) for c in curves for p in c.points}, reverse=True)
     rows = [[f"{ratio:.0%}", *(_relative_at(curve, ratio) for curve in curves)] for ratio in ratios]
     # The artifact's own curves come first; where the base was measured twice, theirs counts.
-    bases = {_CORPORA.get(c.corpus, c.corpus): c for c in reversed(curves)}
+    bases = {corpus_title(c.corpus): c for c in reversed(curves)}
     measured = ", ".join(f"{name} {c.base_perplexity:.2f} ({c.tokens:,} tokens)" for name, c in bases.items())
     return [*markdown_table(["size", *header], rows), "", f"Base model on the same held-out text: {measured}."]
 
@@ -74,7 +68,7 @@ def precision() -> list[str]:
         values = [" / ".join(_relative_at(curve, ratio) for curve in curves) for curves in columns.values()]
         cells = [f"{size}: {value}" if size else "" for size, value in zip(sizes, values, strict=True)]
         rows.append([f"{ratio:.0%}", *cells])
-    corpora = " / ".join(_CORPORA.get(curve.corpus, curve.corpus) for curve in columns["full"])
+    corpora = " / ".join(corpus_title(curve.corpus) for curve in columns["full"])
     note = f"Whole model's weights in megabytes: perplexity ÷ base in full precision, {corpora}."
     return [*markdown_table(["size", *columns], rows), "", note]
 
@@ -93,7 +87,7 @@ def comparison_table(measured: Comparison | None) -> list[str]:
         [method_title(method, adapters), *(_compared(measured, method, adapters, ratio) for ratio in ratios)]
         for method, adapters in dict.fromkeys((r.method, r.adapters) for r in measured.results)
     ]
-    corpora = " and ".join(_CORPORA.get(corpus, corpus) for corpus in measured.base_perplexity)
+    corpora = " and ".join(corpus_title(corpus) for corpus in measured.base_perplexity)
     windows, length = measured.budget["held_out_windows"], measured.budget["window"]
     return [
         *markdown_table(["method", *(f"{ratio:.0%}" for ratio in ratios)], rows),

@@ -36,7 +36,7 @@ def measure_training(rounds: int = 4) -> list[Figure]:
     base = load_base()
     artifact = read_artifact(default_artifact(base.name))
     windows = token_windows(base.tokenizer, documents("c4", "calibration"), WINDOW, 16)
-    weights = {name: layer.weight.detach().clone() for name, layer in target_layers(base.model).items()}
+    weights = target_layers(base.model).weight_copies()
     factors = finish(cached_factors(weights, artifact.fingerprint, artifact.basis))
 
     lora = _lora_steps(windows, _BATCH)

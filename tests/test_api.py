@@ -32,7 +32,7 @@ from acip_core.errors import (
     SizeError,
     StorageError,
 )
-from acip_core.pipelines.precompute import QUICK
+from acip_core.pipelines.recipes import QUICK
 from tests.support.hub import TOKEN, local_hub
 from tests.support.tiny import tiny_artifact, tiny_base
 

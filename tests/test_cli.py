@@ -114,7 +114,7 @@ def test_precompute_and_prepare(
     code, output = run(monkeypatch, capsys, *arguments)
     assert code == 0, output
     assert f"The artifact is in {out}." in output
-    assert f"measuring fisher, {text} 48/48" in output  # nothing of a name is taken for colours
+    assert f"measuring fisher-iterated, {text} 48/48" in output  # nothing of a name is taken for colours
     assert re.search(r"scoring (\d+)/\1", output) and "second moments 1/12" in output
     (curve,) = read_artifact(out).curves
     assert curve.corpus == text and [round(p.ratio, 1) for p in curve.points] == [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
@@ -260,7 +260,7 @@ def test_generate(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert code == 2 and "The prompt is empty" in output
 
 
-def test_measure_curve_measures_the_artifacts_own_curves_again(
+def test_measure_curve_measures_the_artifacts_primary_curves_again(
     model: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "out"

@@ -176,7 +176,7 @@ class AcipModel:
         if isinstance(inputs, str):
             raise GenerationError("`generate` continues token ids, as transformers' does; for a text use `complete`.")
         refuse_options(options, generation_config)
-        with self.elastic.here(self.plan):
+        with self.elastic.on_this_thread(self.plan):
             model: Any = self.elastic.model
             return model.generate(inputs, generation_config=generation_config, **options)
 

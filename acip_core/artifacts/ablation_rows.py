@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.atomic import atomic_path
-from ..storage.verified import damage_told, read_json, write_json
+from ..storage.verified import read_json, reporting_damage, write_json
 
 FILE = "ablation.json"
 
@@ -51,7 +51,7 @@ def read_ablation(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     if not os.path.lexists(path):
         return {}
-    with damage_told(path, "delete it and run `python -m acip_core measure ablations`"):
+    with reporting_damage(path, "delete it and run `python -m acip_core measure ablations`"):
         content = read_json(path)
         if content.keys() != {"settings", "rows"}:
             raise ValueError(f"it holds {', '.join(content)}")

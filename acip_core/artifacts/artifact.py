@@ -1,16 +1,17 @@
-"""What lies in `precomputed/<model>/`: write it, read it, refuse anything damaged with one sentence.
+"""An artifact as a value, and the files of its folder, `precomputed/<model>/`.
 
 acip.json                 format version, model and fingerprint, recipe, library versions, measured curves, and length
                           and SHA-256 of the files below
 scores.safetensors        one vector (r,) per layer
-basis.safetensors         what rebuilds the basis of the factorization (`basis`)
+basis.safetensors         what rebuilds the basis of the factorization (`model/second_moments.py`)
 adapter_config.json       PEFT's LoRA format, absent when no adapters were trained
 adapter_model.safetensors
 history.safetensors       loss and size ratio per adapter step, absent likewise
 README.md                 model card
 
 Beside these lie what other commands measured or made of it: `completions.json`, `comparison.json`, `ablation.json`,
-`evaluation.json`. Every JSON file but PEFT's has its own digest (`files`). Format 1 had no digests; it is read.
+`evaluation.json`. Every JSON file but PEFT's holds its digest (`storage/verified.py`). Format 1 had no digests; it is
+read.
 """
 
 from __future__ import annotations
@@ -59,17 +60,17 @@ class Artifact:
 
     @property
     def include(self) -> tuple[str, ...]:
-        """Patterns of the layers that are compressed, as `targets.target_layers`; none stands for all."""
+        """Patterns of the layers that are compressed, as `target_layers`; none stands for all."""
         return tuple(self.recipe.get("include", ()))
 
     @property
     def exclude(self) -> tuple[str, ...]:
-        """Patterns of the layers that are not."""
+        """Patterns of the layers that are not compressed."""
         return tuple(self.recipe.get("exclude", ()))
 
 
 def default_artifact(name: str) -> Path:
-    """Where the artifact of a model is, of all places where artifacts are looked for, or would be written."""
+    """The folder of a model's artifact: the first there is in `paths.artifact_homes`, or where one would be written."""
     for home in artifact_homes():
         recover(home / name)
         if (home / name / "acip.json").exists():

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
+from ..evaluation.methods import corpus_title, curve_title
 from ..model.base_model import DEFAULT_HUB_ID, DEFAULT_MODEL
 from ..storage.network import hub_reachable
 
@@ -27,10 +28,7 @@ def hub_name(artifact: Artifact) -> str:
 def model_card(artifact: Artifact) -> str:
     """README.md of the artifact: what it is, how it was made, what was measured."""
     lines = [
-        "---",
-        *([f"base_model: {hub_name(artifact)}"] if hub_name(artifact).count("/") == 1 else []),
-        "tags: [acip, compression, low-rank]",
-        "---",
+        *_metadata(artifact),
         f"# Score map of {artifact.name}",
         "",
         "Orders the singular directions of every linear layer by importance, so that the model can be cut to any size",
@@ -52,17 +50,11 @@ def export_card(
         custom: whether code beside the weights is needed to read them.
         precision: of quantized layers; empty where none are.
     """
-    base, licence = hub_name(artifact), _licence(artifact)
+    licence = _licence(artifact)
     measured = [(c, value) for c in curves if (value := c.at(plan.ratio)) is not None]
     option = ", trust_remote_code=True" if custom else ""
     lines = [
-        "---",
-        *([f"base_model: {base}"] if base.count("/") == 1 else []),
-        *([f"license: {licence}"] if licence else []),
-        "pipeline_tag: text-generation",
-        "library_name: transformers",
-        "tags: [acip, compression, low-rank]",
-        "---",
+        *_metadata(artifact, licence, is_model=True),
         f"# {artifact.name} at {plan.ratio:.1%} size" + (f", {precision}" if precision else ""),
         "",
         f"{plan.parameters:,} of {plan.base_parameters:,} parameters, {plan.bytes / 1e6:.1f} of "
@@ -70,7 +62,8 @@ def export_card(
         + (" (multiplied out here, so the files are as large as the base model's)." if dense else "."),
         "",
         *[
-            f"- perplexity on held-out {c.corpus} text: {value:.4g}, {value / c.base_perplexity:.3g} × the original's"
+            f"- perplexity on held-out {corpus_title(c.corpus)} text: {value:.4g}, "
+            f"{value / c.base_perplexity:.3g} × the original's"
             for c, value in measured
         ],
         *([""] if measured else []),
@@ -81,15 +74,32 @@ def export_card(
         f'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder"{option})',
         "```",
         "",
-        f"The licence of the base model ({licence or base}) applies.",
+        f"The licence of the base model ({licence or hub_name(artifact)}) applies.",
         "",
         "Recipe: `" + json.dumps(artifact.recipe) + "`",
     ]
     return "\n".join(lines) + "\n"
 
 
+def _metadata(artifact: Artifact, licence: str | None = None, is_model: bool = False) -> list[str]:
+    """The card's YAML header, as the Hub reads it.
+
+    Args:
+        is_model: whether the folder holds a model, not an artifact.
+    """
+    base = hub_name(artifact)
+    data = ModelCardData(
+        base_model=base if base.count("/") == 1 else None,
+        license=licence,
+        pipeline_tag="text-generation" if is_model else None,
+        library_name="transformers" if is_model else None,
+        tags=["acip", "compression", "low-rank"],
+    )
+    return ["---", data.to_yaml(), "---"]
+
+
 def _licence(artifact: Artifact) -> str | None:
-    """What the base model's own card names; None where there is no card or no network."""
+    """The licence that the base model's card names; None without a card or a network."""
     if artifact.name == DEFAULT_MODEL:
         return _DEFAULT_LICENCE
     if not hub_reachable():
@@ -104,7 +114,7 @@ def curve_table(curves: tuple[Curve, ...]) -> list[str]:
     """A Markdown table, one row a size, one column a curve: perplexity (and its ratio to the base model's)."""
     if not curves:
         return []
-    header = [f"{curve.method}, {curve.corpus}" for curve in curves]
+    header = [f"{curve_title(curve.method)}, {corpus_title(curve.corpus)}" for curve in curves]
     ratios = sorted({round(point.ratio, 2) for curve in curves for point in curve.points}, reverse=True)
     lines = ["| size | " + " | ".join(header) + " |", "|---|" + "---|" * len(header)]
     for ratio in ratios:

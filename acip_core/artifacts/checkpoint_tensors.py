@@ -1,6 +1,6 @@
-"""The tensors of a model at one size, as a checkpoint holds them: their names, their dtype, how each is made.
+"""The tensors of a model at one size, as a checkpoint holds them: their names, their dtype, how each is computed.
 
-Factors, products and converted copies are made when their turn comes, so that a shard at a time is in memory.
+Factors, products and converted copies are computed when their shard is written, so one shard at a time is in memory.
 """
 
 from __future__ import annotations
@@ -21,31 +21,33 @@ from ..model.elastic_model import ElasticModel, is_exact
 from ..model.layers import ElasticLinear
 from ..model.modeling import LowRankLinear, QuantizedLinear, QuantizedLowRankLinear
 from ..model.quantization import Quantized, prefix
-from ..model.target_layers import places
 
 
 @dataclass(frozen=True)
-class Later:
-    """A tensor that is made when its turn comes.
+class DeferredTensor:
+    """A tensor that is computed when its shard is written.
 
     Attributes:
-        like: its shape and dtype, on the meta device.
+        meta: its shape and dtype, on the meta device.
+        make: computes it.
     """
 
-    like: torch.Tensor
+    meta: torch.Tensor
     make: Callable[[], torch.Tensor]
 
 
-Tensors = dict[str, torch.Tensor | Later]
+AnyTensor = torch.Tensor | DeferredTensor
+Tensors = dict[str, AnyTensor]
 
 
-def like(tensor: torch.Tensor | Later) -> torch.Tensor:
+def meta_of(tensor: AnyTensor) -> torch.Tensor:
     """Its shape and dtype, without data."""
-    return tensor.like if isinstance(tensor, Later) else torch.empty_like(tensor, device="meta")
+    return tensor.meta if isinstance(tensor, DeferredTensor) else torch.empty_like(tensor, device="meta")
 
 
-def made(tensor: torch.Tensor | Later) -> torch.Tensor:
-    return tensor.make() if isinstance(tensor, Later) else tensor
+def materialized(tensor: AnyTensor) -> torch.Tensor:
+    """The tensor itself, computed now."""
+    return tensor.make() if isinstance(tensor, DeferredTensor) else tensor
 
 
 def earlier_ranks(model: PreTrainedModel) -> dict[str, int]:
@@ -62,8 +64,8 @@ def base_settings(config: dict[str, Any], base: str) -> dict[str, Any]:
     """The configuration of the model that one was exported from."""
     if "acip_base" not in config:
         return config
-    kept = {k: v for k, v in config.items() if k not in ("acip_base", "ranks", "quantized", "auto_map")}
-    return kept | {"model_type": config["model_type"].removeprefix("acip_"), "architectures": [base]}
+    settings = {k: v for k, v in config.items() if k not in ("acip_base", "ranks", "quantized", "auto_map")}
+    return settings | {"model_type": config["model_type"].removeprefix("acip_"), "architectures": [base]}
 
 
 def factorized(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
@@ -84,10 +86,10 @@ def factorized(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
 
 def quantized_parts(elastic: ElasticModel, quantized: Quantized, ranks: Mapping[str, int]) -> Tensors:
     """Target layers as codes and scales, the others as they are."""
-    tensors, names = _state(elastic.model), places(elastic.model)
-    for layer_name, layer in elastic.elastic_layers().items():
+    tensors, layers = _state(elastic.model), elastic.elastic_layers()
+    for layer_name, layer in layers.items():
         packed = quantized.layers[layer_name]
-        for name in names[layer]:
+        for name in layers.aliases[layer_name]:
             del tensors[f"{name}.weight"]
             parts = {"weight": (packed.weight, layer.out_features)}
             if name in ranks:
@@ -103,9 +105,9 @@ def multiplied_out(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
     tensors = _state(model)
     for name, rank in ranks.items():
         weight = f"{name}.weight"
-        own = tensors[weight]
-        assert isinstance(own, torch.Tensor)
-        transposed = own.stride() != model.get_parameter(weight).stride()  # as GPT-2 keeps it
+        stored = tensors[weight]
+        assert isinstance(stored, torch.Tensor)
+        transposed = stored.stride() != model.get_parameter(weight).stride()  # as GPT-2 keeps it
         up, down = _factors(elastic, name, rank)
         tensors[weight] = _product(_view(up), _view(down), transposed)
     return saved_names(_join_earlier(model, tensors), tensors)
@@ -131,35 +133,35 @@ def _join_earlier(model: PreTrainedModel, tensors: Tensors) -> PreTrainedModel:
     return plain
 
 
-def _joined(layer: nn.Module, name: str, tensors: Tensors) -> Later:
+def _joined(layer: nn.Module, name: str, tensors: Tensors) -> DeferredTensor:
     """The weight of a layer of an earlier export, whose parts are taken out of `tensors`."""
     if isinstance(layer, LowRankLinear):
         return _product(tensors.pop(f"{name}.up.weight"), tensors.pop(f"{name}.down.weight"))
     for part in [key for key in tensors if key.startswith((f"{name}.weight.", f"{name}.up.", f"{name}.down."))]:
         del tensors[part]
     if isinstance(layer, QuantizedLinear):
-        return Later(torch.empty_like(layer.weight(), device="meta"), layer.weight)
+        return DeferredTensor(torch.empty_like(layer.weight(), device="meta"), layer.weight)
     assert isinstance(layer, QuantizedLowRankLinear)
     return _product(layer.up().t(), layer.down())
 
 
-def _product(up: torch.Tensor | Later, down: torch.Tensor | Later, transposed: bool = False) -> Later:
+def _product(up: AnyTensor, down: AnyTensor, transposed: bool = False) -> DeferredTensor:
     """U (m, k) V (k, n), or its transpose."""
 
     def make() -> torch.Tensor:
-        factor = made(up)
-        return (factor.float() @ made(down).float()).to(factor.dtype)
+        factor = materialized(up)
+        return (factor.float() @ materialized(down).float()).to(factor.dtype)
 
-    product = Later(like(up).new_empty(len(like(up)), like(down).shape[1]), make)
+    product = DeferredTensor(meta_of(up).new_empty(len(meta_of(up)), meta_of(down).shape[1]), make)
     return _turned(product) if transposed else product
 
 
-def _turned(tensor: Later) -> Later:
-    return Later(torch.empty_like(tensor.like.t().contiguous()), lambda: tensor.make().t())
+def _turned(tensor: DeferredTensor) -> DeferredTensor:
+    return DeferredTensor(torch.empty_like(tensor.meta.t().contiguous()), lambda: tensor.make().t())
 
 
-def _view(tensor: torch.Tensor) -> Later:
-    return Later(torch.empty_like(tensor, device="meta"), lambda: tensor)
+def _view(tensor: torch.Tensor) -> DeferredTensor:
+    return DeferredTensor(torch.empty_like(tensor, device="meta"), lambda: tensor)
 
 
 def _factors(elastic: ElasticModel, name: str, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,10 +178,14 @@ def _state(model: PreTrainedModel) -> Tensors:
 
 def saved_names(model: PreTrainedModel, tensors: Tensors) -> Tensors:
     """Tensors as `save_pretrained` of the model's class would write them: experts are one matrix each in files."""
-    shapes = {name: like(t) for name, t in tensors.items()}
+    shapes = {name: meta_of(t) for name, t in tensors.items()}
     passed = {id(t) for t in revert_weight_conversion(model, shapes).values()}  # renamed at most
-    later = {id(shapes[name]): t for name, t in tensors.items() if isinstance(t, Later) and id(shapes[name]) in passed}
-    given = {name: shapes[name] if id(shapes[name]) in later else made(t) for name, t in tensors.items()}
+    later = {
+        id(shapes[name]): t
+        for name, t in tensors.items()
+        if isinstance(t, DeferredTensor) and id(shapes[name]) in passed
+    }
+    given = {name: shapes[name] if id(shapes[name]) in later else materialized(t) for name, t in tensors.items()}
     return {name: later.get(id(t), t) for name, t in revert_weight_conversion(model, given).items()}
 
 
@@ -192,15 +198,13 @@ def in_dtype(tensors: Tensors, running: torch.dtype, dtype: torch.dtype, always:
     return {name: _cast(name, t, running, dtype, always) for name, t in tensors.items()}
 
 
-def _cast(
-    name: str, tensor: torch.Tensor | Later, running: torch.dtype, dtype: torch.dtype, always: bool
-) -> torch.Tensor | Later:
-    given = like(tensor).dtype
-    if given == dtype or given not in ((running, torch.float32) if isinstance(tensor, Later) else (running,)):
+def _cast(name: str, tensor: AnyTensor, running: torch.dtype, dtype: torch.dtype, always: bool) -> AnyTensor:
+    given = meta_of(tensor).dtype
+    if given == dtype or given not in ((running, torch.float32) if isinstance(tensor, DeferredTensor) else (running,)):
         return tensor
     if isinstance(tensor, torch.Tensor) and not always and not is_exact(tensor, dtype):
         return tensor
-    return Later(like(tensor).to(dtype), lambda: _finite(name, made(tensor), dtype))
+    return DeferredTensor(meta_of(tensor).to(dtype), lambda: _finite(name, materialized(tensor), dtype))
 
 
 def _finite(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.methods import current_id
 from ..storage.atomic import atomic_path
-from ..storage.verified import built, damage_told, read_json, write_json
+from ..storage.verified import parse_dataclass, read_json, reporting_damage, write_json
 
 FILE = "comparison.json"
 _UNBOUNDED = ("perplexity", "divergence")
@@ -71,43 +72,24 @@ def read_comparison(folder: Path) -> Comparison | None:
     path = folder / FILE
     if not os.path.lexists(path):
         return None
-    with damage_told(path, "delete it and run `python -m acip_core measure methods`"):
+    with reporting_damage(path, "delete it and run `python -m acip_core measure methods`"):
         read = read_json(path)
-        results = tuple(built(Result, _with_infinity(result)) for result in read["results"])
+        results = tuple(parse_dataclass(Result, _current(result)) for result in read["results"])
         base = {corpus: math.inf if value is None else value for corpus, value in read["base_perplexity"].items()}
         if not all(value > 0 for value in base.values()):
             raise ValueError("a base perplexity is not positive")
-        return built(Comparison, read | {"base_perplexity": base, "results": results})
+        return parse_dataclass(Comparison, read | {"base_perplexity": base, "results": results})
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no infinity: what is beyond all numbers is null there."""
+    """A number for JSON, which has no infinity: null stands for it."""
     return value if math.isfinite(value) else None
 
 
-def _with_infinity(result: dict[str, Any]) -> dict[str, Any]:
-    return result | {key: math.inf for key in _UNBOUNDED if result[key] is None}
-
-
-_TITLES = {
-    "artifact": "this project's artifact",
-    "ours": "Fisher on the envelope (this project)",
-    "iterated": "iterated Fisher",
-    "acip-small": "pruning run from the Fisher ranking",
-    "fisher": "Fisher ÷ cost",
-    "svd-llm": "SVD-LLM",
-    "gradient": "accumulated gradient",
-    "dobi-svd": "Dobi-SVD",
-    "acip": "ACIP as published",
-    "asvd": "ASVD",
-    "svd-magnitude": "plain singular values",
-}
-
-
-def method_title(method: str, adapters: bool) -> str:
-    """A method as people write it."""
-    title = _TITLES.get(method, method)
-    return f"{title}, adapters" if adapters and method != "artifact" else title
+def _current(result: dict[str, Any]) -> dict[str, Any]:
+    """A result by today's method ids, with infinity for null."""
+    infinite = {key: math.inf for key in _UNBOUNDED if result[key] is None}
+    return result | infinite | {"method": current_id(result["method"])}
 
 
 def worst_relative(comparison: Comparison, method: str, adapters: bool) -> Mapping[float, float]:

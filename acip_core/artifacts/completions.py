@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..storage.atomic import atomic_path
-from ..storage.verified import built, damage_told, listed, read_json, write_json
+from ..storage.verified import listed, parse_dataclass, read_json, reporting_damage, write_json
 
 FILE = "completions.json"
 EXAMPLES = (
@@ -46,7 +46,12 @@ def write_completions(completions: Sequence[Completions], folder: Path) -> None:
         StorageError: it cannot be written.
     """
     with atomic_path(folder / FILE) as temporary:
-        write_json(temporary, {"completions": [asdict(c) for c in completions]})
+        save_completions(completions, temporary)
+
+
+def save_completions(completions: Sequence[Completions], path: Path) -> None:
+    """Write a file that `parse_completions` reads."""
+    write_json(path, {"completions": [asdict(c) for c in completions]})
 
 
 def read_completions(folder: Path) -> list[Completions]:
@@ -58,7 +63,7 @@ def read_completions(folder: Path) -> list[Completions]:
     path = folder / FILE
     if not os.path.lexists(path):
         return []
-    with damage_told(path, "make it again: `python -m acip_core examples`"):
+    with reporting_damage(path, "make it again: `python -m acip_core examples`"):
         return parse_completions(path)
 
 
@@ -66,9 +71,9 @@ def parse_completions(path: Path) -> list[Completions]:
     """What a file holds.
 
     Raises:
-        One of `files.DAMAGE`: it is not such a file.
+        One of `verified.DAMAGE`: it is not such a file.
     """
-    return [_checked(built(Completions, entry)) for entry in listed(read_json(path), "completions")]
+    return [_checked(parse_dataclass(Completions, entry)) for entry in listed(read_json(path), "completions")]
 
 
 def _checked(read: Completions) -> Completions:

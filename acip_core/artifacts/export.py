@@ -21,12 +21,11 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
 from ..errors import ModelError, PrecisionError, StorageError
-from ..evaluation.curves import own_curves
+from ..evaluation.curves import primary_curves
 from ..model import modeling
 from ..model.elastic_model import ElasticModel
 from ..model.quantization import Quantized
 from ..model.size_planner import DENSE, Plan
-from ..model.target_layers import places
 from ..progress import Progress, Steps
 from ..storage.atomic import atomic_path, check_writable, entries
 from .artifact import Artifact
@@ -38,8 +37,8 @@ from .checkpoint_tensors import (
     earlier_ranks,
     factorized,
     in_dtype,
-    like,
-    made,
+    materialized,
+    meta_of,
     multiplied_out,
     quantized_parts,
     saved_names,
@@ -66,7 +65,7 @@ def export(
         artifact: for the card.
         folder: new or empty; appears when it is complete.
         dense: multiply the factors out: no smaller than the base model, but for tools that know only its class.
-        quantized: what `precision.quantize` made of this model; stored as it is, unless `dense`.
+        quantized: what `quantization.quantize` made of this model; stored as it is, unless `dense`.
         dtype: of everything that is not quantized, one of `DTYPES`; as the base model is published when left out.
 
     Raises:
@@ -89,7 +88,7 @@ def export(
         tensors = saved_names(model, factorized(elastic, ranks))
     tensors = in_dtype(tensors, elastic.base.dtype, written, always=dtype is not None)
     if not dense:
-        plan = replace(plan, bytes=sum(like(t).numel() * like(t).element_size() for t in tensors.values()))
+        plan = replace(plan, bytes=sum(meta_of(t).numel() * meta_of(t).element_size() for t in tensors.values()))
     with atomic_path(folder) as temporary, _system_errors():
         temporary.mkdir()
         yield from _write_weights(tensors, temporary, shard_bytes)
@@ -100,7 +99,12 @@ def export(
         _without_spaces(temporary / "tokenizer.json")
         (temporary / "README.md").write_text(
             export_card(
-                artifact, own_curves(artifact.curves), plan, dense, coded, quantized.precision.name if quantized else ""
+                artifact,
+                primary_curves(artifact.curves),
+                plan,
+                dense,
+                coded,
+                quantized.precision.name if quantized else "",
             ),
             encoding="utf-8",
         )
@@ -144,12 +148,12 @@ def check_free(folder: Path) -> None:
 
 def _ranks(elastic: ElasticModel, plan: Plan) -> dict[str, int]:
     """Rank of every layer below break-even, adapter included, under all names it has."""
-    names = places(elastic.model)
+    layers = elastic.elastic_layers()
     return {
-        name: layer.adapter_rank + rank
-        for layer, rank in zip(elastic.elastic_layers().values(), plan.ranks, strict=True)
+        alias: layer.adapter_rank + rank
+        for (name, layer), rank in zip(layers.items(), plan.ranks, strict=True)
         if rank != DENSE
-        for name in names[layer]
+        for alias in layers.aliases[name]
     }
 
 
@@ -172,16 +176,16 @@ def _bits(elastic: ElasticModel, quantized: Quantized | None, ranks: Mapping[str
         "shifted": chosen.shifted,
         "eight": chosen.leading(most, next(iter(layers.values())).adapter_rank),
         "eight_dense": chosen.leading_dense(most),
-        "dense": [name for layer in layers.values() for name in places(elastic.model)[layer] if name not in ranks],
+        "dense": [alias for aliases in layers.aliases.values() for alias in aliases if alias not in ranks],
         "plain": list(earlier_ranks(elastic.model)),
     }
 
 
 def _write_weights(tensors: Tensors, folder: Path, shard_bytes: int) -> Steps[None]:
-    split = split_torch_state_dict_into_shards({n: like(t) for n, t in tensors.items()}, max_shard_size=shard_bytes)
+    split = split_torch_state_dict_into_shards({n: meta_of(t) for n, t in tensors.items()}, max_shard_size=shard_bytes)
     files = split.filename_to_tensors
     for index, (file, names) in enumerate(files.items()):
-        shard = {name: made(tensors[name]).cpu().contiguous() for name in names}
+        shard = {name: materialized(tensors[name]).cpu().contiguous() for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
         yield Progress("writing the model", index + 1, len(files), file)
     if split.is_sharded:

@@ -19,7 +19,7 @@ from ..model.base_model import DEFAULT_HUB_ID, DEFAULT_MODEL, BaseModel, embedde
 from ..model.elastic_model import ElasticModel, build_elastic
 from ..model.factorization import cached_factors
 from ..model.quantization import FULL, Quantized, at_precision, quantize
-from ..model.target_layers import target_layers
+from ..model.target_layers import TargetLayers, target_layers
 from ..progress import Progress, Steps
 from ..storage.hub import HubOptions, artifact_folder, split_revision
 from .artifact import Artifact, default_artifact
@@ -33,7 +33,7 @@ _PRECOMPUTE = "precompute one for this model with `python -m acip_core precomput
 
 
 @dataclass(frozen=True)
-class Found:
+class FittedArtifact:
     """An artifact that fits a model.
 
     Attributes:
@@ -80,7 +80,7 @@ def open_model(
     count_adapters: bool = True,
     install: bool = True,
     precision: str = FULL,
-    own: bool = False,
+    same_weights: bool = False,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     hub: HubOptions = HubOptions(),
@@ -93,9 +93,9 @@ def open_model(
             `artifact.default_artifact` of the model's name by default.
         count_adapters: False reproduces the paper's size convention.
         install: False leaves the artifact's adapters out of the model.
-        precision: of the target layers, one of `precision.precisions()`; what was measured or made beforehand at others
-            is no longer the model's own.
-        own: as `find_artifact`.
+        precision: of the target layers, one of `quantization.precisions()`; curves and completions of others do
+            not count as this model's.
+        same_weights: as `find_artifact`.
         dtype, device: as `load_base`.
         hub: how model and artifact are fetched.
 
@@ -106,32 +106,32 @@ def open_model(
     yield Progress("loading the model", 0, 1)
     base = load_base(source, device, dtype, hub)
     yield Progress("loading the model", 1, 1)
-    found = find_artifact(base, folder, own)
-    folder, read = found.folder, found.artifact
-    factors = yield from cached_factors(found.weights, found.fingerprint, read.basis)
+    fitted = find_artifact(base, folder, same_weights)
+    folder, read = fitted.folder, fitted.artifact
+    factors = yield from cached_factors(fitted.weights, fitted.fingerprint, read.basis)
     adapters = read.adapters if install else None
     elastic = yield from build_elastic(base, factors, read.scores, adapters, count_adapters)
-    loaded = Loaded(elastic, read, found.note, read_comparison(folder), folder=folder, fingerprint=found.fingerprint)
+    loaded = Loaded(elastic, read, fitted.note, read_comparison(folder), folder=folder, fingerprint=fitted.fingerprint)
     if precision != FULL:
         quantized = yield from quantize(elastic, precision)
-        return replace(loaded, artifact=replace(read, curves=_own_first(read.curves, precision)), quantized=quantized)
-    made, evaluated = tuple(read_completions(folder)), tuple(read_evaluation(folder))
-    return replace(loaded, completions=made, evaluation=evaluated)
+        curves = _precision_first(read.curves, precision)
+        return replace(loaded, artifact=replace(read, curves=curves), quantized=quantized)
+    completions, evaluation = tuple(read_completions(folder)), tuple(read_evaluation(folder))
+    return replace(loaded, completions=completions, evaluation=evaluation)
 
 
-def _own_first(curves: tuple[Curve, ...], precision: str) -> tuple[Curve, ...]:
-    """The curves with those of a precision first; none where it was not measured, for others would pass for its own."""
-    own = [curve for curve in curves if curve.method == at_precision(curves[0].method, precision)]
-    return (*own, *(curve for curve in curves if curve not in own)) if own else ()
+def _precision_first(curves: tuple[Curve, ...], precision: str) -> tuple[Curve, ...]:
+    """The curves with those of a precision first; none where it was not measured: the first are the model's."""
+    measured = [curve for curve in curves if curve.method == at_precision(curves[0].method, precision)]
+    return (*measured, *(curve for curve in curves if curve not in measured)) if measured else ()
 
 
-def find_artifact(base: BaseModel, named: Path | None = None, own: bool = False) -> Found:
+def find_artifact(base: BaseModel, named: Path | None = None, same_weights: bool = False) -> FittedArtifact:
     """The artifact of a model, checked to fit it; a note about one of other weights is logged.
 
     Args:
-        named: the folder that somebody named; without one, what is kept under the model's name has to be of its
-            weights.
-        own: refuse one of other weights even if it was named: results of these weights are to be written into it.
+        named: its folder; by default that of the model's name, whose artifact has to be of the model's weights.
+        same_weights: refuse an artifact of other weights even if it was named, as where results are written into it.
 
     Raises:
         ArtifactError: there is none, it is damaged or another model's.
@@ -140,12 +140,12 @@ def find_artifact(base: BaseModel, named: Path | None = None, own: bool = False)
     artifact = read_artifact(folder)
     targets = target_layers(base.model, artifact.include, artifact.exclude)
     _check_fits(base, targets, artifact)
-    weights = {name: layer.weight.detach() for name, layer in targets.items()}
-    found = fingerprint(weights)
-    note = "" if found == artifact.fingerprint else _note(base, artifact)
-    if note and (own or named is None) and not _is_meant_for(base, artifact):
+    weights = targets.weights()
+    actual = fingerprint(weights)
+    note = "" if actual == artifact.fingerprint else _note(base, artifact)
+    if note and (same_weights or named is None) and not _is_meant_for(base, artifact):
         way_out = "precompute one with `--out FOLDER` and name it with `--artifact`"
-        if own:
+        if same_weights:
             reason = "results of these weights do not belong into it"
         else:
             reason, way_out = "it was found by its name alone", f"{way_out}, or name this one to use it all the same"
@@ -158,16 +158,16 @@ def find_artifact(base: BaseModel, named: Path | None = None, own: bool = False)
         note = f"{note} {begun}; {_PRECOMPUTE}.".strip()
     if note:
         log.warning(note)
-    return Found(folder, artifact, weights, found, note)
+    return FittedArtifact(folder, artifact, weights, actual, note)
 
 
-def _check_fits(base: BaseModel, targets: dict[str, nn.Linear], artifact: Artifact) -> None:
+def _check_fits(base: BaseModel, targets: TargetLayers[nn.Linear], artifact: Artifact) -> None:
     if set(targets) != set(artifact.scores):
         raise ArtifactError(
             f"The artifact was made for {artifact.source} and names other layers than {base.source}; {_PRECOMPUTE}."
         )
-    for name, layer in targets.items():
-        _check_shapes(name, layer.out_features, layer.in_features, artifact)
+    for name, shape in targets.shapes.items():
+        _check_shapes(name, *shape, artifact)
 
 
 def _note(base: BaseModel, artifact: Artifact) -> str:

@@ -14,17 +14,17 @@ import torch
 
 from ..errors import ArtifactError
 from ..evaluation.curves import Curve, CurvePoint
+from ..evaluation.methods import current_label
 from ..model.elastic_model import AdapterWeights
 from ..model.second_moments import Basis, read_basis
 from ..storage.atomic import recover
+from ..storage.digests import check_regular, file_digest
 from ..storage.verified import (
-    built,
     check_floats,
-    check_regular,
-    damage_told,
-    file_digest,
+    parse_dataclass,
     read_json,
     read_tensors,
+    reporting_damage,
 )
 from .artifact import FILES, FORMAT_VERSION, PEFT_PREFIX, Artifact
 
@@ -54,8 +54,8 @@ def read_artifact(folder: Path) -> Artifact:
     basis = _read_basis(folder / "basis.safetensors", set(scores))
     has_adapters = description["recipe"].get("adapters") is not None
     adapters = _read_peft(folder, set(scores)) if has_adapters else None
-    with damage_told(folder / "acip.json", "field 'curves' is malformed; restore the file"):
-        curves = tuple(_curve(entry) for entry in description["curves"])
+    with reporting_damage(folder / "acip.json", "field 'curves' is malformed; restore the file"):
+        curves = tuple(_curve(entry, description["recipe"]) for entry in description["curves"])
     return Artifact(
         name=description["name"],
         source=description["source"],
@@ -70,17 +70,18 @@ def read_artifact(folder: Path) -> Artifact:
 
 
 def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    for name, told in files.items():
+    for name, stated in files.items():
         renewal = f", or run `python -m acip_core renew {folder}` if you edited it" if name == "README.md" else ""
-        with damage_told(folder / name, _RESTORE + renewal):
-            if check_regular(folder / name) != told["bytes"]:
+        with reporting_damage(folder / name, _RESTORE + renewal):
+            if check_regular(folder / name) != stated["bytes"]:
                 raise ValueError("it has another length than was written")
-            if file_digest(folder / name) != told["sha256"]:
+            if file_digest(folder / name) != stated["sha256"]:
                 raise ValueError("its SHA-256 is another one than was written")
 
 
-def _curve(entry: dict[str, Any]) -> Curve:
-    curve = built(Curve, {**entry, "points": tuple(built(CurvePoint, point) for point in entry["points"])})
+def _curve(entry: dict[str, Any], recipe: Mapping[str, Any]) -> Curve:
+    points = tuple(parse_dataclass(CurvePoint, point) for point in entry["points"])
+    curve = parse_dataclass(Curve, {**entry, "method": current_label(entry["method"], recipe), "points": points})
     numbers = [curve.tokens, curve.base_perplexity, *(v for point in curve.points for v in asdict(point).values())]
     for value in numbers:
         if not (math.isfinite(value) and value > 0):
@@ -98,7 +99,7 @@ def read_description(path: Path, checked: bool = True) -> dict[str, Any]:
     """
     if not os.path.lexists(path):
         raise ArtifactError(f"No artifact at {path.parent}; make one with `python -m acip_core precompute --quick`.")
-    with damage_told(path, "restore the file"):
+    with reporting_damage(path, "restore the file"):
         description = read_json(path, checked=checked)
         version = description.get("format_version")
         if version == FORMAT_VERSION and checked:
@@ -125,10 +126,10 @@ def _is_count(value: object) -> bool:
 
 
 def _are_files(value: object) -> bool:
-    """Lengths and digests of the files there can be: a name with a way out of the folder is none."""
+    """Whether it names only files of an artifact, each with length and digest; no path out of the folder is one."""
     if not (isinstance(value, dict) and {"scores.safetensors", "basis.safetensors"} <= value.keys() <= set(FILES)):
         return False
-    return all(isinstance(told, dict) and told.keys() == {"bytes", "sha256"} for told in value.values())
+    return all(isinstance(stated, dict) and stated.keys() == {"bytes", "sha256"} for stated in value.values())
 
 
 _FIELDS: dict[str, Callable[[object], bool]] = {
@@ -147,7 +148,7 @@ _RECIPE: dict[str, Callable[[object], bool]] = {
 
 
 def _read_scores(path: Path) -> dict[str, torch.Tensor]:
-    with damage_told(path, _RESTORE):
+    with reporting_damage(path, _RESTORE):
         tensors, _ = read_tensors(path)
         for name, scores in tensors.items():
             check_floats(name, scores, 1)
@@ -155,7 +156,7 @@ def _read_scores(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_history(path: Path) -> dict[str, torch.Tensor]:
-    with damage_told(path, _RESTORE):
+    with reporting_damage(path, _RESTORE):
         tensors, _ = read_tensors(path)
         for name, values in tensors.items():
             if values.dtype not in (torch.int64, torch.int32, torch.int16):
@@ -164,7 +165,7 @@ def _read_history(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_basis(path: Path, layers: set[str]) -> Basis:
-    with damage_told(path, _RESTORE):
+    with reporting_damage(path, _RESTORE):
         basis = read_basis(path)
         if set(basis) != layers:
             raise ValueError("it and scores.safetensors name different layers")
@@ -180,14 +181,14 @@ def _read_basis(path: Path, layers: set[str]) -> Basis:
 
 def _read_peft(folder: Path, layers: set[str]) -> dict[str, AdapterWeights]:
     config = folder / "adapter_config.json"
-    with damage_told(config, "restore it"):
+    with reporting_damage(config, "restore it"):
         settings = read_json(config)
         rank, scaling = settings["r"], settings["lora_alpha"] / settings["r"]
         if not (type(rank) is int and math.isfinite(scaling)):
             raise ValueError(f"r is {rank!r:.40}, lora_alpha is {settings['lora_alpha']!r:.40}")
     path = folder / "adapter_model.safetensors"
     adapters = {}
-    with damage_told(path, _RESTORE):
+    with reporting_damage(path, _RESTORE):
         tensors, _ = read_tensors(path)
         for name in sorted(layers):
             parts = [tensors.get(f"{PEFT_PREFIX}{name}.lora_{part}.weight") for part in "AB"]

@@ -12,7 +12,7 @@ from .writer import renew_digests
 
 
 def renew(folder: Path) -> None:
-    """Write all digests in an artifact anew. Files of measurements have to be whole: theirs are their own.
+    """Write all digests in an artifact anew. Files of measurements hold their digests, so they have to be whole.
 
     Raises:
         ArtifactError: there is no artifact, or what it holds is malformed.

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..storage.atomic import atomic_path
-from ..storage.verified import built, damage_told, listed, read_json, write_json
+from ..storage.verified import listed, parse_dataclass, read_json, reporting_damage, write_json
 
 FILE = "evaluation.json"
 
@@ -56,6 +56,7 @@ def read_evaluation(folder: Path) -> list[TaskResult]:
     path = folder / FILE
     if not os.path.lexists(path):
         return []
-    with damage_told(path, "delete it and run `python -m acip_core measure tasks`"):
+    with reporting_damage(path, "delete it and run `python -m acip_core measure tasks`"):
         rows = listed(read_json(path), "results")
-        return [built(TaskResult, row | {"value": math.inf if row["value"] is None else row["value"]}) for row in rows]
+        values = [math.inf if row["value"] is None else row["value"] for row in rows]
+        return [parse_dataclass(TaskResult, row | {"value": v}) for row, v in zip(rows, values, strict=True)]

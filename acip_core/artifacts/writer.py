@@ -1,4 +1,4 @@
-"""An artifact's files written, and what may be replaced by them; the files are described in `artifact`."""
+"""Write an artifact's files, and decide what they may replace; `artifact` describes the files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from ..evaluation.curves import Curve
 from ..model.elastic_model import AdapterWeights
 from ..model.second_moments import save_basis
 from ..storage.atomic import atomic_path, entries
+from ..storage.digests import check_regular, file_digest
 from ..storage.verified import (
-    check_regular,
-    damage_told,
-    file_digest,
+    reporting_damage,
     write_json,
 )
 from .artifact import FILES, FORMAT_VERSION, PEFT_PREFIX, Artifact
@@ -77,7 +76,8 @@ def check_owner(folder: Path, owned: Callable[[str, Sequence[str], Sequence[str]
     """Refuse to replace the artifact of other weights.
 
     Args:
-        owned: whether a fingerprint over the layers of some patterns (include, exclude) is that of the own weights.
+        owned: whether a fingerprint over the layers of some patterns (include, exclude) is that of the artifact to be
+            written.
         replace: allow it.
 
     Raises:
@@ -87,7 +87,7 @@ def check_owner(folder: Path, owned: Callable[[str, Sequence[str], Sequence[str]
     if replace or "acip.json" not in entries(folder.expanduser()):
         return
     way_out = "name another folder with --out, or replace it with --replace"
-    with damage_told(folder / "acip.json", way_out):
+    with reporting_damage(folder / "acip.json", way_out):
         try:
             found = read_description(folder.expanduser() / "acip.json")
         except ArtifactError as error:
@@ -116,7 +116,7 @@ def _write_files(artifact: Artifact, folder: Path) -> None:
 
 
 def _measured(curve: Curve) -> Curve:
-    """A curve where it has numbers: the perplexity of a ruined cut can be beyond all of them."""
+    """The finite points of a curve: the perplexity of a ruined cut can exceed all floats."""
     finite = [point for point in curve.points if math.isfinite(point.perplexity)]
     return replace(curve, points=tuple(finite) if math.isfinite(curve.base_perplexity) else ())
 

@@ -49,7 +49,7 @@ def examples(
     from ..pipelines.example_completions import complete_examples
     from ..storage.atomic import check_writable
 
-    loaded = draw(open_model(model, artifact, own=True))
+    loaded = draw(open_model(model, artifact, same_weights=True))
     check_writable(loaded.folder / FILE)
     write_completions(draw(complete_examples(loaded.elastic)), loaded.folder)
     say(f"The completions are in {loaded.folder / FILE}.")

@@ -109,7 +109,7 @@ def _training(
     Args:
         pruning: settings of the pruning run; those that are None stay the preset's.
     """
-    from ..pipelines.precompute import ITERATED_RECIPE, PAPER_RECIPE, QUICK, REFINING, SMALL_RECIPE, PrecomputeConfig
+    from ..pipelines.recipes import ITERATED_RECIPE, PAPER_RECIPE, QUICK, REFINING, SMALL_RECIPE, PrecomputeConfig
     from ..training.adapters import AdapterConfig
 
     recipe = {"quick": QUICK, "iterated": ITERATED_RECIPE, "fisher": PrecomputeConfig()}.get(scorer)

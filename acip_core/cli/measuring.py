@@ -30,7 +30,7 @@ def precision(
     artifact: Folder = None,
 ) -> None:
     """Measure the perplexity of all sizes at fewer bits and keep it in the artifact; continues where it was."""
-    from ..pipelines.quantization_curves import measure_precision
+    from ..pipelines.size_curves import measure_precision
 
     for name in named or ("int8", "int4"):
         curves = draw(measure_precision(model, name, artifact))

@@ -7,7 +7,6 @@ Knows nothing of models beyond a tokenizer. Every corpus falls into three fixed,
 from __future__ import annotations
 
 import codecs
-import hashlib
 import importlib.util
 import json
 import re
@@ -19,6 +18,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import CorpusError
+from ..storage.digests import digest
 from ..storage.network import hub_reachable, offline_mode
 from .framing import framing
 
@@ -182,7 +182,7 @@ def _json_lines(content: str, path: Path) -> list[str]:
 
 def _split_of(text: str) -> str:
     """A document's split depends on its content alone, so it never moves when documents are added or reordered."""
-    bucket = hashlib.sha256(text.encode()).digest()[0]  # 0 … 255
+    bucket = int(digest(text)[:2], 16)  # 0 … 255
     return "calibration" if bucket < 205 else "validation" if bucket < 218 else "held-out"
 
 
@@ -246,8 +246,8 @@ def filter_c4(pages: list[str]) -> list[str]:
     """
     lines_of = [_lines(page) for page in pages if "lorem ipsum" not in page.lower() and "{" not in page]
     seen = Counter(line for lines in lines_of for line in set(lines))
-    kept = ([line for line in lines if seen[line] == 1] for lines in lines_of)
-    return [" ".join(lines) for lines in kept if len(lines) >= _MIN_SENTENCES]
+    pages_left = ([line for line in lines if seen[line] == 1] for lines in lines_of)
+    return [" ".join(lines) for lines in pages_left if len(lines) >= _MIN_SENTENCES]
 
 
 def _lines(page: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""A text of one's own, cut into windows of tokens and the pieces of text that these stand for."""
+"""A user's text, cut into windows of tokens and the pieces of text that these stand for."""
 
 from __future__ import annotations
 

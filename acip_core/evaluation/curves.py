@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -57,8 +57,8 @@ class Curve:
         return None
 
 
-def own_curves(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves of the artifact's own method, one per corpus: the first in the artifact and its like."""
+def primary_curves(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves of the artifact's method, one per corpus: those whose method is that of the first curve."""
     return [curve for curve in curves if curve.method == curves[0].method]
 
 
@@ -67,7 +67,8 @@ def measure_curve(
     windows: torch.Tensor,
     ratios: Sequence[float],
     label: tuple[str, str, str],
-    known: dict[float, CurvePoint],
+    known: dict[float, CurvePoint] | None = None,
+    on_point: Callable[[], object] = lambda: None,
 ) -> Steps[Curve]:
     """Perplexity at several sizes on the same text, 100 % always among them.
 
@@ -75,7 +76,8 @@ def measure_curve(
         windows: (windows, length) held-out token ids.
         ratios: size ratios, adapters counted.
         label: method, corpus and split, for the curve.
-        known: points measured before by requested ratio; new ones are added while it goes, so a caller can keep them.
+        known: points measured before, by requested ratio; new ones are added to it.
+        on_point: called after every new point.
 
     Returns:
         The curve; sizes at which the perplexity is beyond all numbers are left out.
@@ -84,6 +86,7 @@ def measure_curve(
         ModelError: the base model's own perplexity is not finite.
     """
     method, corpus, split = label
+    known = {} if known is None else known
     wanted = sorted({1.0, *ratios}, reverse=True)
     for index, ratio in enumerate(wanted):
         if ratio in known:
@@ -95,6 +98,7 @@ def measure_curve(
                 note = f"{ratio:.0%}: {step.value:.2f}"
                 yield Progress(f"measuring {method}, {corpus}", done, len(wanted) * len(windows), note)
         known[ratio] = CurvePoint(plan.ratio, plan.parameters, plan.bytes, step.value)
+        on_point()
     if not math.isfinite(known[1.0].perplexity):
         raise ModelError(f"The base model's perplexity on {corpus} is not finite; the model is damaged.")
     points = tuple(known[ratio] for ratio in wanted if math.isfinite(known[ratio].perplexity))

@@ -17,7 +17,7 @@ from .perplexity import exp
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How close a cut is to text and to the full model: see `compare.Result`."""
+    """How close a cut is to text and to the full model: see `artifacts.comparison.Result`."""
 
     perplexity: float
     divergence: float
@@ -26,13 +26,13 @@ class Fidelity:
 
 def full_logits(model: PreTrainedModel, windows: torch.Tensor, corpus: str) -> Steps[tuple[torch.Tensor, float]]:
     """The full model's logits less their maximum, float16 (windows, length − 1, vocabulary), and its perplexity."""
-    kept, losses = [], []
+    all_logits, losses = [], []
     for index, window in enumerate(windows):
         logits = _logits(model, window)
         losses.append(F.cross_entropy(logits, window[1:].to(logits.device)).item())
-        kept.append((logits - logits.amax(-1, keepdim=True)).half().cpu())  # precise where it matters
+        all_logits.append((logits - logits.amax(-1, keepdim=True)).half().cpu())  # precise where it matters
         yield Progress(f"full model, {corpus}", index + 1, len(windows))
-    return torch.stack(kept), exp(math.fsum(losses) / len(losses))
+    return torch.stack(all_logits), exp(math.fsum(losses) / len(losses))
 
 
 def measure_fidelity(

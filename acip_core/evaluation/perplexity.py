@@ -1,4 +1,4 @@
-"""Perplexity on fixed-length windows, yielded while it is measured; curves over sizes."""
+"""Perplexity on fixed-length windows, yielded while it is measured."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def laid_out(figure: go.Figure, x: dict[str, Any], y: dict[str, Any]) -> go.Figu
 
 
 def title(text: str) -> dict[str, Any]:
-    """Of an axis."""
+    """An axis title."""
     return {"text": text, "font": {"size": 12}}
 
 

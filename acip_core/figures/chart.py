@@ -9,46 +9,24 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ..evaluation.curves import Curve, own_curves
-from ..model.quantization import PRECISIONS, at_precision
+from ..evaluation.curves import Curve, primary_curves
+from ..evaluation.methods import corpus_color, corpus_symbol, corpus_title, method_of, relative_title
 
-COLORS = {"c4": "#d9622b", "wikipedia": "#2b7bd9"}  # readable on light and dark
-SYMBOLS = {"wikipedia": "square"}  # color is not the only way to tell lines apart
-TITLES = {"c4": "C4", "wikipedia": "Wikipedia", "wikitext2": "WikiText-2"}
-METHODS = {
-    "fisher+adapters": "before tuning",
-    "fisher": "no adapters",
-    "svd-magnitude": "plain SVD",
-    "svd-llm": "uniform rank",
-}
-_DASHES = {"fisher": "dashdot", "svd-magnitude": "dot", "svd-llm": "dash", "int8": "12px,2px", "int4": "4px,2px"}
+_PRECISION_DASHES = {"int8": "12px,2px", "int4": "4px,2px"}
 _OTHER_COLOR = "#7a7f87"
 _TICKS = [digit * 10**power for power in range(8) for digit in (1, 2, 5)]  # those in the frame are drawn
 _FRAME = 30  # the axis ends at this multiple of the base perplexity; comparison lines may leave the frame
 
 
-def corpus_title(corpus: str) -> str:
-    """A corpus as people write it."""
-    return TITLES.get(corpus, corpus)
-
-
-def corpus_color(corpus: str) -> str:
-    return COLORS.get(corpus, _OTHER_COLOR)
-
-
-def corpus_symbol(corpus: str) -> str:
-    return SYMBOLS.get(corpus, "circle")
-
-
 def curve_figure(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
     """The figure as plain JSON values, without colors of the page's theme, which the browser fills in."""
     figure = go.Figure()
-    own = own_curves(curves)
+    own = primary_curves(curves)
     for curve in curves:
         if curve.points:
-            figure.add_trace(_line(curve, curve in own, method_title(curve.method, curves[0].method)))
+            figure.add_trace(_line(curve, curve in own, relative_title(curve.method, curves[0].method)))
     for method in dict.fromkeys(curve.method for curve in curves if curve not in own):
-        figure.add_trace(_legend_entry(method, method_title(method, curves[0].method)))
+        figure.add_trace(_legend_entry(method, relative_title(method, curves[0].method)))
     for curve in own:
         figure.add_trace(_base_mark(curve))
     figure.update_layout(_layout(curves, smallest_percent), template="none")
@@ -61,7 +39,7 @@ def _line(curve: Curve, own: bool, title: str) -> go.Scatter:
     name = corpus_title(curve.corpus)
     if not own:
         name += f", {title}"
-    told = "%{customdata[1]:.0f} % · %{customdata[0]:.0f} MB<br>perplexity %{y:.4g}<extra></extra>"
+    hover = "%{customdata[1]:.0f} % · %{customdata[0]:.0f} MB<br>perplexity %{y:.4g}<extra></extra>"
     return go.Scatter(
         x=[100 * point.ratio for point in points],
         y=[point.perplexity for point in points],
@@ -77,18 +55,8 @@ def _line(curve: Curve, own: bool, title: str) -> go.Scatter:
         },
         marker={"size": 6, "symbol": corpus_symbol(curve.corpus)},
         opacity=1.0 if own else 0.65,
-        hovertemplate=f"{name}<br>{told}",
+        hovertemplate=f"{name}<br>{hover}",
     )
-
-
-def method_title(method: str, own: str) -> str:
-    """What a method is called beside the model's own, of which it may be another precision."""
-    for name in PRECISIONS:
-        if method == at_precision(own, name):
-            return name
-        if own == at_precision(method, name):
-            return "full precision"
-    return METHODS.get(method, method)
 
 
 def _legend_entry(method: str, title: str) -> go.Scatter:
@@ -98,7 +66,9 @@ def _legend_entry(method: str, title: str) -> go.Scatter:
 
 
 def _dash(method: str, title: str) -> str:
-    return _DASHES.get(method, _DASHES.get(title, "longdash"))
+    if title in _PRECISION_DASHES:
+        return _PRECISION_DASHES[title]
+    return "longdash" if "+adapters" in method else method_of(method).dash
 
 
 def _base_mark(curve: Curve) -> go.Scatter:
@@ -150,7 +120,7 @@ def _layout(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
 
 def _visible_range(curves: Sequence[Curve]) -> list[float]:
     """Logarithms (base 10) of the axis ends: all of the own curves, comparison lines as far as they fit."""
-    own = own_curves(curves)
+    own = primary_curves(curves)
     bases = [curve.base_perplexity for curve in curves]
     if not bases:
         return [0, 3]

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from ..artifacts.comparison import Comparison, method_title, worst_relative
+from ..artifacts.comparison import Comparison, worst_relative
+from ..evaluation.methods import method as registered
+from ..evaluation.methods import method_title
 from .canvas import laid_out, title
 from .pictures import Picture
 
-_COLORS = {
-    "artifact": "#d9622b",
-    "ours": "#d9622b",
-    "iterated": "#e0a030",
-    "acip-small": "#b8860b",
-    "fisher": "#2b7bd9",
-    "svd-llm": "#2f9e5b",
-    "gradient": "#8a5fd3",
-    "dobi-svd": "#1f9fa8",
-    "acip": "#c2417c",
-    "asvd": "#7a7f87",
-    "svd-magnitude": "#a0764d",
-}
 _HIGHEST = 50  # × base; what is worse leaves the frame
 _TICKS = (1, 1.5, 2, 3, 5, 10, 20, 50)
 _NOTE = (
@@ -48,7 +37,7 @@ def comparison_figure(comparison: Comparison) -> go.Figure:
                 name=name,
                 mode="lines+markers" if adapters else "lines",
                 line={
-                    "color": _COLORS.get(method, "#7a7f87"),
+                    "color": registered(method).color,
                     "width": 3.5 if method == "artifact" else 1.8,
                     "dash": "solid" if adapters else "dash",
                 },

@@ -45,22 +45,22 @@ class Cuts:
         return tuple(self._ranks)
 
     def rank(self, percent: int, name: str) -> int | None:
-        """Of a layer; None where it runs its original weight."""
+        """The rank of a layer; None where it runs its original weight."""
         rank = self._ranks[percent][name]
         return None if rank == DENSE else rank
 
     def share(self, percent: int, name: str) -> float:
-        """Directions that a layer keeps, in percent of its own."""
+        """Directions that a layer keeps, in percent of all it has."""
         return self._share(name, self._ranks[percent][name])
 
     def kept_shares(self) -> dict[int, float]:
         """Directions that the whole model keeps at each position, in percent of all."""
         total = max(1, sum(self._lengths.values()))
-        kept = {
+        counts = {
             percent: sum(self._lengths[name] if rank == DENSE else rank for name, rank in ranks.items())
             for percent, ranks in self._ranks.items()
         }
-        return {percent: round(100 * count / total, 2) for percent, count in kept.items()}
+        return {percent: round(100 * count / total, 2) for percent, count in counts.items()}
 
     def through(self, picture: Picture, names: Sequence[str]) -> Picture:
         """A score map of these layers with the cut drawn in, a line that moves with the slider."""
@@ -75,7 +75,7 @@ class Cuts:
         note = f"{picture.note} The line is the cut under the slider: what lies above it is gone."
         return replace(picture, figure=figure, note=note, frames=frames)
 
-    def kept(self, kinds: Mapping[str, Sequence[str]]) -> Picture:
+    def rank_picture(self, kinds: Mapping[str, Sequence[str]]) -> Picture:
         """The rank of every layer at the slider's position, by type and depth."""
         columns = max(map(len, kinds.values()))
         figure = go.Figure(
@@ -105,11 +105,11 @@ class Cuts:
         ranks = self._ranks[percent]
         rows: dict[str, Any] = {"z": [], "text": [], "customdata": []}
         for names in kinds.values():
-            own = [ranks[name] for name in names]
+            row = [ranks[name] for name in names]
             rest = [None] * (columns - len(names))
             full = [self._fill(name, ranks[name]) for name in names]
             rows["z"].append([*full, *rest])
-            rows["text"].append([*("•" if rank == DENSE else "" for rank in own), *rest])
-            told = ["the original weight" if r == DENSE else f"rank {r}" for r in own]
-            rows["customdata"].append([*told, *rest])
+            rows["text"].append([*("•" if rank == DENSE else "" for rank in row), *rest])
+            texts = ["the original weight" if r == DENSE else f"rank {r}" for r in row]
+            rows["customdata"].append([*texts, *rest])
         return rows

@@ -1,4 +1,4 @@
-"""What an artifact's history tells about its making: masks, size and loss over the steps, as plotly figures.
+"""An artifact's history as plotly figures: masks, size and loss over the steps of its training.
 
 Long series are thinned, so that no figure takes more than about 300 kB of JSON.
 """
@@ -14,10 +14,10 @@ import plotly.graph_objects as go
 import torch
 
 from ..errors import ArtifactError
+from ..evaluation.methods import corpus_color
 from .canvas import MUTED, color_bar, laid_out, title
-from .chart import COLORS
 
-_ORANGE, _BLUE = COLORS["c4"], COLORS["wikipedia"]
+_ORANGE, _BLUE = corpus_color("c4"), corpus_color("wikipedia")
 _GREEN = "#2f9e5b"
 _WHEN = ("#f3c49b", _ORANGE, "#8f2f10")  # pruned first … last
 _SIZES = (_ORANGE, "#b58fa6", _BLUE)
@@ -55,8 +55,8 @@ def trajectories_figure(history: Mapping[str, torch.Tensor], names: Sequence[str
     groups = layers if len(set(layers)) <= _MOST_LAYERS else [""] * len(layers)
     figure = go.Figure()
     for layer in dict.fromkeys(groups):
-        own = np.array([name == layer for name in groups])
-        figure.add_trace(_tails(values[:, own], pruned_at[own]).update(legendgroup=layer))
+        in_layer = np.array([name == layer for name in groups])
+        figure.add_trace(_tails(values[:, in_layer], pruned_at[in_layer]).update(legendgroup=layer))
     for i, at in enumerate(pruned_at.tolist()):
         end = steps if at == steps else min(steps, -(-at // stride) * stride + 1)  # through the zero line
         direction = f"direction {int(sample[i, 1])}" if sample is not None else f"direction {i}"
@@ -97,7 +97,7 @@ def _layer_names(history: Mapping[str, torch.Tensor], sample: np.ndarray | None,
 
 
 def _tails(values: np.ndarray, pruned_at: np.ndarray) -> go.Scatter:
-    """What masks did after they were pruned: one muted trace of all of them, in pieces."""
+    """Masks after they were pruned: one muted trace of all of them, in pieces."""
     steps = len(values)
     x: list[float | None] = []
     y: list[float | None] = []

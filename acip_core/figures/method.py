@@ -15,15 +15,15 @@ import plotly.graph_objects as go
 import torch
 
 from ..artifacts.loading import Loaded
-from ..evaluation.curves import Curve, own_curves
+from ..evaluation.curves import Curve, primary_curves
+from ..evaluation.methods import corpus_color, corpus_title, method_of
 from ..model.factorization import factorize_layer
 from ..model.layers import ElasticLinear
 from .canvas import MUTED, laid_out, title
-from .chart import COLORS, METHODS, corpus_color, corpus_title
 from .cut import Cuts
 from .pictures import Picture, layer_types
 
-_ORANGE, _BLUE = COLORS["c4"], COLORS["wikipedia"]
+_ORANGE, _BLUE = corpus_color("c4"), corpus_color("wikipedia")
 _FILL = "rgba(217,98,43,0.3)"
 _TYPES = ("#d9622b", "#2b7bd9", "#2f9e5b", "#8a5cc9", "#c2417f", "#0f8f9e", "#9a7b12")
 _MOST_POINTS = 150  # of one line
@@ -58,13 +58,13 @@ def _directions(loaded: Loaded, layers: Mapping[str, ElasticLinear]) -> Picture:
     root = moment.root()
     plain = factorize_layer(weight)
     lines = {"by the weight alone": plain.singular_values.square()}
-    told = ""
+    weighted = ""
     if moment.side == "input":
-        own = factorize_layer(weight, root).singular_values.square()
+        energies = factorize_layer(weight, root).singular_values.square()
         carried = root.images(plain.down(weight)).square().sum(dim=1)
-        if not torch.allclose(own, carried, rtol=1e-3):
-            lines = {"by what it does to text": own, "by the weight alone": carried}
-            told = ", weighted by the text that runs through it"
+        if not torch.allclose(energies, carried, rtol=1e-3):
+            lines = {"by what it does to text": energies, "by the weight alone": carried}
+            weighted = ", weighted by the text that runs through it"
     figure = go.Figure()
     for (label, energies), color, dash in zip(lines.items(), (_ORANGE, MUTED), ("solid", "dash"), strict=False):
         share = 100 * torch.cat([torch.zeros(1), energies.cumsum(0) / energies.sum()]).numpy()
@@ -79,7 +79,7 @@ def _directions(loaded: Loaded, layers: Mapping[str, ElasticLinear]) -> Picture:
     count = len(plain.singular_values)
     laid_out(figure, {"title": title("directions kept")}, {"title": title("output energy, %"), "range": _PERCENT})
     note = (
-        f"The weight of {name} is split into {count:,} directions by a singular value decomposition{told}. "
+        f"The weight of {name} is split into {count:,} directions by a singular value decomposition{weighted}. "
         "The first ones do most of the work, so the last ones can go."
     )
     return Picture("A weight becomes directions", note, figure)
@@ -130,7 +130,7 @@ def _cut(cuts: Cuts, kinds: Mapping[str, Sequence[str]]) -> Picture:
         "A size is a cut through that order. What remains differs from layer to layer: the fuller a cell, the more "
         "its layer keeps. Nothing is computed for it, so the slider goes back as easily."
     )
-    return replace(cuts.kept(kinds), title="A size is a cut", note=note)
+    return replace(cuts.rank_picture(kinds), title="A size is a cut", note=note)
 
 
 def _price(
@@ -175,10 +175,10 @@ def _price(
 
 def _repair(curves: Sequence[Curve], cuts: Cuts) -> Iterator[Picture]:
     """Perplexity at every size with adapters and, where it was measured, without."""
-    own = own_curves(curves)
+    own = primary_curves(curves)
     if not own:
         return
-    bare = [curve for curve in curves if METHODS.get(curve.method) == "no adapters" and curve not in own]
+    bare = [curve for curve in curves if curve.method == method_of(own[0].method).id and curve not in own]
     figure = go.Figure()
     for curve in [*own, *bare]:
         points = sorted(curve.points, key=lambda point: point.ratio)

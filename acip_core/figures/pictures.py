@@ -122,8 +122,8 @@ def score_map_figures(artifact: Artifact) -> dict[str, go.Figure]:
     Reference: figures A16 and A17 of arXiv 2502.01717.
     """
     quantiles = _quantiles(artifact.scores)
-    kept = _ranks_by_percent(artifact)
-    return {kind: _score_map(names, quantiles, kept) for kind, names in layer_types(artifact).items()}
+    ranks = _ranks_by_percent(artifact)
+    return {kind: _score_map(names, quantiles, ranks) for kind, names in layer_types(artifact).items()}
 
 
 def layer_types(artifact: Artifact) -> dict[str, list[str]]:
@@ -173,11 +173,11 @@ def _ranks_by_percent(artifact: Artifact) -> dict[str, np.ndarray] | None:
     return dict(zip(artifact.scores, table.T, strict=True))
 
 
-def _score_map(names: list[str], quantiles: dict[str, np.ndarray], kept: dict[str, np.ndarray] | None) -> go.Figure:
+def _score_map(names: list[str], quantiles: dict[str, np.ndarray], ranks: dict[str, np.ndarray] | None) -> go.Figure:
     longest = max(len(quantiles[name]) for name in names)
     rows = max(1, min(_MOST_ROWS, longest, max(4, _MOST_CELLS // len(names))))
     z = np.full((rows, len(names)), np.nan, dtype=np.float32)
-    told = np.zeros((rows, len(names), 3), dtype=np.int32)  # first and last direction, smallest size in %
+    customdata = np.zeros((rows, len(names), 3), dtype=np.int32)  # first and last direction, smallest size in %
     for column, name in enumerate(names):
         length = len(quantiles[name])
         if not length:
@@ -188,10 +188,10 @@ def _score_map(names: list[str], quantiles: dict[str, np.ndarray], kept: dict[st
         z[:, column] = np.minimum.accumulate(((sums[last] - sums[first]) / (last - first)).astype(np.float32)).clip(
             0, 1
         )
-        told[:, column, 0], told[:, column, 1] = first + 1, last
-        if kept is not None:
-            told[:, column, 2] = np.searchsorted(kept[name], last).clip(max=100)
-    blocks = [int(found[0]) if (found := re.findall(r"(?<!\w)\d{1,6}(?!\w)", name)) else -1 for name in names]
+        customdata[:, column, 0], customdata[:, column, 1] = first + 1, last
+        if ranks is not None:
+            customdata[:, column, 2] = np.searchsorted(ranks[name], last).clip(max=100)
+    blocks = [int(digits[0]) if (digits := re.findall(r"(?<!\w)\d{1,6}(?!\w)", name)) else -1 for name in names]
     numbered = len(set(blocks)) == len(blocks) and min(blocks) >= 0
     figure = go.Figure(
         go.Heatmap(
@@ -200,10 +200,10 @@ def _score_map(names: list[str], quantiles: dict[str, np.ndarray], kept: dict[st
             z=z,
             zmin=0,
             zmax=1,
-            customdata=told,
+            customdata=customdata,
             colorscale=list(_KEPT),
             colorbar=color_bar("first to go", "kept longest"),
-            hovertemplate=_map_hover(escape(names[0].rpartition(".")[2]), numbered, kept is not None),
+            hovertemplate=_map_hover(escape(names[0].rpartition(".")[2]), numbered, ranks is not None),
         )
     )
     depth = {

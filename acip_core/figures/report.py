@@ -18,10 +18,11 @@ from ..artifacts.artifact import Artifact
 from ..artifacts.comparison import Comparison
 from ..artifacts.task_results import TaskResult
 from ..errors import StorageError
-from ..evaluation.curves import Curve, own_curves
+from ..evaluation.curves import Curve, primary_curves
+from ..evaluation.methods import corpus_title
 from ..paths import assets_dir
 from ..storage.atomic import atomic_path
-from .chart import corpus_title, curve_figure
+from .chart import curve_figure
 from .comparison_picture import comparison_picture
 from .pictures import gallery, history_pictures, score_map_pictures
 from .tasks import task_pictures
@@ -68,7 +69,7 @@ def report_html(artifact: Artifact, comparison: Comparison | None = None, evalua
         f"Made from {artifact.source}: the {directions:,} singular directions of its {len(artifact.scores):,} linear "
         "layers in one order of importance, so that it can be cut to any size without retraining."
     )
-    curve_header, curve_rows = _curve_table(own_curves(artifact.curves))
+    curve_header, curve_rows = _curve_table(primary_curves(artifact.curves))
     return _template().render(
         title=title,
         summary=summary,
@@ -107,20 +108,20 @@ def element_json(value: Any) -> str:
 
 def _curve_table(curves: Sequence[Curve]) -> tuple[list[str], list[_TableRow]]:
     """Header, and a row a size: megabytes of the whole model, then perplexity and its ratio to the base model's."""
-    found: dict[float, dict[str, tuple[float, float]]] = {}
+    values: dict[float, dict[str, tuple[float, float]]] = {}
     megabytes: dict[float, float] = {}
     for curve in curves:
         for point in curve.points:
             ratio = round(point.ratio, 3)
-            found.setdefault(ratio, {})[curve.corpus] = (point.perplexity, point.perplexity / curve.base_perplexity)
+            values.setdefault(ratio, {})[curve.corpus] = (point.perplexity, point.perplexity / curve.base_perplexity)
             megabytes[ratio] = point.bytes / 1e6
     corpora = list(dict.fromkeys(curve.corpus for curve in curves))
     header = ["size", "whole model", *(f"perplexity, {corpus_title(corpus)}" for corpus in corpora)]
     rows: list[_TableRow] = []
-    for ratio in sorted(found, reverse=True):
+    for ratio in sorted(values, reverse=True):
         cells = [f"{megabytes[ratio]:.0f} MB"]
         for corpus in corpora:
-            value = found[ratio].get(corpus)
+            value = values[ratio].get(corpus)
             cells.append(f"{value[0]:.4g} ({value[1]:.3g} ×)" if value else "")
         rows.append((f"{100 * ratio:.3g} %", cells))
     return header, rows

@@ -1,4 +1,4 @@
-"""What the slider means at every position, computed once, so that the browser can follow a drag without asking.
+"""Sizes and perplexities at every slider position, computed once, so that the browser follows a drag alone.
 
 Pure arithmetic on plans and measured curves; knows nothing of gradio.
 """
@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..evaluation.curves import Curve, own_curves
+from ..evaluation.curves import Curve, primary_curves
 from ..generation.speed import flops_per_token
 from ..model.size_planner import Plan, SizePlanner
 
@@ -67,7 +67,7 @@ def plan_at(planner: SizePlanner, percent: float | None) -> tuple[int, Plan]:
 
 def _row(percent: int, planner: SizePlanner, curves: Sequence[Curve], lookups: int) -> Row:
     plan = planner.at_ratio(percent / 100)
-    found = {curve.corpus: curve.at(plan.ratio) for curve in own_curves(curves)}
-    perplexity = {corpus: value for corpus, value in found.items() if value is not None}
+    values = {curve.corpus: curve.at(plan.ratio) for curve in primary_curves(curves)}
+    perplexity = {corpus: value for corpus, value in values.items() if value is not None}
     flops = flops_per_token(plan, lookups)
     return Row(percent, plan.ratio, plan.parameters, plan.bytes, plan.saved, flops, perplexity)

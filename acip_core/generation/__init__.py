@@ -1,1 +1,1 @@
-"""Text from an elastic model: decoding for many callers at once, each at a size of their own."""
+"""Text from an elastic model: decoding for many callers at once, each at its own size."""

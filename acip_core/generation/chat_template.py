@@ -1,4 +1,4 @@
-"""A prompt as a message to a chat model: its tokenizer's template, whatever that may do."""
+"""A prompt as a message to a chat model, by its tokenizer's template, which may fail in any way."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Streaming decoding of one elastic model for many visitors at once, each at a size of their own.
+"""Streaming decoding of one elastic model for many callers at once, each at its own size.
 
-One model, one thread that owns it, one forward pass at a time. Every pass (a token, a slice of a prompt, a slice of an
-evaluation window) sets the size and runs. Passes go first come, first served (`turns.py`), so visitors interleave token
-by token, several tokens in one pass where they wait together, and since each has a key-value cache of its own, nobody
-sees another's size. Knows nothing of pages or sessions.
+One thread owns the model and runs one forward pass at a time. Every pass (a token, a slice of a prompt, a slice of an
+evaluation window) sets the size first. `DecodeScheduler` runs passes in the order they are asked for and joins tokens
+that wait together, so callers interleave token by token. Every caller has its own key-value cache, so no caller sees
+another's size. Knows nothing of pages or sessions.
 """
 
 from __future__ import annotations
@@ -23,27 +23,25 @@ from ..model.context import context_length
 from ..model.elastic_model import BatchPlan, ElasticModel
 from ..model.size_planner import Plan
 from .admission import AdmissionQueue
-from .cache import Kept, WholeText, keep_rows
+from .cache import TextCache, WholeText, select_rows
 from .chat_template import apply_chat_template
-from .sampling import SamplingConfig, check_sampling
+from .sampling import SamplingConfig, check_sampling, choose_tokens
 from .scheduler import DecodeScheduler
 from .token_scorer import with_full_model_probabilities
 from .tokens import Detokenizer, Token, TokenSteps
 
-PREFILL_CHUNK = 256  # prompt tokens per turn: about half a second on two cores, so a long prompt blocks nobody
-_MEASURE_CHUNK = 128  # tokens of an evaluation window per turn; smaller, for every chunk also pays for the head
+PREFILL_CHUNK = 256  # prompt tokens per pass: about half a second on two cores, so a long prompt blocks nobody
+_MEASURE_CHUNK = 128  # tokens of an evaluation window per pass; smaller, for every chunk also pays for the head
 _CACHED_TOKENS = 32_768  # of all callers together; their caches take 1.5 GB for the default model
-_ACTIVE, _WAITING = 8, 40  # callers that generate at once; callers in line
-_PATIENCE = 0.2  # seconds between two looks at the line
+_ACTIVE, _WAITING = 8, 40  # callers that generate at once; callers in the queue
+_PATIENCE = 0.2  # seconds between two looks at the queue
 _MAX_CHARACTERS = 2_000_000  # rejected before the tokenizer spends seconds on it
-_COLDEST = 1e-30  # temperature; what is colder rounds to zero in float32, and zero divides nothing
 
 
 class Engine:
-    """Serves one elastic model to many callers, each on a thread and at a size of their own.
+    """Serves one elastic model to many callers, each on its own thread and at its own size.
 
-    One thread owns the model and runs what the callers ask for in the order they asked, a token or a slice of a
-    prompt at a time.
+    One thread owns the model and runs requests in the order they come, a token or a slice of a prompt at a time.
 
     Attributes:
         static_cache: give a lone sequence a key-value cache that never changes its shape, by default on a GPU; on the
@@ -53,10 +51,10 @@ class Engine:
     def __init__(self, elastic: ElasticModel, static_cache: bool | None = None):
         self.elastic = elastic
         self.static_cache = elastic.base.device.type == "cuda" if static_cache is None else static_cache
-        self._turns = DecodeScheduler(elastic)
+        self._scheduler = DecodeScheduler(elastic)
         self.context = context_length(elastic.model.config)  # tokens
         self._ends = _end_ids(elastic)
-        self._line = AdmissionQueue(_ACTIVE, _WAITING, max(_CACHED_TOKENS, 2 * self.context))
+        self._queue = AdmissionQueue(_ACTIVE, _WAITING, max(_CACHED_TOKENS, 2 * self.context))
 
     def stream(
         self,
@@ -117,21 +115,21 @@ class Engine:
         tokens = (1 + judge) * len(plans) * (len(ids) + sampling.max_new_tokens)
         steps = self._columns(ids, plans, sampling, cancel)
         if judge:
-            full, cache = self.elastic.planner.at_ratio(1.0), self._turns.carry.cache(self.elastic.model)
-            chunk = self._turns.carry.chunk(len(ids), PREFILL_CHUNK)
+            full, cache = self.elastic.planner.at_ratio(1.0), self._scheduler.cache_support.cache(self.elastic.model)
+            chunk = self._scheduler.cache_support.chunk(len(ids), PREFILL_CHUNK)
             steps = with_full_model_probabilities(
-                steps, ids, lambda new, kept, n: self.forward(new, full, kept, n), cache, chunk
+                steps, ids, lambda new, cache, keep: self.forward(new, full, cache, keep), cache, chunk
             )
-        return self._in_line(tokens, len(ids), len(plans), steps, cancel)
+        return self._when_admitted(tokens, len(ids), len(plans), steps, cancel)
 
     def measure(self, windows: torch.Tensor, plan: Plan, cancel: threading.Event | None = None) -> Iterator[Perplexity]:
-        """Perplexity of the size `plan`, window by window, taking turns with everybody else.
+        """Perplexity of the size `plan`, window by window; other callers' passes run in between.
 
         Args:
             windows: (windows, length) token ids.
             cancel: set it to stop within one slice of a window; what was yielded last then stands.
         """
-        model = _TakingTurns(self, plan, cancel or threading.Event())
+        model = _SlicedModel(self, plan, cancel or threading.Event())
         try:
             yield from measure_perplexity(cast(PreTrainedModel, model), windows)
         except _Cancelled:
@@ -140,7 +138,7 @@ class Engine:
     def losses(
         self, windows: Sequence[torch.Tensor], plan: Plan, cancel: threading.Event | None = None
     ) -> Iterator[torch.Tensor]:
-        """Loss of every token but the first of each window at the size `plan`, taking turns as `measure`.
+        """Loss of every token but the first of each window at the size `plan`, as `measure`.
 
         Args:
             windows: (length,) token ids each, of any length above 1.
@@ -148,7 +146,7 @@ class Engine:
         Returns:
             (length − 1,) nats per window, one at a time.
         """
-        model = _TakingTurns(self, plan, cancel or threading.Event())
+        model = _SlicedModel(self, plan, cancel or threading.Event())
         try:
             for window in windows:
                 yield token_losses(cast(PreTrainedModel, model), window[None])[0]
@@ -156,7 +154,7 @@ class Engine:
             return
 
     def decode_seconds(self, plan: Plan, steps: int, behind: int = 32) -> Iterator[float]:
-        """Seconds of each of `steps` greedy decoding steps at the size `plan`, without those of waiting for others.
+        """Seconds of each of `steps` greedy decoding steps at the size `plan`, without waiting for other callers.
 
         Args:
             behind: tokens of the prompt.
@@ -164,30 +162,30 @@ class Engine:
         behind = max(1, min(behind, self.context - steps))
         cache = self._cache(1, behind + steps + 1)
         ids = torch.arange(3, 3 + behind)[None] % self.elastic.model.config.get_text_config().vocab_size
-        ids, _ = self._turns.take(self._timed, ids, plan, cache)
+        ids, _ = self._scheduler.call(self._timed, ids, plan, cache)
         for _ in range(steps):
-            ids, seconds = self._turns.take(self._timed, ids, plan, cache)
+            ids, seconds = self._scheduler.call(self._timed, ids, plan, cache)
             yield seconds
 
-    def _timed(self, ids: torch.Tensor, plan: Plan, cache: Kept) -> tuple[torch.Tensor, float]:
+    def _timed(self, ids: torch.Tensor, plan: Plan, cache: TextCache) -> tuple[torch.Tensor, float]:
         start = time.perf_counter()
-        token = int(self._turns.run(ids, plan, cache)[0, -1].argmax())  # read from the device: nothing is left to run
+        token = int(self._scheduler.run(ids, plan, cache)[0, -1].argmax())  # waits for the device
         return torch.tensor([[token]]), time.perf_counter() - start
 
-    def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Kept, keep: int = 1) -> torch.Tensor:
-        """One turn: logits (batch, keep, vocabulary) of the last `keep` positions (all for 0), at the size `plan`.
+    def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: TextCache, keep: int = 1) -> torch.Tensor:
+        """One pass: logits (batch, keep, vocabulary) of the last `keep` positions (all for 0), at the size `plan`.
 
         Args:
             ids: (batch, tokens) that follow what `cache` holds.
         """
-        return self._turns.forward(ids, plan, cache, keep)
+        return self._scheduler.forward(ids, plan, cache, keep)
 
-    def _in_line(
+    def _when_admitted(
         self, tokens: int, prompt_tokens: int, columns: int, steps: TokenSteps, cancel: threading.Event
     ) -> TokenSteps:
-        """The steps, once there is room for their tokens; while waiting, how many come first."""
-        with self._line.place(tokens) as mine:
-            while ahead := self._line.ahead(mine, _PATIENCE):
+        """The steps, once there is room for their tokens; until then, how many callers come first."""
+        with self._queue.ticket(tokens) as ticket:
+            while ahead := self._queue.ahead(ticket, _PATIENCE):
                 finish = "stopped" if cancel.is_set() else ""
                 yield dict.fromkeys(range(columns), Token("", 0, 0, prompt_tokens, finish, ahead))
                 if finish:
@@ -212,14 +210,14 @@ class Engine:
     def _columns(
         self, ids: list[int], plans: Sequence[Plan], sampling: SamplingConfig, cancel: threading.Event
     ) -> TokenSteps:
-        """The prompt continued at several sizes in step; by index into `plans`, the tokens of those still running."""
+        """The prompt continued at several sizes in step: tokens of the sizes still running, by index into `plans`."""
         words = [Detokenizer(self.elastic.tokenizer, ids) for _ in plans]
         seeded = [torch.Generator().manual_seed(sampling.seed) for _ in plans]
         running = sorted(range(len(plans)), key=lambda i: -plans[i].target_parameters)  # a batch's order
         batch = self._batch(plans, running)
         total, logits = len(ids), torch.empty(0)
         cache = self._cache(len(plans), total + sampling.max_new_tokens)
-        chunk = self._turns.carry.chunk(total, max(1, PREFILL_CHUNK // len(plans)))
+        chunk = self._scheduler.cache_support.chunk(total, max(1, PREFILL_CHUNK // len(plans)))
         for start in range(0, total, chunk):
             if cancel.is_set():
                 yield {i: Token("", 0, start, total, "stopped") for i in running}
@@ -228,7 +226,7 @@ class Engine:
             yield {i: Token("", 0, min(start + chunk, total), total) for i in running}
         for count in range(1, sampling.max_new_tokens + 1):
             tokens, step = [], {}
-            chosen = _chosen(logits[:, -1], sampling, [seeded[i] for i in running])
+            chosen = choose_tokens(logits[:, -1], sampling, [seeded[i] for i in running])
             for i, token in zip(running, chosen, strict=True):
                 finish = "end" if token in self._ends else "length" if count == sampling.max_new_tokens else ""
                 text = words[i].flush() if finish == "end" else words[i].push(token)
@@ -242,16 +240,16 @@ class Engine:
                 running = [running[row] for row in left]
                 if not running:
                     return
-                keep_rows(cache, torch.tensor(left, device=logits.device))
+                select_rows(cache, torch.tensor(left, device=logits.device))
                 batch = self._batch(plans, running)
             if cancel.is_set():
                 yield {i: Token(words[i].flush(), count, total, total, "stopped") for i in running}
                 return
             logits = self.forward(torch.tensor(tokens)[:, None], batch, cache)
 
-    def _cache(self, sequences: int, tokens: int) -> Kept:
+    def _cache(self, sequences: int, tokens: int) -> TextCache:
         fixed = self.static_cache and sequences == 1  # sequences that end leave a batch, and its shape changes
-        return self._turns.carry.cache(self.elastic.model, tokens if fixed else 0)
+        return self._scheduler.cache_support.cache(self.elastic.model, tokens if fixed else 0)
 
     def _batch(self, plans: Sequence[Plan], chosen: list[int]) -> Plan | BatchPlan:
         return plans[chosen[0]] if len(chosen) == 1 else self.elastic.batch([plans[i] for i in chosen])
@@ -261,41 +259,22 @@ class _Cancelled(Exception):
     """Leaves a measurement between two slices of a window."""
 
 
-class _TakingTurns:
-    """Stands in for the model while a text is measured: the same logits, computed a slice and a turn at a time."""
+class _SlicedModel:
+    """Stands in for the model while a text is measured: the same logits, computed a slice at a time."""
 
     def __init__(self, engine: Engine, plan: Plan, cancel: threading.Event):
         self._engine, self._plan, self._cancel = engine, plan, cancel
         self.device = engine.elastic.model.device
 
     def __call__(self, ids: torch.Tensor, use_cache: bool = False) -> SimpleNamespace:
-        carry, parts = self._engine._turns.carry, []
-        size = carry.chunk(ids.shape[1], _MEASURE_CHUNK)
-        cache = carry.cache(self._engine.elastic.model) if size < ids.shape[1] else WholeText()
+        support, parts = self._engine._scheduler.cache_support, []
+        size = support.chunk(ids.shape[1], _MEASURE_CHUNK)
+        cache = support.cache(self._engine.elastic.model) if size < ids.shape[1] else WholeText()
         for chunk in ids.split(size, dim=1):
             if self._cancel.is_set():
                 raise _Cancelled
             parts.append(self._engine.forward(chunk, self._plan, cache, keep=0))
         return SimpleNamespace(logits=torch.cat(parts, dim=1))
-
-
-def _chosen(logits: torch.Tensor, sampling: SamplingConfig, generators: Sequence[torch.Generator]) -> list[int]:
-    """The next tokens from logits (sequences, vocabulary), all read from the device at once.
-
-    Args:
-        generators: one per sequence, on the CPU, so that a seed means the same on every device.
-    """
-    if sampling.temperature == 0:
-        return cast(list[int], logits.argmax(-1).tolist())
-    scores = logits.float().cpu()
-    return [_drawn(row, sampling, generator) for row, generator in zip(scores, generators, strict=True)]
-
-
-def _drawn(scores: torch.Tensor, sampling: SamplingConfig, generator: torch.Generator) -> int:
-    probabilities = ((scores - scores.max()) / max(sampling.temperature, _COLDEST)).softmax(-1)
-    ordered, tokens = probabilities.sort(descending=True, stable=True)
-    ordered[1:][(ordered.cumsum(0) - ordered)[1:] >= sampling.top_p] = 0  # the likeliest token always stays
-    return int(tokens[torch.multinomial(ordered, 1, generator=generator)])
 
 
 def _end_ids(elastic: ElasticModel) -> frozenset[int]:
@@ -306,7 +285,7 @@ def _end_ids(elastic: ElasticModel) -> frozenset[int]:
 
 
 def finished_texts(steps: TokenSteps) -> Iterator[tuple[int, str]]:
-    """Index and whole text of each size of a batch as it comes to its end; nothing of those that were stopped."""
+    """Index and whole text of each size of a batch as it ends; sizes that were stopped are left out."""
     texts: dict[int, str] = {}
     for step in steps:
         for i, token in step.items():

@@ -1,11 +1,16 @@
-"""How tokens are chosen, and which settings are refused: every value that a caller can send is answered by name."""
+"""How tokens are chosen, and which settings are refused, each by its name."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
+
+import torch
 
 from ..errors import GenerationError, finite, shown
+
+_COLDEST = 1e-30  # temperature; what is colder rounds to zero in float32, and zero divides nothing
 
 
 @dataclass(frozen=True)
@@ -56,3 +61,27 @@ def _whole(name: str, value: Any, low: int, high: int, range: str) -> int:
     if not (finite(value) is not None and low <= value <= high and value == int(value)):
         raise GenerationError(f"The {name} must be {range}, not {shown(value)}.")
     return int(value)
+
+
+def choose_tokens(logits: torch.Tensor, sampling: SamplingConfig, generators: Sequence[torch.Generator]) -> list[int]:
+    """The next tokens from logits (sequences, vocabulary), all read from the device at once.
+
+    Args:
+        generators: one per sequence, on the CPU, so that a seed means the same on every device.
+    """
+    if sampling.temperature == 0:
+        return cast(list[int], logits.argmax(-1).tolist())
+    scores = logits.float().cpu()
+    return [_draw_token(row, sampling, generator) for row, generator in zip(scores, generators, strict=True)]
+
+
+def _draw_token(scores: torch.Tensor, sampling: SamplingConfig, generator: torch.Generator) -> int:
+    """A token drawn from logits (vocabulary,).
+
+    The maximum is taken off before the division, so that no temperature overflows, and tokens are drawn in the order of
+    their probability: transformers' warpers do neither, and a seed would give another text with them.
+    """
+    probabilities = ((scores - scores.max()) / max(sampling.temperature, _COLDEST)).softmax(-1)
+    ordered, tokens = probabilities.sort(descending=True, stable=True)
+    ordered[1:][(ordered.cumsum(0) - ordered)[1:] >= sampling.top_p] = 0  # the likeliest token always stays
+    return int(tokens[torch.multinomial(ordered, 1, generator=generator)])

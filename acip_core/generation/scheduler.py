@@ -1,8 +1,8 @@
-"""The thread that owns a model: passes in the order they are asked for, the next tokens of several requests in one.
+"""The thread that owns a model: it runs passes in the order they are asked for and joins requests' next tokens in one.
 
 Decoding a token is reading the weights, and one pass reads them once for however many tokens. So when a request's
-next token is due, the requests behind it whose next tokens are waiting too come along. Each keeps a key-value cache of
-its own, as long as its own text; only for the pass are they stacked, shorter ones padded on the left:
+next token is due, requests behind it whose next tokens are waiting join its pass. Each request keeps a key-value cache
+as long as its text; only for the pass are the caches stacked, shorter ones padded on the left:
 
     request A, 5 tokens   · · A A A A A
     request B, 7 tokens   B B B B B B B       masked out: ·
@@ -30,10 +30,10 @@ from transformers.cache_utils import DynamicLayer
 
 from ..model.elastic_model import BatchPlan, ElasticModel
 from ..model.size_planner import Plan
-from .cache import Kept, carry_of, read
+from .cache import TextCache, cache_support_of, read
 
 _ROWS = 8  # sequences in one pass
-_PATIENCE = 0.1  # of a pass's time, to wait for those who had a token in the last one: they are choosing the next
+_PATIENCE = 0.1  # of a pass's time, to wait for the requests of the last one: they are choosing their next token
 _LONGEST = 512  # tokens in a cache; stacking twice as many takes the time that reading weights once saves
 _PLANS = 16  # batch plans kept, of half a megabyte each; making one takes 10 ms, a third of a pass or less
 _P = ParamSpec("_P")
@@ -55,41 +55,41 @@ class _Step:
 
 
 class DecodeScheduler:
-    """Runs one model for many callers, one turn at a time, first come first served.
+    """Runs one model for many callers, one pass at a time, first come first served.
 
-    A step that comes along with an earlier one makes whoever is between them wait for one more row, not for one more
-    turn: about a quarter of a token. Before a pass, those who came along in the last one may take a tenth of its time
-    to be back; otherwise visitors fall into groups that take turns, and each group pays for the weights.
+    A step that joins an earlier one's pass delays requests between the two by one more row, not by one more pass:
+    about a quarter of a token. Before a pass, the requests of the last one have a tenth of its time to ask for their
+    next token; otherwise requests split into groups that alternate, and each group pays for reading the weights.
 
-    The size of a pass holds on this thread alone: whoever calls the model directly gets the size that was set for it.
+    The size of a pass holds on this thread alone: a direct call of the model runs at the size that was set for it.
 
     Attributes:
-        carry: how the model goes on with a text.
+        cache_support: how the model continues a text.
     """
 
     def __init__(self, elastic: ElasticModel):
         self._elastic = elastic
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._order = threading.Condition()  # steps wait in the order of their turns
+        self._order = threading.Condition()  # steps wait in the order of their passes
         self._expected, self._patience = 0, 0.0  # steps to wait for, seconds
         self._waiting: deque[_Step] = deque()
         self._batch = lru_cache(_PLANS)(elastic.batch)
-        with elastic.here(elastic.planner.at_ratio(1.0)):
-            self.carry = carry_of(elastic.model)
-        self._stackable = self.carry.attention and _positions_are_given(elastic)
+        with elastic.on_this_thread(elastic.planner.at_ratio(1.0)):
+            self.cache_support = cache_support_of(elastic.model)
+        self._stackable = self.cache_support.attention and _positions_are_given(elastic)
 
-    def take(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """What `function` returns, called when its turn comes on the thread that owns the model."""
+    def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Call a function on the thread that owns the model, after everything asked for before; returns its result."""
         return self._thread.submit(function, *args, **kwargs).result()
 
-    def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Kept, keep: int = 1) -> torch.Tensor:
-        """One turn: logits (batch, keep, vocabulary) of the last `keep` positions (all for 0), at the size `plan`.
+    def forward(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: TextCache, keep: int = 1) -> torch.Tensor:
+        """One pass: logits (batch, keep, vocabulary) of the last `keep` positions (all for 0), at the size `plan`.
 
         Args:
             ids: (batch, tokens) that follow what `cache` holds.
         """
         if ids.shape[1] > 1 or keep != 1 or not self._stackable or not _stackable(cache):
-            return self.take(self.run, ids, plan, cache, keep)
+            return self.call(self.run, ids, plan, cache, keep)
         step = _Step(ids, plan, cache)
         with self._order:
             self._waiting.append(step)
@@ -97,13 +97,13 @@ class DecodeScheduler:
             self._order.notify()
         return step.logits.result()
 
-    def run(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: Kept, keep: int = 1) -> torch.Tensor:
-        """As `forward`, for who has the turn."""
-        with self._elastic.here(plan):
-            return read(self._elastic.model, self.carry, ids, cache, keep)
+    def run(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: TextCache, keep: int = 1) -> torch.Tensor:
+        """As `forward`, for callers on the thread that owns the model."""
+        with self._elastic.on_this_thread(plan):
+            return read(self._elastic.model, self.cache_support, ids, cache, keep)
 
     def _decode(self, first: _Step) -> None:
-        """The turn of `first`, unless it came along with an earlier one."""
+        """Run `first`, and steps that wait behind it, in one pass; nothing if it has joined an earlier pass."""
         if not self._waiting or self._waiting[0] is not first:
             return
         with self._order:
@@ -123,7 +123,7 @@ class DecodeScheduler:
                 step.logits.set_exception(outcome)
 
     def _outcomes(self, steps: Sequence[_Step]) -> Sequence[torch.Tensor | BaseException]:
-        """Logits (sequences, 1, vocabulary) of each step, or why there are none."""
+        """Logits (sequences, 1, vocabulary) of each step, or the error of its pass."""
         if len(steps) == 1:
             try:
                 return [self.run(steps[0].ids, steps[0].plan, steps[0].cache)]
@@ -131,15 +131,15 @@ class DecodeScheduler:
                 return [error]
         before = [step.cache.get_seq_length() for step in steps]
         try:
-            return self._together(steps)
-        except Exception:  # whose fault it is shows when each runs alone, from where it was
+            return self._run_stacked(steps)
+        except Exception:  # each step is run alone from where it was, so that only the faulty one fails
             for step, length in zip(steps, before, strict=True):
                 for layer in cast(list[Any], step.cache.layers):  # one may have grown its keys and not its values
                     layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
             return [outcome for step in steps for outcome in self._outcomes([step])]
 
     @torch.inference_mode()
-    def _together(self, steps: Sequence[_Step]) -> Sequence[torch.Tensor]:
+    def _run_stacked(self, steps: Sequence[_Step]) -> Sequence[torch.Tensor]:
         """Logits (sequences, 1, vocabulary) of each step, from one pass."""
         model = self._elastic.model
         plans = [plan for step in steps for plan in step.plans]
@@ -148,7 +148,7 @@ class DecodeScheduler:
         cache = _Stacked([step.cache for step in steps], [len(step.ids) for step in steps], order, model.device)
         lengths = torch.tensor(cache.lengths, device=model.device)[:, None]
         longest = max(cache.lengths)
-        with self._elastic.here(batch):
+        with self._elastic.on_this_thread(batch):
             logits = model(
                 torch.cat([step.ids for step in steps])[order].to(model.device),
                 attention_mask=torch.arange(longest + 1, device=model.device) >= longest - lengths,
@@ -162,7 +162,7 @@ class DecodeScheduler:
 
 
 class _Stacked(Cache):
-    """The caches of several requests as one for the length of a pass; what the pass adds goes to each one's own.
+    """The caches of several requests as one for the length of a pass; what the pass adds goes to each request's cache.
 
     Args:
         caches: of the requests.
@@ -178,24 +178,24 @@ class _Stacked(Cache):
         self.lengths = [caches[owners[row]].get_seq_length() for row in order]
         place = {row: at for at, row in enumerate(order)}
         at = [[place[row] for row, o in enumerate(owners) if o == owner] for owner in range(len(rows))]
-        own = [torch.tensor(places, device=device) for places in at]
+        rows_of = [torch.tensor(places, device=device) for places in at]
         layers = zip(*(cache.layers for cache in caches), strict=True)
-        super().__init__(layers=[_StackedLayer(layer, own, order, max(self.lengths)) for layer in layers])
+        super().__init__(layers=[_StackedLayer(layer, rows_of, order, max(self.lengths)) for layer in layers])
 
 
 class _StackedLayer(DynamicLayer):
     """One layer of `_Stacked`.
 
     Args:
-        own: the requests' layers.
-        places: of each one's sequences in the pass.
+        parts: the layer in each request's cache.
+        rows: indices of each request's sequences in the pass.
         order: as `_Stacked`.
         length: tokens of the longest.
     """
 
-    def __init__(self, own: Sequence[DynamicLayer], places: Sequence[torch.Tensor], order: Sequence[int], length: int):
+    def __init__(self, parts: Sequence[DynamicLayer], rows: Sequence[torch.Tensor], order: Sequence[int], length: int):
         super().__init__()
-        self._own, self._places, self._order, self._length = own, places, order, length
+        self._parts, self._rows, self._order, self._length = parts, rows, order, length
 
     def get_seq_length(self) -> int:
         return self._length
@@ -204,8 +204,8 @@ class _StackedLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         parts = [
-            layer.update(key_states[places], value_states[places])
-            for layer, places in zip(self._own, self._places, strict=True)
+            layer.update(key_states[rows], value_states[rows])
+            for layer, rows in zip(self._parts, self._rows, strict=True)
         ]
         keys, values = zip(*parts, strict=True)
         return self._stack(keys), self._stack(values)
@@ -216,7 +216,7 @@ class _StackedLayer(DynamicLayer):
         return stacked.transpose(1, 2)
 
 
-def _stackable(cache: Kept) -> TypeGuard[DynamicCache]:
+def _stackable(cache: TextCache) -> TypeGuard[DynamicCache]:
     """Whether it holds the start of a text, not too long, in every layer: no sliding windows, no fixed shapes."""
     if type(cache) is not DynamicCache or not all(type(layer) is DynamicLayer for layer in cache.layers):
         return False

@@ -1,4 +1,4 @@
-"""What running a size costs: floating-point operations per token by count, tokens per second by the clock."""
+"""The cost of running a size: floating-point operations per token, counted, and tokens per second, measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from ..model.size_planner import Plan
 from .engine import Engine
 
-_STEPS, _ROUNDS = 8, 3  # decoding steps per size and round; the sizes take turns, so that a busy moment hits all
+_STEPS, _ROUNDS = 8, 3  # decoding steps per size and round; sizes alternate, so that a busy moment affects all
 
 
 def lookup_parameters(model: PreTrainedModel) -> int:
@@ -36,16 +36,16 @@ def flops_per_token(plan: Plan, lookups: int) -> int:
 def measure_speeds(engine: Engine, plans: Sequence[Plan], cancel: threading.Event) -> Iterator[list[float]]:
     """Tokens per second of greedy decoding at every size, sequence by sequence, after each round over all sizes.
 
-    What others make this one wait for is not counted.
+    Time spent waiting for other callers is not counted.
 
     Returns:
         One median per plan.
     """
     seconds: list[list[float]] = [[] for _ in plans]
     for _ in range(_ROUNDS):
-        for plan, found in zip(plans, seconds, strict=True):
+        for plan, times in zip(plans, seconds, strict=True):
             for step in engine.decode_seconds(plan, _STEPS):
                 if cancel.is_set():
                     return
-                found.append(step)
-        yield [1 / statistics.median(found) for found in seconds]
+                times.append(step)
+        yield [1 / statistics.median(times) for times in seconds]

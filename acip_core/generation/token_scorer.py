@@ -1,4 +1,4 @@
-"""What the full model thinks of texts that other sizes write: its probability for every token, a slice at a time."""
+"""The full model's probability for every token that other sizes write, a slice of tokens at a time."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .cache import Kept, keep_rows
+from .cache import TextCache, select_rows
 
 if TYPE_CHECKING:
     from .tokens import Token
 
 SLICE = 16  # tokens that wait to be read together: a slice costs the full model little more than one token
-Forward = Callable[[torch.Tensor, Kept, int], torch.Tensor]  # ids, cache, positions kept → logits
+Forward = Callable[[torch.Tensor, TextCache, int], torch.Tensor]  # ids, cache, positions kept → logits
 
 
 def with_full_model_probabilities(
-    steps: Iterator[dict[int, Token]], prompt: list[int], forward: Forward, cache: Kept, chunk: int
+    steps: Iterator[dict[int, Token]], prompt: list[int], forward: Forward, cache: TextCache, chunk: int
 ) -> Iterator[dict[int, Token]]:
-    """The same steps, tokens now and then with what the full model gives those that came since (`probabilities`).
+    """The same steps; some tokens carry the full model's probabilities of the tokens since the last such one.
 
     Args:
         steps: tokens by column, all columns starting together.
-        forward: a turn of the full model.
-        cache: an empty one for it.
-        chunk: tokens of the prompt per turn.
+        forward: a pass of the full model.
+        cache: an empty one for the full model.
+        chunk: tokens of the prompt per pass.
     """
     waiting: dict[int, list[int]] = {}
     reader: _Reader | None = None
@@ -48,12 +48,12 @@ def with_full_model_probabilities(
 class _Reader:
     """The full model reading several continuations of one prompt in a batch."""
 
-    def __init__(self, prompt: list[int], rows: int, forward: Forward, cache: Kept, chunk: int):
+    def __init__(self, prompt: list[int], rows: int, forward: Forward, cache: TextCache, chunk: int):
         self._forward, self._cache = forward, cache
         logits = torch.empty(0)
         for start in range(0, len(prompt), chunk):
             logits = forward(torch.tensor([prompt[start : start + chunk]]), cache, 1)
-        keep_rows(cache, torch.zeros(rows, dtype=torch.long))
+        select_rows(cache, torch.zeros(rows, dtype=torch.long))
         self._next = logits[:, -1:].expand(rows, -1, -1)  # (rows, 1, vocabulary): of the token that comes next
 
     def read(self, rows: list[list[int]]) -> list[tuple[float, ...]]:
@@ -64,11 +64,11 @@ class _Reader:
         before = torch.cat([self._next, logits[:, :-1]], dim=1).float()
         self._next = logits[:, -1:]
         scores = before.gather(-1, ids.to(before.device)[..., None]).squeeze(-1) - before.logsumexp(-1)
-        return [tuple(row[: len(own)]) for row, own in zip(scores.exp().tolist(), rows, strict=True)]
+        return [tuple(row[: len(ids_of_row)]) for row, ids_of_row in zip(scores.exp().tolist(), rows, strict=True)]
 
     def keep(self, rows: list[int]) -> None:
-        """Go on with these rows alone."""
+        """Continue these rows alone."""
         if rows and len(rows) < len(self._next):
             index = torch.tensor(rows, device=self._next.device)
-            keep_rows(self._cache, index)
+            select_rows(self._cache, index)
             self._next = self._next[index]

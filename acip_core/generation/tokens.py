@@ -23,7 +23,7 @@ class Token:
         count: tokens generated so far, 0 while the prompt is read.
         prompt_read, prompt_tokens: how much of the prompt has been read, in tokens.
         finish: "" while running, then "end" (the model ended the text), "length" or "stopped".
-        ahead: callers that come first, while waiting in line.
+        ahead: callers that come first, while waiting in the queue.
         id: of the token itself, where this step has one.
         probabilities: that the full model gives this stream's tokens that it has read since the last step.
     """

@@ -5,7 +5,6 @@ Knows nothing of factors, scores or sizes; it hands over an ordinary transformer
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import re
@@ -21,10 +20,11 @@ from transformers.utils import logging as transformers_logging
 
 from ..data.framing import framing
 from ..errors import AcipError, ModelError
+from ..storage.digests import digest
 from ..storage.hub import HubOptions, split_revision
 from .checkpoint import load_checkpoint
 from .gguf import load_gguf
-from .kernels import adopt
+from .kernels import use_fast_linears
 from .target_layers import linearize
 from .weight_files import read_json, reason_of
 
@@ -123,7 +123,7 @@ def load_base(
         linearize(model)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        adopt(model)
+        use_fast_linears(model)
         on_device: Any = model
         return BaseModel(on_device.to(place).eval(), tokenizer, name, origin, stored)
     except (AcipError, KeyboardInterrupt, SystemExit):
@@ -195,7 +195,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_hub_id(source: str, path: Path, is_file: bool) -> None:
-    """Say what a name is that can be neither a folder here nor a Hub id.
+    """Refuse a name that can be neither a folder here nor a Hub id, with the reason.
 
     Raises:
         ModelError: it cannot.
@@ -261,11 +261,13 @@ def fingerprint(weights: dict[str, torch.Tensor]) -> str:
     Raises:
         ModelError: a weight holds a value that is not finite.
     """
-    digest = hashlib.sha256()
+    return digest(_rounded(weights))
+
+
+def _rounded(weights: dict[str, torch.Tensor]) -> Iterator[str | torch.Tensor]:
     for name, weight in weights.items():
         rounded = weight.detach().to("cpu", torch.bfloat16).contiguous()
         if not rounded.isfinite().all():
             raise ModelError(f"The weight {name} holds values that are not finite; the model is damaged.")
-        digest.update(f"{name}{tuple(weight.shape)}".encode())
-        digest.update(rounded.view(torch.int16).numpy().data)
-    return digest.hexdigest()
+        yield f"{name}{tuple(weight.shape)}"
+        yield rounded

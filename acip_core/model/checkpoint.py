@@ -1,4 +1,4 @@
-"""That the model in memory is the one in the files: every parameter filled, nothing left over, every number finite.
+"""Checkpoints loaded and checked: every parameter filled, no tensor left over, every number finite.
 
 transformers fills what a checkpoint lacks with random numbers, drops what fits nowhere, casts whatever type it finds,
 and injects an adapter that lies beside the weights; here each of these is an error. Knows the files of one checkpoint;
@@ -71,9 +71,9 @@ def load_checkpoint(
     settings = read_json(path)
     check_counts(settings, path)
     base = settings.get("acip_base")
-    # Our own class for what `export` wrote, so that the code beside it is never executed.
-    own = compressed(getattr(transformers, base))[1] if base else None
-    configuration: Any = own.config_class if own else AutoConfig
+    # The class of this package for what `export` wrote, so that the code beside it is never executed.
+    export_class = compressed(getattr(transformers, base))[1] if base else None
+    configuration: Any = export_class.config_class if export_class else AutoConfig
     try:
         known = configuration.from_pretrained(location, trust_remote_code=False, **where)
     except Exception as error:  # each class of transformers' has its own
@@ -87,8 +87,8 @@ def load_checkpoint(
             "tensors; download them again."
         )
     if not method and not verified:
-        check_fit(known, own, stored, location)
-    loader: Any = own or AutoModelForCausalLM
+        check_fit(known, export_class, stored, location)
+    loader: Any = export_class or AutoModelForCausalLM
     options = {"quantization_config": method} if getattr(method, "dequantize", False) else {}
     model, report = loader.from_pretrained(
         location,
@@ -110,7 +110,7 @@ def load_checkpoint(
 
 
 def _note_untied(model: Any) -> None:
-    """Where the files hold a head of its own, no export's configuration may say that it is the embedding."""
+    """Record that the head is not tied to the embedding where the files hold both, for configurations of exports."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is not embedding.weight:
         for config in (model.config, model.config.get_text_config(decoder=True)):
@@ -166,14 +166,19 @@ def forget_quantization(model: Any) -> None:
             del config.quantization_config
 
 
-def check_fit(config: PreTrainedConfig, own: type[PreTrainedModel] | None, stored: Stored, location: str) -> None:
+def check_fit(
+    config: PreTrainedConfig, export_class: type[PreTrainedModel] | None, stored: Stored, location: str
+) -> None:
     """Compare a configuration's model, made without memory, with what is stored.
 
     Raises:
         ModelError: it is an encoder, is much larger than the files, or they hold other types of numbers.
     """
     with torch.device("meta"):
-        model = own(config) if own else AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        if export_class:
+            model: PreTrainedModel = export_class(config)
+        else:
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(model.config, "is_decoder", True):
         raise ModelError(
             f"'{location}' ({type(model).__name__}) is an encoder, which reads the text after a token too; "

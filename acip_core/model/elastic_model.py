@@ -21,7 +21,7 @@ from .factorization import Factors
 from .kernels import linear
 from .layers import Adapter, Cut, ElasticLinear, Ranks
 from .size_planner import DENSE, BytesPerParameter, Footprint, Plan, SizePlanner, break_even_rank
-from .target_layers import named_layers, places
+from .target_layers import TargetLayers, named_layers
 
 Scores = Mapping[str, torch.Tensor]  # (r,) per layer, one score per direction, in the order of its factors
 
@@ -66,6 +66,8 @@ class ElasticModel:
         self._cut, self._scores, self._count_adapters, self._reset = cut, scores, count_adapters, reset
         base.model.register_forward_pre_hook(cut.hold)
         base.model.register_forward_hook(cut.release, always_call=True)
+        layers = {name: layer for name, layer in self.model.named_modules() if isinstance(layer, ElasticLinear)}
+        self._layers = TargetLayers(self.model, layers)
         self._storage: BytesPerParameter | None = None
         self._footprint = footprint(self.model, self.elastic_layers(), self.stored_dtype)
         self.planner = self.planner_for(0)
@@ -73,11 +75,10 @@ class ElasticModel:
 
     def planner_for(self, adapter_rank: int) -> SizePlanner:
         """A planner for this model's scores with adapters of `adapter_rank` in every factorized layer."""
-        layers = self.elastic_layers()
-        shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
-        scores = {name: self._scores[name].numpy() for name in layers}
-        kept = replace(self._footprint, storage=self._storage)
-        return SizePlanner(shapes, scores, adapter_rank, kept, self._count_adapters, self._reset)
+        shapes = self._layers.shapes
+        scores = {name: self._scores[name].numpy() for name in shapes}
+        footprint = replace(self._footprint, storage=self._storage)
+        return SizePlanner(shapes, scores, adapter_rank, footprint, self._count_adapters, self._reset)
 
     def install(self, adapters: Mapping[str, AdapterWeights]) -> None:
         """Put trained adapters in front of every layer's factors; from now on they count in every size."""
@@ -116,11 +117,12 @@ class ElasticModel:
             SizeError: they are not in that order.
         """
         ranks = []
-        for layer, own in zip(self.elastic_layers().values(), zip(*(p.ranks for p in plans), strict=True), strict=True):
-            order = [math.inf if rank == DENSE else rank for rank in own]
+        by_layer = zip(*(plan.ranks for plan in plans), strict=True)
+        for layer, layer_ranks in zip(self.elastic_layers().values(), by_layer, strict=True):
+            order = [math.inf if rank == DENSE else rank for rank in layer_ranks]
             if order != sorted(order, reverse=True):
                 raise SizeError("The sizes of a batch must come from one planner, the largest first.")
-            ranks.append(layer.in_batch(own))
+            ranks.append(layer.in_batch(layer_ranks))
         return BatchPlan(tuple(plans), tuple(ranks))
 
     def apply(self, plan: Plan | BatchPlan) -> None:
@@ -149,14 +151,14 @@ class ElasticModel:
             self.apply(before)
 
     @contextmanager
-    def here(self, plan: Plan | BatchPlan) -> Iterator[None]:
+    def on_this_thread(self, plan: Plan | BatchPlan) -> Iterator[None]:
         """Run at `plan` within the block on this thread; all other threads stay at the size in force."""
-        with self._cut.here(plan.ranks):
+        with self._cut.on_this_thread(plan.ranks):
             yield
 
-    def elastic_layers(self) -> dict[str, ElasticLinear]:
+    def elastic_layers(self) -> TargetLayers[ElasticLinear]:
         """The elastic layers by name, in model order."""
-        return {name: layer for name, layer in self.model.named_modules() if isinstance(layer, ElasticLinear)}
+        return self._layers
 
 
 def build_elastic(
@@ -178,13 +180,11 @@ def build_elastic(
     Returns:
         The elastic model at size 1.0, where it is the base model bit for bit.
     """
-    targets, names = named_layers(base.model, factors), places(base.model)
+    targets = named_layers(base.model, factors)
     cut = Cut(len(targets))
     for index, (name, layer) in enumerate(targets.items()):
         down, up = _bank(layer, factors[name], scores[name], reset)
-        elastic_layer = ElasticLinear(layer, index, cut, down, up)
-        for place in names[layer]:
-            base.model.set_submodule(place, elastic_layer)
+        targets.replace(name, ElasticLinear(layer, index, cut, down, up))
         yield Progress("building elastic layers", index + 1, len(targets))
     elastic = ElasticModel(base, cut, scores, count_adapters, reset)
     if adapters is not None:
@@ -221,8 +221,8 @@ def is_exact(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
 def _bank(layer: nn.Linear, factors: Factors, scores: torch.Tensor, reset: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of both factors in descending order of score, up to break-even where the dense weight takes over there."""
     weight = layer.weight.detach()
-    kept = min(break_even_rank(*weight.shape), len(scores)) if reset else len(scores)
-    order = scores.argsort(descending=True, stable=True)[:kept].to(weight.device)
+    count = min(break_even_rank(*weight.shape), len(scores)) if reset else len(scores)
+    order = scores.argsort(descending=True, stable=True)[:count].to(weight.device)
     up = factors.directions[order]  # (K, m)
     down = linear(up, weight.float().t())  # (K, n)
     return down.to(weight.dtype).contiguous(), up.to(weight.dtype).contiguous()

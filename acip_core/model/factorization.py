@@ -11,13 +11,13 @@ product is exact whatever the eigensolver's precision. Only `U` is kept in the m
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -28,7 +28,8 @@ from ..errors import ModelError, StorageError
 from ..paths import cache_dir
 from ..progress import Progress, Steps
 from ..storage.atomic import atomic_path, remove_leftovers
-from ..storage.verified import DAMAGE, check_regular
+from ..storage.digests import cache_key, check_regular
+from ..storage.verified import DAMAGE
 from .kernels import linear
 from .second_moments import Basis, Root, SecondMoment
 
@@ -163,12 +164,9 @@ def cached_factors(weights: dict[str, torch.Tensor], model_fingerprint: str, bas
 
 
 def _cache_key(model_fingerprint: str, basis: Basis) -> str:
-    digest = hashlib.sha256(f"{_CACHE_FORMAT}{model_fingerprint}".encode())
-    for moment in {id(m): m for m in basis.values()}.values():
-        digest.update(f"{moment.layers}{moment.side}".encode())
-        for part in (moment.scale, moment.factor, moment.columns):
-            digest.update(part.numpy().tobytes())
-    return digest.hexdigest()[:24]
+    moments = {id(m): m for m in basis.values()}.values()  # of layers with a common input
+    parts = ((f"{m.layers}{m.side}", m.scale, m.factor, m.columns) for m in moments)
+    return cache_key(f"{_CACHE_FORMAT}{model_fingerprint}", chain.from_iterable(parts), length=24)
 
 
 def _write_cache(path: Path, factors: dict[str, Factors]) -> None:

@@ -5,7 +5,6 @@ Knows one file; not where files come from.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from pathlib import Path
@@ -20,6 +19,7 @@ from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorPr
 from ..errors import ModelError, StorageError
 from ..paths import cache_dir
 from ..storage.atomic import atomic_path, check_digests, remove_leftovers, write_digests
+from ..storage.digests import file_digest
 from .checkpoint import check_report, check_values, forget_quantization, load_checkpoint
 from .weight_files import first_few
 
@@ -34,7 +34,7 @@ def load_gguf(file: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrain
     Raises:
         ModelError: the file is damaged, a part of a model, or of an architecture that transformers does not read.
     """
-    copy = cache_dir() / "models" / _file_digest(file)
+    copy = cache_dir() / "models" / file_digest(file)[:24]
     remove_leftovers(copy.parent)
     if copy.is_dir():
         try:
@@ -119,8 +119,3 @@ def _keep_copy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
             write_digests(temporary)
     except StorageError as error:
         log.warning("%s Until then, every start will convert the model again.", error)
-
-
-def _file_digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:24]

@@ -78,8 +78,8 @@ def _with_bias(y: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     return y if bias is None else y + bias
 
 
-def padded(width: int, weight: torch.Tensor, x: torch.Tensor | None = None) -> int:
-    """How many rows of `weight` to multiply with when `width` of them are wanted: a number that comes again.
+def padded_rows(width: int, weight: torch.Tensor, x: torch.Tensor | None = None) -> int:
+    """Rows of `weight` to multiply with when `width` of them are wanted: one of few numbers, as each compiles a kernel.
 
     Args:
         x: what they are multiplied with; where no code is generated for that product, just those that are wanted.
@@ -97,7 +97,7 @@ def suits(x: torch.Tensor, rows: int) -> bool:
 
 
 def applies(tensor: torch.Tensor) -> bool:
-    """Whether it is one that PyTorch's own kernels are slow for: float32 on the CPU.
+    """Whether PyTorch's own kernels are slow for this tensor: float32 on the CPU.
 
     In less precision they are also the only ones that add a bias before they round.
     """
@@ -117,7 +117,7 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
-def adopt(model: nn.Module) -> None:
+def use_fast_linears(model: nn.Module) -> None:
     """Make every plain `nn.Linear` of a model a `Linear`, in place; parameters, names and hooks stay."""
     for module in model.modules():
         if type(module) is nn.Linear:

@@ -6,7 +6,7 @@
 Rows of the bank come in descending order of score, so rank k is a prefix of it, a view. The ranks of all layers of a
 model live in one `Cut`; changing size is assigning one tuple. A layer knows nothing of scores or of other layers.
 
-In a batch whose sequences run at sizes of their own (`Ranks`), larger ones come first, so that the dense ones are a
+In a batch whose sequences run at different sizes (`Ranks`), larger ones come first, so that the dense ones are a
 slice and the others share the longest prefix, each with its latents zero beyond its own rank.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .kernels import FEW, Linear, applies, linear, padded, vector_product
+from .kernels import FEW, Linear, applies, linear, padded_rows, vector_product
 from .size_planner import DENSE
 
 _KEPT_SLICES = 16  # ranks of a layer whose views are kept
@@ -46,8 +46,8 @@ class Ranks:
 Ranking = tuple[int | Ranks, ...]  # one per elastic layer of a model
 
 
-class _Here(local):
-    """What holds on one thread: the ranks it runs at of its own accord, and those that its pass began with."""
+class _ThreadRanks(local):
+    """The ranks of one thread: those of an `on_this_thread` block, and those that its running pass began with."""
 
     ranks: Ranking | None = None
     held: Ranking | None = None
@@ -56,39 +56,39 @@ class _Here(local):
 class Cut:
     """The ranks in force; replaced as a whole, never edited.
 
-    A thread may run at ranks of its own, so that whoever calls the model meanwhile still gets the size that was set;
-    and a pass of the model runs to its end at the ranks at its start, whatever other threads set meanwhile.
+    A thread may run at other ranks than those set for all threads, and a pass runs to its end at the ranks it began
+    with, whatever other threads set meanwhile.
     """
 
     def __init__(self, layers: int):
         self._set: Ranking = (DENSE,) * layers
-        self._here = _Here()
+        self._thread = _ThreadRanks()
 
     @property
     def ranks(self) -> Ranking:
         """Those of this thread or of its pass, otherwise those that were set for all."""
-        return self._here.ranks or self._here.held or self._set
+        return self._thread.ranks or self._thread.held or self._set
 
     @ranks.setter
     def ranks(self, ranks: Ranking) -> None:
         self._set = ranks
 
     @contextmanager
-    def here(self, ranks: Ranking) -> Iterator[None]:
+    def on_this_thread(self, ranks: Ranking) -> Iterator[None]:
         """Within the block, this thread runs at these ranks."""
-        before, self._here.ranks = self._here.ranks, ranks
+        before, self._thread.ranks = self._thread.ranks, ranks
         try:
             yield
         finally:
-            self._here.ranks = before
+            self._thread.ranks = before
 
     def hold(self, *_: Any) -> None:
         """A pass begins on this thread (a hook in front of the model's forward)."""
-        self._here.held = self._set
+        self._thread.held = self._set
 
     def release(self, *_: Any) -> None:
         """The pass has ended (a hook behind the model's forward)."""
-        self._here.held = None
+        self._thread.held = None
 
     def __reduce__(self) -> tuple[Any, ...]:  # copies and files have the ranks that were set
         return Cut, (0,), {"_set": self._set}
@@ -164,7 +164,7 @@ class ElasticLinear(Linear):
         """One token (…, in_features): slicing the bank would take as long as multiplying with it."""
         if (parts := self._slices.get(rank)) is None:
             width = self.adapter_rank + rank
-            if padded(width, self.down, x) > width:
+            if padded_rows(width, self.down, x) > width:
                 return self._low_rank(x, width)
             if len(self._slices) >= _KEPT_SLICES:
                 self._slices.clear()
@@ -178,7 +178,7 @@ class ElasticLinear(Linear):
         return super()._apply(fn, recurse)
 
     def _low_rank(self, x: torch.Tensor, width: int, mask: torch.Tensor | None = None) -> torch.Tensor:
-        whole = width if mask is not None else padded(width, self.down, x)
+        whole = width if mask is not None else padded_rows(width, self.down, x)
         z = linear(x, self.down[:whole])
         if mask is not None:
             z = z * mask
@@ -188,7 +188,7 @@ class ElasticLinear(Linear):
         return y if self.adapter is None else y + self.adapter(x)
 
     def _batch(self, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
-        """Sequences (batch, tokens, in_features) at ranks of their own; some models (OPT) fold the first two axes."""
+        """Sequences (batch, tokens, in_features) at different ranks; some models (OPT) fold the first two axes."""
         rows = ranks.dense + len(ranks.ranks)
         if x.numel() == rows * self.in_features and rows <= FEW and applies(x) and self._is_plain(x):
             y = self._tokens(x.reshape(rows, self.in_features), ranks).view(*x.shape[:-1], self.out_features)
@@ -221,7 +221,7 @@ class ElasticLinear(Linear):
             return ranks[0]
         dense = sum(rank == DENSE for rank in ranks)
         widths = [self.adapter_rank + rank for rank in ranks[dense:]]
-        mask = self.down.new_zeros(len(widths), 1, padded(widths[0], self.down))
+        mask = self.down.new_zeros(len(widths), 1, padded_rows(widths[0], self.down))
         for row, width in zip(mask, widths, strict=True):
             row[:, :width] = 1
         return Ranks(dense, tuple(ranks[dense:]), mask)

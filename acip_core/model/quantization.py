@@ -199,7 +199,7 @@ def _bitsandbytes(rows: torch.Tensor, precision: Precision) -> tuple[torch.Tenso
 
 
 def _torchao(module: str) -> Any:
-    """A module of torchao's, without what it has to say of kernels that are not used here."""
+    """A module of torchao, without its warnings about kernels that are not used here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module(f"torchao.quantization.{module}")

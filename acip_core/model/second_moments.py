@@ -1,4 +1,4 @@
-"""Second moments of activations, small enough to travel: what fixes the basis of every factorization.
+"""Second moments of activations, compressed for the artifact; they fix the basis of every factorization.
 
 For each group of layers that read the same input, the second moment `C = E[x xᵀ]` of that input; for a lone layer
 whose output is narrower than its input, the second moment of its output `E[y yᵀ] = W C Wᵀ` instead, which fixes the
@@ -12,7 +12,7 @@ Knows layer names and shapes only; nothing of scores or sizes.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,7 +145,7 @@ class _Collector:
     A shared layer is called several times in a pass; its moment is that of all its inputs.
     """
 
-    def __init__(self, targets: dict[str, nn.Linear]):
+    def __init__(self, targets: Mapping[str, nn.Linear]):
         self.targets = targets
         self.group_of: dict[str, int] = {}
         self.members: list[list[str]] = []
@@ -179,7 +179,7 @@ class _Collector:
         self.sums[self.group].addmm_(flat.T, flat)
 
     def end_of_pass(self, tokens: int) -> None:
-        """Refuse layers that are not called, or with a part of the tokens: their size would be none of the model's."""
+        """Refuse layers that were not called, or with only a part of the tokens: their moments would be wrong."""
         partly = [name for name in self.targets if self.read.get(name, {0}) != {tokens}]
         if partly:
             whole = [name for name in self.targets if name not in partly]
@@ -225,7 +225,7 @@ def read_basis(path: Path) -> Basis:
     """Read what `save_basis` wrote.
 
     Raises:
-        One of `files.DAMAGE`: not such a file; `artifact` turns it into one sentence.
+        One of `verified.DAMAGE`: not such a file; `artifact` turns it into one sentence.
     """
     basis: Basis = {}
     tensors, metadata = read_tensors(path)

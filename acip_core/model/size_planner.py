@@ -191,10 +191,10 @@ class SizePlanner:
             raise SizeError(f"A size ratio must lie between 0 and 1, not {shown(ratio)}.")
         wanted = math.ceil(round(ratio * self.base_target_parameters, 6))
         if wanted < self._floor:
-            least, kept = self._floor / self.base_target_parameters, self.footprint.other_parameters
+            least, other = self._floor / self.base_target_parameters, self.footprint.other_parameters
             raise SizeError(
                 f"No cut of this model has a size ratio of {ratio:g}; it can have {least:.3f} to 1, which are "
-                f"{kept + self._floor:,} to {kept + self.base_target_parameters:,} parameters."
+                f"{other + self._floor:,} to {other + self.base_target_parameters:,} parameters."
             )
         return self._plan(wanted)
 
@@ -230,39 +230,39 @@ class SizePlanner:
 
     @cached_property
     def _quantized_bytes(self) -> tuple[np.ndarray, float]:
-        """The least bytes of the target layers from each cut of the order on, and the most of any.
+        """For every cut, the fewest bytes of the target layers at it or any larger one; and the most bytes of any cut.
 
-        They differ from the bytes of the cut itself where a layer that turns dense saves some.
+        The fewest are those of the cut itself except where a larger one takes less, as a layer turned dense may.
         """
         layers = np.arange(len(self._row))
         before = np.concatenate([[0], np.cumsum(self._lengths)])
         steps = np.empty(int(before[-1]))
         for i in layers:
-            kept = np.arange(self._lengths[i] + 1)
-            steps[before[i] : before[i + 1]] = np.diff(self._bytes(kept, np.full(len(kept), i)))
+            ranks = np.arange(self._lengths[i] + 1)
+            steps[before[i] : before[i + 1]] = np.diff(self._bytes(ranks, np.full(len(ranks), i)))
         in_order = np.empty_like(steps)
         in_order[np.argsort(self._layers, kind="stable")] = steps
         start = self._bytes(np.zeros(len(layers), dtype=np.int64), layers).sum()
         along = np.concatenate([[start], start + np.cumsum(in_order)])
         return np.minimum.accumulate(along[::-1])[::-1], float(along.max())
 
-    def _bytes(self, kept: np.ndarray, layers: np.ndarray) -> np.ndarray:
-        """Bytes of quantized layers with `kept` directions each."""
+    def _bytes(self, ranks: np.ndarray, layers: np.ndarray) -> np.ndarray:
+        """Bytes of quantized layers at these ranks."""
         storage, row = self.footprint.storage, self._row[layers]
         assert storage is not None
-        leading = np.minimum(kept, storage.directions)
-        factors = row * ((self._adapters + leading) * storage.leading + (kept - leading) * storage.rest)
-        dense = (kept >= self._break_even[layers]) & self._reset
+        leading = np.minimum(ranks, storage.directions)
+        factors = row * ((self._adapters + leading) * storage.leading + (ranks - leading) * storage.rest)
+        dense = (ranks >= self._break_even[layers]) & self._reset
         return np.where(dense, self._dense[layers] * storage.dense, factors)
 
     def _plan(self, wanted: int) -> Plan:
         if wanted > self.base_target_parameters or wanted < self._floor:
-            kept = self.footprint.other_parameters
-            low, high = kept + self._floor, kept + self.base_target_parameters
+            other = self.footprint.other_parameters
+            low, high = other + self._floor, other + self.base_target_parameters
             width, extra = self.footprint.bytes_per_parameter, self.footprint.extra_bytes
             megabytes = [(n * width + extra) / 1e6 for n in (low, high)]
             raise SizeError(
-                f"No cut of this model has {kept + wanted:,} parameters; it can have {low:,} to {high:,} "
+                f"No cut of this model has {other + wanted:,} parameters; it can have {low:,} to {high:,} "
                 f"({megabytes[0]:.1f} to {megabytes[1]:.1f} MB)."
             )
         return self._at(int(np.searchsorted(self._cumulative, wanted)))
@@ -276,12 +276,12 @@ class SizePlanner:
         dense = (kept_counts >= self._break_even) & self._reset
         target = int(self._cumulative[prefix])
         other, width = self.footprint.other_parameters, self.footprint.bytes_per_parameter
-        base, kept = self.base_target_parameters, self.footprint.other_bytes
+        base, other_bytes = self.base_target_parameters, self.footprint.other_bytes
         ranks = tuple(np.where(dense, DENSE, kept_counts).tolist())
         stored = target * width
         if self.footprint.storage is not None:
             stored = round(self._bytes(kept_counts, np.arange(len(kept_counts))).sum())
-        return Plan(ranks, target, base, target + other, base + other, stored + kept, base * width + kept)
+        return Plan(ranks, target, base, target + other, base + other, stored + other_bytes, base * width + other_bytes)
 
 
 def _falling(scores: np.ndarray) -> np.ndarray:

@@ -6,9 +6,9 @@ Knows names and shapes of a transformers model's modules; nothing of factors, sc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -20,6 +20,44 @@ from .layers import ElasticLinear
 
 _FORWARDS = (nn.Linear.forward, Linear.forward, ElasticLinear.forward)
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # float8 has no arithmetic of its own
+Layer = TypeVar("Layer", bound=nn.Linear, covariant=True)
+
+
+class TargetLayers(Mapping[str, Layer]):
+    """Linear layers of a model by name, in model order, resolved once.
+
+    Attributes:
+        shapes: (out_features m, in_features n) by name.
+        aliases: all names that the model has for a layer, several where it is shared, by its name here.
+    """
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, Layer]):
+        self._model, self._layers = model, dict(layers)
+        self.shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+        names = module_names(model)
+        self.aliases = {name: tuple(names[layer]) for name, layer in layers.items()}
+
+    def __getitem__(self, name: str) -> Layer:
+        return self._layers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Their weights (m, n) by name, as they are in the model, without gradients."""
+        return {name: layer.weight.detach() for name, layer in self._layers.items()}
+
+    def weight_copies(self) -> dict[str, torch.Tensor]:
+        """Copies of their weights (m, n) by name."""
+        return {name: weight.clone() for name, weight in self.weights().items()}
+
+    def replace(self, name: str, module: nn.Module) -> None:
+        """Put another module wherever the model has this layer; here the layer stays."""
+        for alias in self.aliases[name]:
+            self._model.set_submodule(alias, module)
 
 
 def is_linear(layer: nn.Module) -> bool:
@@ -41,7 +79,7 @@ def linearize(model: nn.Module) -> None:
     transformers' `Conv1D` (GPT-2) becomes an `nn.Linear` whose weight is the transposed view, and layers that share
     weight and bias become one module, so that they are cut, and counted, once.
     """
-    found = places(model)
+    found = module_names(model)
     unique: dict[tuple[int, int], nn.Linear] = {}
     transposed: list[str] = []
     for layer, names in found.items():
@@ -79,7 +117,7 @@ def _keep_states(model: nn.Module, transposed: list[str]) -> None:
     model.register_load_state_dict_pre_hook(turn)
 
 
-def places(model: nn.Module) -> dict[nn.Module, list[str]]:
+def module_names(model: nn.Module) -> dict[nn.Module, list[str]]:
     """The names of every module, several where it is shared."""
     found: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -101,7 +139,9 @@ def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return max(lists, key=lambda pair: sum(p.numel() for p in pair[1].parameters()))
 
 
-def target_layers(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, nn.Linear]:
+def target_layers(
+    model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> TargetLayers[nn.Linear]:
     """The linear layers of the decoder blocks by name, in model order; not embeddings, not the head.
 
     A layer that shares its weight with anything else of the model stays as it is.
@@ -139,7 +179,7 @@ def target_layers(model: nn.Module, include: Sequence[str] = (), exclude: Sequen
         wanted = not include or any(_matches(name, pattern) for pattern in include)
         return wanted and not any(_matches(name, pattern) for pattern in exclude)
 
-    targets = {name: layer for name, layer in layers.items() if chosen(name)}
+    targets = TargetLayers(model, {name: layer for name, layer in layers.items() if chosen(name)})
     if left := [name for name in fused if chosen(name)]:
         others = (
             f"compress the other layers alone with {exclusions(left, layers)}" if targets else "choose other layers"
@@ -162,7 +202,7 @@ def exclusions(names: Collection[str], kept: Collection[str]) -> str:
 
 
 def _patterns(name: str) -> list[str]:
-    """What may stand for a layer, the most general first: `experts`, a word of its name, an end of it, all of it."""
+    """Patterns that match a layer, the most general first: `experts`, a word of its name, an end of it, all of it."""
     parts = name.removesuffix(".weight").split(".")
     words = [part for part in reversed(parts) if not part.isdigit()]
     ends = [".".join(parts[i:]) for i in range(len(parts) - 1, -1, -1)]
@@ -170,7 +210,7 @@ def _patterns(name: str) -> list[str]:
 
 
 def _why_unmatched(model: nn.Module, prefix: str, pattern: str) -> str:
-    """What a pattern that matches no linear layer of the blocks does match, as the beginning of a clause."""
+    """Why a pattern matches no linear layer of the blocks, as the beginning of a clause."""
     if "," in pattern:
         return "give the option once for each pattern; "
     found = next((name for name, _ in model.named_modules() if _matches(name, pattern)), None)
@@ -181,7 +221,7 @@ def _why_unmatched(model: nn.Module, prefix: str, pattern: str) -> str:
     return f"{found} is not a linear layer that can be compressed; "
 
 
-def named_layers(model: nn.Module, names: Collection[str]) -> dict[str, nn.Linear]:
+def named_layers(model: nn.Module, names: Collection[str]) -> TargetLayers[nn.Linear]:
     """The linear layers with these names, in model order.
 
     Raises:
@@ -191,7 +231,7 @@ def named_layers(model: nn.Module, names: Collection[str]) -> dict[str, nn.Linea
     found = {name: m for name, m in model.named_modules() if name in wanted and is_linear(m)}
     if missing := sorted(wanted - set(found)):
         raise ModelError(f"{type(model).__name__} has no linear layer named {missing[0]}.")
-    return found
+    return TargetLayers(model, found)
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the files of a checkpoint say before anything is made of them: settings, adapters, names and types of tensors.
+"""Contents of a checkpoint's files before a model is made: settings, adapters, names and types of tensors.
 
 Knows files; not models.
 """
@@ -161,7 +161,7 @@ def first_few(names: Iterable[str]) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says, in one sentence's length: its first line, and the next where the first only announces it."""
+    """An error's message, cut to a sentence: its first line, and the next where the first only announces it."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

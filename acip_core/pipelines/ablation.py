@@ -5,7 +5,6 @@ Every row is a score map with the adapters of its own run, measured on held-out 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -27,19 +26,19 @@ from ..model.elastic_model import AdapterWeights, build_elastic
 from ..model.factorization import Factors, factorize
 from ..model.quantization import FULL, quantize_base
 from ..model.target_layers import named_layers
-from ..paths import cache_dir
 from ..progress import Progress, Steps
 from ..scoring.acip import AcipResult, acip_scores
 from ..scoring.baselines import gradient_scores
 from ..scoring.fisher import fisher_densities
 from ..scoring.pruning_config import SMALL, PruningConfig
-from ..storage.atomic import agrees, atomic_path, read_kept
-from ..storage.verified import read_json, write_json
+from ..storage.atomic import same_settings
+from ..storage.digests import cache_key
+from ..storage.resumable import ResumableRun
 
 
 @dataclass(frozen=True)
 class AblationConfig:
-    """What all rows share.
+    """Settings that all rows share.
 
     Attributes:
         pruning: of the run that the others differ from.
@@ -55,7 +54,7 @@ class AblationConfig:
 
 @dataclass(frozen=True)
 class _Variant:
-    """How a row differs: in its run, in whose scores it takes, in how it is cut.
+    """A row's differences: in its run, in the scores it takes, in how it is cut.
 
     Attributes:
         run: its pruning run's settings, made from those that all share.
@@ -107,7 +106,7 @@ def ablate(
         raise ArtifactError(f"Unknown ablation '{unknown[0]}'; choose among: {'; '.join(VARIANTS)}.")
     yield Progress("loading the model", 0, 1)
     base = load_base(source)
-    found = find_artifact(base, artifact, own=True)
+    found = find_artifact(base, artifact, same_weights=True)
     run = AblationRun(source, base, found.artifact, found.folder, settings)
     del base, found
     for row in chosen:
@@ -121,8 +120,7 @@ class AblationRun:
 
     def __init__(self, source: str | None, base: BaseModel, artifact: Artifact, folder: Path, settings: AblationConfig):
         self.source, self.settings, self.folder = source, settings, folder
-        targets = named_layers(base.model, artifact.scores)
-        self.weights = {name: layer.weight.detach().clone() for name, layer in targets.items()}
+        self.weights = named_layers(base.model, artifact.scores).weight_copies()
         self.basis = artifact.basis
         window, tokenizer = fitting_window(base.model, settings.pruning.window), base.tokenizer
         texts = [corpus_windows(tokenizer, c, "calibration", window) for c in settings.corpora]
@@ -133,23 +131,22 @@ class AblationRun:
         ]
         facts = {"fingerprint": artifact.fingerprint, "framing": framing(tokenizer).described(tokenizer)}
         self.facts = json.loads(json.dumps(asdict(settings) | facts))
-        identity = hashlib.sha256(json.dumps([self.facts, artifact.recipe], default=str).encode()).hexdigest()[:12]
-        self.work = cache_dir() / "ablate" / identity
-        kept = read_ablation(folder)
+        self.resumable = ResumableRun.of("ablate", base.name, [self.facts, artifact.recipe])
+        written = read_ablation(folder)
         standard = json.loads(json.dumps(asdict(AblationConfig())))
-        same = agrees(kept.get("settings"), self.facts, standard)
-        self.rows: dict[str, dict[str, float | None]] = kept["rows"] if same else {}
+        same = same_settings(written.get("settings"), self.facts, standard)
+        self.rows: dict[str, dict[str, float | None]] = written["rows"] if same else {}
 
     def measure(self, row: str) -> Steps[None]:
         variant, shared = VARIANTS[row], self.settings.pruning
         factors = yield from factorize(self.weights, self.basis)
-        own = yield from self._prune(factors, variant.run(shared), variant.quantized)
-        scores: Mapping[str, torch.Tensor] = own.scores
+        result = yield from self._prune(factors, variant.run(shared), variant.quantized)
+        scores: Mapping[str, torch.Tensor] = result.scores
         if variant.scores_of == "gradient":
             scores = yield from gradient_scores(load_base(self.source).model, factors, self.score_windows)
         elif variant.scores_of is not None:
             scores = (yield from self._prune(factors, VARIANTS[variant.scores_of].run(shared))).scores
-        adapters: Mapping[str, AdapterWeights] | None = own.adapters if variant.adapters else None
+        adapters: Mapping[str, AdapterWeights] | None = result.adapters if variant.adapters else None
         base = load_base(self.source)
         elastic = yield from build_elastic(base, factors, scores, adapters, reset=variant.reset)
         relative: dict[str, float | None] = {}
@@ -157,7 +154,7 @@ class AblationRun:
             plan = elastic.planner.at_ratio(ratio)
             worst = 0.0
             for index, windows in enumerate(self.held_out):
-                full = yield from self._full(index)
+                full = yield from self.resumable.number(f"base-{index}", self._full_perplexity(windows))
                 with elastic.at(plan):
                     for step in measure_perplexity(base.model, windows):
                         yield Progress(f"measuring {row}, {ratio:.0%}", step.done, step.total, f"{step.value:.2f}")
@@ -166,16 +163,10 @@ class AblationRun:
         self.rows[row] = relative
         write_ablation({"settings": self.facts, "rows": self.rows}, self.folder)
 
-    def _full(self, index: int) -> Steps[float]:
-        """Perplexity of the base model on one corpus."""
-        kept = self.work / f"base-{index}.json"
-        if (value := read_kept(kept, lambda path: float(read_json(path)["perplexity"]))) is not None:
-            return value
+    def _full_perplexity(self, windows: torch.Tensor) -> Steps[float]:
         model = load_base(self.source).model
-        for step in measure_perplexity(model, self.held_out[index]):
+        for step in measure_perplexity(model, windows):
             yield Progress("measuring the full model", step.done, step.total)
-        with atomic_path(kept) as temporary:
-            write_json(temporary, {"perplexity": step.value})
         return step.value
 
     def _prune(self, factors: dict[str, Factors], settings: PruningConfig, quantized: str = FULL) -> Steps[AcipResult]:
@@ -183,14 +174,9 @@ class AblationRun:
         base = load_base(self.source)
         if quantized != FULL:
             quantize_base(base, quantized)
-            weights = {
-                name: layer.weight.detach().clone() for name, layer in named_layers(base.model, self.weights).items()
-            }
-            factors = yield from factorize(weights, self.basis)
+            factors = yield from factorize(named_layers(base.model, self.weights).weight_copies(), self.basis)
         warm = None
         if settings.warm_start > 0:
             warm = yield from fisher_densities(base.model, factors, self.score_windows)
-        told = json.dumps(asdict(settings)) + (quantized if quantized != FULL else "")
-        key = hashlib.sha256(told.encode()).hexdigest()[:12]
-        checkpoint = self.work / f"{key}.safetensors"
+        checkpoint = self.resumable.path(f"{cache_key(asdict(settings), quantized)}.safetensors")
         return (yield from acip_scores(base, factors, self.calibration, settings, warm, checkpoint))

@@ -1,12 +1,10 @@
-"""Continue an artifact's adapters at one size on a text of one's choice (section 3.3 of the paper).
+"""Continue an artifact's adapters at one size on a given text (section 3.3 of the paper).
 
 The scores stay, so the result is an artifact like any other: best at the size it was tuned for, measured at all.
 """
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,17 +15,19 @@ from ..artifacts.loading import open_model
 from ..artifacts.writer import check_owner, check_replaceable, write_artifact
 from ..data.corpus import corpus_windows, documents
 from ..errors import SizeError
-from ..evaluation.curves import Curve, own_curves
+from ..evaluation.curves import Curve, primary_curves
 from ..evaluation.perplexity import WINDOW
 from ..model.context import fitting_window
 from ..model.elastic_model import AdapterWeights, ElasticModel
 from ..model.quantization import PRECISIONS, at_precision
 from ..model.size_planner import DENSE
-from ..paths import artifacts_home, cache_dir
+from ..paths import artifacts_home
 from ..progress import Steps
 from ..storage.atomic import check_writable
+from ..storage.resumable import ResumableRun, only_run
 from ..training.adapters import AdapterConfig, train_adapters
-from .precompute import COARSE, kept_curve, only_run
+from .measured_curves import measured_curve
+from .recipes import COARSE
 
 
 @dataclass(frozen=True)
@@ -103,25 +103,23 @@ def finetune(
     ratios = tuple(ratio for ratio in {*COARSE, tuning.ratio} if ratio >= possible)
     if all(rank == DENSE for rank in plan.ranks):
         raise SizeError(f"At {tuning.ratio:.1%} no layer is cut, so there is nothing to repair; name a smaller size.")
-    key = hashlib.sha256(f"{tuning}{target.resolve()}{old.fingerprint}".encode())
-    for text in held_out.values():  # the file may be edited between two runs
-        key.update(text.numpy().tobytes())
-    work = cache_dir() / "finetune" / f"{elastic.base.name}-{key.hexdigest()[:12]}"
+    texts = held_out.values()  # a file may be edited between two runs
+    run = ResumableRun.of("finetune", elastic.base.name, asdict(tuning), str(target.resolve()), old.fingerprint, *texts)
     with only_run(target):
-        checkpoint = work / "adapters.safetensors"
+        checkpoint = run.path("adapters.safetensors")
         trained = yield from train_adapters(elastic, training_text, settings, checkpoint, old.adapters)
         method = old.curves[0].method if old.curves else "cut"
-        before = own_curves(old.curves)
+        before = primary_curves(old.curves)
         if old.adapters is not None:
             elastic.install(old.adapters)
         for corpus in [c for c in corpora if c not in {curve.corpus for curve in before}]:
             label = (method, corpus, "held-out")
-            before.append((yield from kept_curve(elastic, held_out[corpus], (tuning.ratio,), label, work)))
+            before.append((yield from measured_curve(elastic, held_out[corpus], (tuning.ratio,), label, run)))
         elastic.install(trained.weights)
         after = []
         for corpus, windows in held_out.items():
             label = (f"{method}, tuned at {tuning.ratio:.0%}", corpus, "held-out")
-            after.append((yield from kept_curve(elastic, windows, ratios, label, work)))
+            after.append((yield from measured_curve(elastic, windows, ratios, label, run)))
         gone = {method, *(at_precision(method, name) for name in PRECISIONS)}  # of the former adapters
         others = [curve for curve in old.curves if curve.method not in gone]
         new = replace(
@@ -132,7 +130,7 @@ def finetune(
             history=old.history | {"finetune.loss": trained.losses},
         )
         write_artifact(new, target)
-        shutil.rmtree(work, ignore_errors=True)
+        run.remove()
     return target, before, after
 
 

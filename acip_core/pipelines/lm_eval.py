@@ -55,7 +55,7 @@ def evaluate(
         ModelError, ArtifactError, SizeError, CorpusError, StorageError: one sentence each.
     """
     prepared = _prepared([task for task in tasks if task not in PAPER_CORPORA], include)
-    loaded = yield from open_model(source, artifact, own=True)
+    loaded = yield from open_model(source, artifact, same_weights=True)
     elastic = loaded.elastic
     folder = loaded.folder
     plans = {ratio: elastic.planner.at_ratio(ratio) for ratio in sorted(set(ratios), reverse=True)}

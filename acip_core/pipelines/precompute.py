@@ -6,111 +6,43 @@ continues where it was; the artifact appears only when everything is there.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import platform
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from filelock import FileLock, Timeout
 
 from ..artifacts.artifact import Artifact
-from ..artifacts.completions import EXAMPLES, parse_completions, write_completions
 from ..artifacts.completions import FILE as COMPLETIONS
+from ..artifacts.completions import parse_completions, save_completions
 from ..artifacts.writer import check_owner, check_replaceable, write_artifact
 from ..data.corpus import CORPORA, corpus_windows, documents
 from ..data.framing import framing
-from ..errors import ModelError, StorageError
-from ..evaluation.curves import Curve, CurvePoint, measure_curve
-from ..evaluation.perplexity import WINDOW
+from ..errors import ModelError
+from ..evaluation.curves import Curve
+from ..evaluation.methods import artifact_method
 from ..model.base_model import BaseModel, fingerprint, load_base
 from ..model.context import fitting_window
 from ..model.elastic_model import AdapterWeights, ElasticModel, build_elastic
 from ..model.factorization import Factors, cached_factors, factorize
 from ..model.quantization import FULL, quantize_base
-from ..model.second_moments import DEFAULT_RANK, Basis, measure_basis, plain_basis, read_basis, save_basis
+from ..model.second_moments import Basis, measure_basis, plain_basis, read_basis, save_basis
 from ..model.target_layers import target_layers
-from ..paths import artifacts_home, cache_dir
+from ..paths import artifacts_home
 from ..progress import Progress, Steps
 from ..scoring.acip import acip_scores
 from ..scoring.baselines import svd_magnitude_scores, uniform_scores
 from ..scoring.fisher import fisher_densities, fisher_scores
-from ..scoring.iterative import STAGES, iterative_scores
-from ..scoring.pruning_config import PAPER, SMALL, PruningConfig
-from ..storage.atomic import atomic_path, check_writable, read_kept
-from ..storage.verified import listed, read_json, read_tensors, save_tensors, write_json
+from ..scoring.iterative import iterative_scores
+from ..storage.atomic import check_writable
+from ..storage.resumable import ResumableRun, only_run
 from ..training.adapters import AdapterConfig, averaged, train_adapters
 from .example_completions import complete_examples
-
-FINE = tuple(round(1 - 0.05 * i, 2) for i in range(15))  # 100, 95 … 30 %
-COARSE = FINE[::2]  # 100, 90 … 30 %: comparison lines
-# On the full model's predictions alone, which takes back much of what the first training learned of the kind of text.
-REFINING = AdapterConfig(steps=200, batch=4, largest=0.98, distillation=1.0, seed=1)
-
-
-@dataclass(frozen=True)
-class PrecomputeConfig:
-    """Everything that fixes an artifact besides the model.
-
-    Attributes:
-        corpora: names or files, as `corpus.documents`.
-        include, exclude: patterns that narrow the layers that are compressed, as `targets.target_layers`.
-        window: tokens per window, everywhere.
-        moment_windows, score_windows: calibration windows per corpus.
-        stages: size ratios at which the Fisher information is measured anew; without any, the full model's counts.
-        basis: `activation` or `svd` (plain, as in the paper).
-        basis_rank: columns kept of each correlation.
-        pruning: rank the directions by a pruning run (Step 2 of ACIP); None for Fisher information.
-        adapters: how adapters are trained; None keeps those of the pruning run, if there is one.
-        refining: how they are trained further afterwards, at the same rank; None leaves them as they are.
-        refined_share: weight of the refined adapters in the mean with those before, in (0, 1].
-        curve_windows: held-out windows per corpus and size.
-        ratios: sizes of the curve.
-        comparisons: whether to measure the comparison lines too.
-        examples: prompts that are completed at every size.
-        quantized: precision of the weights that everything is made from, for use with the full ones (section 3.4).
-    """
-
-    corpora: tuple[str, ...] = ("c4", "wikipedia")
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    window: int = WINDOW
-    moment_windows: int = 64
-    score_windows: int = 64
-    stages: tuple[float, ...] = ()
-    basis: str = "activation"
-    basis_rank: int = DEFAULT_RANK
-    pruning: PruningConfig | None = None
-    adapters: AdapterConfig | None = field(default_factory=AdapterConfig)
-    refining: AdapterConfig | None = REFINING
-    refined_share: float = 0.6
-    curve_windows: int = 16
-    ratios: tuple[float, ...] = FINE
-    comparisons: bool = True
-    examples: tuple[str, ...] = EXAMPLES
-    quantized: str = FULL
-
-
-PAPER_RECIPE = PrecomputeConfig(pruning=PAPER, adapters=None, refining=None)
-SMALL_RECIPE = PrecomputeConfig(pruning=SMALL)
-ITERATED_RECIPE = PrecomputeConfig(score_windows=128, stages=STAGES)
-QUICK = replace(
-    ITERATED_RECIPE,
-    moment_windows=12,
-    score_windows=32,
-    adapters=None,
-    refining=None,
-    curve_windows=6,
-    ratios=COARSE,
-    comparisons=False,
-)
+from .measured_curves import measured_curve
+from .recipes import COARSE, PrecomputeConfig
 
 
 def precompute(
@@ -144,8 +76,8 @@ def precompute(
     target = folder if folder is not None else artifacts_home() / name
     run = PrecomputeRun(base, recipe)
     check_owner(target, run.owns, overwrite)
-    for place in (target, run.work):
-        check_writable(place)
+    check_writable(target)
+    run.resumable.check_writable()
     with only_run(target):
         return (yield from _precompute(run, target))
 
@@ -169,10 +101,9 @@ def _precompute(run: PrecomputeRun, target: Path) -> Steps[Path]:
         elastic.install(adapters)
         method += "+adapters"
     curves = (yield from run.curves(elastic, method, recipe.ratios)) + curves
-    completions = read_kept(run.work / COMPLETIONS, parse_completions)
-    if completions is None:
-        completions = yield from complete_examples(elastic, recipe.examples)
-        write_completions(completions, run.work)
+    completions = yield from run.resumable.step(
+        COMPLETIONS, complete_examples(elastic, recipe.examples), parse_completions, save_completions
+    )
     if recipe.comparisons:
         curves += yield from run.comparisons(factors)
     facts = asdict(recipe) | {"adapters": trained_as if adapters is not None else None, "framing": run.framing}
@@ -182,26 +113,9 @@ def _precompute(run: PrecomputeRun, target: Path) -> Steps[Path]:
         facts["refining"] = None
     artifact = Artifact(base.name, base.source, run.fingerprint, facts, tuple(curves), scores, basis, adapters, history)
     if PartialState().is_main_process:
-        write_artifact(artifact, target, lambda place: write_completions(completions, place))
-        shutil.rmtree(run.work, ignore_errors=True)
+        write_artifact(artifact, target, lambda place: save_completions(completions, place / COMPLETIONS))
+        run.resumable.remove()
     return target
-
-
-@contextmanager
-def only_run(target: Path) -> Iterator[None]:
-    """Keep a second run from writing the same artifact; processes of one `accelerate launch` are one run."""
-    path = cache_dir() / "locks" / f"{hashlib.sha256(str(target.resolve()).encode()).hexdigest()[:16]}.lock"
-    if not PartialState().is_main_process:
-        yield
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path, timeout=0):
-            yield
-    except Timeout:
-        raise StorageError(f"Another run is writing {target}; wait for it, stop it, or name another folder.") from None
-    except OSError as error:
-        raise StorageError(f"Cannot write {path} ({error}); free space or set ACIP_CACHE to another folder.") from error
 
 
 def _versions() -> dict[str, str]:
@@ -214,13 +128,13 @@ class PrecomputeRun:
     def __init__(self, base: BaseModel, recipe: PrecomputeConfig):
         self.base, self.recipe = base, recipe
         targets = target_layers(base.model, recipe.include, recipe.exclude)
-        self.weights = {name: layer.weight.detach() for name, layer in targets.items()}
+        self.weights, self.shapes = targets.weights(), targets.shapes
         self.fingerprint = fingerprint(self.weights)
         files = [c for c in recipe.corpora if c not in CORPORA]  # their text may be edited between two runs
-        own = [documents(c, split) for c in files for split in ("calibration", "held-out")]
+        texts = [documents(c, split) for c in files for split in ("calibration", "held-out")]
         self.framing = framing(base.tokenizer).described(base.tokenizer)
-        identity = json.dumps(asdict(recipe)) + self.fingerprint + json.dumps([self.framing, *own])
-        self.work = cache_dir() / "precompute" / f"{base.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        identity = (asdict(recipe), self.fingerprint, [self.framing, *texts])
+        self.resumable = ResumableRun.of("precompute", base.name, *identity)
         self._calibration = [self._windows(corpus, "calibration") for corpus in recipe.corpora]
         self._held_out = {c: self._windows(c, "held-out", recipe.curve_windows) for c in recipe.corpora}
 
@@ -232,10 +146,10 @@ class PrecomputeRun:
             targets = target_layers(self.base.model, include, exclude)
         except ModelError:  # there are no such layers
             return False
-        return found == fingerprint({name: layer.weight for name, layer in targets.items()})
+        return found == fingerprint(targets.weights())
 
     def _windows(self, corpus: str, split: str, count: int | None = None, length: int | None = None) -> torch.Tensor:
-        """All text is read at the start, so that an hour of work does not end in an error about too little of it."""
+        """Windows of one split; all are read at the start, so that too little text is an error before hours of work."""
         length = fitting_window(self.base.model, length or self.recipe.window)
         return corpus_windows(self.base.tokenizer, corpus, split, length, count)
 
@@ -246,109 +160,59 @@ class PrecomputeRun:
     def basis(self) -> Steps[Basis]:
         if self.recipe.basis == "svd":
             return plain_basis(self.weights)
-        path = self.work / "basis.safetensors"
-        if (kept := read_kept(path, read_basis)) is not None:
-            return kept
         windows = self.calibration(self.recipe.moment_windows)
-        basis = yield from measure_basis(self.base.model, windows, self.recipe.basis_rank, self.weights)
-        with atomic_path(path) as temporary:
-            save_basis(basis, temporary)
-        return basis
+        steps = measure_basis(self.base.model, windows, self.recipe.basis_rank, self.weights)
+        return (yield from self.resumable.step("basis.safetensors", steps, read_basis, save_basis))
 
     def scores(
         self, factors: dict[str, Factors]
     ) -> Steps[tuple[str, dict[str, torch.Tensor], dict[str, AdapterWeights] | None, dict[str, torch.Tensor]]]:
-        """The score map's name, the map, adapters trained on the way, history of the way."""
+        """The score map's method, the map, and of a pruning run its adapters and history."""
         recipe, pruning, windows = self.recipe, self.recipe.pruning, self.calibration(self.recipe.score_windows)
+        method = artifact_method(asdict(recipe))
         if pruning is None:
             rank = recipe.adapters.rank if recipe.adapters is not None else 0
             if recipe.stages:
-                kept = self.work / "stages.safetensors"
-                steps = iterative_scores(self.base.model, factors, windows, rank, recipe.stages, kept)
+                steps = iterative_scores(self.base.model, factors, windows, rank, recipe.stages, self.resumable)
             else:
-                steps = self._kept_scores("scores", fisher_scores(self.base.model, factors, windows, rank))
-            return "fisher", (yield from steps), None, {}
+                steps = self.resumable.tensors("scores", fisher_scores(self.base.model, factors, windows, rank))
+            return method, (yield from steps), None, {}
         warm = None
         if pruning.warm_start > 0:
-            warm = yield from self._kept_scores("warm-start", fisher_densities(self.base.model, factors, windows))
+            warm = yield from self.resumable.tensors("warm-start", fisher_densities(self.base.model, factors, windows))
         texts = [self._windows(corpus, "calibration", None, pruning.window) for corpus in self.recipe.corpora]
-        checkpoint = self.work / "pruning.safetensors"
+        checkpoint = self.resumable.path("pruning.safetensors")
         result = yield from acip_scores(self.base, factors, torch.cat(texts), pruning, warm, checkpoint)
         history = {f"acip.{name}": values for name, values in result.history.items()}
-        return "acip", result.scores, result.adapters, history
+        return method, result.scores, result.adapters, history
 
     def adapters(
         self, elastic: ElasticModel, settings: AdapterConfig
     ) -> Steps[tuple[dict[str, AdapterWeights], dict[str, torch.Tensor]]]:
         """Adapters and history of their training and, where the recipe asks for it, of their refining."""
         text = self.calibration()
-        trained = yield from train_adapters(elastic, text, settings, self.work / "adapters.safetensors")
+        trained = yield from train_adapters(elastic, text, settings, self.resumable.path("adapters.safetensors"))
         history = {"loss": trained.losses, "ratio": trained.ratios}
         if self.recipe.refining is not None:
             further = replace(self.recipe.refining, rank=settings.rank, alpha=settings.alpha)
-            checkpoint = self.work / "refining.safetensors"
+            checkpoint = self.resumable.path("refining.safetensors")
             refined = yield from train_adapters(elastic, text, further, checkpoint, trained.weights)
             history |= {"refining.loss": refined.losses, "refining.ratio": refined.ratios}
             return averaged(trained.weights, refined.weights, self.recipe.refined_share), history
         return trained.weights, history
 
-    def _kept_scores(self, name: str, steps: Steps[dict[str, torch.Tensor]]) -> Steps[dict[str, torch.Tensor]]:
-        path = self.work / f"{name}.safetensors"
-        if (kept := read_kept(path, lambda kept: read_tensors(kept)[0])) is not None:
-            return kept
-        scores = yield from steps
-        with atomic_path(path) as temporary:
-            save_tensors(scores, temporary)
-        return scores
-
     def curves(self, elastic: ElasticModel, method: str, ratios: tuple[float, ...]) -> Steps[list[Curve]]:
         """One curve per corpus on held-out text; points are kept as soon as they are measured."""
         curves = []
         for corpus, windows in self._held_out.items():
-            curves.append((yield from kept_curve(elastic, windows, ratios, (method, corpus, "held-out"), self.work)))
+            label = (method, corpus, "held-out")
+            curves.append((yield from measured_curve(elastic, windows, ratios, label, self.resumable)))
         return curves
 
     def comparisons(self, factors: dict[str, Factors]) -> Steps[list[Curve]]:
         """The lines of uniform-rank whitened truncation and of plain singular values."""
-        shapes = {name: (w.shape[0], w.shape[1]) for name, w in self.weights.items()}
-        elastic = yield from build_elastic(self.base, factors, uniform_scores(factors, shapes))
+        elastic = yield from build_elastic(self.base, factors, uniform_scores(factors, self.shapes))
         curves = yield from self.curves(elastic, "svd-llm", COARSE)
         plain = yield from factorize(self.weights, plain_basis(self.weights))
         elastic = yield from build_elastic(self.base, plain, svd_magnitude_scores(plain))
         return curves + (yield from self.curves(elastic, "svd-magnitude", COARSE))
-
-
-def kept_curve(
-    elastic: ElasticModel, windows: torch.Tensor, ratios: Sequence[float], label: tuple[str, str, str], work: Path
-) -> Steps[Curve]:
-    """`measure_curve` with a file in `work` that keeps every point as soon as it is measured."""
-    method, corpus, _ = label
-    path = work / f"curve-{method}-{hashlib.sha256(corpus.encode()).hexdigest()[:8]}.json"
-    known = read_kept(path, _read_points) or {}
-    return (yield from _keeping(measure_curve(elastic, windows, ratios, label, known), path, known))
-
-
-def _keeping(steps: Steps[Curve], path: Path, known: dict[float, CurvePoint]) -> Steps[Curve]:
-    """Run a curve's steps, writing its points whenever there is a new one."""
-    written = len(known)
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            _write_points(path, known)
-            return stop.value
-        if len(known) > written:
-            written = len(known)
-            _write_points(path, known)
-        yield step
-
-
-def _read_points(path: Path) -> dict[float, CurvePoint]:
-    return {ratio: CurvePoint(*values) for ratio, values in listed(read_json(path), "points")}
-
-
-def _write_points(path: Path, known: dict[float, CurvePoint]) -> None:
-    with atomic_path(path) as temporary:
-        finite = {ratio: asdict(point) for ratio, point in known.items() if math.isfinite(point.perplexity)}
-        points = [[ratio, list(values.values())] for ratio, values in finite.items()]
-        write_json(temporary, {"points": points}, indent=None)

@@ -1,24 +1,26 @@
-"""The artifact's own curves measured again: on another machine, with newer libraries, after an edit."""
+"""The curves of an artifact measured on the model itself: its own again, or those at fewer bits beside them."""
 
 from __future__ import annotations
 
-import hashlib
-import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..artifacts.artifact import Artifact
 from ..artifacts.completions import read_completions, write_completions
-from ..artifacts.loading import open_model
+from ..artifacts.loading import Loaded, open_model
 from ..artifacts.reader import read_artifact
 from ..artifacts.writer import write_artifact
 from ..data.corpus import corpus_windows
 from ..errors import ArtifactError
-from ..evaluation.curves import Curve, own_curves
+from ..evaluation.curves import Curve, primary_curves
 from ..evaluation.perplexity import WINDOW
 from ..model.context import fitting_window
-from ..paths import cache_dir
+from ..model.quantization import FULL, at_precision
 from ..progress import Steps
-from .precompute import FINE, kept_curve, only_run
+from ..storage.resumable import ResumableRun, only_run
+from .measured_curves import measured_curve
+from .recipes import COARSE, FINE
 
 
 def measure_curves(source: str | None, artifact: Path | None = None) -> Steps[list[Curve]]:
@@ -36,23 +38,69 @@ def measure_curves(source: str | None, artifact: Path | None = None) -> Steps[li
     Raises:
         ModelError, ArtifactError, CorpusError, StorageError: one sentence each; points are kept.
     """
-    loaded = yield from open_model(source, artifact, own=True)
-    elastic, folder, old = loaded.elastic, loaded.folder, read_artifact(loaded.folder)
-    former = own_curves(old.curves)
+    loaded = yield from open_model(source, artifact, same_weights=True)
+    old = read_artifact(loaded.folder)
+    former = primary_curves(old.curves)
     if not former:
-        raise ArtifactError(f"{folder} has no curve to measure again; make it again with `acip precompute`.")
-    window, ratios = fitting_window(elastic.model, old.recipe.get("window", WINDOW)), old.recipe.get("ratios", FINE)
-    work = cache_dir() / "curves" / hashlib.sha256(f"{old.fingerprint}{old.recipe}".encode()).hexdigest()[:12]
-    with only_run(folder):
-        curves = []
-        for own in former:
-            count = own.tokens // (window - 1)
-            windows = corpus_windows(elastic.tokenizer, own.corpus, own.split, window, count)
-            label = (own.method, own.corpus, own.split)
-            curves.append((yield from kept_curve(elastic, windows, ratios, label, work)))
-        others = [curve for curve in old.curves if curve not in former]
-        completions = read_completions(folder)
-        new = replace(old, curves=(*curves, *others))
-        write_artifact(new, folder, lambda place: write_completions(completions, place))
-        shutil.rmtree(work, ignore_errors=True)
+        raise ArtifactError(f"{loaded.folder} has no curve to measure again; make it again with `acip precompute`.")
+    run = ResumableRun.of("curves", old.name, old.fingerprint, old.recipe)
+    with only_run(loaded.folder):
+        curves = yield from _measure(loaded, old, former[0].method, old.recipe.get("ratios", FINE), run)
+        _write(loaded.folder, old, (*curves, *(curve for curve in old.curves if curve not in former)), run)
     return curves
+
+
+def measure_precision(
+    source: str | None,
+    precision: str,
+    artifact: Path | None = None,
+    ratios: Sequence[float] = COARSE,
+) -> Steps[list[Curve]]:
+    """Measure the artifact's sizes at a precision on the text of its curves and add the curves to it.
+
+    Continues where it was.
+
+    Args:
+        source: as `load_base`.
+        precision: one of `quantization.precisions()` but `full`.
+        artifact: its folder; that of the model's name by default.
+
+    Returns:
+        One curve per corpus of the artifact, relative to the full-precision model.
+
+    Raises:
+        ModelError, ArtifactError, PrecisionError, CorpusError, StorageError: one sentence each; points are kept.
+    """
+    loaded = yield from open_model(source, artifact, precision=precision, same_weights=True)
+    old = read_artifact(loaded.folder)
+    full = primary_curves(old.curves)
+    if precision == FULL or not full:
+        raise ArtifactError(f"{loaded.folder} has no curve to set another beside, or it is that of `{FULL}` itself.")
+    run = ResumableRun.of("precision", old.name, old.fingerprint, precision, old.recipe)
+    method = at_precision(full[0].method, precision)
+    with only_run(loaded.folder):
+        measured = yield from _measure(loaded, old, method, ratios, run)
+        pairs = zip(measured, full, strict=True)
+        curves = [replace(curve, base_perplexity=reference.base_perplexity) for curve, reference in pairs]
+        _write(loaded.folder, old, (*(curve for curve in old.curves if curve.method != method), *curves), run)
+    return curves
+
+
+def _measure(
+    loaded: Loaded, old: Artifact, method: str, ratios: Sequence[float], run: ResumableRun
+) -> Steps[list[Curve]]:
+    """One curve for each of the artifact's own, on the same text."""
+    elastic, curves = loaded.elastic, []
+    window = fitting_window(elastic.model, old.recipe.get("window", WINDOW))
+    for reference in primary_curves(old.curves):
+        count = reference.tokens // (window - 1)
+        windows = corpus_windows(elastic.tokenizer, reference.corpus, reference.split, window, count)
+        label = (method, reference.corpus, reference.split)
+        curves.append((yield from measured_curve(elastic, windows, ratios, label, run)))
+    return curves
+
+
+def _write(folder: Path, old: Artifact, curves: tuple[Curve, ...], run: ResumableRun) -> None:
+    completions = read_completions(folder)
+    write_artifact(replace(old, curves=curves), folder, lambda place: write_completions(completions, place))
+    run.remove()

@@ -30,7 +30,7 @@ from .pruning_run import PruningRun
 
 @dataclass(frozen=True)
 class AcipResult:
-    """What the run leaves.
+    """Result of a pruning run.
 
     Attributes:
         scores: float32 (r,) per layer, by Algorithm 1.
@@ -75,13 +75,13 @@ def acip_scores(
     if settings.batch % state.num_processes:
         raise ModelError(f"A batch of {settings.batch} windows cannot be split over {state.num_processes} processes.")
     run = PruningRun(base, factors, windows, settings, warm, state)
-    kept = Checkpoint(checkpoint, run.identity())
-    run.resume(kept)
+    store = Checkpoint(checkpoint, run.identity())
+    run.resume(store)
     with run.attached():
         while not run.finished():
             run.advance()
             yield run.progress()
-            if state.is_main_process and (run.finished() or kept.due()):
-                kept.save(run.step, run.parameters, run.optimizer, run.state())
+            if state.is_main_process and (run.finished() or store.due()):
+                store.save(run.step, run.parameters, run.optimizer, run.state())
     state.wait_for_everyone()
     return AcipResult(run.scores(), run.weights(), run.history())

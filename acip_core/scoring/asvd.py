@@ -118,7 +118,7 @@ def asvd_scores(
     Reference: ASVD (arXiv 2312.05821), sensitivity-based truncation rank searching.
     """
     elastic = yield from build_elastic(base, factors, svd_magnitude_scores(factors))
-    shapes = {name: (layer.out_features, layer.in_features) for name, layer in elastic.elastic_layers().items()}
+    shapes = elastic.elastic_layers().shapes
     full = elastic.planner.at_ratio(1.0)
     reference = _loss(base, windows)
     if not math.isfinite(reference):

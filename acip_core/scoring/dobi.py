@@ -96,17 +96,17 @@ def dobi_scores(
     Reference: Dobi-SVD (arXiv 2502.02723), differentiable truncation position.
     """
     model, targets = base.model, named_layers(base.model, factors)
-    shapes = [(layer.out_features, layer.in_features) for layer in targets.values()]
+    shapes = list(targets.shapes.values())
     start = [ratio * m * n / (m + n) / min(m, n) for m, n in shapes]
     positions = [nn.Parameter(torch.tensor(value, device=model.device)) for value in start]
     optimizer = torch.optim.Adam(positions, lr=settings.learning_rate)
     dense = sum(m * n for m, n in shapes)
     native = autocast.mixed_precision_is_native(model.device)
-    own = dict(zip(targets, positions, strict=True))
+    position_of = dict(zip(targets, positions, strict=True))
 
     def gated(name: str, layer: nn.Linear) -> _Gated:
         dtype = torch.bfloat16 if native else layer.weight.dtype
-        return _Gated(layer, factors[name], own[name], settings.sharpness, dtype)
+        return _Gated(layer, factors[name], position_of[name], settings.sharpness, dtype)
 
     with swapped_modules(model, factors, gated) as layers:
         for step in range(settings.steps):

@@ -40,7 +40,7 @@ def fisher_scores(
         adapter_rank: of the adapters that will be trained for these scores; they count in a layer's size.
     """
     gains = yield from fisher_gains(model, factors, windows)
-    shapes = {name: (layer.out_features, layer.in_features) for name, layer in named_layers(model, factors).items()}
+    shapes = named_layers(model, factors).shapes
     return {name: envelope_scores(gain, shapes[name], adapter_rank) for name, gain in gains.items()}
 
 
@@ -49,8 +49,8 @@ def fisher_densities(
 ) -> Steps[dict[str, torch.Tensor]]:
     """`fisher_gains` per parameter of a direction, without the envelope."""
     gains = yield from fisher_gains(model, factors, windows)
-    layers = named_layers(model, factors)
-    return {name: gain / sum(layers[name].weight.shape) for name, gain in gains.items()}
+    shapes = named_layers(model, factors).shapes
+    return {name: gain / sum(shapes[name]) for name, gain in gains.items()}
 
 
 def fisher_gains(
@@ -85,8 +85,8 @@ def accumulated(
     def masked(name: str, layer: nn.Linear) -> MaskedLinear:
         dtype = torch.bfloat16 if native else layer.weight.dtype
         up, down = factors[name].directions, factors[name].down(layer.weight.detach().float())
-        kept = torch.arange(len(up)) if left is None else left[name].nonzero().squeeze(1)
-        return MaskedLinear(layer, down.to(dtype), up.to(dtype), kept.to(up.device), statistic=statistic)
+        directions = torch.arange(len(up)) if left is None else left[name].nonzero().squeeze(1)
+        return MaskedLinear(layer, down.to(dtype), up.to(dtype), directions.to(up.device), statistic=statistic)
 
     with swapped_modules(model, factors, masked) as layers:
         for index, window in enumerate(windows):

@@ -1,4 +1,4 @@
-"""A score map for cuts without adapters: Fisher information of ever smaller cuts, each ranking what the next has left.
+"""A score map for cuts without adapters: Fisher information measured on ever smaller cuts, each ranking what is left.
 
 What a direction is worth depends on which others are still there: the Fisher information of the full model is a good
 guide to 90 % and a poor one to 50 %. So the model is cut a little, the information of the directions that are left is
@@ -9,9 +9,7 @@ of the full model (`fisher_scores`), the default where adapters are trained.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -20,8 +18,7 @@ from ..model.factorization import Factors
 from ..model.size_planner import DENSE, SizePlanner
 from ..model.target_layers import named_layers
 from ..progress import Progress, Steps
-from ..storage.atomic import atomic_path, read_kept
-from ..storage.verified import read_tensors, save_tensors
+from ..storage.resumable import ResumableRun
 from .envelope import envelope_scores
 from .fisher import accumulated, per_token
 
@@ -35,9 +32,9 @@ def iterative_scores(
     windows: torch.Tensor,
     adapter_rank: int = 0,
     stages: tuple[float, ...] = STAGES,
-    kept: Path | None = None,
+    run: ResumableRun | None = None,
 ) -> Steps[dict[str, torch.Tensor]]:
-    """Rank all directions by the Fisher information of the cut that they are the next to leave.
+    """Rank all directions by the Fisher information of the smallest measured cut that still has them.
 
     At the full model, and at each of the size ratios `stages`, a share of the windows gives `Σ_tokens (z_i ∂NLL/∂z_i)²`
     of all directions left, per parameter; above 75 % on the envelope of each layer's size.
@@ -46,60 +43,67 @@ def iterative_scores(
         windows: (windows, length) calibration token ids; every stage reads its own share of them if there are enough.
         adapter_rank: of the adapters that will be trained for these scores; they count in a layer's size.
         stages: size ratios, descending; those that adapters alone exceed are left out.
-        kept: file that holds the result of finished stages; one of another run is replaced.
+        run: keeps the result of every finished stage, beside those of runs on other text or factors.
 
     Returns:
-        float32 (r,) per layer, the place of each direction among all of the model, the best highest, over their number.
+        float32 (r,) per layer, the position of each direction among all of the model, the best highest, ÷ their
+        number.
 
     Raises:
         ModelError: the loss of a window is not finite.
     """
-    shapes = {name: (layer.out_features, layer.in_features) for name, layer in named_layers(model, factors).items()}
+    shapes = named_layers(model, factors).shapes
     floor = sum(min(adapter_rank * (m + n), m * n) for m, n in shapes.values()) / sum(m * n for m, n in shapes.values())
     ratios = [1.0, *(ratio for ratio in stages if ratio > floor)]
     share = max(1, len(windows) // len(ratios))
-    identity = _identity(factors, windows, adapter_rank, ratios)
-    done, places = _read(kept, identity)
-    places = {name: places[name] for name in shapes} if done else {}
-    for stage in range(done, len(ratios)):
+    directions = (found.directions[:, :8] for found in factors.values())
+    stages_run = (run or ResumableRun(None)).part("stages", adapter_rank, ratios, windows, directions)
+
+    def ranked(stage: int, positions: Mapping[str, torch.Tensor]) -> Steps[dict[str, torch.Tensor]]:
+        """Positions (r,) per layer after a stage, from those before it."""
+        ratio = ratios[stage]
         left = {name: torch.ones(len(f.directions), dtype=torch.bool) for name, f in factors.items()}
         if stage:
-            left = _cut(places, shapes, adapter_rank, ratios[stage])
+            left = _cut(positions, shapes, adapter_rank, ratio)
         text = windows[(stage + torch.arange(share) * len(ratios)) % len(windows)]  # from everywhere in the text
         steps = accumulated(per_token, model, factors, text, left)
-        gains = yield from _located(steps, stage * share, share * len(ratios), ratios[stage])
+        gains = yield from _located(steps, stage * share, share * len(ratios), ratio)
         scores = {
             name: envelope_scores(gain, shapes[name], adapter_rank)
-            if ratios[stage] >= _ENVELOPE_FROM
+            if ratio >= _ENVELOPE_FROM
             else gain / sum(shapes[name])
             for name, gain in gains.items()
         }
-        places = _ranked(scores, left, places)
-        _write(kept, identity, stage + 1, places)
-    return places
+        return _ranked(scores, left, positions)
+
+    positions: dict[str, torch.Tensor] = {}
+    for stage in range(len(ratios)):
+        found = yield from stages_run.tensors(f"stage-{stage}", ranked(stage, positions))
+        positions = {name: found[name] for name in shapes}
+    return positions
 
 
 def _cut(
-    places: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, int]], adapter_rank: int, ratio: float
+    positions: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, int]], adapter_rank: int, ratio: float
 ) -> dict[str, torch.Tensor]:
     """Bool (r,) per layer: the directions that the model has at a size ratio."""
-    planner = SizePlanner(shapes, {name: place.numpy() for name, place in places.items()}, adapter_rank)
+    planner = SizePlanner(shapes, {name: position.numpy() for name, position in positions.items()}, adapter_rank)
     left = {}
-    for (name, place), rank in zip(places.items(), planner.at_ratio(ratio).ranks, strict=True):
-        left[name] = torch.full((len(place),), rank == DENSE)
+    for (name, position), rank in zip(positions.items(), planner.at_ratio(ratio).ranks, strict=True):
+        left[name] = torch.full((len(position),), rank == DENSE)
         if rank != DENSE:
-            left[name][place.argsort(descending=True)[:rank]] = True
+            left[name][position.argsort(descending=True)[:rank]] = True
     return left
 
 
 def _ranked(
-    scores: Mapping[str, torch.Tensor], left: Mapping[str, torch.Tensor], places: Mapping[str, torch.Tensor]
+    scores: Mapping[str, torch.Tensor], left: Mapping[str, torch.Tensor], positions: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Places (r,) per layer: those left by their scores, above all others, which stay in their order."""
-    flat, kept = torch.cat(list(scores.values())), torch.cat(list(left.values()))
-    before = torch.cat(list(places.values())) if places else torch.zeros(len(flat))
+    """Positions (r,) per layer: directions left by their scores, above all others, which keep their order."""
+    flat, is_left = torch.cat(list(scores.values())), torch.cat(list(left.values()))
+    before = torch.cat(list(positions.values())) if positions else torch.zeros(len(flat))
     old, new = before.argsort(stable=True), flat.argsort(stable=True)
-    order = torch.cat([old[~kept[old]], new[kept[new]]])
+    order = torch.cat([old[~is_left[old]], new[is_left[new]]])
     result = torch.empty(len(flat))
     result[order] = torch.arange(1, len(flat) + 1) / len(flat)
     return dict(zip(scores, result.split([len(score) for score in scores.values()]), strict=True))
@@ -113,23 +117,3 @@ def _located(steps: Steps[dict[str, torch.Tensor]], before: int, total: int, rat
         except StopIteration as stop:
             return stop.value
         yield Progress("scoring", before + step.done, total, f"at {ratio:.0%}, {step.note}")
-
-
-def _identity(factors: Mapping[str, Factors], windows: torch.Tensor, adapter_rank: int, ratios: list[float]) -> str:
-    digest = hashlib.sha256(repr((adapter_rank, ratios)).encode() + windows.numpy().tobytes())
-    for found in factors.values():
-        digest.update(found.directions[:, :8].cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _read(kept: Path | None, identity: str) -> tuple[int, dict[str, torch.Tensor]]:
-    """Stages done and the places they led to; nothing unless the file is whole and of this run."""
-    found = read_kept(kept, lambda path: read_tensors(path)[0]) if kept is not None else None
-    done = found.pop(f"stages of {identity}", None) if found else None
-    return (int(done), found) if found and done is not None else (0, {})
-
-
-def _write(kept: Path | None, identity: str, done: int, places: Mapping[str, torch.Tensor]) -> None:
-    if kept is not None:
-        with atomic_path(kept) as temporary:
-            save_tensors({f"stages of {identity}": torch.tensor(done)} | dict(places), temporary)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
+from ..errors import ModelError
+from .pruning_config import PruningConfig
+
+_SAMPLE = 256  # directions whose masks are recorded at every step,
+_SAMPLED_LAYERS = 8  # of so many layers, so that each of them shows how it shrinks
+
 
 class Masks:
-    """The mask parameters of a whole model: one flat vector, what is pruned of it, and the size that is left.
+    """The mask parameters of a whole model: one flat vector, which directions are pruned, and the size that is left.
 
     Attributes:
         values: (directions,) parameter p of every direction, layer after layer.
@@ -27,7 +35,7 @@ class Masks:
         self.size = 1.0
 
     def prune(self, step: int) -> list[int]:
-        """Prune what has reached p ≤ 0 by `step`; returns the layers that lost directions."""
+        """Prune the directions with p ≤ 0 after `step`; returns the layers that lost directions."""
         new = ((self.values.detach() <= 0) & (self.pruned_at < 0)).nonzero().squeeze(1)
         if not len(new):
             return []
@@ -43,8 +51,8 @@ class Masks:
         self._recount()
 
     def _recount(self) -> None:
-        kept = torch.minimum(self.left * self._row, self._dense).sum()
-        self.size = (kept / self._dense.sum()).item()
+        parameters = torch.minimum(self.left * self._row, self._dense).sum()
+        self.size = (parameters / self._dense.sum()).item()
 
     def share_to_prune(self, ratio: float) -> float:
         """Roughly the share of all directions that are pruned at a size ratio."""
@@ -58,3 +66,27 @@ class Masks:
 
 def _sums(numbers: list[int]) -> list[int]:
     return torch.tensor(numbers).cumsum(0).tolist()
+
+
+def initial_masks(settings: PruningConfig, count: int, warm: torch.Tensor | None) -> torch.Tensor:
+    """(count,) initial masks: all alike, or spread evenly in the order of the warm scores."""
+    values = torch.full((count,), settings.mask)
+    if settings.warm_start == 0:
+        return values
+    if warm is None:
+        raise ModelError("A warm start needs a score map to start from.")
+    position = torch.empty(count)
+    position[warm.argsort(stable=True)] = torch.linspace(-1, 1, count)
+    return values * (1 + settings.warm_start * position)
+
+
+def sampled_directions(layers: Sequence[slice]) -> torch.Tensor:
+    """Indices of directions spread evenly over layers that are spread evenly over the model."""
+    chosen = _spread(len(layers), _SAMPLED_LAYERS)
+    each = _SAMPLE // max(1, len(chosen))
+    parts = [layers[i].start + _spread(layers[i].stop - layers[i].start, each) for i in chosen.tolist()]
+    return torch.cat(parts)
+
+
+def _spread(count: int, most: int) -> torch.Tensor:
+    return torch.linspace(0, count - 1, min(count, most)).round().long()

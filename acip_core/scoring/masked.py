@@ -1,10 +1,10 @@
-"""The target layer while its directions are being ranked: a masked factorization that sheds what is pruned.
+"""A target layer while its directions are ranked: a masked factorization that drops pruned rows.
 
     x (tokens, n) ──► D (k, n) ──► z (tokens, k) ──► mask ──► U (k, m) ──► y (tokens, m)      + adapter(dropout(x))
 
-The mask is 1 for every direction that is still there, so the forward pass is an ordinary low-rank product; its
-straight-through gradient `∂L/∂mask_i = Σ_tokens z_i ∂L/∂z_i` falls out of the backward pass at no matrix product, and
-so does any other statistic of the contributions `z_i ∂L/∂z_i` of single tokens.
+The mask is 1 for every direction that is still there, so the forward pass is an ordinary low-rank product. Its
+straight-through gradient `∂L/∂mask_i = Σ_tokens z_i ∂L/∂z_i` needs no matrix product besides those of the backward
+pass, nor does any other statistic of the contributions `z_i ∂L/∂z_i` of single tokens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..model.layers import Adapter
-from ..model.target_layers import named_layers, places
+from ..model.target_layers import named_layers
 
 Layer = TypeVar("Layer", bound=nn.Module)
 Statistic = Callable[[torch.Tensor], torch.Tensor]  # contributions (tokens, k) to mask gradients → float32 (k,)
@@ -30,27 +30,25 @@ _SHED = 1 / 32  # share of a layer's working rows that must be pruned before the
 def swapped_modules(
     model: nn.Module, names: Collection[str], build: Callable[[str, nn.Linear], Layer]
 ) -> Iterator[list[Layer]]:
-    """The model with other modules in place of these layers, its own parameters frozen; as before afterwards."""
-    targets, found = named_layers(model, names), places(model)
+    """The model with other modules in place of these layers and its parameters frozen; restored afterwards."""
+    targets = named_layers(model, names)
     trainable = {p: p.requires_grad for p in model.parameters()}
     model.requires_grad_(False)
     layers: list[Layer] = []
     try:
         for name, layer in targets.items():
             layers.append(build(name, layer))
-            for place in found[layer]:
-                model.set_submodule(place, layers[-1])
+            targets.replace(name, layers[-1])
         yield layers
     finally:
-        for layer in targets.values():
-            for place in found[layer]:
-                model.set_submodule(place, layer)
+        for name, layer in targets.items():
+            targets.replace(name, layer)
         for parameter, flag in trainable.items():
             parameter.requires_grad_(flag)
 
 
 def gradients(contributions: torch.Tensor) -> torch.Tensor:
-    """The statistic that is the masks' gradient itself."""
+    """The masks' gradient, as a statistic."""
     return contributions.sum(0, dtype=torch.float32)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 
@@ -24,17 +22,16 @@ from ..model.factorization import Factors
 from ..model.layers import Adapter
 from ..model.target_layers import named_layers
 from ..progress import Progress
+from ..storage.digests import digest
 from ..training import autocast
 from ..training.autocast import mixed_precision
 from ..training.checkpoint import Checkpoint
 from ..training.distillation import distilled_loss, window_at
-from .mask_parameters import Masks
+from .mask_parameters import Masks, initial_masks, sampled_directions
 from .masked import MaskedLinear, swapped_modules
 from .pruning_config import PruningConfig
 
 log = logging.getLogger("acip")
-_SAMPLE = 256  # directions whose masks are recorded at every step,
-_SAMPLED_LAYERS = 8  # of so many layers, so that each of them shows how it shrinks
 _LOOK_BACK = 20  # steps over which the speed of the masks is measured for the estimate of the time left
 
 
@@ -58,8 +55,8 @@ class PruningRun:
         self.adapters = {
             name: Adapter(layer, settings.rank, scaling, generator) for name, layer in self.targets.items()
         }
-        shapes = [(layer.out_features, layer.in_features) for layer in self.targets.values()]
-        self.initial = _initial(settings, sum(min(shape) for shape in shapes), _flat(warm, self.targets))
+        shapes = list(self.targets.shapes.values())
+        self.initial = initial_masks(settings, sum(min(shape) for shape in shapes), _flat(warm, self.targets))
         self.masks = Masks(shapes, self.initial.to(self.model.device))
         excluded = torch.tensor([name.rpartition(".")[2] in settings.exclude for name in self.targets])
         self.prunable = ~excluded.to(self.model.device)[self.masks.layer]
@@ -71,7 +68,7 @@ class PruningRun:
                 {"params": adapter_parameters, "lr": settings.adapter_learning_rate},
             ]
         )
-        self.sample = _sample(self.masks.slices)
+        self.sample = sampled_directions(self.masks.slices)
         self.step = 0
         self.mixed = settings.mixed_precision and autocast.mixed_precision_is_native(self.model.device)
         self.stopped_at: int | None = None
@@ -150,10 +147,10 @@ class PruningRun:
         """Fill the adapters' gradients from this step's batch; returns its mean loss and the gradient of the masks."""
         s, state = self.settings, self.process
         chosen = [window_at(self.step * s.batch + i, len(self.windows), s.seed) for i in range(s.batch)]
-        mine = chosen[state.process_index :: state.num_processes]
+        share = chosen[state.process_index :: state.num_processes]
         while True:
             try:
-                loss = self._accumulate(mine)
+                loss = self._accumulate(share)
                 break
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
@@ -180,7 +177,7 @@ class PruningRun:
             )
         return loss, gradient
 
-    def _accumulate(self, mine: list[int]) -> float:
+    def _accumulate(self, share: list[int]) -> float:
         self.optimizer.zero_grad(set_to_none=True)
         for layer in self.layers:
             layer.gradient.zero_()
@@ -188,9 +185,9 @@ class PruningRun:
         device = self.model.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed((self.settings.seed * 1_000_003 + self.step) * 97 + self.process.process_index)
-            for start in range(0, len(mine), self.micro_batch):
-                part = mine[start : start + self.micro_batch]
-                loss = self._loss(self.windows[part].to(device)) * (len(part) / len(mine))
+            for start in range(0, len(share), self.micro_batch):
+                part = share[start : start + self.micro_batch]
+                loss = self._loss(self.windows[part].to(device)) * (len(part) / len(share))
                 loss.backward()
                 total += loss.item()
         return total
@@ -232,7 +229,7 @@ class PruningRun:
         return Progress("pruning", min(1000, round(1000 * way)), 1000, note)
 
     def _steps_left(self) -> float:
-        """When the masks, moving on as fast as of late, will have pruned enough."""
+        """Estimated steps to the stop, if the masks move on as fast as in the last steps."""
         (_, then), (_, now) = self._recent[0], self._recent[-1]
         arrival = now.clamp_min(0) / ((then - now) / (len(self._recent) - 1)).clamp_min(1e-9)
         needed = math.ceil(self.masks.share_to_prune(self.settings.stop_ratio) * len(now))
@@ -285,36 +282,9 @@ class PruningRun:
 
     def identity(self) -> str:
         """What makes two runs the same: settings, text, factors and where the masks start."""
-        digest = hashlib.sha256(json.dumps(asdict(self.settings)).encode() + self.windows.numpy().tobytes())
-        for factors in self.factors.values():
-            digest.update(factors.directions[:, :8].cpu().contiguous().numpy().tobytes())
-        digest.update(self.initial.numpy().tobytes())
-        return digest.hexdigest()
-
-
-def _sample(layers: Sequence[slice]) -> torch.Tensor:
-    """Indices of directions all over layers that lie all over the model."""
-    chosen = _spread(len(layers), _SAMPLED_LAYERS)
-    each = _SAMPLE // max(1, len(chosen))
-    parts = [layers[i].start + _spread(layers[i].stop - layers[i].start, each) for i in chosen.tolist()]
-    return torch.cat(parts)
-
-
-def _spread(count: int, most: int) -> torch.Tensor:
-    return torch.linspace(0, count - 1, min(count, most)).round().long()
+        directions = (factors.directions[:, :8] for factors in self.factors.values())
+        return digest(asdict(self.settings), self.windows, directions, self.initial)
 
 
 def _flat(scores: Mapping[str, torch.Tensor] | None, layers: Mapping[str, nn.Module]) -> torch.Tensor | None:
     return None if scores is None else torch.cat([scores[name].cpu() for name in layers])
-
-
-def _initial(settings: PruningConfig, count: int, warm: torch.Tensor | None) -> torch.Tensor:
-    """(count,) initial masks: all alike, or spread evenly in the order of the warm scores."""
-    values = torch.full((count,), settings.mask)
-    if settings.warm_start == 0:
-        return values
-    if warm is None:
-        raise ModelError("A warm start needs a score map to start from.")
-    position = torch.empty(count)
-    position[warm.argsort(stable=True)] = torch.linspace(-1, 1, count)
-    return values * (1 + settings.warm_start * position)

@@ -1,8 +1,8 @@
-"""How derived files are written so that none is ever half there, and what interrupted writers leave is put right.
+"""Atomic writes: a file or folder is replaced as a whole or not at all, and leftovers of killed writers are removed.
 
 A file is replaced by one rename, a folder by exchanging the two. Where a folder cannot be exchanged (a mount point, the
 working directory, a parent or a file system that does not allow it), the new files are gathered inside it under a name
-that says they are complete, then moved into place; whoever comes after a kill finishes that.
+that says they are complete, then moved into place; after a kill, the next reader or writer finishes that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from safetensors import SafetensorError
 
 from ..errors import AcipError, StorageError
 from ..paths import cache_dir
-from .verified import DAMAGE, file_digest, read_json
+from .digests import file_digest
+from .verified import DAMAGE, read_json
 
 T = TypeVar("T")
 log = logging.getLogger("acip")
@@ -47,7 +48,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Raises:
         StorageError: the folder cannot be created or written, or the disk is full; the old content is still there.
     """
-    with _told(target):
+    with _reporting_write_errors(target):
         place = _place(target)
         recover(place)
         with _holder(place) as holder:
@@ -65,7 +66,7 @@ def check_writable(target: Path) -> None:
     Raises:
         StorageError: it cannot.
     """
-    with _told(target):
+    with _reporting_write_errors(target):
         place = _place(target)
         while not (os.path.lexists(place) or os.path.lexists(place.parent)):
             place = place.parent
@@ -74,7 +75,7 @@ def check_writable(target: Path) -> None:
 
 
 @contextmanager
-def _told(target: Path) -> Iterator[None]:
+def _reporting_write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -95,15 +96,15 @@ def _place(target: Path) -> Path:
 @contextmanager
 def _holder(place: Path) -> Iterator[Path]:
     """A folder for what is being written, on the file system of `place`, locked while its writer lives."""
-    kept = place.is_dir() and (os.path.ismount(place) or _is_working_directory(place))
-    parent = place if kept else place.parent
+    inside = place.is_dir() and (os.path.ismount(place) or _is_working_directory(place))
+    parent = place if inside else place.parent
     parent.mkdir(parents=True, exist_ok=True)
     try:
         holder = Path(tempfile.mkdtemp(_ENDING, f".{place.name[:60]}.", parent))
     except OSError as error:
-        if kept or not place.is_dir() or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if inside or not place.is_dir() or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        parent = place  # one's own folder below a foreign one
+        parent = place  # a folder of the user's below one that is not
         holder = Path(tempfile.mkdtemp(_ENDING, ".", parent))
     lock = FileLock(holder / ".lock", timeout=0, thread_local=False)
     try:
@@ -124,7 +125,7 @@ def _is_working_directory(folder: Path) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed writers left in `folder`: what no living one has locked."""
+    """Delete temporary folders of killed writers in `folder`: those that no living writer has locked."""
     for leftover in folder.glob(f".*{_ENDING}"):
         with suppress(OSError, Timeout, NotImplementedError):  # another process may be doing the same
             if time.time() - leftover.stat().st_mtime > _SETTLED:
@@ -134,7 +135,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def entries(folder: Path) -> list[str]:
-    """Names of what lies in a folder, without what writers are busy with or were killed over; none if there is none."""
+    """Names of a folder's entries without temporary ones of running or killed writers; none if there is no folder."""
     recover(folder)
     if not folder.is_dir():
         return []
@@ -197,7 +198,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _move_into(folder: Path, new: Path) -> None:
-    """Replace the files of a folder by those of `new`: once they are called ready they will be in place at last."""
+    """Replace the files of a folder by those of `new`; renaming them to ready is the point of no return."""
     remove_leftovers(folder)
     try:
         if new.stat().st_dev != folder.stat().st_dev or not new.is_relative_to(folder):
@@ -217,7 +218,7 @@ def _move_into(folder: Path, new: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    """Finish replacing a folder's files where that was begun; nothing to do otherwise. Several may do so at once."""
+    """Finish an interrupted replacement of a folder's files, if there is one. Several processes may do so at once."""
     ready, moving = folder / _READY, folder / _MOVING
     with suppress(OSError):  # another process was faster; a folder that is only read
         if ready.is_dir():
@@ -234,8 +235,8 @@ def recover(folder: Path) -> None:
         _sync(folder)
 
 
-def read_kept(path: Path, read: Callable[[Path], T]) -> T | None:
-    """What an interrupted run left in a file, or None: a damaged file is made again, not trusted."""
+def read_unless_damaged(path: Path, read: Callable[[Path], T]) -> T | None:
+    """What a file of an interrupted run holds; None if it is missing or damaged, so that it is made again."""
     if not os.path.lexists(path):
         return None
     try:
@@ -258,21 +259,21 @@ def check_digests(folder: Path) -> None:
         ValueError: the message names the first file that is missing, added or differs.
     """
     try:
-        told = read_json(folder / DIGESTS)
+        stated = read_json(folder / DIGESTS)
     except DAMAGE as error:
         raise ValueError(f"{DIGESTS} is missing or damaged ({error})") from error
     try:
         found = _digests(folder)
     except OSError as error:
         raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
-    if not isinstance(told, dict):
+    if not isinstance(stated, dict):
         raise ValueError(f"{DIGESTS} is damaged")
-    for name in sorted(told.keys() | found.keys()):
+    for name in sorted(stated.keys() | found.keys()):
         if name not in found:
             raise ValueError(f"{name} is missing")
-        if name not in told:
+        if name not in stated:
             raise ValueError(f"{name} was added")
-        if told[name] != found[name]:
+        if stated[name] != found[name]:
             raise ValueError(f"{name} differs from what was written")
 
 
@@ -281,13 +282,15 @@ def _digests(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
 
 
-def agrees(kept: Any, wanted: Any, default: Any = None) -> bool:
+def same_settings(found: Any, wanted: Any, default: Any = None) -> bool:
     """Whether settings read from a JSON file are the wanted ones.
 
     Args:
         default: values of settings that did not exist yet when the file was written.
     """
-    if not (isinstance(kept, dict) and isinstance(wanted, dict)):
-        return bool(kept == wanted)
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+        return bool(found == wanted)
     standard = default if isinstance(default, dict) else {}
-    return all(agrees(kept.get(key, standard.get(key)), value, standard.get(key)) for key, value in wanted.items())
+    return all(
+        same_settings(found.get(key, standard.get(key)), value, standard.get(key)) for key, value in wanted.items()
+    )

@@ -67,7 +67,7 @@ def artifact_folder(name: str | Path, hub: HubOptions = HubOptions()) -> Path:
         return folder
     repo, revision = split_revision(text)
     offline = hub.why_offline()
-    with _told(text, offline):
+    with _reporting_hub_errors(text, offline):
         copy = snapshot_download(
             repo,
             revision=revision,
@@ -92,7 +92,7 @@ def check_publishable(repo: str, token: str | bool | None = None) -> None:
         raise HubError(f"'{repo}' is not a repository's name; write it as user/repo.")
     if not hub_reachable():
         raise HubError(f"Nothing can be published as '{repo}': {_why_offline()}.")
-    with _told(repo):
+    with _reporting_hub_errors(repo):
         HfApi(_endpoint(), token).whoami()
 
 
@@ -109,7 +109,7 @@ def publish(folder: Path, repo: str, private: bool = False, token: str | bool | 
         raise HubError(f"{folder} is neither an artifact nor an exported model; name the folder of one.")
     check_publishable(repo, token)
     api = HfApi(_endpoint(), token)
-    with _told(repo):
+    with _reporting_hub_errors(repo):
         address = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, ignore_patterns=[".*"], commit_message="Upload by acip")
     return str(address)
@@ -124,7 +124,7 @@ def _why_offline() -> str:
 
 
 @contextmanager
-def _told(name: str, offline: str = "") -> Iterator[None]:
+def _reporting_hub_errors(name: str, offline: str = "") -> Iterator[None]:
     """Turn what the Hub's library raises into one sentence.
 
     Args:

@@ -15,11 +15,11 @@ _TIMEOUT = 4  # seconds
 
 def offline_mode() -> bool:
     """Whether the user asked for copies on this machine only."""
-    return os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on")
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES
 
 
 def hub_reachable() -> bool:
-    """Whether the Hub's own client, with its proxies, gets any answer; false in offline mode, asking nobody."""
+    """Whether the Hub's client, with its proxies, gets any answer; false in offline mode, without a request."""
     if offline_mode():
         return False
     try:

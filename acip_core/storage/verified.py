@@ -6,12 +6,9 @@ when a write is killed. Files without one, of earlier versions, are read all the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import ArtifactError
+from .digests import check_regular, digest
 
 T = TypeVar("T")
 # All that reading and checking a damaged file raises; RuntimeError is JSON's for too deep a nesting, torch's for types.
@@ -36,7 +34,7 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @contextmanager
-def damage_told(path: Path, way_out: str) -> Iterator[None]:
+def reporting_damage(path: Path, way_out: str) -> Iterator[None]:
     """Turn whatever a damaged file raises into one sentence that names it."""
     try:
         yield
@@ -47,30 +45,11 @@ def damage_told(path: Path, way_out: str) -> Iterator[None]:
         raise ArtifactError(f"{path} is damaged ({reason}); {way_out}.") from error
 
 
-def check_regular(path: Path) -> int:
-    """The length of a file in bytes; opening a pipe would wait for ever.
-
-    Raises:
-        FileNotFoundError, ValueError: it is not there, or something else than a file is.
-    """
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError("not a regular file")
-    return found.st_size
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a regular file, in hexadecimal digits."""
-    check_regular(path)
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 0) -> None:
     """Write a JSON object with its digest as the first field."""
     text = json.dumps({"sha256": _BLANK.decode(), **content}, indent=indent, ensure_ascii=False, allow_nan=False)
     data = text.encode() + b"\n"
-    path.write_bytes(data.replace(_BLANK, hashlib.sha256(data).hexdigest().encode(), 1))
+    path.write_bytes(data.replace(_BLANK, digest(data).encode(), 1))
 
 
 def read_json(path: Path, sealed: bool = False, checked: bool = True) -> Any:
@@ -87,9 +66,9 @@ def read_json(path: Path, sealed: bool = False, checked: bool = True) -> Any:
         raise ValueError(f"it is longer than {_LONGEST_JSON >> 20} MiB")
     data = path.read_bytes()
     content = json.loads(data.decode("utf-8"), parse_constant=_not_a_number)
-    told = content.pop("sha256", None) if isinstance(content, dict) else None
-    if checked and (told is not None or sealed):
-        _compare(str(told), hashlib.sha256(data.replace(str(told).encode(), _BLANK, 1)).hexdigest())
+    stated = content.pop("sha256", None) if isinstance(content, dict) else None
+    if checked and (stated is not None or sealed):
+        _compare(str(stated), digest(data.replace(str(stated).encode(), _BLANK, 1)))
     return content
 
 
@@ -97,13 +76,13 @@ def _not_a_number(text: str) -> float:
     raise ValueError(f"{text} in place of a number")
 
 
-def _compare(told: str, found: str) -> None:
-    if told != found:
+def _compare(stated: str, found: str) -> None:
+    if stated != found:
         raise ValueError("its SHA-256 is another one than was written")
 
 
 def listed(content: Any, name: str) -> list[Any]:
-    """The one field `name` of an object in a JSON file; a list as it is, for files had no digest once.
+    """The list in the one field `name` of a JSON object; a bare list counts too, as in files that had no digest yet.
 
     Raises:
         ValueError: it is something else.
@@ -119,10 +98,10 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapp
     """Write a safetensors file with its digest among the metadata."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, path, {**(metadata or {}), "sha256": _BLANK.decode()})
-    place, _, digest = _sealed(path)
+    place, _, right = _sealed(path)
     with path.open("r+b") as stream:
         stream.seek(place)
-        stream.write(digest.encode())
+        stream.write(right.encode())
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -135,23 +114,22 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     with safe_open(path, "pt") as file:  # checks the lengths first, so that nothing is read of a file of holes
         metadata = dict(file.metadata() or {})
         if metadata.pop("sha256", None) is not None:
-            _, told, found = _sealed(path)
-            _compare(told, found)
+            _, stated, found = _sealed(path)
+            _compare(stated, found)
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a mapping)
 
 
 def _sealed(path: Path) -> tuple[int, str, str]:
-    """Where a safetensors file has its digest, what it is there, and what it should be."""
+    """Position of the digest in a safetensors file, the digest stated there, and the actual one."""
     with path.open("rb") as stream:
         start = stream.read(8)
         start += stream.read(int.from_bytes(start, "little"))
         found = _SEAL.search(start, 8)
         if found is None:
             raise ValueError("its digest is malformed")
-        digest = hashlib.sha256(start[: found.start(1)] + _BLANK + start[found.end(1) :])
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return found.start(1), found[1].decode(), digest.hexdigest()
+        blocks = iter(lambda: stream.read(1 << 20), b"")
+        right = digest(start[: found.start(1)], _BLANK, start[found.end(1) :], blocks)
+    return found.start(1), found[1].decode(), right
 
 
 def check_floats(name: str, tensor: torch.Tensor, dimensions: int) -> None:
@@ -164,7 +142,7 @@ def check_floats(name: str, tensor: torch.Tensor, dimensions: int) -> None:
         raise ValueError(f"'{name}' holds values that are not finite")
 
 
-def built(kind: type[T], entry: Any) -> T:
+def parse_dataclass(kind: type[T], entry: Any) -> T:
     """A dataclass of plain values from an object in a JSON file.
 
     Raises:

@@ -7,8 +7,6 @@ text's own likelihood. The full model is the same model at size 1.0, so nothing 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from ..model.elastic_model import AdapterWeights, ElasticModel
 from ..model.layers import Adapter
 from ..model.size_planner import Plan
 from ..progress import Progress, Steps
+from ..storage.digests import digest
 from ..training import autocast
 from .autocast import mixed_precision
 from .checkpoint import Checkpoint
@@ -88,8 +87,8 @@ def train_adapters(
         ModelError: the loss is not finite; the message names the step, the checkpoint keeps the last good state.
     """
     run = AdapterRun(elastic, windows, settings, start or {})
-    kept = Checkpoint(checkpoint, run.identity())
-    if state := kept.load(run.parameters, run.optimizer, dict.fromkeys(run.history())):
+    store = Checkpoint(checkpoint, run.identity())
+    if state := store.load(run.parameters, run.optimizer, dict.fromkeys(run.history())):
         run.step, run.losses, run.ratios = state[0], *(state[1][name].tolist() for name in run.history())
     with run.adapters_attached():
         while run.step < settings.steps:
@@ -97,15 +96,15 @@ def train_adapters(
             recent = torch.tensor(run.losses[-50:]).mean()
             stage = "refining adapters" if start else "training adapters"
             yield Progress(stage, run.step, settings.steps, f"loss {loss:.3f} (mean of 50: {recent:.3f})")
-            if run.step == settings.steps or kept.due():
-                kept.save(run.step, run.parameters, run.optimizer, run.history())
+            if run.step == settings.steps or store.due():
+                store.save(run.step, run.parameters, run.optimizer, run.history())
     return TrainedAdapters(run.weights(), torch.tensor(run.losses), torch.tensor(run.ratios))
 
 
 def averaged(
     before: Mapping[str, AdapterWeights], after: Mapping[str, AdapterWeights], share: float
 ) -> dict[str, AdapterWeights]:
-    """The mean of the matrices of two adapters of which one continues the other, the latter weighted by `share`.
+    """The mean of two adapters' matrices; `share` weighs the second, which was trained on from the first.
 
     It keeps most of what either is better at (weight averaging, arXiv 2109.01903).
     """
@@ -184,7 +183,7 @@ class AdapterRun:
         return self.losses[-1]
 
     def _draw(self, index: int) -> tuple[torch.Tensor, Plan]:
-        """The window that comes as the `index`-th, and its size: a new order each epoch, sizes uniform."""
+        """The `index`-th window and its size: a new order of the windows each epoch, sizes uniform."""
         s = self.settings
         draw = torch.rand((), generator=torch.Generator().manual_seed(s.seed * 1_000_003 + index)).item()
         window = self.windows[window_at(index, len(self.windows), s.seed)]
@@ -217,9 +216,6 @@ class AdapterRun:
 
         The factors are taken in bfloat16, which is all that is left of them while adapters are attached.
         """
-        digest = hashlib.sha256(json.dumps(asdict(self.settings)).encode() + self.windows.numpy().tobytes())
-        for parameter in self.parameters if self.continues else ():
-            digest.update(parameter.detach().cpu().numpy().tobytes())
-        for layer in self.layers.values():
-            digest.update(layer.up[:, :8].bfloat16().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        start = self.parameters if self.continues else []
+        factors = (layer.up[:, :8].bfloat16().float() for layer in self.layers.values())
+        return digest(asdict(self.settings), self.windows, *start, factors)

@@ -1,4 +1,4 @@
-"""The state of a gradient run on disk: whole or not at all, and taken up only by the run that it belongs to."""
+"""The state of a gradient run as a file: written whole or not at all, and read only by the run that it belongs to."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         extra: dict[str, torch.Tensor],
     ) -> None:
-        """Write the state after `step` steps; `extra` has names of its own."""
+        """Write the state after `step` steps; the names in `extra` are not those of parameters or Adam's state."""
         if self.path is None:
             return
         tensors = {f"parameter.{i}": p.detach() for i, p in enumerate(parameters)} | extra
@@ -77,10 +77,10 @@ class Checkpoint:
             return None
         for i, parameter in enumerate(parameters):
             parameter.data.copy_(state[f"parameter.{i}"])
-            kept = {key: state[f"{key}.{i}"] for key in _ADAM_STATE if f"{key}.{i}" in state}
-            if kept:
-                moments = {key: kept[key].to(parameter.device) for key in _ADAM_STATE[1:]}
-                optimizer.state[parameter] = {"step": kept["step"]} | moments  # Adam counts steps on the CPU
+            moments = {key: state[f"{key}.{i}"] for key in _ADAM_STATE if f"{key}.{i}" in state}
+            if moments:
+                on_device = {key: moments[key].to(parameter.device) for key in _ADAM_STATE[1:]}
+                optimizer.state[parameter] = moments | on_device  # Adam counts steps on the CPU
         return step, {name: state[name] for name in lengths}
 
 

@@ -11,7 +11,7 @@ log = logging.getLogger("acip")
 
 
 def window_at(index: int, windows: int, seed: int) -> int:
-    """The window that a run sees as its `index`-th: all of them in a new order each epoch."""
+    """Index of a run's `index`-th window: all windows in a new order each epoch."""
     epoch, position = divmod(index, windows)
     order = torch.randperm(windows, generator=torch.Generator().manual_seed(seed * 7919 + epoch))
     return int(order[position])

@@ -93,7 +93,7 @@ class Galleries:
 
     def _score_map(self, kind: str) -> list[Picture]:
         kinds = layer_types(self._loaded.artifact)
-        return [self._cuts.through(self._maps[kind], kinds[kind]), self._cuts.kept(kinds)]
+        return [self._cuts.through(self._maps[kind], kinds[kind]), self._cuts.rank_picture(kinds)]
 
     def _history(self) -> list[Picture]:
         compared = self._loaded.comparison

@@ -13,8 +13,8 @@ from jinja2.ext import Extension
 from markupsafe import Markup, escape
 
 from ..artifacts.loading import Loaded
-from ..evaluation.curves import own_curves
-from ..figures.chart import corpus_title
+from ..evaluation.curves import primary_curves
+from ..evaluation.methods import corpus_title
 from ..figures.size_table import Row
 from ..paths import assets_dir
 from .names import shown_name, without_places
@@ -57,7 +57,7 @@ def readouts(row: Row, loaded: Loaded) -> str:
     Args:
         row: the size that the page opens with.
     """
-    corpora = [curve.corpus for curve in own_curves(loaded.artifact.curves)]
+    corpora = [curve.corpus for curve in primary_curves(loaded.artifact.curves)]
     tiles = [
         ("ratio", "size ratio", f"{row.ratio:.3f}"),
         ("parameters", "parameters in all", f"{row.parameters / 1e6:.1f} M"),

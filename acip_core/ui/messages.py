@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..evaluation.methods import corpus_color, corpus_title
 from ..evaluation.perplexity import Perplexity
-from ..figures.chart import corpus_color, corpus_title
 from ..generation.tokens import Token, TokenSteps
 from .columns import Column
 

@@ -10,7 +10,7 @@ import torch
 
 from ..artifacts.loading import Loaded
 from ..data.corpus import corpus_windows
-from ..evaluation.curves import own_curves
+from ..evaluation.curves import primary_curves
 from ..evaluation.perplexity import WINDOW
 from ..figures.size_table import plan_at, smallest_percent
 from ..generation.engine import Engine
@@ -45,7 +45,7 @@ class ModelService:
         self.planner = loaded.elastic.planner
         self.file_name = loaded.elastic.base.name
         self.precision = f"-{loaded.quantized.precision.name}" if loaded.quantized else ""
-        self.corpora = [curve.corpus for curve in own_curves(loaded.artifact.curves)] or ["c4", "wikipedia"]
+        self.corpora = [curve.corpus for curve in primary_curves(loaded.artifact.curves)] or ["c4", "wikipedia"]
         self.texts = Texts(loaded.completions)
         self.smallest = smallest_percent(self.planner)
         self.window = fitting_window(loaded.elastic.model, WINDOW)

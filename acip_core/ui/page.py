@@ -11,8 +11,9 @@ import gradio as gr
 from ..artifacts.completions import EXAMPLES
 from ..artifacts.loading import Loaded
 from ..data.passage import MOST_CHARACTERS
-from ..evaluation.curves import own_curves
-from ..figures.chart import corpus_color, corpus_symbol, corpus_title, curve_figure
+from ..evaluation.curves import primary_curves
+from ..evaluation.methods import corpus_color, corpus_symbol, corpus_title
+from ..figures.chart import curve_figure
 from ..figures.size_table import Row, size_table
 from ..generation.speed import lookup_parameters
 from ..paths import assets_dir
@@ -113,7 +114,7 @@ def _stream(
 def _values(rows: list[Row], loaded: Loaded) -> dict[str, Any]:
     """All that the scripts are given: `PageData` in `assets/js/types.d.ts`."""
     curves = loaded.artifact.curves
-    own = own_curves(curves)
+    own = primary_curves(curves)
     return {
         "model": shown_name(loaded.elastic.base.source),
         "rows": [asdict(row) for row in rows],

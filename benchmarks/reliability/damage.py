@@ -73,7 +73,7 @@ def _opened(root: Path) -> tuple[torch.Tensor, str]:
     for ratio in _SIZES:
         elastic.apply(planner.at_ratio(ratio))
         logits.append(_logits(elastic.model))
-    weights = {name: layer.weight.detach() for name, layer in elastic.elastic_layers().items()}
+    weights = elastic.elastic_layers().weights()
     if fingerprint(weights) != artifact.fingerprint and not loaded.note:
         raise RuntimeError("an artifact of other weights is used and nothing is said")
     history = {name: values.tolist() for name, values in artifact.history.items()}

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from acip_core.model.base_model import load_base
 from acip_core.model.elastic_model import AdapterWeights, ElasticModel, build_elastic
 from acip_core.model.factorization import factorize
-from acip_core.model.kernels import adopt
+from acip_core.model.kernels import use_fast_linears
 from acip_core.model.second_moments import measure_basis
 from acip_core.model.target_layers import linearize, target_layers
 from acip_core.progress import finish
@@ -94,10 +94,10 @@ def _models(family: str, dtype: torch.dtype, folder: Path) -> tuple[PreTrainedMo
     models.write_model(folder, family)
     plain, own = (AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval() for _ in range(2))
     linearize(own)
-    adopt(own)
+    use_fast_linears(own)
     base = replace(load_base(str(folder)), model=own)
     source = torch.Generator().manual_seed(5)
-    weights = {name: layer.weight.detach() for name, layer in target_layers(own).items()}
+    weights = target_layers(own).weights()
     text = torch.randint(4, 264, (4, 32), generator=source)
     factors = finish(factorize(weights, finish(measure_basis(own, text, 8, weights))))
     scores = {name: torch.rand(min(w.shape), generator=source) for name, w in weights.items()}

@@ -29,7 +29,8 @@ from acip_core.artifacts.task_results import read_evaluation
 from acip_core.artifacts.writer import write_artifact
 from acip_core.errors import ArtifactError, StorageError
 from acip_core.model.target_layers import target_layers
-from acip_core.storage.verified import file_digest, read_tensors, write_json
+from acip_core.storage.digests import file_digest
+from acip_core.storage.verified import read_tensors, write_json
 from tests.support.faults import full_disk
 from tests.support.tiny import calibration, tiny_artifact, tiny_base, tiny_model
 

@@ -285,7 +285,7 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     card = (tmp_path / "out/README.md").read_text()
     plan = elastic.planner.at_ratio(0.5)
     assert f"{plan.parameters:,} of {plan.base_parameters:,} parameters" in card and "trust_remote_code=True" in card
-    assert "held-out c4 text" in card and "licence" in card and "Recipe" in card
+    assert "held-out C4 text" in card and "licence" in card and "Recipe" in card
 
 
 def test_places_that_are_taken_are_left_alone(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_found_by_name_only_for_its_own_weights(
     loaded = finish(open_model(other, kept))
     assert [record.message for record in caplog.records] == [loaded.note]
     with pytest.raises(ArtifactError, match="results of these weights do not belong into it"):
-        finish(open_model(other, kept, own=True))
+        finish(open_model(other, kept, same_weights=True))
 
 
 @pytest.mark.parametrize("change", [{"recipe": {"quantized": "nf4"}}, {"name": DEFAULT_MODEL}], ids=str)
@@ -153,7 +153,7 @@ def test_what_is_meant_for_other_weights_is_used_with_a_note(
     write_artifact(replace(made, **change | {"recipe": made.recipe | change.get("recipe", {})}), kept)
     if base.name != kept.name:
         kept.rename(kept.parent / base.name)
-    assert find_artifact(base, own=True).note in caplog.text and "close to, not exactly" in caplog.text
+    assert find_artifact(base, same_weights=True).note in caplog.text and "close to, not exactly" in caplog.text
 
 
 def test_weights_that_only_have_the_name_of_the_default_model(cache: Path, kept: Path) -> None:

@@ -12,7 +12,8 @@ from acip_core.artifacts.reader import read_artifact
 from acip_core.data.corpus import corpus_windows
 from acip_core.evaluation.perplexity import measure_perplexity
 from acip_core.model.context import context_length, fitting_window
-from acip_core.pipelines.precompute import QUICK, precompute
+from acip_core.pipelines.precompute import precompute
+from acip_core.pipelines.recipes import QUICK
 from acip_core.progress import finish
 from tests.support.tiny import FAMILIES, save, tiny_base
 

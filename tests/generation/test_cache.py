@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from acip_core.evaluation.perplexity import measure_perplexity
-from acip_core.generation.cache import carry_of
+from acip_core.generation.cache import cache_support_of
 from acip_core.generation.engine import Engine, SamplingConfig
 from acip_core.generation.tokens import Token
 from acip_core.model.base_model import BaseModel
@@ -147,8 +147,8 @@ def test_probabilities_are_those_of_one_pass(engine: Engine) -> None:
 @pytest.mark.parametrize("family", SETTINGS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_what_a_model_can_do_is_found_out(family: str, dtype: torch.dtype) -> None:
-    carry = carry_of(model_of(family).to(dtype))
-    assert bool(carry.keyword) == (family in IN_SLICES | ONE_BY_ONE)
-    assert carry.slices == (family not in ONE_BY_ONE)
-    assert carry.positions == (family == "bamba")
-    assert carry.attention == (family in ATTENTION)
+    cache_support = cache_support_of(model_of(family).to(dtype))
+    assert bool(cache_support.keyword) == (family in IN_SLICES | ONE_BY_ONE)
+    assert cache_support.slices == (family not in ONE_BY_ONE)
+    assert cache_support.positions == (family == "bamba")
+    assert cache_support.attention == (family in ATTENTION)

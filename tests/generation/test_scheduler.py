@@ -107,9 +107,11 @@ def in_step(engine: Engine, requests: Sequence[Steps], after: Callable[[int], No
     texts, running, rounds = ["" for _ in requests], dict(enumerate(requests)), 0
     with ThreadPoolExecutor(len(requests)) as pool:
         while running:
-            with held(engine._turns):
+            with held(engine._scheduler):
                 steps = {i: pool.submit(next, request, None) for i, request in running.items()}
-                while engine._turns._thread._work_queue.qsize() + sum(f.done() for f in steps.values()) < len(steps):
+                while engine._scheduler._thread._work_queue.qsize() + sum(f.done() for f in steps.values()) < len(
+                    steps
+                ):
                     time.sleep(0.001)
             for i, future in steps.items():
                 step = future.result()
@@ -225,10 +227,10 @@ def test_nothing_is_kept_of_who_has_gone() -> None:
     for request in stopped:
         next(request), next(request), next(request)
         request.close()
-    engine._turns.take(lambda: None)
+    engine._scheduler.call(lambda: None)
     gc.collect()
     assert len(made) == 8 and not any(ref() for ref in made)
-    assert not engine._turns._waiting
+    assert not engine._scheduler._waiting
 
 
 @pytest.mark.real

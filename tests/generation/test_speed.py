@@ -83,7 +83,7 @@ def test_the_line_through_a_score_map_is_the_plan(cuts: Cuts) -> None:
 def test_kept_ranks_mark_the_dense_layers(cuts: Cuts) -> None:
     loaded = tiny_loaded()
     kinds = layer_types(loaded.artifact)
-    picture = cuts.kept(kinds)
+    picture = cuts.rank_picture(kinds)
     assert picture.frames is not None
     for percent, frame in picture.frames.items():
         plan = loaded.elastic.planner.at_ratio(percent / 100)

@@ -41,14 +41,14 @@ def test_nothing_runs_beyond_it(family: str) -> None:
     engine, plan = Engine(elastic), elastic.planner.at_ratio(0.7)
     engine._ends = frozenset()
     longest: list[int] = []
-    forward = engine._turns.run
+    forward = engine._scheduler.run
 
     def watched(ids: torch.Tensor, plan, cache, keep: int = 1) -> torch.Tensor:
         logits = forward(ids, plan, cache, keep)
         longest.append(cache.ids.shape[1] if hasattr(cache, "ids") else cache.get_seq_length())
         return logits
 
-    engine._turns.run = watched  # type: ignore[method-assign]
+    engine._scheduler.run = watched  # type: ignore[method-assign]
     *_, last = engine.stream("x" * 200, plan, SamplingConfig(max_new_tokens=56))
     assert last.prompt_tokens + last.count == 256
     with pytest.raises(GenerationError, match="at most 200 fit beside 56 new ones"):

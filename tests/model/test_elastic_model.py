@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from acip_core.errors import SizeError
 from acip_core.model.elastic_model import ElasticModel, build_elastic
-from acip_core.model.kernels import adopt
+from acip_core.model.kernels import use_fast_linears
 from acip_core.model.layers import ElasticLinear
 from acip_core.model.size_planner import DENSE, break_even_rank
 from acip_core.progress import finish
@@ -69,7 +69,7 @@ def steps(model: PreTrainedModel, ids: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_one_is_the_base_model_bit_for_bit_for_a_token_as_for_many(family: str, adapter_rank: int, dtype, windows):
     base, elastic = tiny_base(family), tiny_elastic(family, adapter_rank=adapter_rank)
-    adopt(base.model), adopt(elastic.model)  # as `load_base` does
+    use_fast_linears(base.model), use_fast_linears(elastic.model)  # as `load_base` does
     base.model.to(dtype), elastic.model.to(dtype)
     source = random.Random(1)
     for _ in range(50):
@@ -79,7 +79,7 @@ def test_one_is_the_base_model_bit_for_bit_for_a_token_as_for_many(family: str, 
     for rows in (1, 3):
         expected = steps(base.model, windows[:rows])
         assert all(map(torch.equal, steps(elastic.model, windows[:rows]), expected))
-        if dtype is torch.bfloat16:  # `adopt` changes the order of float32 sums alone
+        if dtype is torch.bfloat16:  # `use_fast_linears` changes the order of float32 sums alone
             assert all(map(torch.equal, steps(tiny_model(family).to(dtype), windows[:rows]), expected))
 
 

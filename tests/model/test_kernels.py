@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from acip_core.model.kernels import Linear, adopt, linear
+from acip_core.model.kernels import Linear, linear, use_fast_linears
 
 SHAPES = [(), (1,), (1, 1), (2,), (5, 1), (4, 8), (33,), (2, 40), (0, 3)]
 LAYOUTS = {
@@ -65,7 +65,7 @@ def test_a_model_keeps_its_parameters():
     model = nn.Sequential(nn.Linear(600, 700), Own(700, 3))
     before, x = dict(model.named_parameters()), torch.randn(8, 600)
     expected = model(x)
-    adopt(model)
+    use_fast_linears(model)
     assert type(model[0]) is Linear and type(model[1]) is Own
     assert all(value is before[name] for name, value in model.named_parameters())
     with torch.no_grad():

@@ -17,7 +17,7 @@ from acip_core.artifacts.loading import open_model
 from acip_core.artifacts.reader import read_artifact
 from acip_core.artifacts.writer import write_artifact
 from acip_core.errors import AcipError, ArtifactError, PrecisionError
-from acip_core.evaluation.curves import own_curves
+from acip_core.evaluation.curves import primary_curves
 from acip_core.figures.chart import curve_figure
 from acip_core.model.base_model import load_base
 from acip_core.model.modeling import QuantizedMatrix
@@ -33,7 +33,7 @@ from acip_core.model.quantization import (
 )
 from acip_core.model.size_planner import DENSE
 from acip_core.pipelines.precompute import PrecomputeConfig, precompute
-from acip_core.pipelines.quantization_curves import measure_precision
+from acip_core.pipelines.size_curves import measure_precision
 from acip_core.progress import finish
 from acip_core.training.adapters import AdapterConfig
 from tests.support.commands import run
@@ -217,7 +217,7 @@ def test_its_curve_is_kept_beside_the_artifacts_own(
     assert (added.corpus, added.tokens, added.base_perplexity) == (text, 4 * 31, curve.base_perplexity)
     assert (folder / "completions.json").is_file()
     opened = finish(open_model(source, folder, precision="int8"))
-    assert own_curves(opened.artifact.curves) == [added] and opened.completions == ()
+    assert primary_curves(opened.artifact.curves) == [added] and opened.completions == ()
     assert added.points[0].bytes == opened.elastic.planner.at_ratio(1.0).bytes
     names = [trace.get("name") for trace in curve_figure(opened.artifact.curves, 30)["data"]]
     assert "full precision" in names and "int8" not in names

@@ -30,7 +30,16 @@ from acip_core.training import autocast
 from acip_core.training.adapters import AdapterConfig
 from tests.support.tiny import calibration, random_scores, save, tiny_artifact, tiny_base, tiny_factors
 
-METHODS = ("artifact", "svd-magnitude", "ours", "iterated", "acip-small", "fisher", "svd-llm", "acip")
+METHODS = (
+    "artifact",
+    "svd-magnitude",
+    "fisher-envelope",
+    "fisher-iterated",
+    "acip-small",
+    "fisher-density",
+    "svd-llm",
+    "acip",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -108,18 +117,18 @@ def test_a_killed_comparison_continues_and_measures_nothing_twice(model: str, bu
 
     def kill(step: Progress) -> None:
         seen.append(step.stage)
-        if step.stage.startswith("measuring fisher+adapters at 70%") and step.done == 2:
+        if step.stage.startswith("measuring fisher-density+adapters at 70%") and step.done == 2:
             raise KeyboardInterrupt
 
-    methods = ("fisher", "svd-llm")
+    methods = ("fisher-density", "svd-llm")
     with pytest.raises(KeyboardInterrupt):
         run(model, budget, tmp_path, methods, kill)
     kept = read_comparison(tmp_path / "artifact")
     assert kept is not None and len(kept.results) == 3
     again: list[str] = []
     continued = run(model, budget, tmp_path, methods, lambda step: again.append(step.stage))
-    measured = {stage for stage in again if stage.startswith("measuring fisher")}
-    assert {stage.split(",")[0] for stage in measured} == {"measuring fisher+adapters at 70%"}
+    measured = {stage for stage in again if stage.startswith("measuring fisher-density")}
+    assert {stage.split(",")[0] for stage in measured} == {"measuring fisher-density+adapters at 70%"}
     assert "scoring" not in again and continued.results[:3] == kept.results
     (tmp_path / "artifact" / FILE).unlink()
     assert run(model, budget, tmp_path, methods).results == continued.results
@@ -179,7 +188,7 @@ def test_a_damaged_file_is_one_sentence(model: str, budget: ComparisonConfig, tm
 
 
 def test_an_unknown_method_is_one_sentence(model: str, budget: ComparisonConfig, tmp_path: Path):
-    with pytest.raises(ArtifactError, match="Unknown method 'magic'; choose among artifact, ours, iterated"):
+    with pytest.raises(ArtifactError, match="Unknown method 'magic'; choose among artifact, fisher-envelope,"):
         run(model, budget, tmp_path, ("magic",))
 
 

@@ -87,7 +87,7 @@ def test_a_pruning_run_makes_an_artifact(
         finish(precompute(model, pruned, tmp_path / out))
     whole, killed = (read_artifact(tmp_path / out) for out in ("whole", "killed"))
     assert same(whole, killed)
-    assert [curve.method for curve in whole.curves] == ["acip+adapters", "acip"]
+    assert [curve.method for curve in whole.curves] == ["acip-small+adapters", "acip-small"]
     assert set(whole.history) >= {f"acip.{name}" for name in ("size", "loss", "lambda", "trajectories", "sample")}
     assert ("loss" in whole.history) == (not own_adapters)
     loaded = finish(open_model(model, tmp_path / "whole"))
@@ -122,7 +122,7 @@ def test_whole_run(model: str, recipe: PrecomputeConfig, text: str, tmp_path: Pa
     artifact = read_artifact(folder)
     assert [c.prompt for c in read_completions(folder)] == ["one"]
     methods = [curve.method for curve in artifact.curves]
-    assert methods == ["fisher+adapters", "fisher", "svd-llm", "svd-magnitude"]
+    assert methods == ["fisher-envelope+adapters", "fisher-envelope", "svd-llm", "svd-magnitude"]
     assert all(1 <= step.done <= step.total or step.done == 0 for step in stages)
     assert {"scoring", "training adapters", "refining adapters"} <= {step.stage for step in stages}
     assert [len(artifact.history[name]) for name in ("loss", "refining.loss", "refining.ratio")] == [6, 2, 2]
@@ -181,7 +181,8 @@ def test_the_full_model_is_scored_or_every_stage(
 
 
 @pytest.mark.parametrize(
-    "stage", ["scoring", "training adapters", "refining adapters", "measuring fisher+adapters", "measuring svd-llm"]
+    "stage",
+    ["scoring", "training adapters", "refining adapters", "measuring fisher-envelope+adapters", "measuring svd-llm"],
 )
 def test_a_killed_run_continues_to_the_same_artifact(
     model: str, recipe: PrecomputeConfig, tmp_path: Path, stage: str

@@ -13,6 +13,7 @@ from acip_core.progress import finish
 from acip_core.scoring.envelope import envelope_scores
 from acip_core.scoring.fisher import accumulated, per_token
 from acip_core.scoring.iterative import STAGES, iterative_scores
+from acip_core.storage.resumable import ResumableRun
 from acip_core.training import autocast
 from tests.support.tiny import calibration, target_weights, tiny_base, tiny_factors
 
@@ -85,29 +86,30 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path, after: int):
     factors = tiny_factors(base)
     windows = torch.cat([calibration()] * 4)[: 2 * (len(STAGES) + 1)]
     whole = finish(iterative_scores(base.model, factors, windows))
-    steps = iterative_scores(base.model, factors, windows, kept=tmp_path / "scores.safetensors")
+    steps = iterative_scores(base.model, factors, windows, run=ResumableRun(tmp_path))
     for _ in range(after):
         next(steps)
     steps.close()
     rest = []
-    again = finish(iterative_scores(base.model, factors, windows, kept=tmp_path / "scores.safetensors"), rest.append)
+    again = finish(iterative_scores(base.model, factors, windows, run=ResumableRun(tmp_path)), rest.append)
     assert all(torch.equal(again[name], place) for name, place in whole.items())
     assert rest[0].done == (after - 1) // 2 * 2 + 1 and rest[-1].done == rest[-1].total == len(windows)
-    assert not list(iterative_scores(base.model, factors, windows, kept=tmp_path / "scores.safetensors"))
+    assert not list(iterative_scores(base.model, factors, windows, run=ResumableRun(tmp_path)))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other text", "other adapters"])
 def test_what_another_run_left_is_not_used(tmp_path: Path, damage: str):
     base = tiny_base()
-    factors, path = tiny_factors(base), tmp_path / "scores.safetensors"
+    factors, run = tiny_factors(base), ResumableRun(tmp_path)
     whole = finish(iterative_scores(base.model, factors, calibration()))
     if damage == "other text":
-        finish(iterative_scores(base.model, factors, calibration().flip(1), kept=path))
+        finish(iterative_scores(base.model, factors, calibration().flip(1), run=run))
     else:
-        finish(iterative_scores(base.model, factors, calibration(), 2 if damage == "other adapters" else 0, kept=path))
+        finish(iterative_scores(base.model, factors, calibration(), 2 if damage == "other adapters" else 0, run=run))
     if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:-40])
-    again = finish(iterative_scores(base.model, factors, calibration(), kept=path))
+        for path in tmp_path.rglob("stage-*.safetensors"):
+            path.write_bytes(path.read_bytes()[:-40])
+    again = finish(iterative_scores(base.model, factors, calibration(), run=run))
     assert all(torch.equal(again[name], place) for name, place in whole.items())
 
 

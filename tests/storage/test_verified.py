@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from acip_core.storage.atomic import read_kept
+from acip_core.storage.atomic import read_unless_damaged
 from acip_core.storage.verified import DAMAGE, read_json, read_tensors, save_tensors, write_json
 
 TENSORS = {"b": torch.arange(6.0).view(2, 3).t(), "a": torch.tensor([1, 2, 3], dtype=torch.int8)}
@@ -52,14 +52,14 @@ def test_no_bit_changes_what_is_kept(tmp_path: Path, kind: str, caplog: pytest.L
         damaged = bytearray(whole)
         damaged[place // 8] ^= 1 << place % 8
         path.write_bytes(damaged)
-        found = read_kept(path, read)
+        found = read_unless_damaged(path, read)
         refused += found is None
         if found is not None and kind == "json":  # the digest's own name is another: nothing else can be
             assert isinstance(found, dict) and found.items() >= CONTENT.items()
         elif found is not None:
             assert found == expected
     assert refused > 0.9 * 8 * len(whole) and "is damaged" in caplog.text
-    assert read_kept(tmp_path / "none", read) is None
+    assert read_unless_damaged(tmp_path / "none", read) is None
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def calibration() -> torch.Tensor:
 
 
 def target_weights(base: BaseModel, exclude: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
-    return {name: layer.weight.detach() for name, layer in target_layers(base.model, exclude=exclude).items()}
+    return target_layers(base.model, exclude=exclude).weights()
 
 
 def tiny_basis(base: BaseModel, exclude: tuple[str, ...] = ()) -> Basis:
@@ -181,4 +181,4 @@ def _curve(corpus: str, base_perplexity: float) -> Curve:
         CurvePoint(ratio, round(30_000 * ratio), round(120_000 * ratio), base_perplexity / ratio**3)
         for ratio in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
     ]
-    return Curve("fisher+adapters", corpus, "held-out", 8176, base_perplexity, tuple(points))
+    return Curve("fisher-envelope+adapters", corpus, "held-out", 8176, base_perplexity, tuple(points))

@@ -1,0 +1,160 @@
+"""Registry of methods and corpora: what each is called and how it is drawn. No other module names them.
+
+A curve's `method` is a label: a method's id, then `+adapters`, `, tuned at 60%` and `, int8` where they apply.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..model.quantization import PRECISIONS, at_precision
+
+_OTHER_COLOR = "#7a7f87"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A basis and a score map.
+
+    Attributes:
+        id: in files and on the command line.
+        title: as people write it.
+        color, dash: of its lines, as plotly names them.
+        description: what it does, in one sentence.
+    """
+
+    id: str
+    title: str
+    color: str = _OTHER_COLOR
+    dash: str = "longdash"
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text; color is not the only way to tell its lines from those of another."""
+
+    id: str
+    title: str
+    color: str = _OTHER_COLOR
+    symbol: str = "circle"
+
+
+_METHODS = (
+    Method("artifact", "this project's artifact", "#d9622b", "solid", "The artifact as it is, with its adapters."),
+    Method(
+        "fisher-envelope", "Fisher on the envelope", "#d9622b", "dashdot",
+        "Fisher information of every direction ÷ its cost, on each layer's concave envelope; the default.",
+    ),
+    Method(
+        "fisher-iterated", "iterated Fisher", "#e0a030", "dashdot",
+        "Fisher information on the envelope, measured anew at ever smaller sizes.",
+    ),
+    Method(
+        "acip-small", "pruning run from the Fisher ranking", "#b8860b", "dashdot",
+        "ACIP's pruning run, started from the Fisher ranking.",
+    ),
+    Method("fisher-density", "Fisher ÷ cost", "#2b7bd9", "longdash", "Fisher information ÷ cost, no envelope."),
+    Method("svd-llm", "SVD-LLM", "#2f9e5b", "dash", "Every layer at the same size ratio, by whitened singular values."),
+    Method("gradient", "accumulated gradient", "#8a5fd3", "longdash", "Absolute mask gradients, accumulated."),
+    Method("dobi-svd", "Dobi-SVD", "#1f9fa8", "longdash", "One learned truncation per layer, one run per size."),
+    Method("acip", "ACIP as published", "#c2417c", "dashdot", "The paper's pruning run on the plain SVD."),
+    Method("asvd", "ASVD", "#7a7f87", "longdash", "Activation-scaled singular values, ranks by layer sensitivity."),
+    Method(
+        "svd-magnitude", "plain SVD", "#a0764d", "dot", "Singular values of the weights, model-wide.",
+    ),
+)  # fmt: skip
+METHODS = {method.id: method for method in _METHODS}
+CORPORA = {
+    corpus.id: corpus
+    for corpus in (
+        Corpus("c4", "C4", "#d9622b"),  # readable on light and dark
+        Corpus("wikipedia", "Wikipedia", "#2b7bd9", "square"),
+        Corpus("wikitext2", "WikiText-2"),
+    )
+}
+# Ids in files of `compare` that were written before an id meant the same everywhere.
+_FORMER_COMPARED = {"ours": "fisher-envelope", "iterated": "fisher-iterated", "fisher": "fisher-density"}
+
+
+def method(name: str) -> Method:
+    """The method of an id; one that is not in the registry is called by its id."""
+    return METHODS.get(name, Method(name, name))
+
+
+def method_of(label: str) -> Method:
+    """The method of a curve's label."""
+    return method(re.split(r"\+|, ", label, maxsplit=1)[0])
+
+
+def artifact_method(recipe: Mapping[str, Any]) -> str:
+    """The id of the score map that a recipe makes."""
+    if pruning := recipe.get("pruning"):
+        return "acip-small" if isinstance(pruning, dict) and pruning.get("warm_start") else "acip"
+    return "fisher-iterated" if recipe.get("stages") else "fisher-envelope"
+
+
+def current_label(label: str, recipe: Mapping[str, Any]) -> str:
+    """The label of an artifact's curve by today's ids: artifacts used to say `fisher` and `acip` for two methods each.
+
+    Args:
+        recipe: of the artifact.
+    """
+    former = re.match(r"(fisher|acip)(?=\+|, |$)", label)
+    if former is None or (former[0] == "acip" and not recipe.get("pruning")):
+        return label
+    return artifact_method(recipe if former[0] == "acip" else {**recipe, "pruning": None}) + label[former.end() :]
+
+
+def current_id(name: str) -> str:
+    """A method's id in `comparison.json` or on the command line of `compare`, by today's ids."""
+    return _FORMER_COMPARED.get(name, name)
+
+
+def method_title(name: str, adapters: bool = False) -> str:
+    """A method as people write it, with its adapters where they are not a part of it."""
+    return method(name).title + (", adapters" if adapters and name != "artifact" else "")
+
+
+def curve_title(label: str) -> str:
+    """A curve's label as people write it."""
+    known = method_of(label)
+    return known.title + label.removeprefix(known.id).replace("+adapters", ", adapters")
+
+
+def relative_title(label: str, own: str) -> str:
+    """What a curve is called beside the artifact's own, whose method it may share.
+
+    Args:
+        label: of the curve.
+        own: label of the artifact's own curves.
+    """
+    names = {at_precision("", name): name for name in PRECISIONS}
+    precision = next((ending for ending in names if label.endswith(ending)), "")
+    own_precision = next((ending for ending in names if own.endswith(ending)), "")
+    if label.removesuffix(precision) == own.removesuffix(own_precision):
+        return names.get(precision, "full precision")
+    if precision or method_of(label) != method_of(own):
+        return curve_title(label)
+    return "before tuning" if "+adapters" in label else "no adapters"
+
+
+def corpus_title(corpus: str) -> str:
+    """A corpus as people write it; a text file is called by its name."""
+    return _corpus(corpus).title
+
+
+def corpus_color(corpus: str) -> str:
+    return _corpus(corpus).color
+
+
+def corpus_symbol(corpus: str) -> str:
+    """The symbol of its points, as plotly names it."""
+    return _corpus(corpus).symbol
+
+
+def _corpus(name: str) -> Corpus:
+    return CORPORA.get(name, Corpus(name, name))

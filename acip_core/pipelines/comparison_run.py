@@ -1,0 +1,152 @@
+"""One comparison of methods: its settings, the model and the text that all share, what is measured so far."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from ..artifacts.artifact import Artifact
+from ..artifacts.comparison import Comparison, Result, read_comparison, write_comparison
+from ..data.corpus import corpus_windows
+from ..data.framing import framing
+from ..errors import SizeError
+from ..evaluation.fidelity import Fidelity, full_logits, measure_fidelity
+from ..model.base_model import BaseModel, load_base
+from ..model.context import fitting_window
+from ..model.elastic_model import AdapterWeights, ElasticModel, build_elastic
+from ..model.factorization import Factors
+from ..model.target_layers import named_layers
+from ..progress import Steps
+from ..scoring.acip import AcipResult, acip_scores
+from ..scoring.pruning_config import PAPER, SMALL, PruningConfig
+from ..storage.atomic import same_settings
+from ..storage.digests import digest
+from ..storage.resumable import ResumableRun
+from ..training.adapters import AdapterConfig, train_adapters
+
+Scores = dict[str, torch.Tensor]
+_ONE_VARIANT = ("artifact", "dobi-svd", "svd-magnitude")  # the others are measured with adapters and without
+
+
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """Settings of a comparison, the same for every method.
+
+    Attributes:
+        ratios: sizes to be measured, adapters counted.
+        corpora: names or files, as `corpus.documents`.
+        window: tokens per window.
+        score_windows: calibration windows per corpus for scores and second moments.
+        held_out_windows: windows per corpus that results are measured on.
+        adapters: how adapters are trained for every method.
+        small, published: settings of the two pruning runs.
+    """
+
+    ratios: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+    corpora: tuple[str, ...] = ("c4", "wikipedia")
+    window: int = 512
+    score_windows: int = 32
+    held_out_windows: int = 32
+    adapters: AdapterConfig = field(default_factory=lambda: AdapterConfig(steps=120))
+    small: PruningConfig = SMALL
+    # As published but for the batch: one window a step instead of 4 of 1,024 tokens.
+    published: PruningConfig = field(
+        default_factory=lambda: replace(PAPER, batch=1, window=512, micro_batch=1, post_steps=120)
+    )
+
+
+class ComparisonRun:
+    """One comparison: the model, the text, the results so far."""
+
+    def __init__(self, source: str | None, base: BaseModel, artifact: Artifact, budget: ComparisonConfig, path: Path):
+        self.source, self.artifact, self.budget, self.path = source, artifact, budget, path
+        targets = named_layers(base.model, artifact.scores)
+        self.weights, self.shapes = targets.weight_copies(), targets.shapes
+        self.model, self.tokenizer = base.model, base.tokenizer
+        self.calibration = {c: self._windows(c, "calibration", None) for c in budget.corpora}
+        self.held_out = {c: self._windows(c, "held-out", budget.held_out_windows) for c in budget.corpora}
+        facts = asdict(budget) | {"fingerprint": artifact.fingerprint, "machine": platform.machine()}
+        facts["framing"] = framing(base.tokenizer).described(base.tokenizer)
+        self.facts = json.loads(json.dumps(facts))
+        self.resumable = ResumableRun.of("compare", base.name, [self.facts, artifact.recipe])
+        written = read_comparison(path.parent)
+        standard = json.loads(json.dumps(asdict(ComparisonConfig())))
+        if written is not None and not same_settings(written.budget, self.facts, standard):
+            written = None
+        self.results = list(written.results) if written is not None else []
+        self.base_perplexity = written.base_perplexity if written is not None else {}
+        self.facts["artifact"] = digest([artifact.recipe, [asdict(c) for c in artifact.curves]])
+        if written is not None and written.budget.get("artifact") != self.facts["artifact"]:
+            self.results = [r for r in self.results if r.method != "artifact"]
+        self.teacher: dict[str, torch.Tensor] = {}
+
+    def _windows(self, corpus: str, split: str, count: int | None, length: int | None = None) -> torch.Tensor:
+        length = fitting_window(self.model, length or self.budget.window)
+        return corpus_windows(self.tokenizer, corpus, split, length, count)
+
+    def score_windows(self) -> torch.Tensor:
+        return torch.cat([windows[: self.budget.score_windows] for windows in self.calibration.values()])
+
+    def missing(self, method: str) -> bool:
+        variants = {(r.adapters, r.corpus, r.wanted) for r in self.results if r.method == method}
+        count = 1 if method in _ONE_VARIANT else 2
+        return len(variants) < count * len(self.budget.corpora) * len(self.budget.ratios)
+
+    def fresh(self) -> BaseModel:
+        return load_base(self.source)
+
+    def measure_base(self) -> Steps[None]:
+        """Logits of the full model on the held-out text, kept in memory for the comparisons."""
+        base = self.fresh()
+        for corpus, windows in self.held_out.items():
+            self.teacher[corpus], self.base_perplexity[corpus] = yield from full_logits(base.model, windows, corpus)
+
+    def measure(self, elastic: ElasticModel, method: str, adapters: bool, ratios: tuple[float, ...]) -> Steps[None]:
+        for ratio in ratios:
+            try:
+                plan = elastic.planner.at_ratio(ratio)
+            except SizeError:  # the adapters alone are larger
+                continue
+            for corpus, windows in self.held_out.items():
+                key = (method, adapters, corpus, ratio)
+                if any((r.method, r.adapters, r.corpus, r.wanted) == key for r in self.results):
+                    continue
+                with elastic.at(plan):
+                    label = f"measuring {method}{'+adapters' if adapters else ''} at {ratio:.0%}, {corpus}"
+                    found: Fidelity = yield from measure_fidelity(elastic.model, windows, self.teacher[corpus], label)
+                size = (plan.ratio, plan.parameters, plan.bytes)
+                self.results.append(Result(*key, *size, found.perplexity, found.divergence, found.agreement))
+                write_comparison(self.comparison(), self.path.parent)
+
+    def comparison(self) -> Comparison:
+        return Comparison(self.facts, self.base_perplexity, tuple(self.results))
+
+    def prune(
+        self, name: str, factors: dict[str, Factors], settings: PruningConfig, warm: Scores | None
+    ) -> Steps[AcipResult]:
+        """A pruning run on all calibration text; continues from its checkpoint."""
+        texts = [self._windows(corpus, "calibration", None, settings.window) for corpus in self.budget.corpora]
+        checkpoint = self.resumable.path(f"{name}-run.safetensors")
+        return (yield from acip_scores(self.fresh(), factors, torch.cat(texts), settings, warm, checkpoint))
+
+    def measure_both(
+        self,
+        method: str,
+        factors: dict[str, Factors],
+        scores: Scores,
+        adapters: dict[str, AdapterWeights] | None = None,
+    ) -> Steps[None]:
+        """Measure a score map without adapters, then with the given ones or, by default, newly trained ones."""
+        elastic = yield from build_elastic(self.fresh(), factors, scores)
+        yield from self.measure(elastic, method, False, self.budget.ratios)
+        if adapters is None:
+            checkpoint = self.resumable.path(f"{method}-adapters.safetensors")
+            windows = torch.cat(list(self.calibration.values()))
+            trained = yield from train_adapters(elastic, windows, self.budget.adapters, checkpoint)
+            adapters = trained.weights
+        elastic.install(adapters)
+        yield from self.measure(elastic, method, True, self.budget.ratios)
