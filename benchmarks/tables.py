@@ -30,7 +30,9 @@ def summary() -> list[str]:
     curves = read_artifact(default_artifact(DEFAULT_MODEL)).curves
     shown = [*primary_curves(curves), *(curve for curve in curves if curve.method == "svd-llm")]
     four_bit = [quantized for quantized, _ in quantized_curves("int4")]
-    titles = [f"{corpus_title(curve.corpus)}, {curve_title(curve.method)}" for curve in shown]
+    own = len(primary_curves(curves))
+    titles = [corpus_title(curve.corpus) for curve in shown[:own]]
+    titles += [f"{curve_title(curve.method)}, {corpus_title(curve.corpus)}" for curve in shown[own:]]
     header = ["size", "weights", *titles, *(["weights at int4"] if four_bit else [])]
     rows = [
         [
