@@ -82,6 +82,7 @@ class PageServer:
         self.address = f"http://{named}:{port}/"
         self._socket = listening_socket(host, port)
         self._page: ServedPage | None = None
+        self._closing = False
         self._answers: set[asyncio.Task[Any]] = set()  # of the page, on their way
         config = uvicorn.Config(
             self._application,
@@ -119,6 +120,7 @@ class PageServer:
         """Stop serving at once, whoever is connected, and free the port."""
         if not self._thread.is_alive():
             return
+        self._closing = True
         self.withdraw()
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off is cut off on purpose
         self._server.should_exit = True
@@ -166,6 +168,8 @@ class PageServer:
             await asyncio.wait(self._answers, timeout=_GRACE_SECONDS)
 
     async def _application(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._closing:
+            raise _ClosedError  # nothing else is to come: open pages stay as they are until a server is back
         if scope["type"] == "http" and scope["path"].endswith(STATE_ROUTE):
             return await self.waiting.tell_state(scope, send)
         page = self._page
