@@ -36,7 +36,7 @@ def frames(steps: TokenSteps, sizes: Sequence[int], known: str | None = None) ->
             status = token_status(token, now - first)
             if state == "done" and known is not None:
                 same = ready[sizes[0]][0] == known
-                status += " · as previewed" if same else " · not as previewed"
+                status += " · same text" if same else " · text changed"
         ended = any(part.finish for part in step.values())
         if ended or (token and token.count <= 1) or now - shown >= FRAME_SECONDS:
             shown = now

@@ -171,7 +171,7 @@ def test_a_sweep_writes_every_size_as_it_is_alone(handlers: Handlers) -> None:
         assert list(handlers.complete("prompt", percent, *SETTINGS, REQUEST))[-1]["text"] == text
     again = list(handlers.sweep(REQUEST, "prompt", 65, *SETTINGS))
     assert {percent: text for percent, text, _ in again[0]["ready"]} == found
-    assert again[-1]["status"].endswith(" · as previewed")
+    assert again[-1]["status"].endswith(" · same text")
 
 
 def test_a_newer_run_ends_a_sweep(handlers: Handlers) -> None:
