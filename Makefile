@@ -36,7 +36,7 @@ test: $(VENV)/installed-dev  ## run all tests
 	fi; \
 	if [ -n "$$CHROMIUM" ]; then export CHROMIUM; \
 	else echo "No Chrome or Chromium found: the browser tests are left out (set CHROMIUM to its path)."; fi; \
-	OMP_NUM_THREADS=1 exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 exec $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Of the page's scripts too, by the tools that package-lock.json fixes; the page itself needs no node.
 lint: $(VENV)/installed-dev  ## check style and types

@@ -22,6 +22,10 @@ from tests.support.tiny import FAMILIES, save, tiny_artifact, tiny_base
 transformers_logging.disable_progress_bar()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)  # the rest stays in order
+
+
 @pytest.fixture(scope="session", autouse=True)
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nothing a test does reaches the user's own cache; ACIP_TEST_CACHE names one that lasts between runs.

@@ -26,6 +26,8 @@ from acip_core.ui.port import PortError, listening_socket
 from acip_core.ui.server import PageServer
 from tests.support.visitor import SLIDER, free_port, opened, running, wait_for, wait_state
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent
 
 

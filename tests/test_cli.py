@@ -25,6 +25,8 @@ from tests.support.commands import run
 from tests.support.faults import full_disk
 from tests.support.tiny import tiny_artifact, tiny_base
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,7 @@ def test_perplexity_at_full_size_and_below(elastic: ElasticModel, plain: BaseMod
 def test_the_gguf_file_by_its_path_is_the_same_model(plain: BaseModel, default_gguf: Path) -> None:
     named = load_base(str(default_gguf))
     assert named.name == default_gguf.stem.lower()
+    assert named.tokenizer.decode(named.tokenizer("Hello, world").input_ids) == "Hello, world"
     weights, others = ({n: layer.weight for n, layer in target_layers(b.model).items()} for b in (plain, named))
     assert fingerprint(weights) == fingerprint(others)
     assert fingerprint({name: weight.bfloat16() for name, weight in weights.items()}) == fingerprint(others)

@@ -20,6 +20,8 @@ from benchmarks import documents, recording, screenshot
 from benchmarks.tables import ROOT
 from examples import smallest_size_that_still_knows as example
 
+pytestmark = pytest.mark.long
+
 GENERATED = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in documents.documents()}
 DOCUMENTS = GENERATED | {
     name: (ROOT / name).read_text(encoding="utf-8")

@@ -16,6 +16,8 @@ from benchmarks.reliability.outcome import Tally, reliability_table
 from benchmarks.reliability.trial import forked
 from benchmarks.tables import ROOT
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:

@@ -38,8 +38,8 @@ def _program() -> typer.Typer:
     measure = typer.Typer(**settings)
     for name, function in _MEASURES.items():
         measure.command(name)(function)
-    told = "Measure a model's sizes and keep the figures in its artifact."
-    program.add_typer(measure, name="measure", help=told, rich_help_panel="Measure")
+    help_text = "Measure a model's sizes and keep the figures in its artifact."
+    program.add_typer(measure, name="measure", help=help_text, rich_help_panel="Measure")
     return program
 
 

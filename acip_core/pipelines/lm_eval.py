@@ -94,7 +94,9 @@ def _prepared(names: Sequence[str], include: Path | None) -> dict[str, Any]:
         return {}
     if include is not None and not include.is_dir():
         raise EvaluationError(f"There is no folder {include}; name one that holds lm-eval task files.")
-    manager = _manager(include)
+    manager = _manager(include, defaults=include is None)
+    if not set(names) <= set(manager.all_subtasks):
+        manager = _manager(include)
     for name in names:
         if name not in manager.all_subtasks:
             near = difflib.get_close_matches(name, [*manager.all_subtasks, *PAPER_CORPORA], 3)
@@ -110,14 +112,14 @@ def _prepared(names: Sequence[str], include: Path | None) -> dict[str, Any]:
         ) from error
 
 
-@lru_cache(maxsize=1)  # it reads thousands of files
-def _manager(include: Path | None) -> Any:
+@lru_cache(maxsize=2)  # with the defaults it reads thousands of files
+def _manager(include: Path | None, defaults: bool = True) -> Any:
     try:
         from lm_eval.tasks import TaskManager
     except ImportError:
         raise EvaluationError("lm-eval is not installed; run `pip install -r requirements-eval.txt`.") from None
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here
-    return TaskManager(include_path=str(include) if include is not None else None)
+    return TaskManager(include_path=None if include is None else str(include), include_defaults=defaults)
 
 
 def _scores(elastic: ElasticModel, task: Any, limit: int | None, batch_size: int) -> Values:

@@ -49,8 +49,8 @@ def switch_part(choices: ModelChoices, current: ModelChoice) -> None:
             min_width=240,
         )
     with gr.Row(elem_id="switch-asked"):
-        told = markup.part("switch", model=current.title, precision=current.precision)
-        gr.HTML(told, apply_default_css=False, elem_id="switch-told", js_on_load=None)
+        status = markup.part("switch", model=current.title, precision=current.precision)
+        gr.HTML(status, apply_default_css=False, elem_id="switch-status", js_on_load=None)
         switch = gr.Button("Switch", elem_id="switch-yes", size="md", scale=0, min_width=110)
         keep = gr.Button("Keep this one", elem_id="switch-no", size="md", scale=0, min_width=140)
     chosen = [model, precision]

@@ -126,8 +126,8 @@ def _plain(value: Any) -> bool:
 
 async def _read(headers: Headers, receive: Receive, most: int) -> bytes:
     """The whole body, unless it says or turns out to be too long."""
-    told = headers.get("content-length", "0")
-    if not told.isdecimal() or int(told[:20]) > most:
+    length = headers.get("content-length", "0")
+    if not length.isdecimal() or int(length[:20]) > most:
         raise _too_long(most)
     body, more = bytearray(), True
     while more:

@@ -82,8 +82,8 @@ def read_passage(engine: Engine, passage: Passage, percent: int, smallest: int, 
         for window in engine.losses(passage.windows, plan, cancel):
             losses += window[passage.lead - 1 :].tolist()
             perplexity = math.exp(min(math.fsum(losses) / len(losses), 700))
-            told = " ".join(f"{loss:.3f}" for loss in losses)
-            entry = {"percent": size, "ratio": plan.ratio, "losses": told, "perplexity": perplexity}
+            shown = " ".join(f"{loss:.3f}" for loss in losses)
+            entry = {"percent": size, "ratio": plan.ratio, "losses": shown, "perplexity": perplexity}
             entry["done"] = len(losses) == len(passage.pieces)
             yield [*read, entry]
         if cancel.is_set():

@@ -3,7 +3,7 @@ import { awaitOther } from "./connection.js";
 import { find, note } from "./dom.js";
 import { forgetModel } from "./link.js";
 
-const open = () => find(document, "#switch-told p").dataset;
+const open = () => find(document, "#switch-status p").dataset;
 
 /** @param {boolean} isAsked */
 const ask = (isAsked) => (find(document, "#switch-asked").dataset.asked = String(isAsked));
@@ -16,7 +16,7 @@ const ask = (isAsked) => (find(document, "#switch-asked").dataset.asked = String
 export function choose(model, precision) {
   const wanted = [model, precision].filter((value, i) => value !== [open().model, open().precision][i]);
   ask(wanted.length > 0);
-  find(document, "#switch-told b").textContent = wanted.join(" at ");
+  find(document, "#switch-status b").textContent = wanted.join(" at ");
 }
 
 /** Back to what is open. */

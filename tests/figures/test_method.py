@@ -15,6 +15,8 @@ from acip_core.model.size_planner import DENSE
 from acip_core.ui.galleries import Galleries
 from tests.support.visitor import SLIDER, opened, served, tiny_loaded, wait_state
 
+pytestmark = pytest.mark.long
+
 TITLES = [
     "1. A weight becomes directions",
     "2. One order for all directions",
@@ -130,7 +132,6 @@ def test_nothing_moves_while_text_streams(browser: Browser, loaded: Loaded, widt
         page.set_viewport_size({"width": width, "height": 900})
         wait_state(page, "done", 100)
         page.wait_for_function("() => document.querySelectorAll('#readouts .ready i').length >= 14")
-        page.wait_for_timeout(600)  # shifts within half a second of an input are not counted
         page.evaluate(SHIFTS)
         for button, done in (("#run", "#completion"), ("#measure", "#chart")):
             page.evaluate("selector => document.querySelector(selector).click()", button)

@@ -413,7 +413,6 @@ def test_the_report_needs_nothing_else(browser: Browser, artifact: Artifact, tmp
     assert page.locator("#maps .plot").count() >= 1
     light = page.evaluate("document.querySelector('#curves .xtick text').style.fill")
     page.emulate_media(color_scheme="dark")
-    page.wait_for_timeout(500)
-    assert page.evaluate("document.querySelector('#curves .xtick text').style.fill") != light
+    page.wait_for_function("light => document.querySelector('#curves .xtick text').style.fill !== light", arg=light)
     page.close()
     assert wrong == []

@@ -21,6 +21,8 @@ from acip_core.model.base_model import load_base
 from acip_core.model.elastic_model import ElasticModel
 from tests.support.tiny import tiny_elastic
 
+pytestmark = pytest.mark.long
+
 PROMPT = "The capital of Germany is called"
 
 

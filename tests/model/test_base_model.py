@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -144,31 +143,3 @@ def test_truncated_gguf(cache: Path, tmp_path: Path, default_gguf: Path):
         file.write_bytes(stream.read(20_000_000))
     assert str(file) in refused(str(file))
     assert not cache.exists() or not list(cache.rglob("*.*"))
-
-
-@pytest.mark.real
-def test_damaged_converted_copy_is_made_again(
-    session_cache: Path,
-    cache: Path,
-    default_gguf: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-):
-    with monkeypatch.context() as shared:  # other tests convert the model, too
-        shared.setenv("ACIP_CACHE", str(session_cache))
-        first = fingerprint(target_weights(load_base(device="cpu")))
-    largest = max((session_cache / "models").iterdir(), key=size_of)
-    copy = shutil.copytree(largest, cache / "models" / largest.name)
-    weights = copy / "model.safetensors"
-    size = weights.stat().st_size
-    with weights.open("r+b") as stream:
-        stream.truncate(size // 2)
-    again = load_base(device="cpu")
-    assert fingerprint(target_weights(again)) == first
-    assert "damaged" in caplog.text
-    assert weights.stat().st_size == size and list((cache / "models").iterdir()) == [copy]
-    assert again.tokenizer.decode(again.tokenizer("Hello, world").input_ids) == "Hello, world"
-
-
-def size_of(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*"))

@@ -372,6 +372,12 @@ def test_a_gguf_file_and_its_copy(cache: Path, tmp_path: Path, caplog: pytest.Lo
     (copy / "digests.json").unlink()  # as older versions left it
     assert torch.equal(logits(load_base(str(file), "cpu").model), expected)
     assert "converting again" in caplog.text and (copy / "digests.json").is_file()
+    caplog.clear()
+    size = weights.stat().st_size
+    os.truncate(weights, size // 2)
+    assert torch.equal(logits(load_base(str(file), "cpu").model), expected)
+    assert "damaged" in caplog.text and weights.stat().st_size == size
+    assert list((cache / "models").iterdir()) == [copy]
 
 
 @pytest.mark.parametrize(

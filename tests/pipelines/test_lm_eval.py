@@ -20,6 +20,8 @@ from acip_core.progress import Progress, finish
 from tests.support.commands import run
 from tests.support.tiny import save, tiny_artifact, tiny_base
 
+pytestmark = pytest.mark.long
+
 TASK = """
 task: {name}
 dataset_path: json

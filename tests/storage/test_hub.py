@@ -18,6 +18,8 @@ from tests.support.commands import run
 from tests.support.hub import TOKEN, Hub, local_hub
 from tests.support.tiny import save, tiny_artifact, tiny_base
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -114,7 +116,8 @@ def test_publishing(hub: Hub, artifact: Path, monkeypatch: pytest.MonkeyPatch, c
     with pytest.raises(HubError, match=r"refuses 'others/new' \(403\)"):
         publish(artifact, "others/new")
     hub.broken = True
-    with pytest.raises(HubError, match="cannot be asked for 'user/new'"):
+    with monkeypatch.context() as patient, pytest.raises(HubError, match="cannot be asked for 'user/new'"):
+        patient.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between its attempts
         publish(artifact, "user/new")
     hub.broken = False
     with pytest.raises(HubError, match="neither an artifact nor an exported model"):

