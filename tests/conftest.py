@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from acip_core.artifacts.writer import write_artifact
 from acip_core.model.base_model import BaseModel, embedded_gguf
+from acip_core.training import autocast, checkpoint
 from tests.support.tiny import FAMILIES, save, tiny_artifact, tiny_base
 
 transformers_logging.disable_progress_bar()
@@ -63,6 +64,13 @@ def one_thread_for_tiny_models(request: pytest.FixtureRequest) -> Iterator[None]
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradient runs in float32 whatever the processor multiplies natively, with a checkpoint after every step."""
+    monkeypatch.setattr(autocast, "mixed_precision_is_native", lambda device: False)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", -1)
 
 
 @pytest.fixture(params=FAMILIES)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ..artifacts.artifact import Artifact
 from ..artifacts.loading import open_model
 from ..artifacts.writer import check_owner, check_replaceable, write_artifact
 from ..data.corpus import corpus_windows, documents
@@ -25,9 +26,9 @@ from ..paths import artifacts_home
 from ..progress import Steps
 from ..storage.atomic import check_writable
 from ..storage.resumable import ResumableRun, only_run
-from ..training.adapters import AdapterConfig, train_adapters
-from .measured_curves import measured_curve
+from ..training.adapters import AdapterConfig, TrainedAdapters, train_adapters
 from .recipes import COARSE
+from .resumable_curve import measured_curve
 
 
 @dataclass(frozen=True)
@@ -108,30 +109,57 @@ def finetune(
     with only_run(target):
         checkpoint = run.path("adapters.safetensors")
         trained = yield from train_adapters(elastic, training_text, settings, checkpoint, old.adapters)
-        method = old.curves[0].method if old.curves else "cut"
-        before = primary_curves(old.curves)
-        if old.adapters is not None:
-            elastic.install(old.adapters)
-        for corpus in [c for c in corpora if c not in {curve.corpus for curve in before}]:
-            label = (method, corpus, "held-out")
-            before.append((yield from measured_curve(elastic, held_out[corpus], (tuning.ratio,), label, run)))
-        elastic.install(trained.weights)
-        after = []
-        for corpus, windows in held_out.items():
-            label = (f"{method}, tuned at {tuning.ratio:.0%}", corpus, "held-out")
-            after.append((yield from measured_curve(elastic, windows, ratios, label, run)))
-        gone = {method, *(at_precision(method, name) for name in PRECISIONS)}  # of the former adapters
-        others = [curve for curve in old.curves if curve.method not in gone]
-        new = replace(
-            old,
-            curves=(*after, *before, *others),
-            adapters=trained.weights,
-            recipe=old.recipe | {"adapters": asdict(settings), "finetuned": asdict(tuning)},
-            history=old.history | {"finetune.loss": trained.losses},
-        )
-        write_artifact(new, target)
+        before, after = yield from _measure(elastic, old, trained, held_out, ratios, tuning, run)
+        write_artifact(_tuned(old, trained, settings, tuning, before, after), target)
         run.remove()
     return target, before, after
+
+
+def _measure(
+    elastic: ElasticModel,
+    old: Artifact,
+    trained: TrainedAdapters,
+    held_out: Mapping[str, torch.Tensor],
+    ratios: tuple[float, ...],
+    tuning: FinetuneConfig,
+    run: ResumableRun,
+) -> Steps[tuple[list[Curve], list[Curve]]]:
+    """Curves before and after, one per corpus; before, what the artifact lacks is measured at the tuned size alone."""
+    method, before = _method(old), primary_curves(old.curves)
+    if old.adapters is not None:
+        elastic.install(old.adapters)
+    for corpus in [c for c in held_out if c not in {curve.corpus for curve in before}]:
+        label = (method, corpus, "held-out")
+        before.append((yield from measured_curve(elastic, held_out[corpus], (tuning.ratio,), label, run)))
+    elastic.install(trained.weights)
+    after = []
+    for corpus, windows in held_out.items():
+        label = (f"{method}, tuned at {tuning.ratio:.0%}", corpus, "held-out")
+        after.append((yield from measured_curve(elastic, windows, ratios, label, run)))
+    return before, after
+
+
+def _tuned(
+    old: Artifact,
+    trained: TrainedAdapters,
+    settings: AdapterConfig,
+    tuning: FinetuneConfig,
+    before: list[Curve],
+    after: list[Curve],
+) -> Artifact:
+    method = _method(old)
+    gone = {method, *(at_precision(method, name) for name in PRECISIONS)}  # of the former adapters
+    return replace(
+        old,
+        curves=(*after, *before, *(curve for curve in old.curves if curve.method not in gone)),
+        adapters=trained.weights,
+        recipe=old.recipe | {"adapters": asdict(settings), "finetuned": asdict(tuning)},
+        history=old.history | {"finetune.loss": trained.losses},
+    )
+
+
+def _method(artifact: Artifact) -> str:
+    return artifact.curves[0].method if artifact.curves else "cut"
 
 
 def _windows(elastic: ElasticModel, corpus: str, split: str, length: int, count: int | None = None) -> torch.Tensor:

@@ -41,8 +41,8 @@ from ..storage.atomic import check_writable
 from ..storage.resumable import ResumableRun, only_run
 from ..training.adapters import AdapterConfig, averaged, train_adapters
 from .example_completions import complete_examples
-from .measured_curves import measured_curve
 from .recipes import COARSE, PrecomputeConfig
+from .resumable_curve import measured_curve
 
 
 def precompute(

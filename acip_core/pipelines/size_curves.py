@@ -19,8 +19,8 @@ from ..model.context import fitting_window
 from ..model.quantization import FULL, at_precision
 from ..progress import Steps
 from ..storage.resumable import ResumableRun, only_run
-from .measured_curves import measured_curve
 from .recipes import COARSE, FINE
+from .resumable_curve import measured_curve
 
 
 def measure_curves(source: str | None, artifact: Path | None = None) -> Steps[list[Curve]]:

@@ -100,26 +100,12 @@ def size_part(rows: list[Row], loaded: Loaded) -> tuple[gr.Slider, gr.HTML]:
             elem_id="size",
             buttons=[],
         )
-        readouts = gr.HTML(
-            value=None,
-            label="Speed",
-            html_template=markup.readouts(rows[-1], loaded),
-            js_on_load=scripts.mounting("readouts"),
-            apply_default_css=False,
-            elem_id="readouts",
-        )
+        readouts = _drawn("readouts", "readouts", markup.readouts(rows[-1], loaded), label="Speed")
     return percent, readouts
 
 
 def completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
-    completion = gr.HTML(
-        value=None,
-        label="Completion",
-        html_template=markup.part("completion"),
-        js_on_load=scripts.mounting("completion"),
-        apply_default_css=False,
-        elem_id="completion",
-    )
+    completion = _drawn("completion", "completion", markup.part("completion"), label="Completion")
     with gr.Row(elem_id="actions"):
         run = gr.Button("Complete", variant="primary", elem_id="run", size="md")
         stop = gr.Button("Stop", variant="secondary", elem_id="stop", size="md")
@@ -127,22 +113,12 @@ def completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
 
 
 def visits_part() -> None:
-    gr.HTML(
-        html_template=markup.part("visits"),
-        js_on_load=scripts.mounting("visits"),
-        apply_default_css=False,
-        elem_id="visits",
-    )
+    _drawn("visits", "visits", markup.part("visits"))
 
 
 def curve_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
-    measured = gr.HTML(
-        value=None,
-        label="Measurement",
-        html_template=markup.part("chart", measured=bool(loaded.artifact.curves)),
-        js_on_load=scripts.mounting("chart"),
-        apply_default_css=False,
-        elem_id="chart",
+    measured = _drawn(
+        "chart", "chart", markup.part("chart", measured=bool(loaded.artifact.curves)), label="Measurement"
     )
     with gr.Row(elem_id="measure-actions"):
         measure = gr.Button("Measure this size on held-out text", elem_id="measure", size="md", scale=4)
@@ -164,14 +140,7 @@ def compare_part(rows: list[Row]) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.B
             )
             compare = gr.Button("Compare", variant="primary", elem_id="compare", size="md", scale=1, min_width=120)
             stop = gr.Button("Stop comparing", elem_id="stop-comparing", size="md", scale=1, min_width=140)
-        compared = gr.HTML(
-            value=None,
-            label="Comparison",
-            html_template=markup.part("comparison"),
-            js_on_load=scripts.mounting("comparison"),
-            apply_default_css=False,
-            elem_id="comparison",
-        )
+        compared = _drawn("comparison", "comparison", markup.part("comparison"), label="Comparison")
     return sizes, compared, compare, stop
 
 
@@ -188,14 +157,7 @@ def reading_part() -> tuple[gr.Textbox, gr.HTML, gr.Button, gr.Button]:
         with gr.Row(elem_id="reading-actions"):
             read = gr.Button("Read at every size", variant="primary", elem_id="read", size="md", scale=1)
             stop = gr.Button("Stop reading", elem_id="stop-reading", size="md", scale=1)
-        read_out = gr.HTML(
-            value=None,
-            label="Your text",
-            html_template=markup.part("reading"),
-            js_on_load=scripts.mounting("reading"),
-            apply_default_css=False,
-            elem_id="read-out",
-        )
+        read_out = _drawn("read-out", "reading", markup.part("reading"), label="Your text")
     return own, read_out, read, stop
 
 
@@ -205,15 +167,11 @@ def take_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
         with gr.Row(elem_id="take-actions"):
             export = gr.Button("Export this size", variant="primary", elem_id="export", size="md", scale=1)
             stop = gr.Button("Stop exporting", elem_id="stop-exporting", size="md", scale=1)
-        exported = gr.HTML(
-            value=None,
+        exported = _drawn(
+            "exported",
+            "exported",
+            markup.part("export", load=loading_code(f"{loaded.elastic.base.name}-at-60", True), use=client_code()),
             label="Export",
-            html_template=markup.part(
-                "export", load=loading_code(f"{loaded.elastic.base.name}-at-60", True), use=client_code()
-            ),
-            js_on_load=scripts.mounting("exported"),
-            apply_default_css=False,
-            elem_id="exported",
         )
     return exported, export, stop
 
@@ -240,12 +198,7 @@ def advanced_part(loaded: Loaded) -> list[gr.components.Component]:
 def pictures_part(kinds: Sequence[str]) -> None:
     """What the cut does and how the artifact was made; nothing is computed, sent or drawn before it is seen."""
     with gr.Accordion("Inside the cut, and how it was made", open=False, elem_id="pictures"):
-        gr.HTML(
-            html_template=markup.part("efficiency"),
-            js_on_load=scripts.mounting("efficiency"),
-            apply_default_css=False,
-            elem_id="efficiency",
-        )
+        _drawn("efficiency", "efficiency", markup.part("efficiency"))
         kind = gr.Radio(list(kinds), value=kinds[0], label="Layer type", elem_id="layer-type")
         _gallery("score-map", f"score-map.{kinds[0]}")
         _gallery("history", "history")
@@ -263,9 +216,15 @@ def _gallery(place: str, name: str) -> None:
 
 def method_part() -> None:
     """A drawer beside the slider."""
-    gr.HTML(
-        html_template=markup.part("method"),
-        js_on_load=scripts.mounting("method"),
+    _drawn("method", "method", markup.part("method"))
+
+
+def _drawn(elem_id: str, script: str, template: str, label: str | None = None) -> gr.HTML:
+    """A part that the function `script` of `assets/js/main.js` draws, and draws anew with every message."""
+    return gr.HTML(
+        label=label,
+        html_template=template,
+        js_on_load=scripts.mounting(script),
         apply_default_css=False,
-        elem_id="method",
+        elem_id=elem_id,
     )

@@ -37,7 +37,7 @@ def run_requests(folder: Path, quick: bool = False) -> Tally:
     if wrong := write_tiny(folder):
         tally.fault(wrong, count)
         return tally
-    arguments = ("--model", str(folder / "tiny"), "--artifact", str(folder / "artifact"))
+    arguments = (str(folder / "tiny"), "--artifact", str(folder / "artifact"))
     with served(folder / "server", *arguments) as page:
         first = _visit(page, "a first visitor says")
         kinds = [name for name in KINDS for _ in range(-(-count // len(KINDS)))][:count]

@@ -56,7 +56,7 @@ def run_soak(folder: Path, quick: bool = False) -> Tally:
     """The embedded default model, or a tiny one for a few seconds, where memory says nothing yet."""
     clients, seconds = (QUICK_CLIENTS, QUICK_SECONDS) if quick else (CLIENTS, SECONDS)
     tally = Tally("soak", _ACTIONS, 0)
-    arguments = ("--model", str(folder / "tiny"), "--artifact", str(folder / "artifact")) if quick else ()
+    arguments = (str(folder / "tiny"), "--artifact", str(folder / "artifact")) if quick else ()
     if quick and (made := write_tiny(folder)):
         tally.fault(made)
         return tally

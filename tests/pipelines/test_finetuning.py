@@ -15,17 +15,11 @@ from acip_core.errors import AcipError, ArtifactError, CorpusError, SizeError
 from acip_core.pipelines.finetuning import FinetuneConfig, finetune
 from acip_core.pipelines.precompute import PrecomputeConfig, precompute
 from acip_core.progress import Progress, finish
-from acip_core.training import autocast
 from acip_core.training.adapters import AdapterConfig
 
+pytestmark = pytest.mark.usefixtures("exact")
+
 WORDS = "a slow red fox sees nine old dogs near some quiet river and then runs home".split()  # noqa: SIM905
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """float32 and a checkpoint after every step."""
-    monkeypatch.setattr(autocast, "mixed_precision_is_native", lambda device: False)
-    monkeypatch.setattr("acip_core.training.checkpoint.CHECKPOINT_SECONDS", -1)
 
 
 def write_text(path: Path, seed: int) -> str:

@@ -26,9 +26,10 @@ from acip_core.pipelines.ablation import VARIANTS, AblationConfig, ablate
 from acip_core.pipelines.method_comparison import ComparisonConfig, compare
 from acip_core.progress import Progress, finish
 from acip_core.scoring.pruning_config import PruningConfig
-from acip_core.training import autocast
 from acip_core.training.adapters import AdapterConfig
 from tests.support.tiny import calibration, random_scores, save, tiny_artifact, tiny_base, tiny_factors
+
+pytestmark = pytest.mark.usefixtures("exact")
 
 METHODS = (
     "artifact",
@@ -40,11 +41,6 @@ METHODS = (
     "svd-llm",
     "acip",
 )
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autocast, "mixed_precision_is_native", lambda device: False)
 
 
 @pytest.fixture

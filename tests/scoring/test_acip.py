@@ -27,17 +27,12 @@ from acip_core.scoring.pruning_run import PruningRun
 from acip_core.training import autocast
 from tests.support.tiny import calibration, generator, tiny_base, tiny_factors
 
+pytestmark = pytest.mark.usefixtures("exact")
+
 SETTINGS = PruningConfig(
     mask_learning_rate=2e-3, adapter_learning_rate=1e-3, penalty=1e-2, penalty_growth=1.1, post_steps=3, batch=2,
     micro_batch=2, window=32, rank=2, alpha=4, max_steps=200, stop_ratio=0.5,
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """float32 and a checkpoint after every step."""
-    monkeypatch.setattr(autocast, "mixed_precision_is_native", lambda device: False)
-    monkeypatch.setattr("acip_core.training.checkpoint.CHECKPOINT_SECONDS", -1)
 
 
 @pytest.fixture(params=[False, True], ids=["float32", "bfloat16"])

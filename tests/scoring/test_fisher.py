@@ -14,10 +14,7 @@ from acip_core.training import autocast
 from tests.support.mask_gradients import by_masks
 from tests.support.tiny import calibration, tiny_base, tiny_factors
 
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autocast, "mixed_precision_is_native", lambda device: False)
+pytestmark = pytest.mark.usefixtures("exact")
 
 
 def test_equals_gradients_through_explicit_masks(base: BaseModel):

@@ -14,13 +14,9 @@ from acip_core.scoring.envelope import envelope_scores
 from acip_core.scoring.fisher import accumulated, per_token
 from acip_core.scoring.iterative import STAGES, iterative_scores
 from acip_core.storage.resumable import ResumableRun
-from acip_core.training import autocast
 from tests.support.tiny import calibration, target_weights, tiny_base, tiny_factors
 
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autocast, "mixed_precision_is_native", lambda device: False)
+pytestmark = pytest.mark.usefixtures("exact")
 
 
 def shapes_of(base: BaseModel) -> dict[str, tuple[int, int]]:

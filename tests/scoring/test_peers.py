@@ -23,10 +23,7 @@ from acip_core.training import autocast
 from tests.support.mask_gradients import by_masks
 from tests.support.tiny import VOCABULARY, calibration, generator, target_weights, tiny_base, tiny_basis, tiny_factors
 
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autocast, "mixed_precision_is_native", lambda device: False)
+pytestmark = pytest.mark.usefixtures("exact")
 
 
 def test_gradients_and_fisher_agree_on_one_window(family: str):

@@ -113,7 +113,7 @@ def free_port() -> int:
 @contextmanager
 def running(folders: tuple[Path, Path], port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """`app.py` with a model and its artifact, in a process of its own."""
-    command = [sys.executable, "app.py", "--model", str(folders[0]), "--artifact", str(folders[1]), "--port", str(port)]
+    command = [sys.executable, "app.py", str(folders[0]), "--artifact", str(folders[1]), "--port", str(port)]
     process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield process

@@ -22,14 +22,9 @@ from acip_core.training.adapters import AdapterConfig, TrainedAdapters, train_ad
 from tests.support.faults import full_disk
 from tests.support.tiny import calibration, tiny_elastic
 
+pytestmark = pytest.mark.usefixtures("exact")
+
 SETTINGS = AdapterConfig(rank=2, alpha=4, steps=12, learning_rate=1e-2, smallest=0.4)
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """float32 and a checkpoint after every step."""
-    monkeypatch.setattr(autocast, "mixed_precision_is_native", lambda device: False)
-    monkeypatch.setattr("acip_core.training.checkpoint.CHECKPOINT_SECONDS", -1)
 
 
 @pytest.fixture(params=[False, True], ids=["float32", "bfloat16"])

@@ -111,7 +111,7 @@ def test_switching_on_the_page(browser: Browser, app_folders: tuple[Path, Path],
     second = tmp_path / "second"
     second.symlink_to(model)
     port = free_port()
-    others = ("--model", str(second), "--artifact", str(artifact), "--model", "nobody/nothing")
+    others = (str(second), "--artifact", str(artifact), "nobody/nothing")
     with running(app_folders, port, *others):
         wait_for(port)
         page = opened(browser.new_context(), f"http://127.0.0.1:{port}/", [])
@@ -120,22 +120,22 @@ def test_switching_on_the_page(browser: Browser, app_folders: tuple[Path, Path],
         page.click("#run")
         wait_state(page, "done", 100)
         chosen, precision = page.locator("#model input"), page.locator("#precision input")
-        expect(chosen).to_have_value(model.name)
+        expect(chosen).to_have_value(model.name, timeout=PATIENCE)
         asked = page.locator("#switch-asked")
-        expect(asked).to_be_hidden()
+        expect(asked).to_be_hidden(timeout=PATIENCE)
 
         def switch(title: str, part: Locator = chosen) -> None:
             part.click()
             page.get_by_role("option", name=title, exact=True).click()
-            expect(asked).to_contain_text(f"switches to {title}")
+            expect(asked).to_contain_text(f"switches to {title}", timeout=PATIENCE)
             page.click("#switch-yes")
-            expect(page.locator("#header .note")).to_have_text("Switching …")
+            expect(page.locator("#header .note")).to_have_text("Switching …", timeout=PATIENCE)
 
         chosen.click()
         page.get_by_role("option", name="second", exact=True).click()
         page.click("#switch-no")
-        expect(asked).to_be_hidden()
-        expect(chosen).to_have_value(model.name)
+        expect(asked).to_be_hidden(timeout=PATIENCE)
+        expect(chosen).to_have_value(model.name, timeout=PATIENCE)
         full = readout(page, "saved")
         switch("int8", precision)
         expect(page.locator("#header .note")).to_have_count(0, timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""Curves of perplexity against size in a resumable run: every point is kept as soon as it is measured."""
+"""A curve of perplexity against size in a resumable run: every point is kept as soon as it is measured."""
 
 from __future__ import annotations
 
