@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
+from .coded import measure_coded
 from .documents import refresh
 from .factorization import measure_factorization
 from .figure import Figure, merge, table
@@ -26,6 +27,7 @@ from .visitors import measure_visitors
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "quality": measure_quality,
+    "bytes": measure_coded,
     "factorization": measure_factorization,
     "planning": measure_planning,
     "training": measure_training,

@@ -17,6 +17,7 @@ import typer
 from acip_core.cli import app
 
 from . import tables
+from .coded import bytes_table
 from .figure import markdown_table
 from .tables import ROOT
 
@@ -80,6 +81,7 @@ def _verbs(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 PARTS: dict[str, Callable[[], list[str]]] = {
     "summary": tables.summary,
+    "bytes": bytes_table,
     "perplexity": tables.perplexity,
     "precision": tables.precision,
     "comparison": tables.comparison,

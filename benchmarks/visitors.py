@@ -88,7 +88,7 @@ def _visit(address: str, expected: dict[Request, str], seed: int, end: float, vi
 
 def _submit(client: Client, request: Request) -> Job:
     prompt, percent, (temperature, top_p, seed) = request
-    return client.submit(prompt, percent, temperature, top_p, seed, _NEW, False, api_name="/complete")
+    return client.submit(prompt, percent, temperature, top_p, seed, _NEW, False, "directions", api_name="/complete")
 
 
 def _complete(client: Client, request: Request) -> tuple[str, int]:

@@ -51,7 +51,7 @@ def greedy(base: BaseModel | ElasticModel, tokens: int) -> str:
 
 def test_the_artifact_fits_and_is_complete(loaded: Loaded) -> None:
     folder = default_artifact(DEFAULT_MODEL)
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 40e6
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 64e6
     assert loaded.note == ""
     by_label = {(curve.method, curve.corpus): curve for curve in read_artifact(folder).curves}
     for corpus in ("c4", "wikipedia"):

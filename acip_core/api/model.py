@@ -15,14 +15,15 @@ from transformers.generation.utils import GenerateOutput
 
 from ..artifacts.artifact import Artifact
 from ..artifacts.export import check_free, export
-from ..artifacts.loading import Loaded, open_model
+from ..artifacts.loading import Loaded, install_coding, open_model
 from ..data.framing import framed_windows, framing
-from ..errors import CorpusError, GenerationError, SizeError, finite, shown
+from ..errors import ArgumentError, ArtifactError, CorpusError, GenerationError, SizeError, finite, shown
 from ..evaluation.perplexity import WINDOW
 from ..generation.engine import Engine, SamplingConfig
+from ..model.byte_planner import BytePlanner
 from ..model.elastic_model import ElasticModel
 from ..model.quantization import FULL
-from ..model.size_planner import Plan
+from ..model.size_planner import BOTH, DIRECTIONS, MODES, Plan
 from ..progress import finish
 from ..storage.hub import HubOptions, check_publishable, publish
 from .arguments import DeviceMap, OnProgress, artifact_at, model_at, one_device, refuse_options, refuse_unknown
@@ -43,10 +44,13 @@ class AcipModel:
         ACIP, arXiv 2502.01717: one order of all singular directions, from which every size is a prefix.
     """
 
-    def __init__(self, loaded: Loaded, size: float = 1.0):
+    def __init__(
+        self, loaded: Loaded, size: float = 1.0, mode: str = DIRECTIONS, on_progress: OnProgress | None = None
+    ):
         """Args:
             loaded: what `open_model` returned.
-            size: as `set_size`.
+            size, mode: as `set_size`.
+            on_progress: called with every step of making codes.
 
         Raises:
             SizeError: no cut has that size.
@@ -54,7 +58,9 @@ class AcipModel:
         self.elastic: ElasticModel = loaded.elastic
         self.artifact: Artifact = loaded.artifact
         self._quantized, self._engine, self._setting = loaded.quantized, Engine(loaded.elastic), Lock()
-        self._plan = self.set_size(size)
+        self._loaded, self._preparing = loaded, Lock()
+        self._on_progress = on_progress
+        self._plan = self.set_size(size, mode)
 
     @classmethod
     def from_pretrained(
@@ -63,6 +69,7 @@ class AcipModel:
         *,
         artifact: str | Path | None = None,
         size: float = 1.0,
+        mode: str = DIRECTIONS,
         precision: str = FULL,
         dtype: torch.dtype | str | None = "auto",
         device_map: DeviceMap = "auto",
@@ -81,7 +88,7 @@ class AcipModel:
                 embedded default, `smollm2-135m-instruct`, when left out.
             artifact: folder of its artifact or its name on the Hub (`user/repo`, `user/repo@revision`);
                 `precomputed/<model>` by default.
-            size: as `set_size`.
+            size, mode: as `set_size`.
             precision: of the compressed layers: `full`, `int8`, `int4`, or where bitsandbytes runs `nf4` or `fp4`.
             dtype: to compute in: `float32`, `bfloat16` or `float16`; `auto` for float32 on the CPU, else bfloat16.
             device_map: one device for the whole model (`cpu`, `cuda:1`, 1, `{"": 1}`); `auto` for the one that
@@ -106,7 +113,7 @@ class AcipModel:
             device=one_device(device_map),
             hub=HubOptions(token, cache_dir, local_files_only),
         )
-        return cls(finish(steps, on_progress), size)
+        return cls(finish(steps, on_progress), size, mode, on_progress)
 
     def __repr__(self) -> str:
         return f"AcipModel({self.elastic.base.source}, size={self.size:.3f}, {self.dtype} on {self.device})"
@@ -118,7 +125,7 @@ class AcipModel:
 
     @property
     def size(self) -> float:
-        """Size ratio in force: stored parameters of the compressed layers ÷ their original ones, adapters counted."""
+        """Size ratio in force: of the compressed layers' parameters, adapters counted, or of the model's bytes."""
         return self.plan.ratio
 
     @property
@@ -141,13 +148,59 @@ class AcipModel:
         """What it computes in."""
         return self.elastic.base.dtype
 
-    def set_size(self, ratio: float) -> Plan:
-        """Run at a size ratio in (0, 1] from now on, within one direction; 1.0 is the original model, bit for bit.
+    def set_size(self, ratio: float, mode: str = DIRECTIONS) -> Plan:
+        """Run at a size ratio in (0, 1] from now on; 1.0 is the original model, bit for bit.
+
+        Args:
+            ratio: of the compressed layers' parameters, within one direction; where bits are spent, of the bytes that
+                the model is published in.
+            mode: what may be spent: `directions`, `bits` or `both`. The first time that bits are on a machine, codes
+                are made, which takes minutes.
 
         Raises:
-            SizeError: no cut has that size.
+            SizeError: no plan has that size.
+            ArgumentError: there is no such mode; ArtifactError: the artifact has no operating points for it.
         """
-        plan = self.elastic.planner.at_ratio(ratio)
+        if mode == DIRECTIONS:
+            return self._set(self.elastic.planner.at_ratio(ratio))
+        return self._set(self._bytes(mode).at_ratio(ratio))
+
+    def set_bytes(self, size: float, mode: str = BOTH) -> Plan:
+        """Run at the best plan whose exported tensors have at most `size` bytes.
+
+        Raises:
+            SizeError, ArgumentError, ArtifactError: as `set_size`.
+        """
+        return self._set(self._bytes(mode).at_bytes(size))
+
+    def set_quality(self, worse: float, mode: str = BOTH) -> Plan:
+        """Run at the smallest plan whose perplexity is expected to be at most `worse` above the full model's.
+
+        Args:
+            worse: 0.05 for 5 %.
+
+        Raises:
+            SizeError, ArgumentError, ArtifactError: as `set_size`.
+        """
+        if (number := finite(worse)) is None or number < 0:
+            raise SizeError(f"How much worse a size may be is a share from 0 on, not {shown(worse)}.")
+        return self._set(self._bytes(mode).at_loss(math.log1p(number)))
+
+    def _bytes(self, mode: str) -> BytePlanner:
+        """The planner of a mode with bits; makes the codes when one is first asked for."""
+        if mode not in MODES[1:]:
+            raise ArgumentError(f"What may be spent is {', '.join(MODES)}, not {shown(mode)}.")
+        with self._preparing:
+            if mode not in self.elastic.planners and not finish(install_coding(self._loaded), self._on_progress):
+                raise ArtifactError(
+                    "The artifact has no operating points, so bits cannot be spent; "
+                    "`python -m acip_core codes` adds them."
+                )
+        planner = self.elastic.planners[mode]
+        assert isinstance(planner, BytePlanner)
+        return planner
+
+    def _set(self, plan: Plan) -> Plan:
         with self._setting:  # the object and its model never end at sizes of two callers
             self._plan = plan
             self.elastic.apply(plan)

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ..evaluation.methods import corpus_title, curve_title
 from ..model.base_model import DEFAULT_HUB_ID, DEFAULT_MODEL
+from ..model.size_planner import DIRECTIONS
 from ..storage.network import hub_reachable
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ def export_card(
         *_metadata(artifact, licence, is_model=True),
         f"# {artifact.name} at {plan.ratio:.1%} size" + (f", {precision}" if precision else ""),
         "",
-        f"{plan.parameters:,} of {plan.base_parameters:,} parameters, {plan.bytes / 1e6:.1f} of "
-        f"{plan.base_bytes / 1e6:.1f} MB"
+        f"{_amount(plan)}{plan.bytes / 1e6:.1f} of {plan.base_bytes / 1e6:.1f} MB"
         + (" (multiplied out here, so the files are as large as the base model's)." if dense else "."),
         "",
         *[
@@ -79,6 +79,13 @@ def export_card(
         "Recipe: `" + json.dumps(artifact.recipe) + "`",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _amount(plan: Plan) -> str:
+    """What a size keeps, before its bytes: where bits are spent, every parameter, each in fewer of them."""
+    if plan.mode != DIRECTIONS:
+        return "All parameters, each matrix entropy-coded in as few bits as the size allows: "
+    return f"{plan.parameters:,} of {plan.base_parameters:,} parameters, "
 
 
 def _metadata(artifact: Artifact, licence: str | None = None, is_model: bool = False) -> list[str]:

@@ -64,7 +64,7 @@ def base_settings(config: dict[str, Any], base: str) -> dict[str, Any]:
     """The configuration of the model that one was exported from."""
     if "acip_base" not in config:
         return config
-    settings = {k: v for k, v in config.items() if k not in ("acip_base", "ranks", "quantized", "auto_map")}
+    settings = {k: v for k, v in config.items() if k not in ("acip_base", "ranks", "quantized", "codes", "auto_map")}
     return settings | {"model_type": config["model_type"].removeprefix("acip_"), "architectures": [base]}
 
 
@@ -74,7 +74,7 @@ def factorized(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
     Args:
         ranks: rows of the bank, adapter's included, per place in the model.
     """
-    tensors = _state(elastic.model)
+    tensors = untied_state(elastic.model)
     for name, rank in ranks.items():
         up, down = _factors(elastic, name, rank)
         del tensors[f"{name}.weight"]
@@ -86,7 +86,7 @@ def factorized(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
 
 def quantized_parts(elastic: ElasticModel, quantized: Quantized, ranks: Mapping[str, int]) -> Tensors:
     """Target layers as codes and scales, the others as they are."""
-    tensors, layers = _state(elastic.model), elastic.elastic_layers()
+    tensors, layers = untied_state(elastic.model), elastic.elastic_layers()
     for layer_name, layer in layers.items():
         packed = quantized.layers[layer_name]
         for name in layers.aliases[layer_name]:
@@ -102,7 +102,7 @@ def quantized_parts(elastic: ElasticModel, quantized: Quantized, ranks: Mapping[
 def multiplied_out(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
     """Every layer as one matrix, those of an earlier export too, by the names that `save_pretrained` gives them."""
     model = elastic.model
-    tensors = _state(model)
+    tensors = untied_state(model)
     for name, rank in ranks.items():
         weight = f"{name}.weight"
         stored = tensors[weight]
@@ -110,10 +110,10 @@ def multiplied_out(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
         transposed = stored.stride() != model.get_parameter(weight).stride()  # as GPT-2 keeps it
         up, down = _factors(elastic, name, rank)
         tensors[weight] = _product(_view(up), _view(down), transposed)
-    return saved_names(_join_earlier(model, tensors), tensors)
+    return saved_names(join_earlier(model, tensors), tensors)
 
 
-def _join_earlier(model: PreTrainedModel, tensors: Tensors) -> PreTrainedModel:
+def join_earlier(model: PreTrainedModel, tensors: Tensors) -> PreTrainedModel:
     """Multiply out in `tensors` what an earlier export holds as factors or codes; returns a model of the base class."""
     if not hasattr(model.config, "acip_base"):
         return model
@@ -126,7 +126,7 @@ def _join_earlier(model: PreTrainedModel, tensors: Tensors) -> PreTrainedModel:
         weight = _joined(model.get_submodule(name), name, tensors)
         is_outer = name in dict(plain.named_modules())
         if is_outer and isinstance(plain.get_submodule(name), Conv1D):
-            weight = _turned(weight)
+            weight = turned(weight)
         tensors[f"{name}.weight"] = weight
         if f"{name}.up.bias" in tensors:
             tensors[f"{name}.bias"] = tensors.pop(f"{name}.up.bias")
@@ -153,10 +153,11 @@ def _product(up: AnyTensor, down: AnyTensor, transposed: bool = False) -> Deferr
         return (factor.float() @ materialized(down).float()).to(factor.dtype)
 
     product = DeferredTensor(meta_of(up).new_empty(len(meta_of(up)), meta_of(down).shape[1]), make)
-    return _turned(product) if transposed else product
+    return turned(product) if transposed else product
 
 
-def _turned(tensor: DeferredTensor) -> DeferredTensor:
+def turned(tensor: DeferredTensor) -> DeferredTensor:
+    """The transpose."""
     return DeferredTensor(torch.empty_like(tensor.meta.t().contiguous()), lambda: tensor.make().t())
 
 
@@ -170,7 +171,7 @@ def _factors(elastic: ElasticModel, name: str, rank: int) -> tuple[torch.Tensor,
     return layer.up[:rank].t(), layer.down[:rank]
 
 
-def _state(model: PreTrainedModel) -> Tensors:
+def untied_state(model: PreTrainedModel) -> Tensors:
     """The model's state without tied weights, which its class ties again."""
     tied = model.all_tied_weights_keys
     return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
@@ -204,10 +205,15 @@ def _cast(name: str, tensor: AnyTensor, running: torch.dtype, dtype: torch.dtype
         return tensor
     if isinstance(tensor, torch.Tensor) and not always and not is_exact(tensor, dtype):
         return tensor
-    return DeferredTensor(meta_of(tensor).to(dtype), lambda: _finite(name, materialized(tensor), dtype))
+    return DeferredTensor(meta_of(tensor).to(dtype), lambda: finite(name, materialized(tensor), dtype))
 
 
-def _finite(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def finite(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor in another dtype.
+
+    Raises:
+        ModelError: it has values beyond it.
+    """
     cast = tensor.to(dtype)
     if not cast.isfinite().all():
         raise ModelError(f"{name} has values beyond {str(dtype).split('.')[1]}; choose bfloat16 or float32.")

@@ -2,7 +2,8 @@
 
 Layers below break-even are stored as two thin matrices, adapters merged into them, and read by the copy of `modeling`
 in the folder, as quantized layers are; all others, and a whole model at size 1.0 in full precision, stay what they are
-in the base model's own class.
+in the base model's own class. At a size in bytes all matrices are what `coded_tensors` makes of them, read by the copy
+of `coded_modeling`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from safetensors.torch import save_file
 
 from ..errors import ModelError, PrecisionError, StorageError
 from ..evaluation.curves import primary_curves
-from ..model import modeling
+from ..model import coded_modeling, entropy_decoding, modeling
 from ..model.elastic_model import ElasticModel
 from ..model.quantization import Quantized
-from ..model.size_planner import DENSE, Plan
+from ..model.size_planner import DENSE, DIRECTIONS, Plan
 from ..progress import Progress, Steps
 from ..storage.atomic import atomic_path, check_writable, entries
 from .artifact import Artifact
@@ -43,8 +44,11 @@ from .checkpoint_tensors import (
     quantized_parts,
     saved_names,
 )
+from .coded_tensors import coded_parts, plain_weights
 
 MODELING = Path(modeling.__file__)
+CODED_MODELING, DECODING = Path(coded_modeling.__file__), Path(entropy_decoding.__file__)
+_FUNCTIONS = {MODELING: "compressed", CODED_MODELING: "coded"}  # that make the classes, of the base model's
 SHARD_BYTES = 2_000_000_000  # of which only one is in memory beside the model
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -65,50 +69,97 @@ def export(
         artifact: for the card.
         folder: new or empty; appears when it is complete.
         dense: multiply the factors out: no smaller than the base model, but for tools that know only its class.
-        quantized: what `quantization.quantize` made of this model; stored as it is, unless `dense`.
+        quantized: what `quantization.quantize` made of this model; stored as it is, unless `dense`. None for a plan
+            that spends bytes.
         dtype: of everything that is not quantized, one of `DTYPES`; as the base model is published when left out.
 
     Raises:
         StorageError: the folder holds files already or cannot be written.
         ModelError: the model's class is not one of transformers', or has values beyond `dtype`.
-        PrecisionError: there is no such dtype, or the model is quantized already.
+        PrecisionError: there is no such dtype, the model is quantized already, or is to be where bytes are spent.
     """
     check_free(folder)
-    written = check_dtype(dtype) or elastic.stored_dtype
-    ranks, model = _ranks(elastic, plan), elastic.model
-    coded = bool(ranks or quantized or hasattr(model.config, "acip_base")) and not dense
-    if coded and not hasattr(transformers, base_class(model)):
-        raise ModelError(f"{base_class(model)} is no class of transformers; only `--dense` can export such a model.")
+    if plan.mode == DIRECTIONS:
+        form = _cut_form(elastic, plan, dense, quantized, check_dtype(dtype))
+    else:
+        form = yield from _coded_form(elastic, plan, dense, quantized, check_dtype(dtype))
+    if not dense:
+        sizes = [meta_of(t).numel() * meta_of(t).element_size() for t in form.tensors.values()]
+        plan = replace(plan, bytes=sum(sizes))
+    with atomic_path(folder) as temporary, _system_errors():
+        temporary.mkdir()
+        yield from _write_weights(form.tensors, temporary, shard_bytes)
+        _write_config(elastic, form, temporary)
+        if elastic.model.generation_config is not None:
+            elastic.model.generation_config.save_pretrained(temporary)
+        elastic.tokenizer.save_pretrained(temporary)
+        _without_spaces(temporary / "tokenizer.json")
+        curves = primary_curves(artifact.curves) if plan.mode == DIRECTIONS else ()
+        card = export_card(artifact, curves, plan, dense, form.code is not None, form.precision)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+    return folder
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a model is stored.
+
+    Attributes:
+        dtype: of what is neither quantized nor coded, for the configuration to name.
+        code: the file with the classes that read it, copied with those that it imports; None for the base model's own.
+        settings: of these classes, beside those of the base model.
+        precision: of quantized layers; empty where none are.
+    """
+
+    tensors: Tensors
+    dtype: torch.dtype
+    code: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = ""
+
+
+def _cut_form(
+    elastic: ElasticModel, plan: Plan, dense: bool, quantized: Quantized | None, dtype: torch.dtype | None
+) -> _Form:
+    """Layers as products of two thin matrices, or quantized."""
+    written, ranks, model = dtype or elastic.stored_dtype, _ranks(elastic, plan), elastic.model
+    custom = bool(ranks or quantized or hasattr(model.config, "acip_base")) and not dense
+    if custom:
+        _check_class(elastic)
     bits = _bits(elastic, quantized, ranks)
     if dense:
         tensors = multiplied_out(elastic, ranks)
-    elif coded:
+    elif custom:
         tensors = quantized_parts(elastic, quantized, ranks) if quantized else factorized(elastic, ranks)
     else:
         tensors = saved_names(model, factorized(elastic, ranks))
     tensors = in_dtype(tensors, elastic.base.dtype, written, always=dtype is not None)
-    if not dense:
-        plan = replace(plan, bytes=sum(meta_of(t).numel() * meta_of(t).element_size() for t in tensors.values()))
-    with atomic_path(folder) as temporary, _system_errors():
-        temporary.mkdir()
-        yield from _write_weights(tensors, temporary, shard_bytes)
-        _write_config(elastic, {**earlier_ranks(model), **ranks}, bits, coded, written, temporary)
-        if model.generation_config is not None:
-            model.generation_config.save_pretrained(temporary)
-        elastic.tokenizer.save_pretrained(temporary)
-        _without_spaces(temporary / "tokenizer.json")
-        (temporary / "README.md").write_text(
-            export_card(
-                artifact,
-                primary_curves(artifact.curves),
-                plan,
-                dense,
-                coded,
-                quantized.precision.name if quantized else "",
-            ),
-            encoding="utf-8",
-        )
-    return folder
+    settings = {"ranks": {**earlier_ranks(model), **ranks}} | ({"quantized": bits} if bits else {})
+    return _Form(
+        tensors, written, MODELING if custom else None, settings, quantized.precision.name if quantized else ""
+    )
+
+
+def _coded_form(
+    elastic: ElasticModel, plan: Plan, dense: bool, quantized: Quantized | None, dtype: torch.dtype | None
+) -> Steps[_Form]:
+    """Matrices as codes, or as published."""
+    if quantized is not None:
+        raise PrecisionError("A size in bytes has codes of its own; export it without a precision.")
+    assert elastic.coded is not None
+    written = dtype or elastic.coded.dtype
+    if dense:
+        return _Form(plain_weights(elastic, plan, written), written)
+    _check_class(elastic)
+    tensors, codes = yield from coded_parts(elastic, plan, written)
+    bits = _bits(elastic, None, {})
+    settings = {"ranks": earlier_ranks(elastic.model), "codes": codes} | ({"quantized": bits} if bits else {})
+    return _Form(tensors, written, CODED_MODELING, settings)
+
+
+def _check_class(elastic: ElasticModel) -> None:
+    if not hasattr(transformers, name := base_class(elastic.model)):
+        raise ModelError(f"{name} is no class of transformers; only `--dense` can export such a model.")
 
 
 @contextmanager
@@ -200,36 +251,32 @@ def _without_spaces(path: Path) -> None:
         path.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
-def _write_config(
-    elastic: ElasticModel,
-    ranks: Mapping[str, int],
-    bits: dict[str, Any] | None,
-    coded: bool,
-    dtype: torch.dtype,
-    folder: Path,
-) -> None:
-    """The configuration; `coded`, it names the code that is written beside it, which `load_base` never runs."""
+def _write_config(elastic: ElasticModel, form: _Form, folder: Path) -> None:
+    """The configuration, and the code that it names where the form has any, which `load_base` never runs."""
     base, path = base_class(elastic.model), folder / "config.json"
     elastic.model.config.save_pretrained(folder)
     config = base_settings(json.loads(path.read_text(encoding="utf-8")), base)
-    config["dtype"] = str(dtype).removeprefix("torch.")
-    if coded:
-        _write_code(base, folder)
+    config["dtype"] = str(form.dtype).removeprefix("torch.")
+    if form.code is not None:
+        _write_code(base, form.code, folder)
         config |= {
             "model_type": f"acip_{config['model_type']}",
             "architectures": ["CompressedForCausalLM"],
             "auto_map": {
-                "AutoConfig": f"{MODELING.stem}.CompressedConfig",
-                "AutoModelForCausalLM": f"{MODELING.stem}.CompressedForCausalLM",
+                "AutoConfig": f"{form.code.stem}.CompressedConfig",
+                "AutoModelForCausalLM": f"{form.code.stem}.CompressedForCausalLM",
             },
             "acip_base": base,
-            "ranks": dict(ranks),
-        } | ({"quantized": bits} if bits else {})
+            **form.settings,
+        }
     path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_code(base: str, folder: Path) -> None:
-    code = MODELING.read_text(encoding="utf-8")
-    classes = f"CompressedConfig, CompressedForCausalLM = compressed({base})"
+def _write_code(base: str, code: Path, folder: Path) -> None:
+    """A copy of a file, with last lines for the base model's class, and of the files that it imports."""
+    classes = f"CompressedConfig, CompressedForCausalLM = {_FUNCTIONS[code]}({base})"
     last = f"\n\nfrom transformers import {base}  # noqa: E402\n\n{classes}\n"
-    (folder / MODELING.name).write_text(code + last, encoding="utf-8")
+    (folder / code.name).write_text(code.read_text(encoding="utf-8") + last, encoding="utf-8")
+    if code == CODED_MODELING:
+        for other in (MODELING, DECODING):
+            (folder / other.name).write_text(other.read_text(encoding="utf-8"), encoding="utf-8")

@@ -16,6 +16,8 @@ from ..data.framing import framing
 from ..errors import ArtifactError
 from ..evaluation.curves import Curve
 from ..model.base_model import DEFAULT_HUB_ID, DEFAULT_MODEL, BaseModel, embedded_gguf, fingerprint, load_base
+from ..model.code_cache import cached_codes
+from ..model.coded_states import coded_matrices, install_coded_adapters, install_codes
 from ..model.elastic_model import ElasticModel, build_elastic
 from ..model.factorization import cached_factors
 from ..model.quantization import FULL, Quantized, at_precision, quantize
@@ -23,6 +25,7 @@ from ..model.target_layers import TargetLayers, target_layers
 from ..progress import Progress, Steps
 from ..storage.hub import HubOptions, artifact_folder, split_revision
 from .artifact import Artifact, default_artifact
+from .coding import Coding, in_eight_bits, read_coding
 from .comparison import Comparison, read_comparison
 from .completions import Completions, read_completions
 from .reader import read_artifact
@@ -61,6 +64,7 @@ class Loaded:
         quantized: the layers as they are stored, where they have fewer bits.
         folder: of the artifact.
         fingerprint: of the weights that are compressed.
+        coding: what sizes in bytes are planned with; None where the artifact has the mode `directions` alone.
     """
 
     elastic: ElasticModel
@@ -72,6 +76,7 @@ class Loaded:
     quantized: Quantized | None = None
     folder: Path = Path()
     fingerprint: str = ""
+    coding: Coding | None = None
 
 
 def open_model(
@@ -111,13 +116,42 @@ def open_model(
     factors = yield from cached_factors(fitted.weights, fitted.fingerprint, read.basis)
     adapters = read.adapters if install else None
     elastic = yield from build_elastic(base, factors, read.scores, adapters, count_adapters)
-    loaded = Loaded(elastic, read, fitted.note, read_comparison(folder), folder=folder, fingerprint=fitted.fingerprint)
+    coding = read_coding(folder, read.basis)
+    loaded = Loaded(
+        elastic,
+        read,
+        fitted.note,
+        read_comparison(folder),
+        folder=folder,
+        fingerprint=fitted.fingerprint,
+        coding=coding,
+    )
     if precision != FULL:
         quantized = yield from quantize(elastic, precision)
         curves = _precision_first(read.curves, precision)
         return replace(loaded, artifact=replace(read, curves=curves), quantized=quantized)
     completions, evaluation = tuple(read_completions(folder)), tuple(read_evaluation(folder))
     return replace(loaded, completions=completions, evaluation=evaluation)
+
+
+def install_coding(loaded: Loaded) -> Steps[bool]:
+    """Make codes states of an opened model, from this machine's cache or in a few minutes; it may run meanwhile.
+
+    Returns:
+        False where its artifact has no operating points: `python -m acip_core codes` adds them.
+
+    Raises:
+        ModelError: a moment is too damaged to be used.
+    """
+    coding, elastic = loaded.coding, loaded.elastic
+    if coding is None:
+        return False
+    matrices = coded_matrices(elastic, coding.moments.tables)
+    coded = yield from cached_codes(matrices, coding.moments, fingerprint(matrices))
+    install_codes(elastic, coded, coding.calibration)
+    if coding.adapters is not None:
+        install_coded_adapters(elastic, {name: in_eight_bits(a) for name, a in coding.adapters.items()})
+    return True
 
 
 def _precision_first(curves: tuple[Curve, ...], precision: str) -> tuple[Curve, ...]:

@@ -80,8 +80,9 @@ def prepare(
     model: AnyModel = None,
     artifact: NamedArtifact = None,
 ) -> None:
-    """Fill this machine's cache (converted model, factors), so that the page starts at once."""
-    from ..artifacts.loading import open_model
+    """Fill this machine's cache (converted model, factors, codes), so that the page starts at once."""
+    from ..artifacts.loading import install_coding, open_model
 
     loaded = draw(open_model(model, artifact))
+    draw(install_coding(loaded))
     say(f"{loaded.elastic.base.source} is ready.")

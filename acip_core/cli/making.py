@@ -1,4 +1,4 @@
-"""The verbs that make an artifact: `precompute`, `finetune`."""
+"""The verbs that make an artifact: `precompute`, `codes`, `finetune`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from .drawing import draw, is_main_process, say, show_table
 from .keeping import write_report
-from .options import AnyModel, Model, Public, Push, Replace, check_push, expanded, push
+from .options import AnyModel, Folder, Model, Public, Push, Replace, check_push, expanded, push
 
 if TYPE_CHECKING:
     from ..pipelines.precompute import PrecomputeConfig
@@ -127,6 +127,24 @@ def _training(
             "--steps belongs to adapters trained after the pruning run, which this preset has not."
         )
     return recipe
+
+
+def codes(
+    model: AnyModel = None,
+    artifact: Folder = None,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Training steps of adapters for coded layers; 0 leaves adapters out.")
+    ] = 0,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of these adapters.")] = 8,
+    windows: Annotated[int, typer.Option(min=1, help="Held-out windows per corpus for the curves.")] = 32,
+) -> None:
+    """Add sizes in bytes to an artifact: moments of gradients, codes, calibration, measured curves."""
+    from ..pipelines.coding import CodingConfig, add_codes
+    from ..training.adapters import AdapterConfig
+
+    adapters = AdapterConfig(rank, 2 * rank, steps, smallest=0.14, largest=0.24, distillation=1.0) if steps else None
+    folder = draw(add_codes(model, CodingConfig(adapters=adapters, curve_windows=windows), artifact))
+    say(f"The artifact {folder} has sizes in bytes; `acip generate --megabytes` and the page run them.")
 
 
 def finetune(

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..errors import SizeError
 from .drawing import say
+
+if TYPE_CHECKING:
+    from ..api import AcipModel
+    from ..model.size_planner import Plan
 
 
 def expanded(path: Path | None) -> Path | None:
@@ -28,12 +33,41 @@ NamedArtifact = Annotated[
     str | None,
     typer.Option("--artifact", help="Folder of the artifact, or user/repo; precomputed/<model> by default."),
 ]
+Size = Annotated[
+    float | None,
+    typer.Option(help="Size ratio in (0, 1]: of the compressed layers, or with --spend bits or both of all bytes."),
+]
+Megabytes = Annotated[float | None, typer.Option(min=0, help="Size of the whole model as a file; spends both.")]
+Worse = Annotated[
+    float | None, typer.Option(min=0, help="The smallest size whose perplexity is at most so many percent worse.")
+]
+Spend = Annotated[
+    Literal["directions", "bits", "both"] | None,
+    typer.Option(help="What may be spent; directions by default with --size, otherwise both."),
+]
 Precision = Annotated[str, typer.Option(help="Of the compressed layers: full, int8, int4, nf4 or fp4.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace the artifact of other weights that lies there.")]
 Push = Annotated[
     str | None, typer.Option("--push-to-hub", help="Publish the result as user/repo, private unless --public.")
 ]
 Public = Annotated[bool, typer.Option("--public", help="Let everyone see a repository that --push-to-hub makes.")]
+
+
+def set_target(
+    model: AcipModel, size: float | None, megabytes: float | None, worse: float | None, spend: str | None
+) -> Plan:
+    """Run at the size that the options name: a ratio, megabytes or a quality.
+
+    Raises:
+        SizeError: more than one is named, or no plan has that size.
+    """
+    if sum(value is not None for value in (size, megabytes, worse)) > 1:
+        raise SizeError("Name one of --size, --megabytes and --worse.")
+    if megabytes is not None:
+        return model.set_bytes(megabytes * 1e6, spend or "both")
+    if worse is not None:
+        return model.set_quality(worse / 100, spend or "both")
+    return model.set_size(1.0 if size is None else size, spend or "directions")
 
 
 def check_push(repo: str | None) -> None:

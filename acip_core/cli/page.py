@@ -59,7 +59,7 @@ def main(
         bool | None,
         typer.Option(
             "--visitors-may-switch/--no-visitors-may-switch",
-            help="Let any visitor switch model and precision for everybody; on where only this machine can visit.",
+            help="Let any visitor switch the model for everybody; on where only this machine can visit.",
             show_default=False,
         ),
     ] = None,
@@ -96,7 +96,7 @@ def serve(
 
     Args:
         allowed_hosts: names of the page besides the machine's own.
-        may_switch: whether visitors can ask for another model or precision.
+        may_switch: whether visitors can ask for another model.
 
     Raises:
         AcipError: one sentence about the port, the first model or its artifact.

@@ -17,7 +17,7 @@ from .former import current_form
 _INTERRUPTED = 130
 _VERBS: dict[str, dict[str, Callable[..., Any]]] = {
     "Use a model": {"generate": using.generate, "app": page.main, "export": using.export},
-    "Make an artifact": {"precompute": making.precompute, "finetune": making.finetune},
+    "Make an artifact": {"precompute": making.precompute, "codes": making.codes, "finetune": making.finetune},
     "Keep an artifact": {
         "report": keeping.report, "examples": keeping.examples, "renew": keeping.renew, "push": keeping.publish,
         "prepare": keeping.prepare,

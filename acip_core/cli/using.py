@@ -7,14 +7,32 @@ from typing import Annotated
 
 import typer
 
-from .drawing import draw, say
-from .options import Model, NamedArtifact, Precision, Public, Push, check_push, expanded, push
+from ..errors import SizeError
+from .drawing import draw, lines, say
+from .options import (
+    Megabytes,
+    Model,
+    NamedArtifact,
+    Precision,
+    Public,
+    Push,
+    Size,
+    Spend,
+    Worse,
+    check_push,
+    expanded,
+    push,
+    set_target,
+)
 
 
 def generate(
     model: Model,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")],
-    size: Annotated[float, typer.Option(help="Size ratio of the compressed layers in (0, 1].")] = 1.0,
+    size: Size = None,
+    megabytes: Megabytes = None,
+    worse: Worse = None,
+    spend: Spend = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write at most.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="0 picks the likeliest token.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw among the likeliest tokens of this probability.")] = 1.0,
@@ -31,7 +49,8 @@ def generate(
     from ..artifacts.loading import open_model
 
     steps = open_model(model, artifact, precision=precision, dtype=dtype)
-    loaded = AcipModel(draw(steps, transient=True), size)
+    loaded = AcipModel(draw(steps, transient=True), on_progress=lines())
+    set_target(loaded, size, megabytes, worse, spend)
     for text in loaded.stream(prompt, max_new_tokens, temperature, top_p, seed, chat):
         print(text, end="", flush=True)
     print()
@@ -40,7 +59,10 @@ def generate(
 def export(
     model: Model,
     out: Annotated[Path, typer.Argument(metavar="OUT", callback=expanded, help="New folder for the model.")],
-    size: Annotated[float, typer.Option(help="Size ratio of the compressed layers in (0, 1].")],
+    size: Size = None,
+    megabytes: Megabytes = None,
+    worse: Worse = None,
+    spend: Spend = None,
     dense: Annotated[
         bool, typer.Option("--dense", help="Multiply the factors out, for tools that know only the base architecture.")
     ] = False,
@@ -54,6 +76,7 @@ def export(
     public: Public = False,
 ) -> None:
     """Write a model at one size as a folder that plain transformers loads."""
+    from ..api import AcipModel
     from ..artifacts.export import check_dtype, check_free
     from ..artifacts.export import export as run
     from ..artifacts.loading import open_model
@@ -61,8 +84,10 @@ def export(
     check_free(out)
     check_dtype(dtype)
     check_push(push_to_hub)
+    if size is None and megabytes is None and worse is None:
+        raise SizeError("Name the size: --size, --megabytes or --worse.")
     loaded = draw(open_model(model, artifact, precision=precision))
-    plan = loaded.elastic.planner.at_ratio(size)
+    plan = set_target(AcipModel(loaded, on_progress=lines()), size, megabytes, worse, spend)
     draw(run(loaded.elastic, loaded.artifact, plan, out, dense, quantized=loaded.quantized, dtype=dtype))
     written = sum(file.stat().st_size for file in out.glob("*.safetensors"))
     say(f"The model is in {out}, {written / 1e6:.1f} MB of weights.")

@@ -1,1 +1,1 @@
-"""How good a size is: perplexity, its curve over sizes, and how close it stays to the full model."""
+"""How good a size is: perplexity, its curve over sizes, how close it stays to the full model, the facts it keeps."""

@@ -27,15 +27,21 @@ class Row:
         saved: share of the whole model's bytes, 0 to 1.
         flops: floating-point operations per token.
         perplexity: by corpus, interpolated on the measured curve; corpora that were not measured there are absent.
+        relative: perplexity ÷ the full model's, of the worse corpus, where bits are spent; None elsewhere.
+        predicted: `relative` is no measurement.
+        next_megabyte: by what share the next megabyte lowers the perplexity, as predicted, where bits are spent.
     """
 
-    percent: int
+    percent: float
     ratio: float
     parameters: int
     bytes: int
     saved: float
     flops: int
     perplexity: dict[str, float]
+    relative: float | None = None
+    predicted: bool = False
+    next_megabyte: float | None = None
 
 
 def smallest_percent(planner: SizePlanner) -> int:

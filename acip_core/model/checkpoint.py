@@ -27,6 +27,7 @@ from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import CONFIG_NAME
 
 from ..errors import ModelError
+from .coded_modeling import coded
 from .modeling import compressed
 from .target_layers import FLOATS
 from .weight_files import (
@@ -72,7 +73,8 @@ def load_checkpoint(
     check_counts(settings, path)
     base = settings.get("acip_base")
     # The class of this package for what `export` wrote, so that the code beside it is never executed.
-    export_class = compressed(getattr(transformers, base))[1] if base else None
+    classes = coded if settings.get("codes") else compressed
+    export_class = classes(getattr(transformers, base))[1] if base else None
     configuration: Any = export_class.config_class if export_class else AutoConfig
     try:
         known = configuration.from_pretrained(location, trust_remote_code=False, **where)
@@ -105,8 +107,17 @@ def load_checkpoint(
         model = _dense(model, dtype, location)
     if not verified:
         check_values(model, location, stored.files)
+    if settings.get("codes"):
+        _decode(model, location)
     _note_untied(model)
     return model, stored.dtype
+
+
+def _decode(model: Any, location: str) -> None:
+    try:
+        model.decode_codes()
+    except ValueError as error:
+        raise ModelError(f"The files of '{location}' are damaged. {error}") from None
 
 
 def _note_untied(model: Any) -> None:

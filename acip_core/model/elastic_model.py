@@ -5,7 +5,6 @@ Takes factors, scores and adapters as given; knows nothing of files, text or pag
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,13 +13,16 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import SizeError
 from ..progress import Progress, Steps
 from .base_model import BaseModel
+from .byte_planner import BytePlanner
+from .code_cache import CodedModel
+from .coded_layers import segments
+from .cut import Cut, Ranking, State
 from .factorization import Factors
 from .kernels import linear
-from .layers import Adapter, Cut, ElasticLinear, Ranks
-from .size_planner import DENSE, BytesPerParameter, Footprint, Plan, SizePlanner, break_even_rank
+from .layers import Adapter, ElasticLinear
+from .size_planner import DENSE, DIRECTIONS, BytesPerParameter, Footprint, Plan, SizePlanner, break_even_rank
 from .target_layers import TargetLayers, named_layers
 
 Scores = Mapping[str, torch.Tensor]  # (r,) per layer, one score per direction, in the order of its factors
@@ -45,11 +47,47 @@ class AdapterWeights:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What predicted losses turned out to be, measured = scale · predicted^power, fitted to a few measured plans.
+
+    Attributes:
+        repaired: share of a coded layer's loss that is left with its adapter.
+    """
+
+    scale: float = 1.0
+    power: float = 1.0
+    repaired: float = 1.0
+
+    def __call__(self, loss: float) -> float:
+        """The rise that is to be expected where `loss` is predicted, nats per token."""
+        return self.scale * loss**self.power if loss > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class CodedStates:
+    """What `coded_states.install_codes` put into a model.
+
+    Attributes:
+        coded: the codes of every layer and table.
+        calibration: for the planners.
+        tables: names of the embedding and the head where they have codes, a tied one once.
+        published: bytes of every layer and table as published.
+        dtype: what the model is published in.
+    """
+
+    coded: CodedModel
+    calibration: Calibration
+    tables: tuple[str, ...]
+    published: Mapping[str, int]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
 class BatchPlan:
     """The sizes of a batch's sequences, largest first; made by `ElasticModel.batch`."""
 
     plans: tuple[Plan, ...]
-    ranks: tuple[int | Ranks, ...]
+    states: Ranking
 
 
 class ElasticModel:
@@ -57,13 +95,16 @@ class ElasticModel:
 
     Attributes:
         model: the base model with elastic layers; `forward`, `generate`, `to` and `eval` work as ever.
-        planner: turns targets into plans; touches no weights.
+        planner: turns targets into plans that spend directions; touches no weights.
+        planners: of every mode that this model has, by what may be spent; those of codes come with `install_codes`.
+        coded: what `coded_states.install_codes` put in; None before.
+        cut: the states in force, for layers that are installed later.
         plan: the size in force.
     """
 
     def __init__(self, base: BaseModel, cut: Cut, scores: Scores, count_adapters: bool = True, reset: bool = True):
         self.base = base
-        self._cut, self._scores, self._count_adapters, self._reset = cut, scores, count_adapters, reset
+        self.cut, self._scores, self._count_adapters, self._reset = cut, scores, count_adapters, reset
         base.model.register_forward_pre_hook(cut.hold)
         base.model.register_forward_hook(cut.release, always_call=True)
         layers = {name: layer for name, layer in self.model.named_modules() if isinstance(layer, ElasticLinear)}
@@ -71,6 +112,8 @@ class ElasticModel:
         self._storage: BytesPerParameter | None = None
         self._footprint = footprint(self.model, self.elastic_layers(), self.stored_dtype)
         self.planner = self.planner_for(0)
+        self.planners: dict[str, SizePlanner | BytePlanner] = {DIRECTIONS: self.planner}
+        self.coded: CodedStates | None = None
         self.plan: Plan | BatchPlan = self.planner.at_ratio(1.0)
 
     def planner_for(self, adapter_rank: int) -> SizePlanner:
@@ -84,13 +127,14 @@ class ElasticModel:
         """Put trained adapters in front of every layer's factors; from now on they count in every size."""
         for name, layer in self.elastic_layers().items():
             layer.prepend_adapter(adapters[name].a, adapters[name].b)
-        self.planner = self.planner_for(next(iter(adapters.values())).a.shape[0])
+        self.planner = self.planners[DIRECTIONS] = self.planner_for(next(iter(adapters.values())).a.shape[0])
         self.apply(self.planner.at_ratio(1.0))
 
     def store_as(self, storage: BytesPerParameter) -> None:
         """Count the target layers at these bytes from now on."""
         self._storage = storage
         self.planner = self.planner_for(next(iter(self.elastic_layers().values())).adapter_rank)
+        self.planners[DIRECTIONS] = self.planner
         self.apply(self.planner.at_ratio(1.0))
 
     @property
@@ -111,23 +155,19 @@ class ElasticModel:
         """A plan by which each sequence of a batch runs at a size of its own, as it would alone.
 
         Args:
-            plans: of the sequences, largest first, all from one planner.
-
-        Raises:
-            SizeError: they are not in that order.
+            plans: of the sequences; fastest where those of one planner come together, the largest first.
         """
-        ranks = []
+        states: list[State] = []
         by_layer = zip(*(plan.ranks for plan in plans), strict=True)
         for layer, layer_ranks in zip(self.elastic_layers().values(), by_layer, strict=True):
-            order = [math.inf if rank == DENSE else rank for rank in layer_ranks]
-            if order != sorted(order, reverse=True):
-                raise SizeError("The sizes of a batch must come from one planner, the largest first.")
-            ranks.append(layer.in_batch(layer_ranks))
-        return BatchPlan(tuple(plans), tuple(ranks))
+            states.append(layer.in_batch(layer_ranks))
+        whole = (DENSE,) * max(len(plan.tables) for plan in plans)
+        states += [segments(of_table) for of_table in zip(*(plan.tables or whole for plan in plans), strict=True)]
+        return BatchPlan(tuple(plans), tuple(states))
 
     def apply(self, plan: Plan | BatchPlan) -> None:
         """Run at `plan` from now on: one assignment, no weight is touched."""
-        self._cut.ranks = plan.ranks
+        self.cut.ranks = plan.states
         self.plan = plan
 
     def set_size(self, ratio: float) -> Plan:
@@ -153,7 +193,7 @@ class ElasticModel:
     @contextmanager
     def on_this_thread(self, plan: Plan | BatchPlan) -> Iterator[None]:
         """Run at `plan` within the block on this thread; all other threads stay at the size in force."""
-        with self._cut.on_this_thread(plan.ranks):
+        with self.cut.on_this_thread(plan.states):
             yield
 
     def elastic_layers(self) -> TargetLayers[ElasticLinear]:

@@ -1,4 +1,4 @@
-"""The elastic linear layer: one dense weight and one factor bank, run at any rank without copying either.
+"""The elastic linear layer: one dense weight, one factor bank and one bank of codes, run at any state without a copy.
 
     x (tokens, n) ──► down[:a+k] (a+k, n) ──► z (tokens, a+k) ──► up[:a+k] (a+k, m) ──► y (tokens, m)
                       └ first a rows: adapter A        first a rows: adapter Bᵀ ┘      rank DENSE → x Wᵀ
@@ -8,90 +8,30 @@ model live in one `Cut`; changing size is assigning one tuple. A layer knows not
 
 In a batch whose sequences run at different sizes (`Ranks`), larger ones come first, so that the dense ones are a
 slice and the others share the longest prefix, each with its latents zero beyond its own rank.
+
+A layer's state is one number: a rank, `DENSE`, or that of codes (`operating_points.coded_state`). Codes are integers,
+
+    y = rows ∘ (Z (columns ∘ x)) + B A x        Z (m, n) at a level, (A, B) the adapter of coded layers
+
+turned into numbers of the model's type when a level is first run, and kept until another one is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from threading import local
-from typing import Any
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from .coded_layers import CodeBank, segments, split
+from .cut import Cut, Ranks, Segments, State
 from .kernels import FEW, Linear, applies, linear, padded_rows, vector_product
+from .operating_points import code_of, is_coded
 from .size_planner import DENSE
 
 _KEPT_SLICES = 16  # ranks of a layer whose views are kept
 _LONG = 16  # tokens per sequence from which on products cost more than reading weights, and each runs on its own
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """One layer's ranks in a batch.
-
-    Attributes:
-        dense: sequences at the front of the batch that run the dense weight.
-        ranks: of all others, descending.
-        mask: (sequences after `dense`, 1, a + largest rank), 1 up to a sequence's own rank and 0 beyond.
-    """
-
-    dense: int
-    ranks: tuple[int, ...]
-    mask: torch.Tensor
-
-
-Ranking = tuple[int | Ranks, ...]  # one per elastic layer of a model
-
-
-class _ThreadRanks(local):
-    """The ranks of one thread: those of an `on_this_thread` block, and those that its running pass began with."""
-
-    ranks: Ranking | None = None
-    held: Ranking | None = None
-
-
-class Cut:
-    """The ranks in force; replaced as a whole, never edited.
-
-    A thread may run at other ranks than those set for all threads, and a pass runs to its end at the ranks it began
-    with, whatever other threads set meanwhile.
-    """
-
-    def __init__(self, layers: int):
-        self._set: Ranking = (DENSE,) * layers
-        self._thread = _ThreadRanks()
-
-    @property
-    def ranks(self) -> Ranking:
-        """Those of this thread or of its pass, otherwise those that were set for all."""
-        return self._thread.ranks or self._thread.held or self._set
-
-    @ranks.setter
-    def ranks(self, ranks: Ranking) -> None:
-        self._set = ranks
-
-    @contextmanager
-    def on_this_thread(self, ranks: Ranking) -> Iterator[None]:
-        """Within the block, this thread runs at these ranks."""
-        before, self._thread.ranks = self._thread.ranks, ranks
-        try:
-            yield
-        finally:
-            self._thread.ranks = before
-
-    def hold(self, *_: Any) -> None:
-        """A pass begins on this thread (a hook in front of the model's forward)."""
-        self._thread.held = self._set
-
-    def release(self, *_: Any) -> None:
-        """The pass has ended (a hook behind the model's forward)."""
-        self._thread.held = None
-
-    def __reduce__(self) -> tuple[Any, ...]:  # copies and files have the ranks that were set
-        return Cut, (0,), {"_set": self._set}
 
 
 class Adapter(nn.Module):
@@ -115,9 +55,10 @@ class Adapter(nn.Module):
 
 
 class ElasticLinear(Linear):
-    """An `nn.Linear` that runs at the rank its `Cut` names; its state dict stays that of the `nn.Linear`.
+    """An `nn.Linear` that runs at the state its `Cut` names; its state dict stays that of the `nn.Linear`.
 
     Attributes:
+        bank: codes of the weight, None where there are none.
         down: (a + K, in_features), K directions below break-even after a adapter rows; not in the state dict.
         up: (a + K, out_features), likewise.
         adapter_rank: a, rows of the bank that belong to a trained adapter and run at every rank.
@@ -135,6 +76,7 @@ class ElasticLinear(Linear):
         self.register_buffer("down", down, persistent=False)
         self.register_buffer("up", up, persistent=False)
         self.adapter: Adapter | None = None
+        self.bank: CodeBank | None = None
         self._slices: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.train(layer.training)
 
@@ -150,11 +92,38 @@ class ElasticLinear(Linear):
         rank = self.cut.ranks[self.index]
         if isinstance(rank, Ranks):
             return self._batch(x, rank)
+        if isinstance(rank, Segments):
+            return self._segments(x, rank)
+        return self._at(x, rank)
+
+    def _at(self, x: torch.Tensor, rank: int, keep: bool = True) -> torch.Tensor:
         if rank == DENSE:
             return super().forward(x)  # the base model's own function: equal bit for bit, however many tokens
+        if is_coded(rank):
+            return self._coded(x, *code_of(rank), keep)
         if x.numel() == self.in_features and self._is_plain(x):
             return self._token(x, rank)
         return self._low_rank(x, self.adapter_rank + rank)
+
+    def _coded(self, x: torch.Tensor, level: int, adapted: bool, keep: bool) -> torch.Tensor:
+        bank = self.bank
+        assert bank is not None
+        y = bank.product(x, level, keep)
+        if self.bias is not None:
+            y = y + self.bias
+        if not adapted:
+            return y
+        return y + (linear(linear(x, bank.a), bank.b) if self.adapter is None else self.adapter(x))
+
+    def _segments(self, x: torch.Tensor, segments: Segments) -> torch.Tensor:
+        """Sequences at states of which some are codes, each run on its own; the first level stays in memory."""
+        rows = x.reshape(sum(count for count, _ in segments.states), -1, self.in_features)
+        levels = [code_of(state)[0] for _, state in segments.states if is_coded(state)]
+        parts = [
+            self._at(part, state, is_coded(state) and code_of(state)[0] == levels[0])
+            for part, state in split(rows, segments)
+        ]
+        return torch.cat(parts).view(*x.shape[:-1], self.out_features)
 
     def _is_plain(self, x: torch.Tensor) -> bool:
         """Whether nothing is wanted but the product in the weights' own precision."""
@@ -211,14 +180,15 @@ class ElasticLinear(Linear):
         y = torch.mm(z.t() * ranks.mask[:, 0], self.up[:width])
         return torch.cat([torch.mm(self.weight, x[:dense].t()).t(), y]) if dense else y
 
-    def in_batch(self, ranks: Sequence[int]) -> int | Ranks:
+    def in_batch(self, ranks: Sequence[int]) -> State:
         """What the `Cut` of a batch holds for this layer.
 
         Args:
-            ranks: of each sequence, `DENSE` first, then descending.
+            ranks: of each sequence; `DENSE` first and then descending, or they run one after another.
         """
-        if len(set(ranks)) == 1:
-            return ranks[0]
+        order = [math.inf if rank == DENSE else rank for rank in ranks]
+        if len(set(ranks)) == 1 or any(map(is_coded, ranks)) or order != sorted(order, reverse=True):
+            return segments(ranks)
         dense = sum(rank == DENSE for rank in ranks)
         widths = [self.adapter_rank + rank for rank in ranks[dense:]]
         mask = self.down.new_zeros(len(widths), 1, padded_rows(widths[0], self.down))

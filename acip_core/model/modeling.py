@@ -125,7 +125,7 @@ def compressed(base: type[PreTrainedModel]) -> tuple[type[PreTrainedConfig], typ
                 self.set_submodule(
                     name, _replacement(m, n, (config.ranks or {}).get(name), layer.bias is not None, form)
                 )
-            self._replaced = {name: _stand_in(before[name]) for name in names if name in before}
+            self._replaced = {name: stand_in(before[name]) for name in names if name in before}
 
         @classmethod
         def is_custom_code(cls) -> bool:
@@ -146,7 +146,7 @@ def compressed(base: type[PreTrainedModel]) -> tuple[type[PreTrainedConfig], typ
     return CompressedConfig, CompressedForCausalLM
 
 
-def _stand_in(layer: nn.Module) -> nn.Module:
+def stand_in(layer: nn.Module) -> nn.Module:
     """A layer without data that counts as filled."""
     parts: tuple[Any, ...] = (layer.to("meta"), *layer.parameters())
     for part in parts:

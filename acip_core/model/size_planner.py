@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import SizeError, finite, shown
 
 DENSE = -1  # rank of a layer that runs its original weight
+DIRECTIONS, BITS, BOTH = MODES = ("directions", "bits", "both")  # what a size may spend
 _STRIDE = 4096  # directions between two stored rank counts
 
 
@@ -71,6 +72,9 @@ class Plan:
         base_parameters: the same of the base model.
         bytes: of the whole model in the dtype it is stored in, quantized target layers at their precision.
         base_bytes: the same of the base model, nothing quantized.
+        mode: what was spent: directions, bits, or both.
+        tables: states of the embedding and the head where they have codes.
+        loss: predicted rise of the loss in nats per token, where it is known.
     """
 
     ranks: tuple[int, ...]
@@ -80,10 +84,20 @@ class Plan:
     base_parameters: int
     bytes: int
     base_bytes: int
+    mode: str = DIRECTIONS
+    tables: tuple[int, ...] = ()
+    loss: float | None = None
+
+    @property
+    def states(self) -> tuple[int, ...]:
+        """Of the layers, then of the tables."""
+        return self.ranks + self.tables
 
     @property
     def ratio(self) -> float:
-        """Size ratio of the target layers, the paper's r."""
+        """Size ratio: of the target layers' parameters, the paper's r; where bits are spent, of the model's bytes."""
+        if self.mode != DIRECTIONS:
+            return self.bytes / self.base_bytes
         return self.target_parameters / self.base_target_parameters
 
     @property
@@ -175,6 +189,11 @@ class SizePlanner:
     def break_even(self) -> tuple[int, ...]:
         """Per layer, the first rank at which it is dense."""
         return tuple(self._break_even.tolist())
+
+    @property
+    def base_bytes(self) -> int:
+        """Bytes of the base model, nothing quantized."""
+        return self.base_target_parameters * self.footprint.bytes_per_parameter + self.footprint.other_bytes
 
     @property
     def base_target_parameters(self) -> int:

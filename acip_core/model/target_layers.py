@@ -155,6 +155,8 @@ def target_layers(
         ModelError: no layer is left, a pattern matches none, or weights are fused into 3-D tensors.
     """
     kind = type(model).__name__
+    if getattr(getattr(model, "config", None), "codes", None):
+        raise ModelError("The weights of this model are codes already; compress the model it was exported from.")
     prefix, blocks = decoder_blocks(model)
     owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     layers = {

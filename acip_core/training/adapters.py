@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 
 from ..errors import ModelError
+from ..model.byte_planner import BytePlanner
 from ..model.elastic_model import AdapterWeights, ElasticModel
 from ..model.layers import Adapter
-from ..model.size_planner import Plan
+from ..model.size_planner import Plan, SizePlanner
 from ..progress import Progress, Steps
 from ..storage.digests import digest
 from ..training import autocast
@@ -68,6 +69,7 @@ def train_adapters(
     settings: AdapterConfig,
     checkpoint: Path | None = None,
     start: Mapping[str, AdapterWeights] | None = None,
+    planner: SizePlanner | BytePlanner | None = None,
 ) -> Steps[TrainedAdapters]:
     """Train one adapter per target layer for all sizes of a range at once.
 
@@ -79,6 +81,7 @@ def train_adapters(
         windows: (windows, length) calibration token ids.
         checkpoint: file written every 45 s and read when it belongs to this very run.
         start: adapters of this rank to continue from; fresh ones otherwise.
+        planner: of the sizes that are drawn; by default of those that spend directions.
 
     Returns:
         The adapters, not yet installed, with the history of the run.
@@ -86,7 +89,7 @@ def train_adapters(
     Raises:
         ModelError: the loss is not finite; the message names the step, the checkpoint keeps the last good state.
     """
-    run = AdapterRun(elastic, windows, settings, start or {})
+    run = AdapterRun(elastic, windows, settings, start or {}, planner)
     store = Checkpoint(checkpoint, run.identity())
     if state := store.load(run.parameters, run.optimizer, dict.fromkeys(run.history())):
         run.step, run.losses, run.ratios = state[0], *(state[1][name].tolist() for name in run.history())
@@ -123,10 +126,11 @@ class AdapterRun:
         windows: torch.Tensor,
         settings: AdapterConfig,
         start: Mapping[str, AdapterWeights],
+        planner: SizePlanner | BytePlanner | None = None,
     ):
         self.elastic, self.windows, self.settings = elastic, windows, settings
         self.layers = elastic.elastic_layers()
-        self.planner = elastic.planner_for(settings.rank)
+        self.planner = planner if planner is not None else elastic.planner_for(settings.rank)
         generator = torch.Generator().manual_seed(settings.seed)
         scaling = settings.alpha / settings.rank
         self.adapters = {name: Adapter(layer, settings.rank, scaling, generator) for name, layer in self.layers.items()}
@@ -218,4 +222,5 @@ class AdapterRun:
         """
         start = self.parameters if self.continues else []
         factors = (layer.up[:, :8].bfloat16().float() for layer in self.layers.values())
-        return digest(asdict(self.settings), self.windows, *start, factors)
+        smallest = self.planner.at_ratio(self.settings.smallest).states  # tells one order from another
+        return digest(asdict(self.settings), str(smallest), self.windows, *start, factors)

@@ -22,7 +22,7 @@ class Column:
         finish: as `generate.Token`.
     """
 
-    percent: int
+    percent: float
     texts: list[str] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)

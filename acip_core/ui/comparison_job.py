@@ -34,7 +34,8 @@ class ComparisonJob(Job):
         prompt, percents, settings = self._asked
         self.request = completion_request(prompt, settings)
         self.common["prompt"] = self.request.shown
-        sizes = sorted({self._model.plan(percent)[0] for percent in percents_of(percents)}, reverse=True)
+        self.take_mode(self._model, settings.mode)
+        sizes = sorted({self.track.plan_at(percent)[0] for percent in percents_of(percents)}, reverse=True)
         if not 2 <= len(sizes) <= MOST_COLUMNS:
             raise GenerationError(f"Choose two to {MOST_COLUMNS} different sizes to compare, not {len(sizes)}.")
         self.columns = [Column(size) for size in sizes]
@@ -46,7 +47,8 @@ class ComparisonJob(Job):
         full = columns[0] if columns[0].percent == LARGEST_PERCENT else Column(LARGEST_PERCENT)
         running = columns if full is columns[0] else [*columns, full]
         first, shown = 0.0, 0.0
-        steps = self._model.side_by_side(self.request, [column.percent for column in running], run, judge=True)
+        sizes = [column.percent for column in running]
+        steps = self._model.side_by_side(self.request, self.track, sizes, run, judge=True)
         for step in steps:
             for i, token in step.items():
                 running[i].add(token)

@@ -27,14 +27,14 @@ class CompletionJob(Job):
 
     def check(self) -> None:
         prompt, percent, settings = self._asked
-        self.common["percent"] = self.percent = self._model.plan(percent)[0]
+        self.take_size(self._model, percent, settings.mode)
         self.common["prompt"] = text_of("prompt", prompt)
         self.request = completion_request(prompt, settings)
         self.common["prompt"] = self.request.shown
 
     def messages(self, run: Run) -> Iterator[Message]:
         yield STARTING | {"text": ""}
-        for update in frames(self._model.side_by_side(self.request, [self.percent], run), [self.percent]):
+        for update in frames(self._model.side_by_side(self.request, self.track, [self.percent], run), [self.percent]):
             del update["ready"]
             yield update
 
@@ -47,7 +47,7 @@ class SweepJob(CompletionJob):
     """
 
     def messages(self, run: Run) -> Iterator[Message]:
-        self.key = key_of(self.request.prompt, self.request.sampling, self.request.chat)
+        self.key = key_of(self.request.prompt, self.request.sampling, self.request.chat, self.track.mode)
         texts = self._model.texts
         known, beforehand = texts.known(self.key), texts.made_beforehand(self.key)
         ready = [[percent, text, True] for percent, text in known.items()]
@@ -58,11 +58,11 @@ class SweepJob(CompletionJob):
         if not beforehand:
             yield from self._further_texts(update, run)
 
-    def _first_texts(self, known: dict[int, str], run: Run) -> Iterator[Message]:
+    def _first_texts(self, known: dict[float, str], run: Run) -> Iterator[Message]:
         """The slider's own text, with a few others where none is known and nobody waits."""
         alone = known or self._model.visitors.count > 1
-        sizes = [self.percent] if alone else first_sizes(self.request.prompt, self.percent, self._model.smallest)
-        steps = self._model.side_by_side(self.request, sizes, run)
+        sizes = [self.percent] if alone else first_sizes(self.request.prompt, self.percent, self.track)
+        steps = self._model.side_by_side(self.request, self.track, sizes, run)
         for update in frames(steps, sizes, known.get(self.percent)):
             for size, text, finished in update["ready"]:
                 if finished:
@@ -73,9 +73,10 @@ class SweepJob(CompletionJob):
         """Texts of the sizes that are missing, as repetitions of the last message with one text more each."""
         texts, prompt = self._model.texts, self.request.prompt
         while update["state"] == "done" and self._model.visitors.count == 1 and not run.cancel.is_set():
-            sizes = next_sizes(prompt, texts.known(self.key), self.percent, self._model.smallest)
+            sizes = next_sizes(prompt, texts.known(self.key), self.percent, self.track)
             if not sizes:
                 return
-            for i, text in finished_texts(self._model.side_by_side(self.request, sizes, run)):
+            steps = self._model.side_by_side(self.request, self.track, sizes, run)
+            for i, text in finished_texts(steps):
                 texts.add(self.key, sizes[i], text)
                 yield update | {"key": self.key, "ready": [[sizes[i], text, True]]}

@@ -19,15 +19,6 @@ from .comparison_job import MOST_COLUMNS
 from .model_choices import ModelChoice, ModelChoiceError, ModelChoices
 from .snippets import client_code, loading_code
 
-_COMPARED = (100, 80, 60, 40)
-_PRECISIONS = {
-    "full": "full, as the model came",
-    "int8": "int8",
-    "int4": "int4, leading directions int8",
-    "nf4": "nf4, leading directions int8",
-    "fp4": "fp4, leading directions int8",
-}
-
 
 def switch_part(choices: ModelChoices, current: ModelChoice) -> None:
     with gr.Row(elem_id="switch"):
@@ -37,35 +28,24 @@ def switch_part(choices: ModelChoices, current: ModelChoice) -> None:
             label="Model",
             info="One at a time: everybody on this page gets the one you choose.",
             elem_id="model",
-            visible=len(choices.models) > 1,
-            min_width=240,
-        )
-        precision = gr.Dropdown(
-            [(_PRECISIONS[name], name) for name in choices.precisions],
-            value=current.precision,
-            label="Precision",
-            info="Of the compressed layers, for everybody on this page.",
-            elem_id="precision",
             min_width=240,
         )
     with gr.Row(elem_id="switch-asked"):
-        status = markup.part("switch", model=current.title, precision=current.precision)
+        status = markup.part("switch", model=current.title)
         gr.HTML(status, apply_default_css=False, elem_id="switch-status", js_on_load=None)
         switch = gr.Button("Switch", elem_id="switch-yes", size="md", scale=0, min_width=110)
         keep = gr.Button("Keep this one", elem_id="switch-no", size="md", scale=0, min_width=140)
-    chosen = [model, precision]
-    for part in chosen:
-        part.input(None, chosen, js=scripts.calling("choose"))
-    keep.click(None, None, chosen, js=scripts.calling("stay"))
+    model.input(None, model, js=scripts.calling("choose"))
+    keep.click(None, None, model, js=scripts.calling("stay"))
     switch.click(
-        _switch(choices), chosen, preprocess=False, show_progress="hidden", queue=False, api_visibility="private"
+        _switch(choices), model, preprocess=False, show_progress="hidden", queue=False, api_visibility="private"
     ).success(None, js=scripts.calling("leave"))
 
 
-def _switch(choices: ModelChoices) -> Callable[[Any, Any], None]:
-    def ask(title: Any, precision: Any) -> None:
+def _switch(choices: ModelChoices) -> Callable[[Any], None]:
+    def ask(title: Any) -> None:
         try:
-            choices.ask(title, precision)
+            choices.ask(title)
         except ModelChoiceError as error:
             raise gr.Error(str(error), title="Not switched", print_exception=False) from None
 
@@ -89,8 +69,10 @@ def prompt_part() -> tuple[gr.Textbox, Dependency]:
     return prompt, picked
 
 
-def size_part(rows: list[Row], loaded: Loaded) -> tuple[gr.Slider, gr.HTML]:
+def size_part(rows: list[Row], loaded: Loaded) -> tuple[gr.Slider, gr.Textbox, gr.HTML, gr.HTML]:
+    """The slider, what it may spend, and what its size means; the field of the mode is filled in by the scripts."""
     with gr.Group(elem_id="size-group"):
+        spend = _drawn("spend", "spend", markup.part("spend"), label="What may be spent")
         percent = gr.Slider(
             rows[0].percent,
             LARGEST_PERCENT,
@@ -101,7 +83,8 @@ def size_part(rows: list[Row], loaded: Loaded) -> tuple[gr.Slider, gr.HTML]:
             buttons=[],
         )
         readouts = _drawn("readouts", "readouts", markup.readouts(rows[-1], loaded), label="Speed")
-    return percent, readouts
+    mode = gr.Textbox("", label="What may be spent: directions, bits or both", visible=False)
+    return percent, mode, spend, readouts
 
 
 def completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
@@ -126,12 +109,12 @@ def curve_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
     return measured, measure, stop
 
 
-def compare_part(rows: list[Row]) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.Button]:
+def compare_part(rows: list[Row], start: list[float]) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.Button]:
     with gr.Column(elem_id="compare-view"):
         with gr.Row(elem_id="compare-actions"):
             sizes = gr.Dropdown(
                 [row.percent for row in reversed(rows)],
-                value=[percent for percent in _COMPARED if percent >= rows[0].percent],
+                value=start,
                 multiselect=True,
                 max_choices=MOST_COLUMNS,
                 label="Side by side at these sizes, % of the original",
@@ -199,6 +182,7 @@ def pictures_part(kinds: Sequence[str]) -> None:
     """What the cut does and how the artifact was made; nothing is computed, sent or drawn before it is seen."""
     with gr.Accordion("Inside the cut, and how it was made", open=False, elem_id="pictures"):
         _drawn("efficiency", "efficiency", markup.part("efficiency"))
+        _gallery("bytes", "bytes.both")
         kind = gr.Radio(list(kinds), value=kinds[0], label="Layer type", elem_id="layer-type")
         _gallery("score-map", f"score-map.{kinds[0]}")
         _gallery("history", "history")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from functools import cache, cached_property
 from http import HTTPStatus
 from typing import Any
@@ -20,23 +21,31 @@ from starlette.routing import Route
 
 from ..artifacts.artifact import Artifact
 from ..artifacts.loading import Loaded
-from ..errors import ArtifactError
+from ..errors import ArtifactError, GenerationError
+from ..figures.byte_cut import foretold_picture, held_picture
 from ..figures.comparison_picture import comparison_picture
 from ..figures.cut import Cuts
 from ..figures.method import method_pictures
 from ..figures.pictures import Picture, gallery, history_pictures, layer_types, score_map_pictures
 from ..figures.size_table import smallest_percent
 from ..figures.tasks import task_pictures
+from ..figures.tracks import Track
+from ..model.size_planner import DIRECTIONS
 
 ROUTE = "acip/pictures"
+_PLACES = ("method", "history", "score-map", "bytes")
 COMPRESSED = [Middleware(GZipMiddleware, compresslevel=5)]
 
 
 class Galleries:
-    """Pictures by the name of their place: `method`, `history`, and `score-map.KIND` for every layer type."""
+    """Pictures by the name of their place: `method`, `history`, `score-map.KIND`, `bytes.MODE`.
 
-    def __init__(self, loaded: Loaded):
-        self._loaded = loaded
+    Args:
+        track: of a mode; raises GenerationError where there is none. Without it there are no pictures of bytes.
+    """
+
+    def __init__(self, loaded: Loaded, track: Callable[[Any], Track] | None = None):
+        self._loaded, self._track = loaded, track
         self._making = threading.Lock()
         self._bytes = cache(lambda name: json.dumps(self.made(name), allow_nan=False).encode())
 
@@ -56,8 +65,10 @@ class Galleries:
             KeyError: there is no such gallery.
         """
         place, _, kind = name.partition(".")
-        if (place == "score-map" and kind not in self.kinds) or place not in ("method", "history", "score-map"):
+        if (place == "score-map" and kind not in self.kinds) or place not in _PLACES:
             raise KeyError(name)
+        if place == "bytes":
+            return gallery(self._bytes_held(name, kind))
         try:
             if place == "method":
                 return gallery(method_pictures(self._loaded, self._cuts))
@@ -94,6 +105,19 @@ class Galleries:
     def _score_map(self, kind: str) -> list[Picture]:
         kinds = layer_types(self._loaded.artifact)
         return [self._cuts.through(self._maps[kind], kinds[kind]), self._cuts.rank_picture(kinds)]
+
+    def _bytes_held(self, name: str, mode: str) -> list[Picture]:
+        loaded = self._loaded
+        if self._track is None:
+            raise KeyError(name)
+        try:
+            track = self._track(mode)
+        except GenerationError:
+            raise KeyError(name) from None  # not yet
+        if loaded.elastic.coded is None or loaded.coding is None or track.mode == DIRECTIONS:
+            raise KeyError(name)
+        held = held_picture(track, loaded.elastic.coded, layer_types(loaded.artifact))
+        return [held, *filter(None, [foretold_picture(track, loaded.coding.curves)])]
 
     def _history(self) -> list[Picture]:
         compared = self._loaded.comparison

@@ -7,14 +7,17 @@ what belongs to an older run. The completion's text travels as text and is never
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import gradio as gr
 
 from ..artifacts.loading import Loaded
 from ..errors import AcipError
+from ..figures.size_table import LARGEST_PERCENT
 from .comparison_job import ComparisonJob
 from .completion_jobs import CompletionJob, SweepJob
 from .export_job import ExportJob
@@ -72,12 +75,18 @@ class Handlers:
         length: float,
         chat: bool,
         request: gr.Request,
+        mode: str = "",
     ) -> Iterator[Message]:
-        """Stream a completion at a slider position, replacing the visitor's former one."""
-        settings = CompletionSettings(temperature, top_p, seed, length, chat)
+        """Stream a completion at a slider position, replacing the visitor's former one.
+
+        `mode` is what may be spent, as in all functions: directions, bits or both; when empty, the best there is.
+        """
+        settings = CompletionSettings(temperature, top_p, seed, length, chat, mode)
         yield from self._run(CompletionJob(self.model, prompt, percent, settings), request)
 
-    def sweep(self, request: gr.Request, prompt: str, percent: float, *settings: float | bool) -> Iterator[Message]:
+    def sweep(
+        self, request: gr.Request, prompt: str, percent: float, *settings: float | bool | str
+    ) -> Iterator[Message]:
         """As `complete`, and beside it the texts of other sizes, so that the page can show them during a drag."""
         yield from self._run(SweepJob(self.model, prompt, percent, CompletionSettings(*settings)), request)
 
@@ -91,29 +100,36 @@ class Handlers:
         length: float,
         chat: bool,
         request: gr.Request,
+        mode: str = "",
     ) -> Iterator[Message]:
         """Stream completions at two to five sizes in step, every token with the probability the full model gives it."""
-        settings = CompletionSettings(temperature, top_p, seed, length, chat)
+        settings = CompletionSettings(temperature, top_p, seed, length, chat, mode)
         yield from self._run(ComparisonJob(self.model, prompt, percents, settings), request)
 
-    def measure(self, percent: float, request: gr.Request) -> Iterator[Message]:
+    def measure(self, percent: float, request: gr.Request, mode: str = "") -> Iterator[Message]:
         """Measure perplexity at a slider position on held-out text, window by window, corpora in turn."""
-        yield from self._run(PerplexityJob(self.model, percent), request)
+        yield from self._run(PerplexityJob(self.model, percent, mode), request)
 
-    def speed(self, request: gr.Request) -> Iterator[Message]:
+    def speed(self, request: gr.Request, mode: str = "") -> Iterator[Message]:
         """Measure tokens per second on this machine at sizes all over the slider; `speeds` maps percent to them."""
-        yield from self._run(SpeedJob(self.model), request)
+        yield from self._run(SpeedJob(self.model, mode), request)
 
-    def read(self, text: str, percent: float, request: gr.Request) -> Iterator[Message]:
+    def read(self, text: str, percent: float, request: gr.Request, mode: str = "") -> Iterator[Message]:
         """Read a text of one's own at many sizes, coarse ones first: its perplexity, and every token's loss in nats.
 
         Nothing of the text is kept.
         """
-        yield from self._run(ReadingJob(self.model, text, percent), request)
+        yield from self._run(ReadingJob(self.model, text, percent, mode), request)
 
-    def export(self, percent: float, request: gr.Request) -> Iterator[Message]:
+    def export(self, percent: float, request: gr.Request, mode: str = "") -> Iterator[Message]:
         """Write the model at a slider position as a ZIP file; `address`, relative to the page, then answers with it."""
-        yield from self._run(ExportJob(self.model, percent), request)
+        yield from self._run(ExportJob(self.model, percent, mode), request)
+
+    def compared(self, mode: str) -> dict[str, Any]:
+        """The sizes that can be seen side by side in a mode, and those that it starts with."""
+        track = self.model.modes.track(mode)
+        lowest = math.ceil(track.percents[0])
+        return gr.update(choices=list(range(LARGEST_PERCENT, lowest - 1, -1)), value=track.compared)
 
     def stop(self, request: gr.Request) -> None:
         """Stop the visitor's completion within one token."""

@@ -5,6 +5,7 @@ The page works without network: system fonts, no content delivery network, no te
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -50,8 +51,9 @@ class MountedPage:
     async def lifespan(self) -> AsyncIterator[None]:
         """From the start of Gradio's queue until the model's memory is free."""
         async with self._application.router.lifespan_context(self._application):
+            self._handlers.model.modes.preparation.start()
             yield
-        self._handlers.close()
+        await asyncio.to_thread(self._handlers.close)  # waits for what is being made
 
     def stop(self) -> None:
         """End all runs and Gradio's own event streams."""
@@ -64,6 +66,7 @@ def _mounted(blocks: gr.Blocks, handlers: Handlers, hosts: Hosts) -> FastAPI:
     routes = [
         *scripts.routes(),
         handlers.model.galleries.route(),
+        handlers.model.modes.route(),
         Route(f"/{downloads.ROUTE}/{{token}}/{{name}}", handlers.model.downloads.fetch),
     ]
     blocks.max_threads = _MAX_THREADS

@@ -7,14 +7,11 @@ from itertools import zip_longest
 from typing import Any, ClassVar
 
 from ..evaluation.perplexity import Perplexity
-from ..figures.size_table import LARGEST_PERCENT
 from ..generation.speed import measure_speeds
 from .job import Job
 from .messages import Message, measurement
 from .model_service import MEASURED_WINDOWS, ModelService
 from .visitors import Run
-
-_SPEED_STEP = 10  # percent between two sizes whose speed is measured
 
 
 class PerplexityJob(Job):
@@ -23,24 +20,24 @@ class PerplexityJob(Job):
     kind = "measurement"
     nothing: ClassVar[Message] = {"points": []}
 
-    def __init__(self, model: ModelService, percent: Any):
+    def __init__(self, model: ModelService, percent: Any, mode: Any = ""):
         super().__init__()
-        self._model, self._asked = model, percent
+        self._model, self._asked = model, (percent, mode)
 
     def check(self) -> None:
-        self.percent, self.plan = self._model.plan(self._asked)
-        self.common.update(percent=self.percent, ratio=self.plan.ratio)
+        self.take_size(self._model, *self._asked)
+        self.common.update(ratio=self.plan.ratio, bytes=self.plan.bytes)
 
     def messages(self, run: Run) -> Iterator[Message]:
-        model, percent = self._model, self.percent
-        yield {"points": [], "state": "running", "status": f"Measuring {percent} %: reading held-out text …"}
+        model, named = self._model, self.track.named(self.percent)
+        yield {"points": [], "state": "running", "status": f"Measuring {named}: reading held-out text …"}
         found: dict[str, Perplexity] = {}
         total = MEASURED_WINDOWS * len(model.corpora)
         streams = [self._measured(corpus, run) for corpus in model.corpora]
         for corpus, value in (pair for turn in zip_longest(*streams) for pair in turn if pair is not None):
             found[corpus] = value
-            yield measurement(percent, found, "running", total, model.window)
-        yield measurement(percent, found, "stopped" if run.cancel.is_set() else "done", total, model.window)
+            yield measurement(named, found, "running", total, model.window)
+        yield measurement(named, found, "stopped" if run.cancel.is_set() else "done", total, model.window)
 
     def _measured(self, corpus: str, run: Run) -> Iterator[tuple[str, Perplexity]]:
         for value in self._model.engine.measure(self._model.windows(corpus), self.plan, run.cancel):
@@ -52,17 +49,20 @@ class SpeedJob(Job):
 
     kind = "speed"
 
-    def __init__(self, model: ModelService):
+    def __init__(self, model: ModelService, mode: Any = ""):
         super().__init__()
-        self._model = model
+        self._model, self._asked = model, mode
+
+    def check(self) -> None:
+        self.take_mode(self._model, self._asked)
 
     def messages(self, run: Run) -> Iterator[Message]:
         measuring: Message = {"state": "running", "status": "Measuring the speed of every size …"}
         self.common["speeds"] = {}
         yield measuring
-        smallest = self._model.smallest
-        sizes = sorted({*range(LARGEST_PERCENT, smallest, -_SPEED_STEP), smallest})
-        plans = [self._model.plan(size)[1] for size in sizes]
+        positions = self.track.distinct
+        sizes = sorted({*positions[:: 2 * self.track.step], positions[-1]})
+        plans = [self.track.plan_at(size)[1] for size in sizes]
         for speeds in measure_speeds(self._model.engine, plans, run.cancel):
             self.common["speeds"] = {str(size): speed for size, speed in zip(sizes, speeds, strict=True)}
             yield measuring

@@ -16,14 +16,14 @@ FRAME_SECONDS = 0.04  # on a fast device several tokens travel together
 _FINISH = {"end": "finished", "length": "length reached", "stopped": "stopped"}
 
 
-def frames(steps: TokenSteps, sizes: Sequence[int], known: str | None = None) -> Iterator[Message]:
+def frames(steps: TokenSteps, sizes: Sequence[float], known: str | None = None) -> Iterator[Message]:
     """Texts so far with the first one's status, at most every few hundredths of a second, first and last steps always.
 
     Args:
         sizes: in percent, of the texts.
         known: the first one's text as it was made before; the status says whether it came out the same.
     """
-    ready: dict[int, tuple[str, bool]] = dict.fromkeys(sizes, ("", False))
+    ready: dict[float, tuple[str, bool]] = dict.fromkeys(sizes, ("", False))
     first, shown, state, status = 0.0, 0.0, "running", ""
     for step in steps:
         now = time.monotonic()
@@ -66,12 +66,12 @@ def counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
-def reading_status(sizes: list[Message], total: int, pieces: list[str]) -> str:
-    at, read = sizes[-1]["percent"], len(sizes[-1]["losses"].split())
-    return f"Reading at {at} %: {read:,} of {len(pieces):,} tokens, size {len(sizes)} of {total}"
+def reading_status(sizes: list[Message], named: str, total: int, pieces: list[str]) -> str:
+    read = len(sizes[-1]["losses"].split())
+    return f"Reading at {named}: {read:,} of {len(pieces):,} tokens, size {len(sizes)} of {total}"
 
 
-def measurement(percent: int, found: dict[str, Perplexity], state: str, total: int, window: int) -> Message:
+def measurement(named: str, found: dict[str, Perplexity], state: str, total: int, window: int) -> Message:
     points = [
         {"corpus": corpus, "title": corpus_title(corpus), "color": corpus_color(corpus), "value": p.value}
         | {"low": p.low, "high": p.high, "done": p.done, "total": p.total}
@@ -81,7 +81,7 @@ def measurement(percent: int, found: dict[str, Perplexity], state: str, total: i
     head = {"running": "Measuring", "done": "Measured", "stopped": "Stopped measuring"}[state]
     values = [f"{corpus_title(corpus)} {_with_error(p)}" for corpus, p in found.items()]
     windows = f"{done} of {total} windows" if state != "done" else f"{done} windows of {window} tokens"
-    return {"points": points, "state": state, "status": f"{head} {percent} %: {' · '.join([*values, windows])}"}
+    return {"points": points, "state": state, "status": f"{head} {named}: {' · '.join([*values, windows])}"}
 
 
 def _with_error(perplexity: Perplexity) -> str:

@@ -1,4 +1,4 @@
-"""Which models and precisions visitors can switch to, and which of them somebody asked for."""
+"""Which models visitors can switch to, and which of them somebody asked for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import AcipError
 from ..model.base_model import DEFAULT_MODEL
-from ..model.quantization import FULL, precisions
+from ..model.quantization import FULL
 from ..paths import artifact_homes
 from ..storage.verified import DAMAGE, read_json
 from .names import shown_name
@@ -45,28 +45,25 @@ class ModelChoices:
 
     Attributes:
         models: the first is the one to open first.
-        precisions: that each of them can have.
     """
 
     def __init__(self, models: Sequence[ModelChoice]):
-        self.models, self.precisions = tuple(models), precisions()
+        self.models = tuple(models)
         self._asked: queue.SimpleQueue[ModelChoice] = queue.SimpleQueue()
         self._guard = threading.Lock()
         self._switched: deque[float] = deque(maxlen=_MOST_SWITCHES)  # when, on the monotonic clock
         self._current: ModelChoice | None = None
 
-    def ask(self, title: str, precision: str = FULL) -> None:
-        """Ask for a model at a precision; what is open already changes nothing.
+    def ask(self, title: str) -> None:
+        """Ask for a model; what is open already changes nothing.
 
         Raises:
             ModelChoiceError: it is not offered, or the page was switched too often.
         """
-        fitting = (choice for choice in self.models if choice.title == title and precision in self.precisions)
-        choice = next(fitting, None)
-        if choice is None:
-            raise ModelChoiceError("This page does not offer that model at that precision.")
+        wanted = next((choice for choice in self.models if choice.title == title), None)
+        if wanted is None:
+            raise ModelChoiceError("This page does not offer that model.")
         with self._guard:
-            wanted = replace(choice, precision=precision)
             if wanted == self._current:
                 return
             now = time.monotonic()
@@ -99,7 +96,7 @@ def model_choices(
 
     Args:
         artifacts: of the named models, in their order; `precomputed/<model>` for those that are left.
-        precision: of all of them, until somebody chooses another.
+        precision: of all of them.
 
     Raises:
         ModelChoiceError: there are more artifacts than models.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 
@@ -12,14 +11,14 @@ from ..artifacts.loading import Loaded
 from ..data.corpus import corpus_windows
 from ..evaluation.curves import primary_curves
 from ..evaluation.perplexity import WINDOW
-from ..figures.size_table import plan_at, smallest_percent
+from ..figures.tracks import Track
 from ..generation.engine import Engine
 from ..generation.tokens import TokenSteps
 from ..model.context import fitting_window
-from ..model.size_planner import Plan
 from .downloads import Downloads
 from .galleries import Galleries
-from .requests import CompletionRequest, percent_of
+from .modes import Modes
+from .requests import CompletionRequest
 from .sweep import Texts
 from .visitors import Run, Visitors
 
@@ -34,41 +33,33 @@ class ModelService:
         corpora: that perplexity is measured on.
         window: tokens of a held-out window.
         windows: held-out windows of a corpus, token ids (windows, tokens).
-        smallest: lower end of the slider, in percent.
+        modes: what may be spent, and the slider in each.
     """
 
     def __init__(self, loaded: Loaded):
         self.engine = Engine(loaded.elastic)
         self.downloads = Downloads(loaded)
-        self.galleries = Galleries(loaded)
+        self.modes = Modes(loaded)
+        self.galleries = Galleries(loaded, self.modes.track)
         self.visitors = Visitors()
-        self.planner = loaded.elastic.planner
         self.file_name = loaded.elastic.base.name
         self.precision = f"-{loaded.quantized.precision.name}" if loaded.quantized else ""
         self.corpora = [curve.corpus for curve in primary_curves(loaded.artifact.curves)] or ["c4", "wikipedia"]
         self.texts = Texts(loaded.completions)
-        self.smallest = smallest_percent(self.planner)
         self.window = fitting_window(loaded.elastic.model, WINDOW)
         self.windows: Callable[[str], torch.Tensor] = lru_cache(maxsize=None)(self._read_windows)
 
-    def plan(self, percent: Any) -> tuple[int, Plan]:
-        """The slider position that a request means, and its plan.
-
-        Raises:
-            GenerationError: `percent` is no number.
-        """
-        return plan_at(self.planner, percent_of(percent))
-
     def side_by_side(
-        self, request: CompletionRequest, sizes: Sequence[int], run: Run, judge: bool = False
+        self, request: CompletionRequest, track: Track, sizes: Sequence[float], run: Run, judge: bool = False
     ) -> TokenSteps:
-        """Completions of one prompt at several sizes in percent; other arguments as `Engine.compare`."""
-        plans = [plan_at(self.planner, size)[1] for size in sizes]
+        """Completions of one prompt at several sizes of a track, in percent; other arguments as `Engine.compare`."""
+        plans = [track.plan_at(size)[1] for size in sizes]
         return self.engine.compare(request.prompt, plans, request.sampling, run.cancel, request.chat, judge)
 
     def close(self) -> None:
         """Stop all runs and let go of the model, whoever still refers to this object."""
         self.visitors.leave_all()
+        self.modes.close()
         self.downloads.close()
         self.galleries.close()
         vars(self).clear()

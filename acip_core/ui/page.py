@@ -34,7 +34,7 @@ def build_page(
     """The page for a loaded model, and its server side.
 
     Args:
-        choices: the models and precisions that visitors can switch to; none where they cannot.
+        choices: the models that visitors can switch to; none where they cannot.
         current: the loaded one among them.
     """
     handlers = Handlers(loaded)
@@ -43,23 +43,25 @@ def build_page(
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         page.head = scripts.head({"version": handlers.version, **_values(rows, loaded)})
         gr.HTML(markup.header(TITLE, loaded), apply_default_css=False, elem_id="header", js_on_load=None)
-        if choices and current:
+        if choices and current and len(choices.models) > 1:
             components.switch_part(choices, current)
         with gr.Row(elem_id="main"):
             with gr.Column(scale=6, min_width=340):
                 prompt, picked = components.prompt_part()
-                percent, readouts = components.size_part(rows, loaded)
+                percent, mode, spend, readouts = components.size_part(rows, loaded)
                 completion, run, stop = components.completion_part()
             with gr.Column(scale=5, min_width=340):
                 measured, measure, stop_measuring = components.curve_part(loaded)
                 components.visits_part()
                 settings = components.advanced_part(loaded)
-        sizes, compared, compare, stop_comparing = components.compare_part(rows)
+        sizes, compared, compare, stop_comparing = components.compare_part(
+            rows, handlers.model.modes.directions.compared
+        )
         own, read_out, read, stop_reading = components.reading_part()
         exported, export, stop_exporting = components.take_part(loaded)
         components.pictures_part(handlers.model.galleries.kinds)
         components.method_part()
-        asked = [prompt, percent, *settings]
+        asked = [prompt, percent, *settings, mode]
         restored = page.load(
             None,
             asked,
@@ -72,13 +74,20 @@ def build_page(
             written: dict[str, Any] = {"js": scripts.calling("write"), "api_visibility": "private"}
             _stream(event, handlers.sweep, asked, completion, "completion", **written)
         gr.api(handlers.complete, concurrency_limit=_CONCURRENT_RUNS, concurrency_id="completion")
-        once: dict[str, Any] = {"trigger_mode": "once", "api_name": "speed"}
-        _stream(measure.click, handlers.measure, percent, measured, "measurement", api_name="measure")
-        _stream(readouts.tick, handlers.speed, None, readouts, "measurement", **once)
-        compared_with = [prompt, sizes, *settings]
-        _stream(compare.click, handlers.compare, compared_with, compared, "completion", api_name="compare")
-        _stream(read.click, handlers.read, [own, percent], read_out, "measurement", api_name="read")
-        _stream(export.click, handlers.export, percent, exported, "export", api_name="export")
+        at_size, in_mode = {"js": scripts.calling("atSize")}, {"js": scripts.calling("inMode")}
+        once: dict[str, Any] = {"trigger_mode": "once", "api_name": "speed", **in_mode}
+        _stream(
+            measure.click, handlers.measure, [percent, mode], measured, "measurement", api_name="measure", **at_size
+        )
+        _stream(readouts.tick, handlers.speed, mode, readouts, "measurement", **once)
+        compared_with = [prompt, sizes, *settings, mode]
+        _stream(compare.click, handlers.compare, compared_with, compared, "completion", api_name="compare", **in_mode)
+        _stream(read.click, handlers.read, [own, percent, mode], read_out, "measurement", api_name="read", **at_size)
+        _stream(export.click, handlers.export, [percent, mode], exported, "export", api_name="export", **at_size)
+        spend.input(
+            handlers.compared, mode, sizes, preprocess=False, queue=False, show_progress="hidden",
+            api_visibility="private", js=scripts.calling("inMode"),
+        )  # fmt: skip
         for button, end in (
             (stop, handlers.stop),
             (stop_comparing, handlers.stop_comparing),
@@ -128,7 +137,7 @@ def _values(rows: list[Row], loaded: Loaded) -> dict[str, Any]:
             }
             for curve in own
         ],
-        "figure": curve_figure(curves, rows[0].percent),
+        "figure": curve_figure(curves, round(rows[0].percent)),
         "examples": EXAMPLES,
         "characters": MOST_CHARACTERS,
         "address": ADDRESS,

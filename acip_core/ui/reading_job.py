@@ -11,7 +11,8 @@ from threading import Event
 from typing import Any
 
 from ..data.passage import Passage, cut_passage
-from ..figures.size_table import LARGEST_PERCENT, plan_at
+from ..figures.size_table import LARGEST_PERCENT
+from ..figures.tracks import Track
 from ..generation.engine import Engine
 from .job import STARTING, Job
 from .messages import Message, counted, reading_status
@@ -20,7 +21,7 @@ from .requests import text_of
 from .visitors import Run
 
 MOST_TOKENS = 4096  # of a text: half a minute for all sizes on two cores
-_COARSE, _FINE = 10, 5  # percent between two sizes
+_COARSE, _FINE = 2, 1  # steps of the track between two sizes
 
 
 class ReadingJob(Job):
@@ -29,14 +30,14 @@ class ReadingJob(Job):
     kind = "reading"
     failed = "Not read"
 
-    def __init__(self, model: ModelService, text: Any, percent: Any):
+    def __init__(self, model: ModelService, text: Any, percent: Any, mode: Any = ""):
         super().__init__()
-        self._model, self._asked = model, (text, percent)
+        self._model, self._asked = model, (text, percent, mode)
 
     def check(self) -> None:
-        text, percent = self._asked
+        text, percent, mode = self._asked
         self.common.update(pieces=[], left_out=0, sizes=[])
-        self.percent = self._model.plan(percent)[0]
+        self.take_size(self._model, percent, mode)
         self.text = text_of("text", text)
 
     def messages(self, run: Run) -> Iterator[Message]:
@@ -44,10 +45,13 @@ class ReadingJob(Job):
         model, common = self._model, self.common
         passage = cut_passage(model.engine.elastic.tokenizer, self.text, model.window, MOST_TOKENS)
         common.update(pieces=passage.pieces, left_out=passage.left_out)
-        total = len(sizes_to_read(self.percent, model.smallest))
-        for sizes in read_passage(model.engine, passage, self.percent, model.smallest, run.cancel):
+        total = len(sizes_to_read(self.percent, self.track))
+        for sizes in read_passage(model.engine, passage, self.percent, self.track, run.cancel):
             common["sizes"] = sizes
-            yield {"state": "running", "status": reading_status(sizes, total, passage.pieces)}
+            yield {
+                "state": "running",
+                "status": reading_status(sizes, self.track.named(sizes[-1]["percent"]), total, passage.pieces),
+            }
         done = sum(size["done"] for size in common["sizes"])
         state, word = ("stopped", "Stopped reading") if run.cancel.is_set() else ("done", "Read")
         sentence = f"{word}: {counted(len(passage.pieces), 'token')} at {counted(done, 'size')}"
@@ -55,11 +59,11 @@ class ReadingJob(Job):
         yield {"state": state, "status": f"{sentence}{behind}."}
 
 
-def sizes_to_read(percent: int, smallest: int) -> list[int]:
+def sizes_to_read(percent: float, track: Track) -> list[float]:
     """The full model, the slider's size, then wherever the widest gap is, on a coarse grid before a fine one."""
     order = list(dict.fromkeys([LARGEST_PERCENT, percent]))
     for step in (_COARSE, _FINE):
-        missing = [*range(LARGEST_PERCENT, smallest, -step), smallest]
+        missing = list(dict.fromkeys([*track.distinct[:: step * track.step], track.distinct[-1]]))
         missing = [p for p in missing if p not in order]
         while missing:
             farthest = max(missing, key=lambda p: min(abs(p - known) for known in order))
@@ -68,15 +72,15 @@ def sizes_to_read(percent: int, smallest: int) -> list[int]:
     return order
 
 
-def read_passage(engine: Engine, passage: Passage, percent: int, smallest: int, cancel: Event) -> Iterator[list[Any]]:
+def read_passage(engine: Engine, passage: Passage, percent: float, track: Track, cancel: Event) -> Iterator[list[Any]]:
     """What is known of every size so far, after each window: a list of plain values per size.
 
     Every entry has `percent`, `ratio`, `losses` (nats per piece so far), `perplexity` (of these) and `done`. The
     losses are one string, separated by spaces: as numbers they would hold up the browser with every message.
     """
     read: list[Any] = []
-    for size in sizes_to_read(percent, smallest):
-        plan = plan_at(engine.elastic.planner, size)[1]
+    for size in sizes_to_read(percent, track):
+        plan = track.plan_at(size)[1]
         losses: list[float] = []
         entry: dict[str, Any] = {}
         for window in engine.losses(passage.windows, plan, cancel):

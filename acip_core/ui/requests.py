@@ -23,6 +23,7 @@ class CompletionSettings:
     seed: Any
     length: Any
     chat: Any
+    mode: Any = ""  # what may be spent; the best that the model has by default
 
 
 @dataclass(frozen=True)

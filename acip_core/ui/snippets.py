@@ -25,29 +25,31 @@ def client_code() -> str:
 
 client = Client("{ADDRESS}")
 settings = dict(temperature=0, top_p=1, seed=0, length=32, chat=False)
+directions = dict(mode="directions")  # what may be spent: directions, bits or both
 
 # one completion at 70 %; the last message has the whole text
-print(client.predict("The capital of France is", 70, *settings.values(), api_name="/complete")["text"])
+print(client.predict("The capital of France is", 70, *settings.values(), **directions, api_name="/complete")["text"])
 
 # the same prompt at several sizes, side by side
-columns = client.predict("The capital of France is", [100, 60], *settings.values(), api_name="/compare")["columns"]
+asked = ("The capital of France is", [100, 60], *settings.values())
+columns = client.predict(*asked, **directions, api_name="/compare")["columns"]
 print({{column["percent"]: "".join(text for text, _ in column["tokens"]) for column in columns}})
 
 # perplexity on held-out text at 60 %, while it is measured
-for message in client.submit(60, api_name="/measure"):
+for message in client.submit(60, **directions, api_name="/measure"):
     print(message["status"])
 
 # tokens per second of every size on the machine that serves the page
-print(client.predict(api_name="/speed")["speeds"])
+print(client.predict(**directions, api_name="/speed")["speeds"])
 
 # a text of your own at many sizes, and the token that 60 % finds hardest
-read = client.predict("The quick brown fox jumps over the lazy dog.", 60, api_name="/read")
+read = client.predict("The quick brown fox jumps over the lazy dog.", 60, **directions, api_name="/read")
 print({{size["percent"]: size["perplexity"] for size in read["sizes"]}})
 losses = next(size["losses"] for size in read["sizes"] if size["percent"] == 60)
 losses = [float(loss) for loss in losses.split()]
 print(read["pieces"][losses.index(max(losses))])
 
 # the model at 60 % as a ZIP file
-file = client.predict(60, api_name="/export")
+file = client.predict(60, **directions, api_name="/export")
 print("{ADDRESS}" + file["address"], file["bytes"])
 '''

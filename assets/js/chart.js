@@ -1,17 +1,24 @@
 // Perplexity against size: the cursor follows the slider, a click moves it, and what is measured here joins the curves.
-import { data, full, rowAt, smallest } from "./data.js";
+import { data, full, mode, rowAt, smallest, table } from "./data.js";
 import { find } from "./dom.js";
 import { change, draw } from "./figures.js";
+import { onMode } from "./modes.js";
 import { announce, receive } from "./part.js";
 import { clamp, follow, go, position } from "./slider.js";
 import { measure, onSpeed, speed } from "./speed.js";
 
 /** @typedef {{ key: string, title: string, of: (percent: number) => number }} Axis what perplexity is shown against */
-/** @typedef {MeasuredPoint & { percent: number }} Point */
+/** @typedef {MeasuredPoint & { percent: number, mode: Mode }} Point */
 /** @typedef {Line & { meta: Line["x"] }} Curve with the percent of every point, whatever the axis is */
 
 /** @type {Axis} */
 const RATIO = { key: "ratio", title: "size of the compressed layers, %", of: (percent) => percent };
+/** @type {Axis} where bits are spent */
+const MEGABYTES = {
+  key: "megabytes",
+  title: "size of the whole model, MB",
+  of: (percent) => (percent / 100) * ((table.published ?? 0) / 1e6),
+};
 /** @type {Axis[]} */
 const AXES = [
   RATIO,
@@ -60,6 +67,7 @@ class Chart {
   /** @type {Map<string, Point>} */
   #measured = new Map(); // by corpus and size
   #measuredTrace = data.figure.data.length;
+  #chosen = RATIO; // axis of the mode directions
 
   /** @param {Part<MeasurementMessage>} part */
   constructor(part) {
@@ -82,6 +90,7 @@ class Chart {
       this.#take(message);
     });
     follow(() => this.#follow());
+    onMode(() => this.draw());
   }
 
   /** @param {PageData["corpora"][number]} corpus */
@@ -93,48 +102,82 @@ class Chart {
     return { ring, corpus };
   }
 
-  /** Draws it for the first time. */
+  /** Draws it for the first time, or anew in another mode. */
   async draw() {
+    const spendsBits = table.figure !== undefined;
+    const figure = table.figure ?? data.figure;
+    const isNew = !this.#isDrawn;
+    this.#isDrawn = false;
+    this.#axis = spendsBits ? MEGABYTES : RATIO;
+    this.#measuredTrace = figure.data.length;
     const measured = {
       ...{ x: [], y: [], meta: [], mode: "markers", type: "scatter", name: "measured here", showlegend: false },
       hovertemplate: "%{text}<extra></extra>",
       marker: { symbol: "star", size: 13, line: { width: 1, color: "white" } },
       error_y: { type: "data", array: [], symmetric: false, color: "gray", thickness: 1.5 },
     };
-    const curves = data.figure.data.map((trace) => ({ ...trace, meta: trace.x }));
-    await draw(this.plot, [...curves, measured], data.figure.layout);
+    const percents = (/** @type {Line} */ trace) =>
+      spendsBits ? trace.x.map((x) => x && (100 * x * 1e6) / (table.published ?? 1)) : trace.x;
+    const curves = figure.data.map((trace) => ({ ...structuredClone(trace), meta: percents(trace) }));
+    await draw(this.plot, [...curves, measured], figure.layout);
+    if (figure !== (table.figure ?? data.figure)) return; // another mode was chosen meanwhile
     this.#isDrawn = true;
+    this.plot.dataset.axis = this.#axis.key;
+    if (isNew) this.#listen();
+    this.#showMeasured();
+    this.#follow();
+    if (!spendsBits && this.#chosen !== RATIO) await this.#against(this.#chosen.key);
+    this.plot.dataset.ready = "true";
+  }
+
+  #listen() {
     this.plot.on("plotly_afterplot", () => this.#follow());
     this.plot.on("plotly_click", ({ points: [point] }) => {
       const percent = point && this.plot.data[point.curveNumber].meta[point.pointNumber];
       if (typeof percent === "number") go(clamp(percent));
     });
-    this.#showMeasured();
-    this.#follow();
-    this.plot.dataset.ready = "true";
   }
 
   #follow() {
     if (!this.#isDrawn) return;
     const { yaxis } = this.plot._fullLayout;
     const row = rowAt(position());
-    const x = place(this.cursor, this.plot, this.#axis.of(100 * row.ratio));
+    const x = place(this.cursor, this.plot, this.#at(100 * row.ratio));
     for (const { ring, corpus } of this.rings) {
-      const y = yaxis.l2p(Math.log10(row.perplexity[corpus]));
+      const y = yaxis.l2p(Math.log10(row.perplexity[corpus] / this.#base(corpus)));
       ring.hidden = !(y >= 0 && y <= yaxis._length);
       ring.style.transform = `translate(${x}px, ${yaxis._offset + y}px)`;
     }
     this.plot.dataset.percent = String(row.percent);
   }
 
+  /**
+   * A percentage on the axis, which is logarithmic where bits are spent.
+   * @param {number} percent
+   */
+  #at(percent) {
+    return this.#axis === MEGABYTES ? Math.log10(MEGABYTES.of(percent)) : this.#axis.of(percent);
+  }
+
+  /**
+   * What perplexities are shown as multiples of.
+   * @param {string} corpus
+   */
+  #base(corpus) {
+    return table.bases === undefined ? 1 : (table.bases[corpus] ?? Number.NaN);
+  }
+
   /** @param {MeasurementMessage} message */
-  #take({ points, ratio }) {
-    for (const point of points) this.#measured.set(`${point.corpus} ${ratio}`, { ...point, percent: 100 * ratio });
+  #take({ points, ratio, mode }) {
+    for (const point of points)
+      this.#measured.set(`${point.corpus} ${mode} ${ratio}`, { ...point, mode, percent: 100 * ratio });
     this.#showMeasured();
   }
 
   #showMeasured() {
-    const points = [...this.#measured.values()];
+    const points = [...this.#measured.values()]
+      .filter((point) => point.mode === mode())
+      .map((point) => relative(point, this.#base(point.corpus)));
     this.plot.dataset.measured = String(points.length);
     if (!this.#isDrawn) return;
     const update = {
@@ -155,10 +198,11 @@ class Chart {
   }
 
   /** @param {string} key of an axis */
-  #against(key) {
-    this.#axis = AXES.find((axis) => axis.key === key) ?? RATIO;
-    if (key === "speed" && speed().state !== "done") measure();
-    if (key !== "speed" || Object.keys(speed().speeds).length) this.#redraw();
+  async #against(key) {
+    this.#axis = this.#chosen = AXES.find((axis) => axis.key === key) ?? RATIO;
+    const isMeasured = speed().mode === mode();
+    if (key === "speed" && (speed().state !== "done" || !isMeasured)) measure();
+    if (key !== "speed" || (isMeasured && Object.keys(speed().speeds).length)) await this.#redraw();
   }
 
   /** Shows perplexity against another axis. */
@@ -192,9 +236,21 @@ class Chart {
   }
 }
 
+/**
+ * A point as a multiple of what the full model has.
+ * @param {Point} point
+ * @param {number} base
+ */
+const relative = (point, base) => ({
+  ...point,
+  value: point.value / base,
+  low: point.low / base,
+  high: point.high / base,
+});
+
 /** @param {Point} point */
 const described = ({ title, done, total, value }) =>
-  `${title}, measured here<br>${done} of ${total} windows<br>perplexity ${value.toPrecision(4)}`;
+  `${title}, measured here<br>${done} of ${total} windows<br>perplexity ${value.toPrecision(4)}${mode() === "directions" ? "" : " × the full model's"}`;
 
 /** @param {Plot} plot */
 function saveImage(plot) {

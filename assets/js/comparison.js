@@ -1,6 +1,7 @@
 // The compare view: one column per size, all one token further with every message. Model output is only ever set as text.
-import { facts, full } from "./data.js";
+import { facts, full, tableOf } from "./data.js";
 import { find } from "./dom.js";
+import { choose } from "./modes.js";
 import { announce, receive } from "./part.js";
 import { go } from "./slider.js";
 
@@ -26,12 +27,13 @@ export function comparison(part) {
       columns.replaceChildren(...shown.map((column) => column.root));
       columns.style.setProperty("--columns", String(shown.length));
     }
-    for (const [i, column] of message.columns.entries()) shown[i].paint(column, message.prompt);
+    for (const [i, column] of message.columns.entries()) shown[i].paint(column, message.prompt, message.mode);
   });
 }
 
 class Column {
   #percent = full.percent;
+  #mode = "directions";
 
   constructor() {
     this.root = document.createElement("div");
@@ -39,7 +41,7 @@ class Column {
     this.root.setAttribute("role", "listitem");
     this.head = within(this.root, "button", "head");
     this.head.type = "button";
-    this.head.addEventListener("click", () => go(this.#percent));
+    this.head.addEventListener("click", () => choose(this.#mode) && go(this.#percent));
     this.size = within(this.head, "b");
     this.facts = within(this.head, "span");
     this.agreement = within(this.root, "p", "agreement");
@@ -53,11 +55,12 @@ class Column {
   /**
    * @param {ComparedColumn} column
    * @param {string} prompt
+   * @param {Mode} mode
    */
-  paint(column, prompt) {
+  paint(column, prompt, mode) {
     const { percent, finish } = column;
-    const known = facts(percent);
-    this.#percent = percent;
+    const known = facts(percent, tableOf(mode));
+    [this.#percent, this.#mode] = [percent, mode];
     this.size.textContent = `${percent} %`;
     this.facts.textContent = known.join(" · ");
     this.head.title = `Set the slider to ${percent} %`;

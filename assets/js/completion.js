@@ -1,8 +1,9 @@
 // The completion: it restarts when the slider comes to rest or something it depends on was changed, and only what belongs
 // to the slider's position is shown. Model output is only ever set as text.
-import { data } from "./data.js";
+import { data, mode, named } from "./data.js";
 import { find, promptField, write } from "./dom.js";
 import { asked } from "./link.js";
+import { choose, onMode } from "./modes.js";
 import { fixed } from "./numbers.js";
 import { receive } from "./part.js";
 import { markReady } from "./readouts.js";
@@ -69,6 +70,7 @@ class Pane {
     this.shown = { prompt, text, ahead, status, label, page };
     this.#outdate = receive(part, (message) => this.#receive(message));
     follow(() => this.#paint());
+    onMode(() => this.forget());
     onRest(() => {
       this.clear();
       this.start();
@@ -122,15 +124,15 @@ class Pane {
     this.element.classList.remove("stale");
     this.element.dataset.state = state;
     this.element.dataset.percent = String(percent);
-    this.shown.label.textContent = `Completion at ${percent} %`;
+    this.shown.label.textContent = `Completion at ${named(percent)}`;
     this.shown.status.textContent = status;
   }
 
   /** Shows what belongs to the slider's position: what runs there, or the text that comes nearest. */
   #paint() {
-    if (this.#recalled?.percent !== position()) this.#recalled = null; // the slider has left it
+    if (this.#recalled && !isHere(this.#recalled)) this.#recalled = null; // the slider has left it
     const now = this.#recalled ?? this.#latest;
-    if (now?.percent !== position()) return this.#scrub();
+    if (!now || !isHere(now)) return this.#scrub();
     const { prompt, text, ahead, page } = this.shown;
     const known = this.#ready.textAt(now.percent);
     const atEnd = page.scrollHeight - page.scrollTop - page.clientHeight < 40;
@@ -154,11 +156,18 @@ class Pane {
   recall(former) {
     const field = promptField();
     if (former.prompt && field.value !== former.prompt) write(field, former.prompt);
+    choose(former.mode);
     show(former.percent);
     this.#recalled = { ...former, state: "done" };
     this.#paint();
   }
 }
+
+/**
+ * Whether a completion is of the slider's size and mode.
+ * @param {Completion} completion
+ */
+const isHere = (completion) => completion.percent === position() && (completion.mode ?? mode()) === mode();
 
 /** Texts of one prompt and its settings at other sizes, so that a drag can show them. */
 class Ready {

@@ -1,21 +1,78 @@
-// What the page's server says about its model, once: one JSON value in the page's head.
+// What the page's server says about its model, once: one JSON value in the page's head; and of the modes that spend bits, as
+// soon as they are there. The table in force is that of the mode; whoever imports it sees the present one.
 import { find } from "./dom.js";
 import { fixed, perplexity } from "./numbers.js";
 
 /** @type {PageData} */
 export const data = JSON.parse(find(document, "#acip-data").textContent);
 
-/** Rows of the size table by percent. */
-export const rows = new Map(data.rows.map((row) => [row.percent, row]));
+/** @typedef {Partial<ModeData> & { mode: Mode, rows: Row[] }} Table of a mode; `published` is there where it spends bits */
 
-export const smallest = data.rows[0];
-export const full = data.rows[data.rows.length - 1];
+/** @type {Map<string, Table>} */
+const tables = new Map([["directions", { mode: "directions", rows: data.rows }]]);
+
+export let table = /** @type {Table} */ (tables.get("directions"));
+/** Rows of the table in force by percent. */
+export let rows = new Map(table.rows.map((row) => [row.percent, row]));
+export let smallest = table.rows[0];
+export let full = table.rows[table.rows.length - 1];
+
+/** @returns {Mode} what may be spent */
+export const mode = () => table.mode;
+
+/** @param {string} name of a mode */
+export const isKnown = (name) => tables.has(name);
+
+/** @param {Partial<Record<Mode, ModeData>>} modes that are there now */
+export function addModes(modes) {
+  for (const [name, found] of Object.entries(modes)) tables.set(name, { ...found, mode: /** @type {Mode} */ (name) });
+}
+
+/** @param {string} name of a mode that is known: its table is in force from now on */
+export function use(name) {
+  table = tables.get(name) ?? table;
+  rows = new Map(table.rows.map((row) => [row.percent, row]));
+  [smallest, full] = [table.rows[0], table.rows[table.rows.length - 1]];
+}
 
 /**
- * The row at a whole percentage that the slider has.
+ * The row of a size, or the one that comes nearest.
  * @param {number} percent
  */
-export const rowAt = (percent) => rows.get(percent) ?? full;
+export const rowAt = (percent, of = table) => (of === table && rows.get(percent)) || of.rows[nearestIndex(percent, of)];
+
+/**
+ * @param {number} percent
+ * @returns the number of the row that comes nearest; the full model for what is no number
+ */
+export function nearestIndex(percent, of = table) {
+  if (!Number.isFinite(percent)) return of.rows.length - 1;
+  let best = 0;
+  for (const [i, row] of of.rows.entries()) {
+    if (Math.abs(row.percent - percent) < Math.abs(of.rows[best].percent - percent)) best = i;
+  }
+  return best;
+}
+
+/**
+ * Megabytes that a size allows; where bits are spent fewer may be enough.
+ * @param {number} percent
+ */
+export const megabytes = (percent, of = table) =>
+  (of.published === undefined ? rowAt(percent, of).bytes : (percent / 100) * of.published) / 1e6;
+
+/** @param {number} value */
+export const inMegabytes = (value) => `${fixed(value, value < 1 ? 3 : value < 10 ? 2 : value < 100 ? 1 : 0)} MB`;
+
+/**
+ * A size for people.
+ * @param {number} percent
+ */
+export const named = (percent, of = table) =>
+  of.published === undefined ? `${percent} %` : inMegabytes(megabytes(percent, of));
+
+/** @param {string} name of a mode */
+export const tableOf = (name) => tables.get(name) ?? table;
 
 const titles = new Map(data.corpora.map(({ corpus, title }) => [corpus, title]));
 
@@ -23,10 +80,21 @@ const titles = new Map(data.corpora.map(({ corpus, title }) => [corpus, title]))
  * What is known of a size beforehand, in words: its megabytes, then its perplexities.
  * @param {number} percent
  */
-export function facts(percent) {
-  const row = rowAt(percent);
+export function facts(percent, of = table) {
+  const row = rowAt(percent, of);
+  if (row.relative !== null) return [`${inMegabytes(row.bytes / 1e6)}`, worse(row)];
   const values = Object.entries(row.perplexity).map(
-    ([corpus, value]) => `${perplexity(value)} on ${titles.get(corpus)}`,
+    ([corpus, value]) => `${perplexity(value)} on ${titles.get(corpus) ?? corpus}`,
   );
   return [`${fixed(row.bytes / 1e6, 0)} MB`, ...(values.length ? [`perplexity ${values.join(", ")}`] : [])];
+}
+
+/**
+ * How much worse a size is, where bits are spent.
+ * @param {Row} row
+ */
+export function worse({ relative, predicted, bytes }) {
+  if (relative === null) return "";
+  if (bytes >= (table.exact ?? Number.POSITIVE_INFINITY)) return "nothing is lost";
+  return `perplexity ${fixed(relative, 2)} ×, ${predicted ? "predicted" : "measured"}`;
 }

@@ -1,5 +1,5 @@
 // What the size under the slider costs to run, against the full model.
-import { full, rowAt } from "./data.js";
+import { full, named, rowAt, table } from "./data.js";
 import { find, findAll } from "./dom.js";
 import { follow, position } from "./slider.js";
 import { measure, onSpeed, speed } from "./speed.js";
@@ -22,9 +22,10 @@ export function efficiency({ element }) {
   const button = find(element, "[data-do=time]", HTMLButtonElement);
   const paint = () => {
     const row = rowAt(position());
-    find(element, ".label").textContent = `What ${row.percent} % costs to run`;
+    find(element, ".label").textContent = `What ${named(row.percent)} costs to run`;
+    find(element, ".next").textContent = bought(row);
     for (const [key, worded] of COSTS) {
-      const [cost, most] = [row[key], full[key]];
+      const [cost, most] = [row[key], (key === "bytes" && table.published) || full[key]];
       const isKnown = cost !== undefined && most !== undefined;
       const words = isKnown ? [worded(cost), worded(most), `${((100 * cost) / most).toFixed(0)} %`] : ["–", "–", "–"];
       for (const [i, cell] of findAll(element, `[data-key=${key}] td`).entries()) cell.textContent = words[i];
@@ -39,4 +40,13 @@ export function efficiency({ element }) {
   announce(speed());
   follow(paint);
   paint();
+}
+
+/**
+ * What one more megabyte would bring.
+ * @param {Row} row
+ */
+function bought({ next_megabyte: share }) {
+  if (!share) return "Nothing is left to buy: no further byte would change what the model writes.";
+  return `The next megabyte buys ${number(100 * share)} % of the perplexity, as predicted.`;
 }

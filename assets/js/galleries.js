@@ -1,12 +1,19 @@
 // Galleries within the page: fetched from its server when they are first seen.
 import { find, sentence } from "./dom.js";
 import { gallery, moveTo } from "./figures.js";
+import { onMode } from "./modes.js";
 import { follow, position } from "./slider.js";
 
 /** Moves their figures with the slider from now on. */
 export function listen() {
   follow(moveTo);
   moveTo(position());
+  onMode((mode) => {
+    const place = /** @type {HTMLElement | null} */ (document.querySelector("#bytes [data-gallery]"));
+    if (!place || mode === "directions" || place.dataset.gallery === `bytes.${mode}`) return;
+    place.dataset.gallery = `bytes.${mode}`;
+    if (place.childElementCount) load(place); // it was seen before
+  });
 }
 
 /**

@@ -1,7 +1,8 @@
 // The address bar carries prompt, size and settings: whoever opens a shared link sees the same screen.
-import { data } from "./data.js";
+import { data, mode } from "./data.js";
 import { note } from "./dom.js";
-import { show } from "./slider.js";
+import { choose } from "./modes.js";
+import { place, position, show } from "./slider.js";
 
 /** @typedef {string | number | boolean} Value of an input */
 
@@ -18,7 +19,9 @@ const PARTS = [
   ["seed", 0, 2 ** 31 - 1],
   ["length", 8, 512],
   ["chat", 0, 0],
+  ["mode", 0, 0],
 ];
+const SIZE = 1; // place of the size among them
 let written = "";
 /** @type {Value | null} */
 let latest = null;
@@ -37,8 +40,12 @@ const current = () => new URLSearchParams(location.hash.slice(1));
  */
 export function read(inputs) {
   const link = current();
+  // A size alone is one of the links from before there were modes.
+  const asked = link.get("mode") ?? (link.has("size") ? "directions" : "both");
+  const isThere = choose(asked);
   const found = PARTS.map((part, i) => parsed(link.get(part[0]), part, inputs[i]));
-  found[1] = show(Number(found[1]));
+  found[SIZE] = link.has("size") ? place(show(isThere ? Number(found[SIZE]) : position())) : place(position());
+  found[PARTS.length - 1] = mode();
   const model = link.get("model");
   if (model && model !== data.model)
     note(`This link was made with ${model.slice(0, 100)}; this page runs ${data.model}.`);
@@ -54,6 +61,7 @@ function parsed(text, [name, low, high], before) {
   if (text === null) return before;
   if (name === "prompt") return text.slice(0, MOST);
   if (name === "chat") return text === "1";
+  if (name === "mode") return text;
   const number = Number(text);
   return text.trim() !== "" && Number.isFinite(number) ? Math.min(Math.max(number, low), high) : before;
 }
@@ -72,6 +80,7 @@ function put(link) {
  * @param {Value[]} inputs
  */
 export function write(...inputs) {
+  [inputs[SIZE], inputs[PARTS.length - 1]] = [position(), mode()];
   const link = new URLSearchParams({ model: data.model });
   PARTS.forEach(([name], i) => {
     const text = name === "chat" ? (inputs[i] ? "1" : "") : String(inputs[i] ?? "");
@@ -83,12 +92,25 @@ export function write(...inputs) {
 }
 
 /**
+ * Inputs of which the last two are the slider's size and what may be spent.
+ * @param {Value[]} inputs
+ */
+export const atSize = (...inputs) => [...inputs.slice(0, -2), position(), mode()];
+
+/**
+ * Inputs of which the last is what may be spent.
+ * @param {Value[]} inputs
+ */
+export const inMode = (...inputs) => [...inputs.slice(0, -1), mode()];
+
+/**
  * Writes a size of before that is shown again.
  * @param {Completion} former
  */
-export function rewrite({ prompt, percent }) {
+export function rewrite({ prompt, percent, mode }) {
   const link = current();
   link.set("size", String(percent));
+  link.set("mode", mode);
   if (prompt && prompt.length <= MOST) link.set("prompt", prompt);
   put(link);
 }

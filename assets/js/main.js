@@ -4,6 +4,7 @@ import { keptPrompt, listen as listenToServer, restore } from "./connection.js";
 import { data } from "./data.js";
 import { listen as moveGalleries } from "./galleries.js";
 import { listenToAddress, read } from "./link.js";
+import { known } from "./modes.js";
 import { listen as listenToSlider } from "./slider.js";
 
 export { chart } from "./chart.js";
@@ -12,8 +13,9 @@ export { completion } from "./completion.js";
 export { efficiency } from "./efficiency.js";
 export { exported } from "./export.js";
 export { pictures, turn } from "./galleries.js";
-export { write } from "./link.js";
+export { atSize, inMode, write } from "./link.js";
 export { method } from "./method.js";
+export { spend } from "./modes.js";
 export { reading } from "./reading.js";
 export { readouts } from "./readouts.js";
 export { choose, leave, stay } from "./switch.js";
@@ -34,7 +36,8 @@ for (const kind of /** @type {const} */ (["dragover", "drop"])) {
  * The inputs that the page opens with: those of the link and of this tab before it lost its server.
  * @param {import("./link.js").Value[]} inputs
  */
-export function open(...inputs) {
+export async function open(...inputs) {
+  await known();
   const [prompt, ...others] = read(inputs);
   restore();
   return [keptPrompt() ?? prompt, ...others];

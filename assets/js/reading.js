@@ -1,9 +1,10 @@
 // A text of one's own: its perplexity at every size read so far, and the text itself, every token marked by what it lost
 // against the full model at the slider's size. The text is only ever set as text.
 import { place } from "./chart.js";
-import { data, full, rowAt, smallest } from "./data.js";
+import { data, full, mode, named, rowAt, smallest } from "./data.js";
 import { find, write } from "./dom.js";
 import { draw } from "./figures.js";
+import { onMode } from "./modes.js";
 import { announce, receive } from "./part.js";
 import { follow, go, position } from "./slider.js";
 
@@ -46,9 +47,13 @@ class Reading {
       this.#paint();
       this.#follow();
     });
+    onMode(() => {
+      this.#sizes = new Map(); // they were read in another mode
+      find(element, ".read").hidden = true;
+    });
     receive(part, (message) => {
       announce(element, this.status, message);
-      if (message.sizes.length) this.#take(message); // what was read before stays until there is more
+      if (message.mode === mode() && message.sizes.length) this.#take(message); // what was read before stays until there is more
     });
   }
 
@@ -97,7 +102,7 @@ class Reading {
     if (!base) return;
     const isFull = read === base;
     const worse = isFull || !read.done ? "" : `, ${short(read.perplexity / base.perplexity)} × the full model's`;
-    const size = `${read.percent} %${isFull ? ", the full model" : ""}`;
+    const size = `${named(read.percent)}${isFull ? ", the full model" : ""}`;
     this.label.textContent = `At ${size}: perplexity ${short(read.perplexity)}${worse}`;
     this.page.dataset.percent = String(read.percent);
     [...this.page.children].forEach((child, i) => {
@@ -124,12 +129,12 @@ class Reading {
         size: done.map((read) => (isFull(read) ? 11 : 6)),
         symbol: done.map((read) => (isFull(read) ? "diamond" : "circle")),
       },
-      hovertemplate: "%{x:.0f} %<br>perplexity %{y:.4g}<extra>your text</extra>",
+      hovertemplate: "%{x:.3g} %<br>perplexity %{y:.4g}<extra>your text</extra>",
     };
     await draw(this.plot, [trace], layout());
     if (!this.#isDrawn) {
       this.plot.on("plotly_afterplot", () => this.#follow());
-      this.plot.on("plotly_click", ({ points: [point] }) => Number.isFinite(point?.x) && go(Math.round(point.x)));
+      this.plot.on("plotly_click", ({ points: [point] }) => Number.isFinite(point?.x) && go(point.x));
     }
     this.#isDrawn = true;
     this.plot.dataset.points = String(done.length);
@@ -137,20 +142,31 @@ class Reading {
   }
 
   #follow() {
-    if (this.#isDrawn && this.plot.clientWidth) place(this.cursor, this.plot, 100 * rowAt(position()).ratio);
+    if (!this.#isDrawn || !this.plot.clientWidth) return;
+    const x = 100 * rowAt(position()).ratio;
+    place(this.cursor, this.plot, mode() === "directions" ? x : Math.log10(x));
   }
 }
 
 function layout() {
   const ticks = [1, 2, 5].flatMap((digit) => [...Array(9).keys()].map((power) => digit * 10 ** power));
   const axis = { fixedrange: true, zeroline: false };
+  const isLinear = mode() === "directions";
+  const shares = [10, 15, 20, 30, 40, 60, 100];
+  const logarithmic = {
+    title: { text: "share of the published bytes, %", standoff: 8 },
+    type: "log",
+    range: [Math.log10(100 * smallest.ratio) - 0.02, 2.02],
+    tickvals: shares,
+    ticktext: shares.map(String),
+  };
+  const linear = {
+    title: { text: "size of the compressed layers, %", standoff: 8 },
+    range: [smallest.percent - 2, full.percent + 2],
+    dtick: 10,
+  };
   return {
-    xaxis: {
-      ...axis,
-      title: { text: "size of the compressed layers, %", standoff: 8 },
-      range: [smallest.percent - 2, full.percent + 2],
-      dtick: 10,
-    },
+    xaxis: { ...axis, ...(isLinear ? linear : logarithmic) },
     yaxis: {
       ...axis,
       title: { text: "perplexity of your text" },

@@ -1,6 +1,7 @@
 // What the size under the slider means, the sizes that can be reached with one click, and a target instead of a size.
-import { data, full, rowAt } from "./data.js";
+import { data, full, inMegabytes, named, rowAt, table } from "./data.js";
 import { find, findAll } from "./dom.js";
+import { onMode } from "./modes.js";
 import { fixed, perplexity } from "./numbers.js";
 import { clamp, follow, go, position, share } from "./slider.js";
 import { connect } from "./speed.js";
@@ -13,6 +14,7 @@ export function readouts(part) {
     for (const cell of cells) cell.textContent = shown(cell.dataset.key ?? "", row);
   };
   drawTicks(find(part.element, ".ticks"));
+  onMode(() => drawTicks(find(part.element, ".ticks")));
   aim(find(part.element, ".aim"));
   follow(show);
   show();
@@ -40,6 +42,8 @@ function shown(key, row) {
 
 /** @param {HTMLElement} strip */
 function drawTicks(strip) {
+  strip.replaceChildren(...(table.published === undefined ? [] : byteTicks()));
+  if (table.published !== undefined) return;
   for (const percent of data.measured.filter((each) => each === clamp(each))) {
     const tick = document.createElement("button");
     tick.type = "button";
@@ -51,6 +55,41 @@ function drawTicks(strip) {
     tick.addEventListener("click", () => go(percent));
     strip.append(tick);
   }
+}
+
+/** On a track of megabytes: sizes to compare, the stretch on which nothing is lost, and the source file. */
+function byteTicks() {
+  const { exact = 0, published = 1, source, rows } = table;
+  const sizes = [rows[0].percent, 24, 30, 40, 60, 100].filter((each, i) => i === 0 || each > rows[0].percent * 1.1);
+  const ticks = sizes.map((percent) => {
+    const tick = document.createElement("button");
+    tick.type = "button";
+    tick.className = "tick";
+    tick.textContent = named(percent).replace(" MB", "");
+    tick.title = `Go to ${named(percent)}, ${percent} %`;
+    tick.setAttribute("aria-label", tick.title);
+    tick.style.setProperty("--at", String(share(percent)));
+    tick.addEventListener("click", () => go(percent));
+    return tick;
+  });
+  const marks = [];
+  if (exact < 0.9 * published) marks.push(mark("free", (100 * exact) / published, "Nothing is lost from here on"));
+  if (source && source < published)
+    marks.push(mark("source", (100 * source) / published, `The source file, ${inMegabytes(source / 1e6)}`));
+  return [...marks, ...ticks];
+}
+
+/**
+ * @param {string} name its class
+ * @param {number} percent
+ * @param {string} title
+ */
+function mark(name, percent, title) {
+  const element = document.createElement("i");
+  element.className = name;
+  element.title = title;
+  element.style.setProperty("--at", String(share(percent)));
+  return element;
 }
 
 /**
@@ -86,9 +125,9 @@ function aim(form) {
   const reach = () => {
     const target = Number(number.value);
     if (number.value === "" || !Number.isFinite(target)) return;
-    const within = data.rows.filter((row) => amount(unit.value, row) <= target + 0.5 * 10 ** -digits(unit.value));
+    const within = table.rows.filter((row) => amount(unit.value, row) <= target + 0.5 * 10 ** -digits(unit.value));
     const best = unit.value.startsWith("ppl-") ? within[0] : within[within.length - 1]; // rows come smallest first
-    const nearest = best ?? data.rows.reduce((a, b) => (amount(unit.value, b) < amount(unit.value, a) ? b : a));
+    const nearest = best ?? table.rows.reduce((a, b) => (amount(unit.value, b) < amount(unit.value, a) ? b : a));
     reply.textContent = best ? "" : `not reachable: ${reason(unit.value, nearest)}`;
     if (nearest.percent !== position()) go(nearest.percent);
   };
@@ -130,6 +169,6 @@ const digits = (unit) => Math.max(0, 2 - Math.floor(Math.log10(Math.abs(amount(u
 function reason(unit, row) {
   const value = amount(unit, row);
   const least = fixed(Math.abs(value), digits(unit));
-  if (unit.startsWith("ppl-")) return `${row.percent} % is ${least} % ${value < 0 ? "better" : "worse"}`;
-  return `even ${row.percent} % has ${least} ${unit === "bytes" ? "MB" : "million"}`;
+  if (unit.startsWith("ppl-")) return `${named(row.percent)} is ${least} % ${value < 0 ? "better" : "worse"}`;
+  return `even ${named(row.percent)} has ${least} ${unit === "bytes" ? "MB" : "million"}`;
 }

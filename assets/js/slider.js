@@ -1,12 +1,13 @@
 // The slider: readouts and plots follow every movement within its event; what runs starts over once it has come to rest.
-import { full, rowAt, smallest } from "./data.js";
+import { data, full, mode, nearestIndex, rowAt, smallest, table } from "./data.js";
 import { find, write } from "./dom.js";
 
 const SETTLE_MS = 80; // a held arrow key repeats faster than this
 const PAGES = new Map([
   ["PageUp", 10],
   ["PageDown", -10],
-]); // as screen readers say, and not a tenth of the slider's length
+]); // places, as screen readers say, and not a tenth of the slider's length
+const FIRST = data.rows[0].percent; // of the slider's own numbers: percent in the mode directions, places in the others
 
 let percent = full.percent;
 let settling = 0;
@@ -21,13 +22,28 @@ export const position = () => percent;
  * The nearest place the slider has.
  * @param {number} value
  */
-export const clamp = (value) => Math.min(Math.max(Math.round(value), smallest.percent), full.percent);
+export const clamp = (value) => table.rows[nearestIndex(value)].percent;
+
+/**
+ * The slider's own number for a percentage.
+ * @param {number} value
+ */
+export const place = (value) => FIRST + nearestIndex(value);
+
+/**
+ * The percentage that the slider's own number means.
+ * @param {number} value
+ */
+const meant = (value) => table.rows[Math.min(Math.max(Math.round(value) - FIRST, 0), table.rows.length - 1)].percent;
 
 /**
  * Where a percentage lies on the slider, 0 to 1.
  * @param {number} value
  */
-export const share = (value) => (value - smallest.percent) / (full.percent - smallest.percent);
+export const share = (value) =>
+  mode() === "directions"
+    ? (value - smallest.percent) / (full.percent - smallest.percent)
+    : Math.log(value / smallest.percent) / Math.log(full.percent / smallest.percent);
 
 /**
  * Calls on every movement.
@@ -54,14 +70,24 @@ export function settle() {
 
 /** @param {number} value */
 function moved(value) {
-  const next = clamp(value);
-  if (!Number.isFinite(next) || next === percent) return;
+  const next = meant(value);
+  if (!Number.isFinite(value) || next === percent) return;
   percent = next;
   repaint();
 }
 
 /** @param {number} value */
-const set = (value) => write(find(document, "#size input[type=range]", HTMLInputElement), String(value));
+const set = (value) => write(find(document, "#size input[type=range]", HTMLInputElement), String(place(value)));
+
+/**
+ * Stands at the nearest place to a size that the table in force has, without running anything.
+ * @param {number} value
+ */
+export function stand(value) {
+  percent = clamp(value);
+  set(percent);
+  repaint();
+}
 
 /**
  * Moves to a size without running anything; returns where the slider can be.
@@ -70,7 +96,7 @@ const set = (value) => write(find(document, "#size input[type=range]", HTMLInput
 export function show(value) {
   const known = clamp(value);
   set(known);
-  moved(known);
+  moved(place(known));
   return known;
 }
 
@@ -98,14 +124,14 @@ export function listen() {
   document.addEventListener("change", (event) => {
     const input = inputOf(event);
     if (!input) return;
-    const typed = input.value === "" ? percent : Number(input.value);
-    if (input.value === "" || typed !== clamp(typed)) write(input, String(clamp(typed)));
+    const typed = input.value === "" ? place(percent) : Number(input.value);
+    if (input.value === "" || typed !== place(meant(typed))) write(input, String(place(meant(typed))));
     settle();
   });
   document.addEventListener("keydown", (event) => {
     const step = PAGES.get(event.key);
     if (!step || !inputOf(event)) return;
     event.preventDefault();
-    go(clamp(percent + step));
+    go(meant(place(percent) + step));
   });
 }

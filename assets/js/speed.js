@@ -1,10 +1,10 @@
 // Tokens per second at every size, once somebody has asked for them.
-import { rows } from "./data.js";
+import { tableOf } from "./data.js";
 import { receive } from "./part.js";
 import { repaint } from "./slider.js";
 
 /** @type {SpeedMessage} */
-let latest = { run: 0, state: "", status: "", speeds: {} };
+let latest = { run: 0, state: "", status: "", mode: "directions", speeds: {} };
 /** @type {((message: SpeedMessage) => void)[]} */
 const listeners = [];
 let ask = () => {};
@@ -29,7 +29,7 @@ export function connect(part) {
   ask = () => part.trigger("tick");
   receive(part, (message) => {
     latest = message;
-    interpolate(message.speeds);
+    interpolate(message.speeds, tableOf(message.mode));
     for (const act of listeners) act(message);
     repaint();
   });
@@ -38,11 +38,12 @@ export function connect(part) {
 /**
  * Fills in the rows; between two sizes that were measured speeds lie on a straight line.
  * @param {Record<string, number>} speeds
+ * @param {import("./data.js").Table} table
  */
-function interpolate(speeds) {
+function interpolate(speeds, table) {
   const known = Object.entries(speeds).map(([percent, value]) => ({ percent: Number(percent), value }));
   known.sort((a, b) => a.percent - b.percent);
-  for (const row of known.length ? rows.values() : []) {
+  for (const row of known.length ? table.rows : []) {
     const above = known.find(({ percent }) => percent >= row.percent) ?? known[known.length - 1];
     const below = known[Math.max(known.indexOf(above) - 1, 0)];
     const share = above === below ? 0 : (row.percent - below.percent) / (above.percent - below.percent);

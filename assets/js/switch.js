@@ -1,4 +1,4 @@
-// Another model or precision: chosen, confirmed or left, and the same screen with it.
+// Another model: chosen, confirmed or left, and the same screen with it.
 import { awaitOther } from "./connection.js";
 import { find, note } from "./dom.js";
 import { forgetModel } from "./link.js";
@@ -11,18 +11,16 @@ const ask = (isAsked) => (find(document, "#switch-asked").dataset.asked = String
 /**
  * Asks whether what was chosen is meant.
  * @param {string} model
- * @param {string} precision
  */
-export function choose(model, precision) {
-  const wanted = [model, precision].filter((value, i) => value !== [open().model, open().precision][i]);
-  ask(wanted.length > 0);
-  find(document, "#switch-status b").textContent = wanted.join(" at ");
+export function choose(model) {
+  ask(model !== open().model);
+  find(document, "#switch-status b").textContent = model;
 }
 
 /** Back to what is open. */
 export function stay() {
   ask(false);
-  return [open().model, open().precision];
+  return open().model;
 }
 
 let isLeaving = false;

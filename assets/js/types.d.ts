@@ -46,8 +46,41 @@ interface Row {
   flops: number;
   /** by corpus, where it was measured */
   perplexity: Record<string, number>;
+  /** perplexity ÷ the full model's, where bits are spent */
+  relative: number | null;
+  /** `relative` is no measurement */
+  predicted: boolean;
+  /** share by which one more megabyte lowers the perplexity */
+  next_megabyte: number | null;
   /** tokens per second, once it was measured */
   speed?: number;
+}
+
+/** What may be spent. */
+type Mode = "directions" | "bits" | "both";
+
+/** A mode that spends bits, once its codes are made. */
+interface ModeData {
+  /** of the size table, smallest size first; as many as the mode `directions` has */
+  rows: Row[];
+  /** bytes of the model as published */
+  published: number;
+  /** bytes from which on nothing is lost */
+  exact: number;
+  /** bytes of the file that the model was read from */
+  source: number | null;
+  /** perplexity of the full model by corpus */
+  bases: Record<string, number>;
+  /** perplexity ÷ the full model's against megabytes */
+  figure: Figure<Line>;
+}
+
+interface ModesData {
+  /** of the codes */
+  state: "absent" | "waiting" | "running" | "ready" | "failed";
+  /** why bits cannot be spent (yet) */
+  told: string;
+  modes: Partial<Record<Mode, ModeData>>;
 }
 
 // ---- from the page's server, while something runs --------------------------------------------------------------------
@@ -61,6 +94,7 @@ interface Message {
 
 interface Completion {
   percent: number;
+  mode: Mode;
   prompt: string;
   text: string;
   status: string;
@@ -86,6 +120,7 @@ interface ComparedColumn {
 }
 
 interface ComparisonMessage extends Message {
+  mode: Mode;
   prompt: string;
   columns: ComparedColumn[];
 }
@@ -103,11 +138,14 @@ interface MeasuredPoint {
 }
 
 interface MeasurementMessage extends Message {
+  mode: Mode;
   ratio: number;
+  bytes: number;
   points: MeasuredPoint[];
 }
 
 interface SpeedMessage extends Message {
+  mode: Mode;
   /** tokens per second by percent */
   speeds: Record<string, number>;
 }
@@ -123,6 +161,7 @@ interface ReadSize {
 }
 
 interface ReadingMessage extends Message {
+  mode: Mode;
   /** the text, token by token */
   pieces: string[];
   sizes: ReadSize[];

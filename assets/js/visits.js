@@ -1,6 +1,6 @@
 // What was seen stays: a chip for every size visited, a key that flips between the last two, undo and redo.
 import { onFinished, recall } from "./completion.js";
-import { facts, rows } from "./data.js";
+import { facts, named, tableOf } from "./data.js";
 import { find, findAll } from "./dom.js";
 import { rewrite } from "./link.js";
 
@@ -65,8 +65,8 @@ class Visits {
   }
 
   /** @param {Completion} completion */
-  #add({ percent, prompt, text, status }) {
-    const visit = { percent, prompt, text, status };
+  #add({ percent, mode, prompt, text, status }) {
+    const visit = { percent, mode, prompt, text, status };
     if (this.#current && isSame(this.#current, visit)) return;
     const known = this.all.find((each) => isSame(each, visit));
     if (!known) this.all = [...this.all, visit].slice(-MOST);
@@ -76,7 +76,7 @@ class Visits {
 
   /** @param {Completion[]} before */
   putInFront(before) {
-    this.all = [...before.filter((visit) => rows.has(visit.percent)), ...this.all].slice(-MOST);
+    this.all = [...before.filter(isOfModel), ...this.all].slice(-MOST);
     this.#paint();
   }
 
@@ -149,22 +149,27 @@ class Visits {
   #paintChip(visit, i) {
     const item = this.list.children[i] ?? this.list.appendChild(document.createElement("li"));
     const chip = item.querySelector("button") ?? item.appendChild(document.createElement("button"));
-    const [megabytes, ...more] = facts(visit.percent);
+    const table = tableOf(visit.mode);
+    const [megabytes, ...more] = facts(visit.percent, table);
+    const size = named(visit.percent, table);
     chip.type = "button";
-    chip.textContent = `${visit.percent} % · ${megabytes}`;
+    chip.textContent = table.published === undefined ? `${size} · ${megabytes}` : `${size} · ${table.mode}`;
     chip.title = [more.join(", "), `${visit.prompt}${visit.text}`.slice(0, 300)].filter(Boolean).join("\n");
-    chip.setAttribute("aria-label", `Back to ${visit.percent} %: ${[megabytes, ...more].join(", ")}`);
+    chip.setAttribute("aria-label", `Back to ${size}: ${[megabytes, ...more].join(", ")}`);
     if (visit === this.#current) chip.setAttribute("aria-current", "true");
     else chip.removeAttribute("aria-current");
     chip.onclick = () => this.#choose(visit);
   }
 }
 
+/** @param {Completion} visit */
+const isOfModel = ({ percent, mode }) => tableOf(mode).rows.some((row) => row.percent === percent);
+
 /**
  * @param {Completion} a
  * @param {Completion} b
  */
-const isSame = (a, b) => a.percent === b.percent && a.prompt === b.prompt && a.text === b.text;
+const isSame = (a, b) => a.percent === b.percent && a.mode === b.mode && a.prompt === b.prompt && a.text === b.text;
 
 /**
  * What a key means here, if anything.

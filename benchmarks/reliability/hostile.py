@@ -98,12 +98,12 @@ def _shapes(page: Served, draw: random.Random) -> Request:
 
 
 _RIGHT: dict[str, tuple[Any, ...]] = {
-    "completion.release": ("the rain", 80, 0, 1, 0, 8, False),
-    "complete": ("the rain", 80, 0, 1, 0, 8, False),
-    "compare": ("the rain", [100, 60], 0, 1, 0, 8, False),
-    "read": ("the rain in", 80),
-    "measure": (80,),
-    "export": (80,),
+    "completion.release": ("the rain", 80, 0, 1, 0, 8, False, "directions"),
+    "complete": ("the rain", 80, 0, 1, 0, 8, False, "directions"),
+    "compare": ("the rain", [100, 60], 0, 1, 0, 8, False, "directions"),
+    "read": ("the rain in", 80, "directions"),
+    "measure": (80, "directions"),
+    "export": (80, "directions"),
 }
 
 

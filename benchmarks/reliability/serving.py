@@ -19,6 +19,8 @@ from typing import Any
 
 from gradio_client.utils import apply_diff
 
+from acip_core.model.size_planner import DIRECTIONS
+
 from ..browser import ROOT
 
 HOST = "127.0.0.1"
@@ -163,7 +165,8 @@ class Visitor:
         Raises:
             PageError: it is refused.
         """
-        call = {"data": values, "fn_index": index, "session_hash": self.session}
+        mode = [DIRECTIONS] * (self.page.inputs[index] - len(values))  # what may be spent comes last
+        call = {"data": [*values, *mode], "fn_index": index, "session_hash": self.session}
         try:
             status, body = fetched(self.page.port, f"{API}/queue/join", call)
         except (OSError, http.client.HTTPException) as error:

@@ -11,6 +11,7 @@ import torch
 from acip_core.data.passage import MOST_CHARACTERS, cut_passage
 from acip_core.errors import CorpusError
 from acip_core.evaluation.perplexity import token_losses
+from acip_core.figures.tracks import Track, directions_track
 from acip_core.generation.engine import Engine
 from acip_core.ui import reading_job
 from acip_core.ui.handlers import Handlers
@@ -18,6 +19,7 @@ from acip_core.ui.reading_job import read_passage, sizes_to_read
 from tests.support.tiny import tiny_base
 from tests.support.visitor import REQUEST, tiny_loaded
 
+TRACK = directions_track(tiny_loaded().elastic.planner)
 TEXT = "A  fox\r\nhas <b>nine</b> lives & 🙂🙂 sees Łódź\t, \udc80 it says. " * 4
 
 
@@ -66,10 +68,10 @@ def test_losses_are_those_of_the_model_at_that_size() -> None:
 
 
 def test_coarse_sizes_come_first() -> None:
-    order = sizes_to_read(63, 30)
+    order = sizes_to_read(63, TRACK)
     assert order[:3] == [100, 63, 30] and len(order) == len(set(order)) == 16
     assert set(order[:9]) == {100, 90, 80, 70, 60, 50, 40, 30, 63}
-    assert sizes_to_read(100, 100) == [100]
+    assert sizes_to_read(100, Track(TRACK.planner, (100,))) == [100]
 
 
 def test_a_reading_tells_every_token_at_every_size() -> None:
@@ -79,13 +81,13 @@ def test_a_reading_tells_every_token_at_every_size() -> None:
     assert last["state"] == "done" and "at 16 sizes" in last["status"] and handlers.visitors.count == 0
     pieces = cut_passage(handlers.model.engine.elastic.tokenizer, TEXT, 512, 10_000).pieces
     assert last["pieces"] == pieces and all(len(size["losses"].split()) == len(pieces) for size in last["sizes"])
-    assert [size["percent"] for size in last["sizes"]] == sizes_to_read(63, 30)
+    assert [size["percent"] for size in last["sizes"]] == sizes_to_read(63, TRACK)
     for before, after in pairwise(messages):
         assert len(before["sizes"]) <= len(after["sizes"])
 
 
 def test_a_reading_can_be_stopped_and_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading_job, "_FINE", 1)
+    monkeypatch.setattr(reading_job.Track, "step", 1)
     handlers = Handlers(tiny_loaded())
     messages = handlers.read(TEXT, 100, REQUEST)
     seen = [next(messages) for _ in range(4)]
@@ -98,7 +100,7 @@ def test_a_cancelled_reading_has_no_half_window() -> None:
     elastic = tiny_loaded().elastic
     passage = cut_passage(elastic.tokenizer, TEXT, 16, 10_000)
     cancel = threading.Event()
-    steps = read_passage(Engine(elastic), passage, 60, 30, cancel)
+    steps = read_passage(Engine(elastic), passage, 60, directions_track(elastic.planner), cancel)
     first = next(steps)
     cancel.set()
     assert list(steps) == [] and len(first[-1]["losses"].split()) == 15

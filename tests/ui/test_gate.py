@@ -21,7 +21,7 @@ from acip_core.ui.hosts import Hosts
 from acip_core.ui.names import shown_name, without_places
 from tests.support.visitor import ROOT, served, tiny_loaded
 
-SETTINGS = [0.0, 1.0, 0, 8, False]
+SETTINGS = [0.0, 1.0, 0, 8, False, ""]
 JSON = {"Content-Type": "application/json"}
 CLOSED = """
 GET gradio_api/deep_link?session_hash=s      POST gradio_api/upload            GET gradio_api/upload_progress
@@ -79,10 +79,10 @@ def test_no_answer_tells_where_anything_lies(client: httpx.Client, server: tuple
     places = [str(ROOT), str(Path.home()) + "/", tempfile.gettempdir() + "/", sys.prefix]
     paths = ["", "config", "config?deep_link=x", "gradio_api/info", "gradio_api/info?all_endpoints=true", "theme.css"]
     paths += ["gradio_api/app_id", "assets/none.js", "static/none", "static/%2e%2e/%2e%2e/x", "assets//etc/hostname"]
-    paths += ["acip/pictures/method", "acip/pictures/history", "acip/pictures/none", "acip/model/x/y.zip"]
+    paths += ["acip/pictures/method", "acip/pictures/history", "acip/pictures/none", "acip/modes", "acip/model/x/y.zip"]
     answers = {path: client.get(path).text for path in paths}
     answers["complete"] = json.dumps(called(client, "complete", ["Hello", "x", *SETTINGS]))
-    answers["export"] = json.dumps(called(client, "export", [60]))
+    answers["export"] = json.dumps(called(client, "export", [60, ""]))
     for path, answer in answers.items():
         assert not [place for place in places if place in answer], path
     assert '"/load_example"' not in answers["gradio_api/info?all_endpoints=true"]
@@ -101,10 +101,13 @@ def test_no_answer_tells_where_anything_lies(client: httpx.Client, server: tuple
         (b'{"session_hash": "x", "fn_index": COMPLETE, "data": ["too few"]}', 400),
         (b'{"session_hash": "x", "fn_index": COMPLETE, "data": {"prompt": ""}}', 400),
         (
-            b'{"session_hash": "x", "fn_index": COMPLETE, "data": [{"path": "/etc/hostname"}, 9, 0, 1, 0, 8, false]}',
+            b'{"session_hash": "x", "fn_index": COMPLETE, "data": [{"path": "/etc/hosts"}, 9, 0, 1, 0, 8, false, ""]}',
             400,
         ),
-        (b'{"session_hash": "x", "fn_index": COMPLETE, "data": ["", 9, 0, 1, 1' + b"0" * 9999 + b", 8, false]}", 400),
+        (
+            b'{"session_hash": "x", "fn_index": COMPLETE, "data": ["", 9, 0, 1, 1' + b"0" * 9999 + b', 8, false, ""]}',
+            400,
+        ),
     ],
 )
 def test_a_call_that_is_none_is_refused_in_a_sentence(client: httpx.Client, body: bytes, status: int) -> None:
@@ -116,7 +119,7 @@ def test_a_call_that_is_none_is_refused_in_a_sentence(client: httpx.Client, body
 @pytest.mark.parametrize(
     "bad", ["x", [7], True, float("nan"), float("inf"), 10**400, -(10**400), 1e300], ids=lambda bad: str(bad)[:6]
 )
-@pytest.mark.parametrize("place", range(1, 7))
+@pytest.mark.parametrize("place", range(1, 8))
 def test_values_of_any_kind_are_refused_in_a_sentence_and_leave_nothing(
     client: httpx.Client, server: tuple[str, Handlers], place: int, bad: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,7 +128,7 @@ def test_values_of_any_kind_are_refused_in_a_sentence_and_leave_nothing(
     last = called(client, "complete", data)[-1]
     assert last["state"] == "error" and last["status"].count(".") >= 1
     if place == 1:
-        calls = {"measure": [bad], "export": [bad], "read": ["Hello there", bad]}
+        calls = {"measure": [bad, ""], "export": [bad, ""], "read": ["Hello there", bad, ""]}
         if not isinstance(bad, list):
             calls["compare"] = ["Hello", [100, bad], *SETTINGS]
         for name, values in calls.items():

@@ -213,7 +213,9 @@ def test_of_two_requests_the_one_that_arrived_later_wins() -> None:
 
         def race(pair: int) -> str:
             session = f"pair-{pair}"
-            asked = [{"session_hash": session, "fn_index": complete, "data": ["Hello", p, *SETTINGS]} for p in (90, 60)]
+            asked = [
+                {"session_hash": session, "fn_index": complete, "data": ["Hello", p, *SETTINGS, ""]} for p in (90, 60)
+            ]
             events, last = sent_at_once(address, asked), {}
             with httpx.stream("GET", f"{address}gradio_api/queue/data?session_hash={session}", timeout=60) as stream:
                 for line in stream.iter_lines():

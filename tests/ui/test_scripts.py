@@ -67,7 +67,7 @@ def test_gradio_calls_what_the_entry_exports() -> None:
     python = "".join(Path(part.__file__).read_text(encoding="utf-8") for part in (page, components))
     called = re.findall(r'scripts\.(?:calling|mounting)\("(\w+)"\)', python)
     called += re.findall(r'_drawn\(\s*"[\w-]+",\s*"(\w+)"', python)
-    exported = re.findall(r"^export (?:const|function) (\w+)", MODULES["main.js"], re.MULTILINE)
+    exported = re.findall(r"^export (?:const|(?:async )?function) (\w+)", MODULES["main.js"], re.MULTILINE)
     for names in re.findall(r"^export \{ ([^}]+) \}", MODULES["main.js"], re.MULTILINE):
         exported += names.split(", ")
     assert set(called) == set(exported)

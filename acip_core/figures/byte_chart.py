@@ -1,0 +1,123 @@
+"""Perplexity ÷ the full model's against megabytes, for the modes that spend bits.
+
+Each trace has its own bytes. Measured points are joined by lines, what was predicted is dashed, and the file that the
+model was read from is a mark.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from ..artifacts.coding import CodedCurve
+from ..evaluation.methods import corpus_color, corpus_symbol, corpus_title
+from ..model.base_model import BaseModel, embedded_gguf
+from ..model.byte_planner import BytePlanner
+from .canvas import MUTED
+from .tracks import Track
+
+_HIGHEST = 6.0  # × base; what is worse leaves the frame
+_TICKS, _COARSE = (1, 1.05, 1.1, 1.2, 1.5, 2, 3, 5), (1, 1.2, 1.5, 2, 3, 5)
+_POINTS = 60  # of the predicted line
+
+
+def source_file_bytes(base: BaseModel) -> int | None:
+    """Length of the one file that a quantized model was read from; None where there is no such file."""
+    embedded = embedded_gguf()
+    places = [Path(base.source), *([embedded] if embedded is not None and embedded.stem == base.source else [])]
+    return next((place.stat().st_size for place in places if place.suffix == ".gguf" and place.is_file()), None)
+
+
+def byte_figure(track: Track, curves: Sequence[CodedCurve], source: int | None) -> dict[str, Any]:
+    """The figure as plain JSON values, without colors of the page's theme, which the browser fills in."""
+    planner = track.planner
+    assert isinstance(planner, BytePlanner)
+    own = [curve for curve in curves if curve.mode == track.mode and curve.points]
+    low, high = track.plan_at(track.percents[0])[1].bytes / 1e6, planner.base_bytes / 1e6
+    figure = go.Figure([_predicted(planner, low * 1e6), *(_measured(curve, planner) for curve in own)])
+    ratios = [y for trace in figure.data for y in trace.y]
+    top = min(_HIGHEST, max(1.2, 1.05 * max(ratios)))
+    if source is not None:
+        figure.add_trace(_source_mark(source, top))
+    figure.update_layout(_layout(low, high, top), template="none")
+    return json.loads(figure.to_json())
+
+
+def _predicted(planner: BytePlanner, low: float) -> go.Scatter:
+    high = max(planner.largest, low + 1)
+    sizes = [low * (high / low) ** (i / (_POINTS - 1)) for i in range(_POINTS)]
+    plans = [planner.at_bytes(max(size, planner.smallest)) for size in sizes]
+    return _line(
+        [(plan.bytes, math.exp(min(planner.measured(plan.loss or 0.0), 50.0))) for plan in plans],
+        planner,
+        name="predicted",
+        mode="lines",
+        line={"color": MUTED, "width": 1.5, "dash": "dash"},
+    )
+
+
+def _measured(curve: CodedCurve, planner: BytePlanner) -> go.Scatter:
+    points = sorted((point.bytes, point.perplexity / curve.base_perplexity) for point in curve.points)
+    color = corpus_color(curve.corpus)
+    return _line(
+        points,
+        planner,
+        name=corpus_title(curve.corpus),
+        mode="lines+markers",
+        line={"color": color, "width": 3},
+        marker={"size": 6, "symbol": corpus_symbol(curve.corpus)},
+    )
+
+
+def _line(points: Sequence[tuple[float, float]], planner: BytePlanner, name: str, **options: Any) -> go.Scatter:
+    return go.Scatter(
+        x=[size / 1e6 for size, _ in points],
+        y=[ratio for _, ratio in points],
+        customdata=[[size / 1e6, 100 * size / planner.base_bytes] for size, _ in points],
+        name=name,
+        hovertemplate=f"{name}<br>%{{customdata[0]:.1f}} MB · %{{customdata[1]:.1f}} %<br>%{{y:.4g}} × the full "
+        "model's perplexity<extra></extra>",
+        **options,
+    )
+
+
+def _source_mark(source: int, top: float) -> go.Scatter:
+    name = f"the source file, {source / 1e6:.1f} MB"
+    line = {"color": MUTED, "width": 1.5, "dash": "dot"}
+    x, y = [source / 1e6] * 2, [0.9, 2 * top]
+    return go.Scatter(x=x, y=y, name=name, mode="lines", line=line, hovertemplate=f"{name}<extra></extra>")
+
+
+def _layout(low: float, high: float, top: float) -> dict[str, Any]:
+    round_ones = [digit * 10.0**power for power in range(-3, 7) for digit in (1, 1.5, 2, 3, 4, 5, 7)]
+    ticks = [*(tick for tick in round_ones if low <= tick <= 0.9 * high), high]
+    shown = [tick for tick in _TICKS if top < 2 or tick in _COARSE]
+    fixed = {"type": "log", "fixedrange": True, "zeroline": False}
+    return {
+        "xaxis": {
+            **fixed,
+            "title": {"text": "size of the whole model, MB", "standoff": 8},
+            "range": [math.log10(low / 1.03), math.log10(high * 1.03)],
+            "tickvals": ticks,
+            "ticktext": [f"{tick:.3g}" for tick in ticks],
+        },
+        "yaxis": {
+            **fixed,
+            "range": [math.log10(0.98), math.log10(top)],
+            "tickvals": shown,
+            "ticktext": [f"{tick:g} ×" for tick in shown],
+        },
+        "legend": {
+            "orientation": "h", "x": 0, "xref": "container", "tracegroupgap": 0, "y": 1, "yref": "container",
+            "yanchor": "top", "font": {"size": 11},
+        },
+        "margin": {"l": 48, "r": 12, "t": 8, "b": 44},
+        "hovermode": "closest",
+        "dragmode": False,
+        "font": {"size": 12, "family": "system-ui, sans-serif"},
+    }  # fmt: skip

@@ -1,0 +1,227 @@
+"""Codes of a whole model at all levels: made once per machine, then read from its cache by digest.
+
+One file for each few layers, so that a run that is killed goes on where it was; the tables of the entropy coder and the
+length of every code, which need all of them, come last.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..errors import ModelError, StorageError
+from ..paths import cache_dir
+from ..progress import Progress, Steps
+from ..storage.atomic import atomic_path, remove_leftovers
+from ..storage.digests import cache_key
+from ..storage.verified import DAMAGE, read_tensors, save_tensors
+from .codes import EIGHTHS, Codes, quantize, quantize_table
+from .coding_moments import CodingMoments, TableMoment
+from .entropy_coding import Coded, Tables, encode, histogram
+from .second_moments import SecondMoment
+
+log = logging.getLogger("acip")
+
+_FORMAT = "codes-2:"
+LEVELS = 10
+_FINEST = (
+    0.0165  # nats that all weights of a model lose together at the finest level; twice as much at each further one
+)
+_PART = 4_000_000  # weights in a file, about
+_TABLE_ROWS = 4096  # rows of a table that are rounded together
+
+
+@dataclass(frozen=True)
+class CodedMatrix:
+    """A matrix at all levels, the finest first.
+
+    Attributes:
+        codes: at each level.
+        bytes: of each in a file: entropy-coded integers, scales and classes.
+        losses: predicted rise of the loss at each, nats per token.
+    """
+
+    codes: tuple[Codes, ...]
+    bytes: tuple[int, ...]
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CodedModel:
+    """The codes of every target layer and table by name, and what they are entropy-coded with."""
+
+    matrices: dict[str, CodedMatrix]
+    tables: Tables
+
+
+def levels(weights: int) -> tuple[int, ...]:
+    """Exponents of the steps at all levels, in eighths, for a model with so many weights.
+
+    A step s loses s² / 12 for each weight, so that all together lose 0.0165 · 2^level nats, unless they feed back.
+    """
+    finest = EIGHTHS / 2 * math.log2(12 * _FINEST / weights)
+    return tuple(round(finest + EIGHTHS / 2 * level) for level in range(LEVELS))
+
+
+def stored_bytes(m: int, n: int, stream: int) -> int:
+    """Bytes of a code in a file.
+
+    Args:
+        stream: of its entropy-coded integers. Rows and columns have an exponent of one byte above a least one, which
+            all share in four, and a class of half a byte.
+    """
+    return stream + m + n + (m + 1) // 2 + (n + 1) // 2 + 4
+
+
+def cached_codes(matrices: Mapping[str, torch.Tensor], moments: CodingMoments, fingerprint: str) -> Steps[CodedModel]:
+    """Codes from this machine's cache, memory-mapped; made and written there when absent or damaged.
+
+    Args:
+        matrices: every target layer's weight by name, then the tables'.
+        fingerprint: of the weights.
+
+    Raises:
+        ModelError: a moment is too damaged to be used.
+    """
+    place = cache_dir() / "codes" / _key(fingerprint, moments)
+    steps = levels(sum(matrix.numel() for matrix in matrices.values()))
+    parts = list(_parts(matrices))
+    found: dict[str, torch.Tensor] = {}
+    for index, names in enumerate(parts):
+        path = place / f"part-{index:03}.safetensors"
+        tensors = _read(path, [f"{name}.columns" for name in names])
+        if tensors is None:
+            made: dict[str, torch.Tensor] = {}
+            for name in names:
+                made |= _encoded_matrix(name, matrices[name], moments, steps)
+                done = sum(len(p) for p in parts[:index]) + len(made) // (3 * len(steps))
+                yield Progress("making codes", done, len(matrices))
+            tensors = _write(path, made)
+        found |= tensors
+    coded = yield from _measured(place, matrices, found, len(steps))
+    return coded
+
+
+def _key(fingerprint: str, moments: CodingMoments) -> str:
+    def of(moment: SecondMoment) -> tuple[object, ...]:
+        return (moment.scale, moment.factor, moment.columns)
+
+    tables = ((*of(table.rows), table.weights) for table in moments.tables.values())
+    layers = (part for name in moments.inputs for m in (moments.inputs, moments.gradients) for part in of(m[name]))
+    return cache_key(f"{_FORMAT}{fingerprint}", layers, (part for table in tables for part in table), length=24)
+
+
+def _parts(matrices: Mapping[str, torch.Tensor]) -> Iterator[list[str]]:
+    part: list[str] = []
+    for name in matrices:
+        if part and sum(matrices[n].numel() for n in part) + matrices[name].numel() > _PART:
+            yield part
+            part = []
+        part.append(name)
+    yield part
+
+
+def _encoded_matrix(
+    name: str, weight: torch.Tensor, moments: CodingMoments, steps: Sequence[int]
+) -> dict[str, torch.Tensor]:
+    try:
+        if name in moments.tables:
+            found = _table(weight, moments.tables[name], steps)
+        else:
+            inputs, gradients = (m[name].root().to(weight.device).matrix() for m in (moments.inputs, moments.gradients))
+            codes = quantize(weight, inputs, gradients, steps)
+            found = [(code, _loss(weight, code, inputs, gradients)) for code in codes]
+    except torch.linalg.LinAlgError:
+        raise ModelError(f"Cannot make codes of {name}: its second moments are damaged; precompute again.") from None
+    tensors = {f"{name}.columns": found[0][0].columns.cpu()}  # the same at all levels
+    for level, (code, loss) in enumerate(found):
+        parts = {"z": code.z, "rows": code.rows, "loss": torch.tensor(loss)}
+        tensors |= {f"{name}.{level}.{key}": part.cpu() for key, part in parts.items()}
+    return tensors
+
+
+@torch.no_grad()
+def _loss(weight: torch.Tensor, code: Codes, inputs: torch.Tensor, gradients: torch.Tensor) -> float:
+    off = weight.float() - code.matrix()
+    return float(((gradients @ off) * (off @ inputs)).sum())
+
+
+@torch.no_grad()
+def _table(weight: torch.Tensor, moment: TableMoment, steps: Sequence[int]) -> list[tuple[Codes, float]]:
+    rows, weights = moment.rows.root().to(weight.device).matrix(), moment.weights.to(weight.device)
+    found = []
+    for step in steps:
+        code = quantize_table(weight, rows, weights, step, _TABLE_ROWS)
+        loss = 0.0
+        for part, z, exponents, w in zip(
+            weight.split(_TABLE_ROWS), code.z.split(_TABLE_ROWS), code.rows.split(_TABLE_ROWS),
+            weights.split(_TABLE_ROWS), strict=True,
+        ):  # fmt: skip
+            off = part.float() - Codes(z, exponents, code.columns).matrix()
+            loss += float((((off @ rows) * off).sum(1) * w).sum())
+        found.append((code, loss))
+    return found
+
+
+def _write(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Written and read back, so that they lie in the file; as they are where it cannot be written."""
+    try:
+        remove_leftovers(path.parent)
+        with atomic_path(path) as temporary:
+            save_tensors(tensors, temporary)
+        return read_tensors(path)[0]
+    except (StorageError, *DAMAGE) as error:
+        log.warning("%s Until then, every start will make the codes again.", error)
+        return tensors
+
+
+def _read(path: Path, wanted: Sequence[str]) -> dict[str, torch.Tensor] | None:
+    if not path.exists():
+        return None
+    try:
+        tensors, _ = read_tensors(path)
+        if missing := [name for name in wanted if name not in tensors]:
+            raise ValueError(f"it lacks {missing[0]}")
+        return tensors
+    except DAMAGE as error:
+        log.warning("The cached codes %s are damaged (%s); making them again.", path, error)
+        return None
+
+
+def _measured(
+    place: Path, matrices: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], count: int
+) -> Steps[CodedModel]:
+    """The entropy coder's tables for all codes together, and the length of each code with them."""
+    codes = {
+        name: tuple(
+            Codes(found[f"{name}.{level}.z"], found[f"{name}.{level}.rows"], found[f"{name}.columns"])
+            for level in range(count)
+        )
+        for name in matrices
+    }
+    path = place / "lengths.safetensors"
+    lengths = _read(path, ["frequencies", *matrices])
+    if lengths is None:
+        counts = torch.zeros(())
+        for index, of_matrix in enumerate(codes.values()):
+            counts = counts + sum(histogram(code.z, *code.classes()) for code in of_matrix)
+            yield Progress("counting codes", index + 1, len(codes))
+        tables, streams = Tables.of(counts.long()), torch.zeros(len(codes), count, dtype=torch.int64)
+        for level in range(count):
+            coded = [Coded(of[level].z, *of[level].classes()) for of in codes.values()]
+            streams[:, level] = torch.tensor([len(stream) for stream in encode(coded, tables)])
+            yield Progress("measuring codes", level + 1, count)
+        lengths = {"frequencies": tables.tensor()} | dict(zip(codes, streams.unbind(), strict=True))
+        lengths = _write(path, lengths)
+    result = {}
+    for name, of_matrix in codes.items():
+        m, n = of_matrix[0].z.shape
+        sizes = tuple(stored_bytes(m, n, length) for length in lengths[name].tolist())
+        losses = tuple(float(found[f"{name}.{level}.loss"]) for level in range(count))
+        result[name] = CodedMatrix(of_matrix, sizes, losses)
+    return CodedModel(result, Tables.read(lengths["frequencies"]))

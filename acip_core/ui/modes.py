@@ -1,0 +1,111 @@
+"""What may be spent: the slider's track in every mode that the open model has, and what the browser is told of them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ..artifacts.loading import Loaded
+from ..errors import GenerationError, shown
+from ..evaluation.curves import primary_curves
+from ..figures.byte_chart import byte_figure, source_file_bytes
+from ..figures.tracks import Track, byte_rows, byte_track, directions_track
+from ..generation.speed import lookup_parameters
+from ..model.byte_planner import BytePlanner
+from ..model.size_planner import BITS, BOTH, DIRECTIONS, MODES
+from .galleries import COMPRESSED
+from .preparation import Preparation
+
+ROUTE = "acip/modes"
+
+
+class Modes:
+    """The modes of one model; those with bits come once its codes are made.
+
+    Attributes:
+        preparation: that makes them.
+        directions: the track of the mode that is always there.
+    """
+
+    def __init__(self, loaded: Loaded):
+        self._loaded = loaded
+        self.preparation = Preparation(loaded)
+        self.directions = directions_track(loaded.elastic.planner)
+        self._making = threading.Lock()
+
+    def close(self) -> None:
+        """End what is being made, and let go of the model."""
+        self.preparation.close()
+        vars(self).clear()
+
+    def track(self, mode: Any = None) -> Track:
+        """The track of a mode; of the best there is by default.
+
+        Raises:
+            GenerationError: there is no such mode, or this model does not have it (yet).
+        """
+        if mode is None or mode == "":
+            return self._tracks[BOTH] if self._is_ready else self.directions
+        if mode not in MODES:
+            raise GenerationError(f"What may be spent is one of {', '.join(MODES)}, not {shown(mode)}.")
+        if mode == DIRECTIONS:
+            return self.directions
+        if not self._is_ready:
+            raise GenerationError(self.preparation.told)
+        return self._tracks[mode]
+
+    def told(self) -> dict[str, Any]:
+        """What the scripts are given: `ModesData` in `assets/js/types.d.ts`."""
+        ready = self._is_ready
+        told = self.preparation.told
+        return {"state": self.preparation.state, "told": told, "modes": self._described if ready else {}}
+
+    def route(self) -> Route:
+        """Where browsers fetch them."""
+
+        def fetch(request: Request) -> Response:
+            with self._making:  # two visitors must not make the same
+                body = json.dumps(self.told(), allow_nan=False).encode()
+            return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+        return Route(f"/{ROUTE}", fetch, middleware=COMPRESSED)
+
+    @property
+    def _is_ready(self) -> bool:
+        return self.preparation.state == "ready"
+
+    @cached_property
+    def _tracks(self) -> dict[str, Track]:
+        tracks = {}
+        for mode in (BOTH, BITS):
+            planner = self._loaded.elastic.planners[mode]
+            assert isinstance(planner, BytePlanner)
+            tracks[mode] = byte_track(planner, len(self.directions.percents))
+        return tracks
+
+    @cached_property
+    def _described(self) -> dict[str, Any]:
+        return {mode: self._of(track) for mode, track in self._tracks.items()}
+
+    def _of(self, track: Track) -> dict[str, Any]:
+        loaded, planner = self._loaded, track.planner
+        assert loaded.coding is not None and isinstance(planner, BytePlanner)
+        curves = loaded.coding.curves
+        bases = {curve.corpus: curve.base_perplexity for curve in primary_curves(loaded.artifact.curves)}
+        bases |= {curve.corpus: curve.base_perplexity for curve in curves}
+        source = source_file_bytes(loaded.elastic.base)
+        return {
+            "rows": [asdict(row) for row in byte_rows(track, curves, bases, lookup_parameters(loaded.elastic.model))],
+            "published": planner.base_bytes,
+            "exact": planner.largest,
+            "source": source,
+            "bases": bases,
+            "figure": byte_figure(track, curves, source),
+        }

@@ -1,0 +1,176 @@
+"""Sizes in bytes added to an artifact: written, read, resumed, and used by Python and the command line."""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+import string
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from acip_core import AcipModel
+from acip_core.artifacts.coding import ADAPTERS, CODING, MOMENTS, read_coding
+from acip_core.artifacts.loading import open_model
+from acip_core.artifacts.reader import read_artifact
+from acip_core.errors import ArgumentError, ArtifactError, SizeError
+from acip_core.model.coding_moments import read_coding_moments
+from acip_core.model.elastic_model import Calibration
+from acip_core.pipelines.coding import CodingConfig, add_codes, fitted_calibration
+from acip_core.pipelines.precompute import PrecomputeConfig, precompute
+from acip_core.progress import Progress, finish
+from acip_core.storage.verified import read_json
+from acip_core.training.adapters import AdapterConfig
+from tests.support.commands import run
+from tests.support.tiny import save, tiny_base
+
+SETTINGS = CodingConfig(
+    moment_windows=2, shares=(0.9, 0.6, 0.3), curve_windows=2, calibration_windows=1,
+    adapters=AdapterConfig(2, 4, 4, smallest=0.6, largest=0.9, distillation=1.0),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A tiny model and its artifact without sizes in bytes."""
+    place = tmp_path_factory.mktemp("coding")
+    source = random.Random(0)
+    lines = ["".join(source.choices(string.ascii_lowercase + " ", k=60)) for _ in range(200)]
+    (place / "text.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    model = save(tiny_base("llama"), place / "model")
+    recipe = PrecomputeConfig(
+        corpora=(str(place / "text.txt"),), window=32, moment_windows=4, score_windows=4, basis_rank=16, adapters=None,
+        refining=None, curve_windows=3, ratios=(1.0, 0.6), examples=(), comparisons=False,
+    )  # fmt: skip
+    finish(precompute(str(model), recipe, place / "artifact"))
+    return str(model), place / "artifact"
+
+
+@pytest.fixture(scope="module")
+def coded(made: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The same with them."""
+    folder = tmp_path_factory.mktemp("coded") / "artifact"
+    shutil.copytree(made[1], folder)
+    finish(add_codes(made[0], SETTINGS, folder))
+    return made[0], folder
+
+
+def test_calibration_is_the_line_through_what_was_measured():
+    found = fitted_calibration([0.1, 0.2, 0.4], [0.5 * x**1.2 for x in (0.1, 0.2, 0.4)])
+    assert (found.scale, found.power) == (pytest.approx(0.5), pytest.approx(1.2))
+    assert found(0.3) == pytest.approx(0.5 * 0.3**1.2) and found(0) == 0
+
+
+@pytest.mark.parametrize(("predicted", "measured"), [([], []), ([0.1], [0.2]), ([0.1, 0.2], [-0.1, 0.3])])
+def test_too_little_to_calibrate_changes_nothing(predicted: list[float], measured: list[float]):
+    assert fitted_calibration(predicted, measured) == Calibration()
+
+
+def test_all_that_was_made_is_read(coded: tuple[str, Path]):
+    artifact = read_artifact(coded[1])
+    coding = read_coding(coded[1], artifact.basis)
+    assert coding is not None and coding.adapters is not None
+    assert {(curve.mode, len(curve.points) > 0) for curve in coding.curves} == {("bits", True), ("both", True)}
+    for curve in coding.curves:
+        assert [p.bytes for p in curve.points] == sorted((p.bytes for p in curve.points), reverse=True)
+        assert all(0 <= p.agreement <= 1 and p.divergence >= -1e-6 for p in curve.points)
+
+
+def test_an_interrupted_run_ends_in_the_same(made: tuple[str, Path], coded: tuple[str, Path], tmp_path: Path):
+    folder = tmp_path / "artifact"
+    shutil.copytree(made[1], folder)
+
+    def kill(step: Progress) -> None:
+        if step.stage.startswith("both at"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finish(add_codes(made[0], SETTINGS, folder), kill)
+    assert not (folder / CODING).exists()
+    stages: set[str] = set()
+    finish(add_codes(made[0], SETTINGS, folder), lambda step: stages.add(step.stage))
+    assert "gradient moments" not in stages and not any(stage.startswith("bits at") for stage in stages)
+    for name in (MOMENTS, ADAPTERS):
+        ours, theirs = load_file(folder / name), load_file(coded[1] / name)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    ours, theirs = (read_json(place / CODING) for place in (folder, coded[1]))
+    assert [ours[key] for key in ("calibration", "curves")] == [theirs[key] for key in ("calibration", "curves")]
+
+
+def test_python_spends_bytes(coded: tuple[str, Path]):
+    model = AcipModel.from_pretrained(coded[0], artifact=coded[1])
+    plan = model.set_size(0.5, mode="bits")
+    assert plan.mode == "bits" and model.size == plan.ratio <= 0.5
+    assert model.set_bytes(plan.bytes).bytes <= plan.bytes
+    assert model.plan.mode == "both"
+    assert model.set_quality(0).loss == 0 and model.set_quality(1e6).bytes < plan.bytes
+    assert isinstance(model.complete("abc", max_new_tokens=3), str)
+    assert model.perplexity("some text of a few tokens") > 1
+    assert model.set_size(0.5).mode == "directions"
+
+
+@pytest.mark.parametrize("size", [0, -1, math.nan, "much", 1])
+def test_python_refuses_bytes_that_no_plan_has(coded: tuple[str, Path], size: object):
+    model = AcipModel.from_pretrained(coded[0], artifact=coded[1])
+    before = model.plan
+    with pytest.raises(SizeError):
+        model.set_bytes(size)  # type: ignore[arg-type]
+    assert model.plan == before
+
+
+def test_modes_that_there_are_not(made: tuple[str, Path], coded: tuple[str, Path]):
+    with pytest.raises(ArgumentError, match="directions, bits, both"):
+        AcipModel.from_pretrained(coded[0], artifact=coded[1]).set_size(0.5, mode="bytes")
+    with pytest.raises(ArtifactError, match="acip_core codes"):
+        AcipModel.from_pretrained(made[0], artifact=made[1]).set_bytes(1e6)
+
+
+def test_the_command_line_spends_bytes(
+    coded: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    model, folder, out = coded[0], str(coded[1]), tmp_path / "export"
+    target = ("--artifact", folder, "--worse", "50")
+    code, text = run(monkeypatch, capsys, "generate", model, "abc", *target, "--max-new-tokens", "3")
+    assert code == 0 and text.strip()
+    loaded = AcipModel.from_pretrained(model, artifact=folder)
+    size = loaded.set_quality(0.5).bytes
+    megabytes = ("--megabytes", str((size + 1) / 1e6))
+    assert run(monkeypatch, capsys, "export", model, str(out), "--artifact", folder, *megabytes)[0] == 0
+    tensors = load_file(out / "model.safetensors")
+    assert sum(tensor.nbytes for tensor in tensors.values()) == loaded.set_bytes(size + 1).bytes
+    code, text = run(monkeypatch, capsys, "generate", model, "abc", *target, *megabytes)
+    assert code == 2 and "one of --size, --megabytes and --worse" in text
+    code, text = run(monkeypatch, capsys, "export", model, str(tmp_path / "none"), "--artifact", folder)
+    assert code == 2 and "Name the size" in text
+
+
+@pytest.mark.parametrize("name", [CODING, MOMENTS, ADAPTERS])
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_damage_is_named(coded: tuple[str, Path], tmp_path: Path, name: str, damage: str):
+    if (name, damage) == (CODING, "gone"):
+        return  # such an artifact has directions alone
+    folder = tmp_path / "artifact"
+    shutil.copytree(coded[1], folder)
+    content = bytearray((folder / name).read_bytes())
+    (folder / name).unlink()
+    if damage == "flip":
+        content[len(content) // 2] ^= 4
+    if damage != "gone":
+        (folder / name).write_bytes(content[: len(content) // 2] if damage == "cut" else content)
+    with pytest.raises(ArtifactError, match=name):
+        finish(open_model(coded[0], folder))
+
+
+def test_moments_that_are_not_finite_are_refused(coded: tuple[str, Path], tmp_path: Path):
+    tensors = load_file(coded[1] / MOMENTS)
+    with safe_open(coded[1] / MOMENTS, "pt") as file:
+        metadata = {k: v for k, v in file.metadata().items() if k != "sha256"}
+    name = next(key for key in tensors if key.endswith(".gradients.scale"))
+    tensors[name][0] = torch.nan
+    save_file(tensors, tmp_path / "broken.safetensors", metadata)
+    with pytest.raises(ValueError, match="not finite"):
+        read_coding_moments(tmp_path / "broken.safetensors", read_artifact(coded[1]).basis)

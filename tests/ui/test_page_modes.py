@@ -1,0 +1,221 @@
+"""What may be spent, in a real browser: the choice, the track in megabytes, and what follows it."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from acip_core.artifacts.loading import Loaded, install_coding
+from acip_core.progress import Progress, Steps
+from acip_core.ui import modes as modes_module
+from acip_core.ui.handlers import Handlers
+from acip_core.ui.preparation import Preparation
+from tests.support.coding import with_coding
+from tests.support.visitor import REQUEST, SLIDER, drag, opened, readout, served, text, tiny_loaded, wait_state
+
+pytestmark = [pytest.mark.browser, pytest.mark.long]
+Visit = Callable[..., Page]
+OUTPUT, DIRECTIONS = "#spend output", "#spend input[value=directions]"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Handlers]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACIP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        with served(with_coding(tiny_loaded())) as (address, handlers):
+            thread = handlers.model.modes.preparation._thread
+            assert thread is not None
+            thread.join()
+            handlers.model.engine._ends = frozenset()
+            handlers.model.windows = lambda corpus: torch.randint(
+                3, 128, (16, 24), generator=torch.Generator().manual_seed(1)
+            )
+            yield address, handlers
+
+
+@pytest.fixture
+def visit(browser: Browser, server: tuple[str, Handlers]) -> Iterator[Visit]:
+    """Opens the page for a new visitor; afterwards there must have been no console error and no strange request."""
+    wrong: list[str] = []
+    contexts: list[BrowserContext] = []
+
+    def visited(link: str = "") -> Page:
+        contexts.append(browser.new_context())
+        page = opened(contexts[-1], server[0], wrong, link)
+        expect(page.locator("#spend [data-modes=ready]")).to_be_attached()
+        return page
+
+    yield visited
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def row(handlers: Handlers, percent: float, mode: str = "both") -> dict[str, float]:
+    rows = handlers.model.modes.told()["modes"][mode]["rows"]
+    return min(rows, key=lambda each: abs(each["percent"] - percent))
+
+
+def test_both_is_the_default_and_the_track_ends_at_the_published_size(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    expect(page.locator("#spend input[value=both]")).to_be_checked()
+    expect(page.locator(OUTPUT)).to_have_text("0.085 MB · 100 % of the published 0.085 MB · nothing is lost")
+    expect(page.locator("#size input[type=number]")).to_be_hidden()
+    assert page.locator(SLIDER).get_attribute("aria-valuetext") == page.locator(OUTPUT).text_content()
+    assert "mode=both" in page.url
+    expect(page.locator("#precision")).to_have_count(0)
+
+
+def test_the_track_is_logarithmic_and_says_what_a_size_costs(visit: Visit, server: tuple[str, Handlers]) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    drag(page, 65)  # halfway
+    page.mouse.up()
+    percents = server[1].model.modes.track("both").percents
+    wait_state(page, "done", percents[35])  # type: ignore[arg-type]
+    assert abs(percents[35] - (percents[0] * 100) ** 0.5) < 2
+    found = row(server[1], percents[35])
+    expect(page.locator(OUTPUT)).to_contain_text(f"{percents[35]} % of the published 0.085 MB")
+    word = "predicted" if found["predicted"] else "measured"
+    expect(page.locator(OUTPUT)).to_contain_text(f"perplexity {found['relative']:.2f} ×, {word}")
+    assert readout(page, "ratio") == f"{found['ratio']:.3f}"
+    assert f"size={percents[35]}&" in page.url
+    last = list(
+        server[1].complete("The capital of Germany is called", percents[35], 0.0, 1.0, 0, 96, False, REQUEST, "both")
+    )[-1]
+    assert text(page) == last["text"]
+
+
+def test_another_mode_stands_at_the_same_megabytes_and_runs_at_once(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    page.check(DIRECTIONS)
+    wait_state(page, "done", 100)
+    drag(page, 60)
+    page.mouse.up()
+    wait_state(page, "done", 60)
+    expect(page.locator("#size input[type=number]")).to_have_value("60")
+    expect(page.locator(OUTPUT)).to_be_hidden()
+    former, size = text(page), page.locator("#visits [aria-current]").text_content()
+    page.check("#spend input[value=bits]")
+    expect(page.locator("#visits .chips li")).to_have_count(4)
+    share = float(re.findall(r"size=([\d.]+)&", page.url)[0])
+    assert "mode=bits" in page.url and share == pytest.approx(68, abs=3)
+    page.locator("#visits .chips button", has_text=size or "").click()
+    expect(page.locator(DIRECTIONS)).to_be_checked()
+    assert text(page) == former and "mode=directions" in page.url
+
+
+def test_side_by_side_starts_with_the_sizes_of_the_mode(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    page.click("#compare")
+    page.wait_for_selector('#comparison [data-state="done"]')
+    columns = page.locator("#comparison .column")
+    shown = [columns.nth(i).get_attribute("data-percent") for i in range(columns.count())]
+    assert shown == ["100", "40", "30", "24"]
+    page.check(DIRECTIONS)
+    expect(page.locator("#compare-sizes")).to_contain_text("60")
+    page.click("#compare")
+    expect(page.locator('#comparison .column[data-percent="80"]')).to_be_attached()
+    page.wait_for_selector('#comparison [data-state="done"]')
+
+
+def test_the_plot_is_that_of_the_mode(visit: Visit, server: tuple[str, Handlers]) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    plot = page.locator("#chart .plot")
+    expect(plot).to_have_attribute("data-axis", "megabytes")
+    expect(page.locator("[data-axis] >> visible=true").locator("option")).to_have_count(0)
+    read = "(() => document.querySelector('#chart .plot').data.map((trace) => [trace.name, [...trace.x]]))()"
+    drawn = dict(page.evaluate(read))
+    figure = server[1].model.modes.told()["modes"]["both"]["figure"]
+    assert all(drawn[trace["name"]] == trace["x"] for trace in figure["data"])
+    page.click("#measure")
+    expect(page.locator("#chart .status")).to_contain_text("Measured 0.0846 MB")
+    assert len(dict(page.evaluate(read))["measured here"]) == 2
+    page.check(DIRECTIONS)
+    expect(plot).to_have_attribute("data-axis", "ratio")
+    assert dict(page.evaluate(read))["C4"][-1] == 100 and dict(page.evaluate(read))["measured here"] == []
+
+
+def test_inside_the_cut_shows_what_each_byte_buys(visit: Visit) -> None:
+    page = visit(link="size=40&mode=bits")
+    wait_state(page, "done", 40)
+    page.click("#pictures > button")
+    expect(page.locator("#bytes .plot[data-ready=true]")).to_have_count(2)
+    expect(page.locator("#efficiency .next")).to_contain_text("The next megabyte buys")
+    expect(page.locator("#score-map")).to_be_hidden()
+    cells = "JSON.stringify(document.querySelector('#bytes .plot').data[0].z)"
+    before = page.evaluate(cells)
+    page.focus(SLIDER)
+    for _ in range(2):
+        page.keyboard.press("PageDown")
+    percent = re.findall(r"([\d.]+) % of", page.locator(OUTPUT).text_content() or "")[0]
+    expect(page.locator("#bytes .plot").first).to_have_attribute("data-percent", percent)
+    assert page.evaluate(cells) != before
+    page.check(DIRECTIONS)
+    expect(page.locator("#score-map .plot[data-ready=true]")).to_have_count(2)
+    expect(page.locator("#bytes")).to_be_hidden()
+
+
+def test_a_link_restores_mode_and_size_and_an_older_one_means_directions(visit: Visit) -> None:
+    page = visit(link="size=24&mode=bits")
+    wait_state(page, "done", 24)
+    expect(page.locator("#spend input[value=bits]")).to_be_checked()
+    older = visit(link="size=63")
+    wait_state(older, "done", 63)
+    expect(older.locator(DIRECTIONS)).to_be_checked()
+    odd = visit(link="size=1e9&mode=%3Cb%3E")
+    wait_state(odd, "done", 100)
+    expect(odd.locator(DIRECTIONS)).to_be_checked()
+
+
+def test_modes_can_be_chosen_as_soon_as_the_codes_are_made(
+    browser: Browser, cache: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    def install(loaded: Loaded) -> Steps[bool]:
+        for done in range(1, 5):
+            yield Progress("making codes", done, 8)
+        gate.wait(60)
+        return (yield from install_coding(loaded))
+
+    monkeypatch.setattr(modes_module, "Preparation", lambda loaded: Preparation(loaded, install))
+    wrong: list[str] = []
+    with served(with_coding(tiny_loaded())) as (address, _):
+        page = opened(browser.new_context(), address, wrong)
+        wait_state(page, "done", 100)
+        expect(page.locator("#spend .told")).to_contain_text("Bits can be spent")
+        both = page.locator("#spend input[value=both]")
+        expect(both).to_be_disabled()
+        expect(page.locator(DIRECTIONS)).to_be_checked()
+        gate.set()
+        expect(both).to_be_enabled(timeout=20_000)
+        expect(page.locator(DIRECTIONS)).to_be_checked()  # nothing moves under the visitor
+        both.check()
+        expect(page.locator(OUTPUT)).to_be_visible()
+        wait_state(page, "done", 100)
+        page.context.close()
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_nothing_serious_in_the_way_of_anybody(visit: Visit, width: int, scheme: str) -> None:
+    page = visit()
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": width, "height": 900})
+    wait_state(page, "done", 100)
+    page.click("#pictures > button")
+    expect(page.locator("#bytes .plot[data-ready=true]")).to_have_count(2)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    found = Axe().run(page).response["violations"]
+    assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
