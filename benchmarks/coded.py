@@ -27,22 +27,16 @@ def coded_curves(mode: str) -> list[CodedCurve]:
 def bytes_table() -> list[str]:
     """The README's table: bytes, perplexity ÷ base on each corpus, closeness to the full model, facts kept."""
     curves = coded_curves("both")
-    header = [
-        "weights",
-        "of 269 MB",
-        *(corpus_title(c.corpus) for c in curves),
-        "KL",
-        "same likeliest token",
-        "facts kept",
-    ]
-    rows = [["269 … 98 MB", "100 … 37%", *("1.00 ×" for _ in curves), "0", "100%", "100%"]]
+    titles = [corpus_title(curve.corpus) for curve in curves]
+    header = ["weights", "share", *titles, "KL", "same likeliest token", "facts kept"]
+    rows = []
     for points in zip(*(curve.points for curve in curves), strict=True):
         first = points[0]
         rows.append(
             [
                 f"{first.bytes / 1e6:.1f} MB", f"{first.ratio:.0%}",
                 *(f"{p.perplexity / c.base_perplexity:.2f} ×" for p, c in zip(points, curves, strict=True)),
-                f"{max(p.divergence for p in points):.3f}", f"{min(p.agreement for p in points):.0%}",
+                f"{max(0.0, *(p.divergence for p in points)):.3f}", f"{min(p.agreement for p in points):.0%}",
                 "" if first.facts is None else f"{first.facts:.0%}",
             ]
         )  # fmt: skip

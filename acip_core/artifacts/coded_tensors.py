@@ -64,6 +64,8 @@ def coded_parts(elastic: ElasticModel, plan: Plan, dtype: torch.dtype | None = N
     """
     states = _states(elastic)
     tensors, stored = untied_state(elastic.model), states.coded.tables.tensor()
+    if not any(map(is_coded, plan.states)):
+        stored = stored[:0]  # there is nothing to decode
     codes: dict[str, Any] = {"frequencies": len(stored), "weights": {}, "shared": {}}
     matrices = list(_matrices(elastic, plan))
     streams = yield from _streams([matrix for matrix in matrices if matrix.codes is not None], states)

@@ -10,13 +10,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from ..errors import ArtifactError
 from ..evaluation.curves import Curve
 from ..model.elastic_model import AdapterWeights
-from ..model.second_moments import save_basis
-from ..storage.atomic import atomic_path, entries
+from ..model.second_moments import Basis, read_basis, save_basis
+from ..storage.atomic import atomic_path, entries, read_unless_damaged
 from ..storage.digests import check_regular, file_digest
 from ..storage.verified import (
     reporting_damage,
@@ -27,13 +28,14 @@ from .card import hub_name, model_card
 from .coding import CODING_FILES
 from .reader import read_artifact, read_description
 
-_OF_OTHER_COMMANDS = ("comparison.json", "ablation.json", "evaluation.json", *CODING_FILES)  # they cost hours
+_OF_OTHER_COMMANDS = ("comparison.json", "ablation.json", "evaluation.json")  # they cost hours
 
 
 def write_artifact(artifact: Artifact, folder: Path, also: Callable[[Path], object] | None = None) -> None:
     """Write all files, replacing an older artifact only when the new one is complete.
 
-    What `compare`, `ablate` and `evaluate` measured on the same model stays in the folder.
+    What `compare`, `ablate` and `evaluate` measured on the same model stays in the folder, and its operating points
+    too where the basis is the same.
 
     Args:
         also: writes further files of this artifact into the folder it is given.
@@ -48,9 +50,21 @@ def write_artifact(artifact: Artifact, folder: Path, also: Callable[[Path], obje
         _write_files(artifact, temporary)
         if also is not None:
             also(temporary)
-        for name in _OF_OTHER_COMMANDS if _fingerprint(folder) == artifact.fingerprint else ():
+        kept: tuple[str, ...] = _OF_OTHER_COMMANDS if _fingerprint(folder) == artifact.fingerprint else ()
+        if kept and _same_basis(folder / "basis.safetensors", artifact.basis):  # codes are made with its moments
+            kept = (*kept, *CODING_FILES)
+        for name in kept:
             if (folder / name).is_file():
                 shutil.copy(folder / name, temporary / name)
+
+
+def _same_basis(path: Path, basis: Basis) -> bool:
+    """Whether a file holds this very basis; none that cannot be read does."""
+    found = read_unless_damaged(path, read_basis)
+    if found is None or found.keys() != basis.keys():
+        return False
+    parts = ("scale", "factor", "columns")
+    return all(torch.equal(getattr(found[name], p), getattr(basis[name], p)) for name in basis for p in parts)
 
 
 def _fingerprint(folder: Path) -> str | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import SizeError, finite, shown
-from .operating_points import LayerPoints, lower_hull, slope
+from .operating_points import LayerPoints, is_coded, lower_hull, slope
 from .size_planner import Plan
 
 
@@ -25,6 +25,7 @@ class BytePlanner:
         points: of every target layer in model order, then of the tables (embedding, head) that have codes.
         tables: how many of them are tables.
         other_bytes: of a file, for everything that has no operating points.
+        code_bytes: of a file that holds any code, for what all codes share.
         base_bytes: of the model as its publisher stores it.
         parameters: of the whole model; target_parameters: of the target layers.
         mode: what may be spent, for the plans to name.
@@ -43,10 +44,11 @@ class BytePlanner:
         parameters: int,
         target_parameters: int,
         mode: str,
+        code_bytes: int = 0,
         measured: Callable[[float], float] = float,
     ):
         self.mode, self.measured = mode, measured
-        self.base_bytes, self.other_bytes = base_bytes, other_bytes
+        self.base_bytes, self.other_bytes, self.code_bytes = base_bytes, other_bytes, code_bytes
         self._tables, self._parameters, self._target_parameters = tables, parameters, target_parameters
         self.hulls = {name: lower_hull(of_layer) for name, of_layer in points.items()}
         for name, hull in self.hulls.items():
@@ -62,8 +64,11 @@ class BytePlanner:
         self._layers = np.array([layer for _, layer, _ in steps], dtype=np.int64)
         gained = [hulls[i][k].bytes - hulls[i][k - 1].bytes for _, i, k in steps]
         saved = [hulls[i][k - 1].loss - hulls[i][k].loss for _, i, k in steps]
-        floor = other_bytes + sum(hull[0].bytes for hull in hulls)
-        self._bytes = np.concatenate([[floor], floor + np.cumsum(gained, dtype=np.int64)]).astype(np.int64)
+        floor = other_bytes + code_bytes + sum(hull[0].bytes for hull in hulls)
+        self._bytes = floor + np.concatenate([[0], np.cumsum(gained, dtype=np.int64)]).astype(np.int64)
+        if not any(is_coded(hull[-1].state) for hull in hulls):
+            self._bytes[-1] -= code_bytes  # so that it may take less than plans before it
+        self._least = np.minimum.accumulate(self._bytes[::-1])[::-1]
         worst = float(sum(hull[0].loss for hull in hulls))
         self._losses = worst - np.concatenate([[0.0], np.cumsum(saved)])
         self._losses = np.maximum(self._losses - self._losses[-1] + sum(hull[-1].loss for hull in hulls), 0)
@@ -71,7 +76,7 @@ class BytePlanner:
     @property
     def smallest(self) -> int:
         """Bytes of the smallest plan."""
-        return int(self._bytes[0])
+        return int(self._least[0])
 
     @property
     def largest(self) -> int:
@@ -92,7 +97,7 @@ class BytePlanner:
                 f"No plan of this model has {number / 1e6:.1f} MB; the smallest has {self.smallest / 1e6:.1f} MB "
                 f"({self.smallest / self.base_bytes:.1%})."
             )
-        return self._at(int(np.searchsorted(self._bytes, int(number), side="right")) - 1)
+        return self._at(int(np.searchsorted(self._least, int(number), side="right")) - 1)
 
     def at_ratio(self, ratio: float) -> Plan:
         """The best plan whose file has at most this share of the published bytes.
@@ -118,14 +123,14 @@ class BytePlanner:
             raise SizeError(f"A loss must be a number of nats from 0 on, not {shown(rise)}.")
         expected = np.array([self.measured(float(loss)) for loss in self._losses])
         within = np.flatnonzero(expected <= number + 1e-12)
-        return self._at(int(within[0]) if len(within) else len(self._bytes) - 1)
+        return self._at(int(within[self._bytes[within].argmin()]) if len(within) else len(self._bytes) - 1)
 
     def slope_at(self, plan: Plan) -> float:
         """Nats per token that the next megabyte buys; 0 at the largest plan."""
-        prefix = int(np.searchsorted(self._bytes, plan.bytes, side="left"))
+        prefix = int(np.searchsorted(self._least, plan.bytes, side="right")) - 1
         if prefix + 1 >= len(self._bytes):
             return 0.0
-        ahead = min(int(np.searchsorted(self._bytes, plan.bytes + 1e6)), len(self._bytes) - 1)
+        ahead = min(int(np.searchsorted(self._least, plan.bytes + 1e6)), len(self._bytes) - 1)
         low, high = (self.measured(float(self._losses[i])) for i in (prefix, ahead))
         return (low - high) / float(self._bytes[ahead] - self._bytes[prefix]) * 1e6
 

@@ -20,7 +20,8 @@ from ..progress import Progress, Steps
 from ..storage.atomic import atomic_path, remove_leftovers
 from ..storage.digests import cache_key
 from ..storage.verified import DAMAGE, read_tensors, save_tensors
-from .codes import EIGHTHS, Codes, quantize, quantize_table
+from .coded_modeling import EIGHTHS
+from .codes import Codes, quantize, quantize_table
 from .coding_moments import CodingMoments, TableMoment
 from .entropy_coding import Coded, Tables, encode, histogram
 from .second_moments import SecondMoment
@@ -29,9 +30,7 @@ log = logging.getLogger("acip")
 
 _FORMAT = "codes-2:"
 LEVELS = 10
-_FINEST = (
-    0.0165  # nats that all weights of a model lose together at the finest level; twice as much at each further one
-)
+_FINEST = 0.0165  # nats that all weights of a model lose at the finest level; twice as much at each further one
 _PART = 4_000_000  # weights in a file, about
 _TABLE_ROWS = 4096  # rows of a table that are rounded together
 
@@ -103,8 +102,7 @@ def cached_codes(matrices: Mapping[str, torch.Tensor], moments: CodingMoments, f
                 yield Progress("making codes", done, len(matrices))
             tensors = _write(path, made)
         found |= tensors
-    coded = yield from _measured(place, matrices, found, len(steps))
-    return coded
+    return (yield from _measured(place, matrices, found, len(steps)))
 
 
 def _key(fingerprint: str, moments: CodingMoments) -> str:

@@ -59,10 +59,6 @@ class CodeBank(nn.Module):
             self._kept = level, z
         return z
 
-    def forget(self) -> None:
-        """Free what is kept of a level."""
-        self._kept = None
-
     def product(self, x: torch.Tensor, level: int, keep: bool = True) -> torch.Tensor:
         """Ŵ x, (…, out_features), for x (…, in_features)."""
         return linear(x * self.columns[level], self.integers(level, keep)) * self.rows[level]
@@ -127,6 +123,7 @@ def _state(cut: Cut, index: int) -> State:
 
 
 def split(rows: torch.Tensor, segments: Segments) -> Iterator[tuple[torch.Tensor, int]]:
+    """The neighbouring sequences that run at one state, of all (batch, …), and that state."""
     start = 0
     for count, state in segments.states:
         yield rows[start : start + count], state

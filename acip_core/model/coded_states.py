@@ -77,7 +77,8 @@ def byte_planner(elastic: ElasticModel, states: CodedStates, mode: str, adapter_
     return BytePlanner(
         {name: tuple(of_layer) for name, of_layer in points.items()},
         tables=len(states.tables),
-        other_bytes=(parameters - inside) * width + buffers + states.coded.tables.tensor().nbytes,
+        other_bytes=(parameters - inside) * width + buffers,
+        code_bytes=states.coded.tables.tensor().nbytes,
         base_bytes=parameters * width + buffers,
         parameters=parameters,
         target_parameters=elastic.planner.base_target_parameters,

@@ -2,7 +2,7 @@
 
 A weight W (m, n) that reads inputs with second moment C and whose output's gradients have second moment G adds
 
-    ΔL ≈ tr(G D C Dᵀ),   D = W − Ŵ                                                     (DESIGN: the predicted loss)
+    ΔL ≈ tr(G D C Dᵀ),   D = W − Ŵ
 
 when Ŵ runs in its place. Rounding column by column, each error is moved onto the columns that are still to come (GPTQ,
 arXiv 2210.17323: Babai's nearest plane in the lattice of C), and block by block onto the rows that are (the same with
@@ -21,7 +21,8 @@ from dataclasses import dataclass
 
 import torch
 
-EIGHTHS = 8  # steps are powers of 2^(1/8), so that one byte holds them
+from .coded_modeling import EIGHTHS
+
 _SPAN = 255  # of a matrix's exponents of one side, so that one byte holds each above the least
 _SPARE = 55  # of these, for rows that feedback makes larger than all others
 _DAMPING = (0.01, 0.03)  # of the mean of C's, of G's diagonal
@@ -75,23 +76,17 @@ def magnitude_classes(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return rows.round().clamp(0, 15).to(torch.uint8), columns.round().clamp(0, 15).to(torch.uint8)
 
 
-@dataclass(frozen=True)
-class Feedback:
-    """How errors of a matrix are fed back, along one side.
+def feedback(moment: torch.Tensor, damping: float) -> torch.Tensor:
+    """How errors are fed back along one side: (n, n) upper triangular, its Gram matrix the inverse of a damped moment.
 
-    Attributes:
-        upper: (n, n) upper triangular, its Gram matrix the inverse of the damped moment.
+    Args:
+        moment: (n, n), second moment.
+        damping: what is added to its diagonal, in units of the diagonal's mean.
     """
-
-    upper: torch.Tensor
-
-    @classmethod
-    def of(cls, moment: torch.Tensor, damping: float) -> Feedback:
-        """Of a second moment (n, n)."""
-        mean = moment.diagonal().mean().clamp_min(1e-30)
-        damped = moment + torch.eye(len(moment), device=moment.device) * (damping * mean)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-        return cls(torch.linalg.cholesky(inverse, upper=True))
+    mean = moment.diagonal().mean().clamp_min(1e-30)
+    damped = moment + torch.eye(len(moment), device=moment.device) * (damping * mean)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    return torch.linalg.cholesky(inverse, upper=True)
 
 
 @torch.no_grad()
@@ -110,8 +105,8 @@ def quantize(
         levels: exponents in eighths; at level l every entry is rounded in a step that, weighed by what its error
             costs, is 2^(l/8).
     """
-    along = Feedback.of(inputs, _DAMPING[0]).upper
-    across = Feedback.of(gradients, _DAMPING[1]).upper
+    along = feedback(inputs, _DAMPING[0])
+    across = feedback(gradients, _DAMPING[1])
     m, n = weight.shape
     row_block = _ROWS if m > _NARROW else _ROWS // 2
     columns = _within_span(_exponents(along.diagonal()))
@@ -192,7 +187,7 @@ def quantize_table(weight: torch.Tensor, moment: torch.Tensor, weights: torch.Te
         level: as in `quantize`.
         block: rows that are rounded at once.
     """
-    upper = Feedback.of(moment, _DAMPING[0]).upper
+    upper = feedback(moment, _DAMPING[0])
     columns = _within_span(_exponents(upper.diagonal()))
     column_step = steps(columns)
     largest = torch.cat([(part.abs() / column_step).amax(1) for part in weight.split(block)])

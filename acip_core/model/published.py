@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-BLOCK = 32  # weights that share a scale
+from .coded_modeling import BLOCK
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,8 @@ def test_any_state_has_the_bytes_of_its_point(family: str, tmp_path: Path) -> No
     for index in range(5):
         chosen = [of[int(torch.randint(len(of), (), generator=source))] for of in points]
         states = tuple(point.state for point in chosen)
-        size, layers = planner.other_bytes + sum(point.bytes for point in chosen), len(elastic.elastic_layers())
+        size = planner.other_bytes + planner.code_bytes + sum(point.bytes for point in chosen)
+        layers = len(elastic.elastic_layers())
         plan = replace(planner.at_ratio(1.0), ranks=states[:layers], tables=states[layers:], bytes=size)
         folder = write(elastic, plan, tmp_path / f"{index}")
         assert bytes_of(folder) == size

@@ -18,7 +18,7 @@ from acip_core.model.base_model import BaseModel
 from acip_core.model.byte_planner import BytePlanner
 from acip_core.model.operating_points import OperatingPoint, coded_state
 from acip_core.model.size_planner import BITS, BOTH, DENSE, MODES
-from tests.support.coding import with_codes
+from tests.support.coded import opened_with_codes
 from tests.support.tiny import tiny_base
 from tests.support.visitor import tiny_loaded
 
@@ -27,7 +27,7 @@ from tests.support.visitor import tiny_loaded
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACIP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return with_codes(tiny_loaded())
+        return opened_with_codes(tiny_loaded())
 
 
 def planner(loaded: Loaded, mode: str) -> BytePlanner:

@@ -25,7 +25,7 @@ def points(seed: int) -> tuple[OperatingPoint, ...]:
 @pytest.fixture
 def planner() -> BytePlanner:
     layers = {f"layer{i}": points(i) for i in range(12)}
-    return BytePlanner(layers, 2, 500, 20_000, 10_000, 8_000, BOTH, measured=lambda loss: 0.5 * loss)
+    return BytePlanner(layers, 2, 400, 12_400, 10_000, 8_000, BOTH, 100, measured=lambda loss: 0.5 * loss)
 
 
 def test_states_of_codes_are_apart_from_ranks():
@@ -57,9 +57,10 @@ def test_a_plan_fits_and_says_what_it_holds(planner):
             next(point for point in hull if point.state == state)
             for hull, state in zip(planner.hulls.values(), plan.states, strict=True)
         ]
-        assert plan.bytes == 500 + sum(point.bytes for point in chosen)
+        shared = 100 * any(map(is_coded, plan.states))
+        assert plan.bytes == 400 + shared + sum(point.bytes for point in chosen)
         assert plan.loss == pytest.approx(sum(point.loss for point in chosen), abs=1e-9)
-        assert len(plan.tables) == 2 and plan.ratio == plan.bytes / 20_000 and plan.mode == BOTH
+        assert len(plan.tables) == 2 and plan.ratio == plan.bytes / 12_400 and plan.mode == BOTH
 
 
 def test_no_other_plan_of_a_size_is_better(planner):
@@ -79,8 +80,17 @@ def test_a_quality_is_the_smallest_plan_that_is_expected_to_have_it(planner):
 
 
 def test_shares_are_of_the_published_bytes(planner):
-    assert planner.at_ratio(0.3) == planner.at_bytes(6000)
-    assert planner.at_ratio(1.0).bytes == planner.largest
+    assert planner.at_ratio(0.3) == planner.at_bytes(3720)
+    assert planner.at_ratio(1.0).bytes == planner.largest == planner.base_bytes
+    assert set(planner.at_ratio(1.0).states) == {DENSE}
+
+
+def test_what_codes_share_may_cost_more_than_all_as_published():
+    layers = {"layer": (OperatingPoint(100, 0.0, DENSE), OperatingPoint(60, 1.0, coded_state(0, False)))}
+    planner = BytePlanner(layers, 0, 0, 100, 100, 100, BOTH, code_bytes=50)
+    assert planner.smallest == planner.at_loss(5).bytes == 100
+    assert planner.at_bytes(105).states == planner.at_bytes(200).states == (DENSE,)
+    assert planner.slope_at(planner.at_bytes(200)) == 0
 
 
 def test_the_slope_is_what_the_next_megabyte_buys(planner):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from acip_core.model.code_cache import LEVELS, levels
-from acip_core.model.codes import Codes, Feedback, magnitude_classes, quantize, quantize_table, steps
+from acip_core.model.codes import Codes, feedback, magnitude_classes, quantize, quantize_table, steps
 from tests.support.tiny import generator
 
 
@@ -31,13 +31,13 @@ def problem() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.randn(96, 80, generator=generator(1)), moment(80, 2), moment(96, 3) * 1e-3
 
 
-def test_a_level_is_what_all_entries_lose(problem):
-    weight, inputs, gradients = problem
-    chosen = [-36, -32, -28]
-    for level, code in zip(chosen, quantize(weight, inputs, gradients, chosen), strict=True):
-        expected = weight.numel() * 2 ** (2 * level / 8) / 12
-        assert 0.2 * expected < loss(weight, code, inputs, gradients) < 1.5 * expected
-        assert code.z.abs().max() <= 127
+@pytest.mark.parametrize("level", [-32, -24, -16, -8])
+def test_a_level_is_what_all_entries_lose(level):
+    mixed = [torch.eye(size) + torch.randn(size, size, generator=generator(size)) / size**0.5 for size in (80, 96)]
+    inputs, gradients = (matrix @ matrix.T for matrix in mixed)
+    weight = torch.randn(96, 80, generator=generator(1))
+    (code,) = quantize(weight, inputs, gradients, [level])
+    assert loss(weight, code, inputs, gradients) == pytest.approx(weight.numel() * 2 ** (level / 4) / 12, rel=0.2)
 
 
 def test_feedback_loses_less_than_rounding(problem):
@@ -81,12 +81,6 @@ def test_tokens_that_are_read_more_often_are_coded_finer():
     assert error[:16].mean() > 10 * error[-16:].mean()
 
 
-def test_a_table_does_not_depend_on_the_block(problem):
-    weight, inputs, _ = problem
-    whole, parts = (quantize_table(weight, inputs, torch.ones(96), -40, block) for block in (96, 96))
-    assert torch.equal(whole.z, parts.z)
-
-
 def test_classes_follow_the_magnitude():
     z = torch.ones(4, 6, dtype=torch.int8) * torch.tensor([1, 2, 4, 64], dtype=torch.int8)[:, None]
     rows, columns = magnitude_classes(z)
@@ -105,7 +99,7 @@ def test_levels_share_a_loss_among_all_weights():
 
 def test_feedback_inverts_the_damped_moment():
     matrix = moment(12, 6)
-    upper = Feedback.of(matrix, 0.01).upper
+    upper = feedback(matrix, 0.01)
     damped = matrix + torch.eye(12) * 0.01 * matrix.diagonal().mean()
     assert torch.allclose(upper.T @ upper @ damped, torch.eye(12), atol=1e-2)
     assert math.isclose(float(upper.tril(-1).abs().max()), 0)

@@ -6,6 +6,7 @@ import math
 import random
 import shutil
 import string
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from acip_core import AcipModel
 from acip_core.artifacts.coding import ADAPTERS, CODING, MOMENTS, read_coding
 from acip_core.artifacts.loading import open_model
 from acip_core.artifacts.reader import read_artifact
+from acip_core.artifacts.writer import write_artifact
 from acip_core.errors import ArgumentError, ArtifactError, SizeError
 from acip_core.model.coding_moments import read_coding_moments
 from acip_core.model.elastic_model import Calibration
@@ -146,6 +148,17 @@ def test_the_command_line_spends_bytes(
     assert code == 2 and "one of --size, --megabytes and --worse" in text
     code, text = run(monkeypatch, capsys, "export", model, str(tmp_path / "none"), "--artifact", folder)
     assert code == 2 and "Name the size" in text
+
+
+def test_operating_points_stay_with_their_basis(coded: tuple[str, Path], tmp_path: Path):
+    folder = tmp_path / "artifact"
+    shutil.copytree(coded[1], folder)
+    artifact = read_artifact(folder)
+    write_artifact(artifact, folder)
+    assert read_coding(folder, artifact.basis) is not None
+    other = {name: replace(moment, scale=moment.scale * 2) for name, moment in artifact.basis.items()}
+    write_artifact(replace(artifact, basis=other), folder)
+    assert read_coding(folder, other) is None
 
 
 @pytest.mark.parametrize("name", [CODING, MOMENTS, ADAPTERS])

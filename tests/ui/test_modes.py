@@ -24,7 +24,7 @@ from acip_core.ui import modes as modes_module
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.preparation import Preparation
 from acip_core.ui.server import PageServer
-from tests.support.coding import with_codes, with_coding
+from tests.support.coded import opened_with_codes, with_coding
 from tests.support.visitor import REQUEST, SETTINGS, free_port, served, shown, tiny_loaded
 
 
@@ -198,7 +198,7 @@ def test_closing_while_codes_are_made_ends_within_a_step_and_lets_go_of_the_mode
 
 
 def test_sizes_side_by_side_follow_the_mode() -> None:
-    handlers = Handlers(with_codes(tiny_loaded()))
+    handlers = Handlers(opened_with_codes(tiny_loaded()))
     handlers.model.modes.preparation.run()
     for mode, start, least in ((DIRECTIONS, [100, 80, 60, 40], 30), (BOTH, [100, 40, 30, 24], 15)):
         update = handlers.compared(mode)

@@ -16,7 +16,7 @@ from acip_core.progress import Progress, Steps
 from acip_core.ui import modes as modes_module
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.preparation import Preparation
-from tests.support.coding import with_coding
+from tests.support.coded import with_coding
 from tests.support.visitor import REQUEST, SLIDER, drag, opened, readout, served, text, tiny_loaded, wait_state
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
