@@ -19,6 +19,7 @@ from .planning import measure_planning
 from .plot import draw_comparison
 from .quality import measure_quality
 from .reliability import CAMPAIGNS, run_campaigns
+from .resizing import measure_resizing
 from .speed import measure_speed
 from .start import measure_start
 from .tables import RESULTS
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "bytes": measure_coded,
     "factorization": measure_factorization,
     "planning": measure_planning,
+    "resizing": measure_resizing,
     "training": measure_training,
     "speed": measure_speed,
     "start": measure_start,
