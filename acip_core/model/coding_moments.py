@@ -21,6 +21,7 @@ from torch import nn
 from ..errors import ModelError
 from ..progress import Progress, Steps
 from ..storage.verified import read_tensors, save_tensors
+from .coded_modeling import embedding_scale
 from .second_moments import Basis, SecondMoment, compress_moment
 from .target_layers import named_layers
 
@@ -145,7 +146,8 @@ class _Collector:
     def _tables(self, tokens: int) -> dict[str, TableMoment]:
         names = {id(module): name for name, module in self.model.named_modules()}
         read, said, least = self.read / tokens, self.said / tokens, _RARE / len(self.read)
-        embedding, gradient = names[id(self.embedding)], self.gradients[""] / tokens
+        scale = embedding_scale(self.embedding)  # of the output, whose gradient it is, over the row
+        embedding, gradient = names[id(self.embedding)], self.gradients[""] * (scale**2 / tokens)
         if self.head is None or "" not in self.inputs:
             return {}
         head, heard = names[id(self.head)], self.inputs[""] / tokens

@@ -1,0 +1,33 @@
+"""Moments that codes are made with: of tables, in the units of what is stored."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from acip_core.model.coding_moments import measure_coding_moments
+from acip_core.progress import finish
+from tests.support.tiny import calibration, target_weights, tiny_base, tiny_basis
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3"])
+def test_a_scaled_embedding_loses_what_one_with_larger_rows_does(family: str):
+    scaled = tiny_base(family)
+    model, basis, layers = scaled.model, tiny_basis(scaled), list(target_weights(scaled))
+    head = model.get_output_embeddings()
+    head.weight = nn.Parameter(head.weight.detach().clone())  # tied, the head's share would hide the embedding's
+    plain = copy.deepcopy(model)
+    embedding = plain.get_input_embeddings()
+    scale = embedding.scalar_embed_scale
+    assert scale == pytest.approx(32**0.5)
+    embedding.scalar_embed_scale = 1.0
+    embedding.embed_scale.fill_(1.0)
+    with torch.no_grad():
+        embedding.weight *= scale
+    tables = [finish(measure_coding_moments(m, calibration(), layers, basis)).tables for m in (model, plain)]
+    ours, theirs = (found["model.embed_tokens"].rows.root().matrix() for found in tables)
+    # a row of the one that is off by d moves the output as one of the other that is off by scale · d
+    assert torch.allclose(ours, scale**2 * theirs, rtol=0.02, atol=1e-3 * float(ours.abs().max()))
