@@ -19,6 +19,7 @@ from ..paths import cache_dir
 from ..progress import Progress, Steps
 from ..storage.atomic import atomic_path, remove_leftovers
 from ..storage.digests import cache_key
+from ..storage.locks import turn
 from ..storage.verified import DAMAGE, read_tensors, save_tensors
 from .coded_modeling import EIGHTHS
 from .codes import Codes, quantize, quantize_table
@@ -32,6 +33,7 @@ _FORMAT = "codes-2:"
 LEVELS = 10
 _FINEST = 0.0165  # nats that all weights of a model lose at the finest level; twice as much at each further one
 _PART = 4_000_000  # weights in a file, about
+_LENGTHS = "lengths.safetensors"
 _TABLE_ROWS = 4096  # rows of a table that are rounded together
 
 
@@ -80,6 +82,8 @@ def stored_bytes(m: int, n: int, stream: int) -> int:
 def cached_codes(matrices: Mapping[str, torch.Tensor], moments: CodingMoments, fingerprint: str) -> Steps[CodedModel]:
     """Codes from this machine's cache, memory-mapped; made and written there when absent or damaged.
 
+    Of several processes that need the same, one makes them, and the others wait; when it is killed, another goes on.
+
     Args:
         matrices: every target layer's weight by name, then the tables'.
         fingerprint: of the weights.
@@ -88,6 +92,18 @@ def cached_codes(matrices: Mapping[str, torch.Tensor], moments: CodingMoments, f
         ModelError: a moment is too damaged to be used.
     """
     place = cache_dir() / "codes" / _key(fingerprint, moments)
+    if (place / _LENGTHS).exists():  # the last that is written
+        return (yield from _codes(place, matrices, moments))
+
+    def waiting() -> Progress:
+        made, parts = len(list(place.glob("part-*"))), len(list(_parts(matrices)))
+        return Progress("waiting for another process that makes the codes", made, parts)
+
+    with (yield from turn(place, waiting)):
+        return (yield from _codes(place, matrices, moments))
+
+
+def _codes(place: Path, matrices: Mapping[str, torch.Tensor], moments: CodingMoments) -> Steps[CodedModel]:
     steps = levels(sum(matrix.numel() for matrix in matrices.values()))
     parts = list(_parts(matrices))
     found: dict[str, torch.Tensor] = {}
@@ -202,7 +218,7 @@ def _measured(
         )
         for name in matrices
     }
-    path = place / "lengths.safetensors"
+    path = place / _LENGTHS
     lengths = _read(path, ["frequencies", *matrices])
     if lengths is None:
         counts = torch.zeros(())

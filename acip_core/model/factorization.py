@@ -29,6 +29,7 @@ from ..paths import cache_dir
 from ..progress import Progress, Steps
 from ..storage.atomic import atomic_path, remove_leftovers
 from ..storage.digests import cache_key, check_regular
+from ..storage.locks import turn
 from ..storage.verified import DAMAGE
 from .kernels import linear
 from .second_moments import Basis, Root, SecondMoment
@@ -150,17 +151,17 @@ def cached_factors(weights: dict[str, torch.Tensor], model_fingerprint: str, bas
     """Factors from this machine's cache, memory-mapped; computed and written there when absent or damaged."""
     path = cache_dir() / "factors" / f"{_cache_key(model_fingerprint, basis)}.safetensors"
     remove_leftovers(path.parent)
-    if os.path.lexists(path):
+    if (found := _read_cache(path, weights)) is not None:
+        return found
+    with (yield from turn(path, lambda: Progress("waiting for another process that factorizes", 0, 1))) as waited:
+        if waited and (found := _read_cache(path, weights)) is not None:
+            return found
+        factors = yield from factorize(weights, basis)
         try:
-            return _read_cache(path, weights)
-        except DAMAGE as error:
-            log.warning("The factor cache %s is damaged (%s); computing it again.", path, error)
-    factors = yield from factorize(weights, basis)
-    try:
-        _write_cache(path, factors)
-    except StorageError as error:
-        log.warning("%s Until then, every start will compute the factors again.", error)
-    return factors
+            _write_cache(path, factors)
+        except StorageError as error:
+            log.warning("%s Until then, every start will compute the factors again.", error)
+        return factors
 
 
 def _cache_key(model_fingerprint: str, basis: Basis) -> str:
@@ -177,7 +178,17 @@ def _write_cache(path: Path, factors: dict[str, Factors]) -> None:
         save_file(tensors, temporary, {"checksums": json.dumps(sums)})
 
 
-def _read_cache(path: Path, weights: dict[str, torch.Tensor]) -> dict[str, Factors]:
+def _read_cache(path: Path, weights: dict[str, torch.Tensor]) -> dict[str, Factors] | None:
+    if not os.path.lexists(path):
+        return None
+    try:
+        return _checked(path, weights)
+    except DAMAGE as error:
+        log.warning("The factor cache %s is damaged (%s); computing it again.", path, error)
+        return None
+
+
+def _checked(path: Path, weights: dict[str, torch.Tensor]) -> dict[str, Factors]:
     factors = {}
     check_regular(path)
     with safe_open(path, "pt") as file:

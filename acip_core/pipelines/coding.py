@@ -28,7 +28,8 @@ from ..model.operating_points import code_of, coded_state, is_coded
 from ..model.size_planner import BITS, BOTH, Plan
 from ..progress import Steps
 from ..storage.digests import cache_key
-from ..storage.resumable import ResumableRun, only_run
+from ..storage.locks import only_run
+from ..storage.resumable import ResumableRun
 from ..storage.verified import listed, parse_dataclass, read_json, write_json
 from ..training.adapters import AdapterConfig, train_adapters
 

@@ -25,7 +25,8 @@ from ..model.size_planner import DENSE
 from ..paths import artifacts_home
 from ..progress import Steps
 from ..storage.atomic import check_writable
-from ..storage.resumable import ResumableRun, only_run
+from ..storage.locks import only_run
+from ..storage.resumable import ResumableRun
 from ..training.adapters import AdapterConfig, TrainedAdapters, train_adapters
 from .recipes import COARSE
 from .resumable_curve import measured_curve

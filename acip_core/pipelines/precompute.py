@@ -38,7 +38,8 @@ from ..scoring.baselines import svd_magnitude_scores, uniform_scores
 from ..scoring.fisher import fisher_densities, fisher_scores
 from ..scoring.iterative import iterative_scores
 from ..storage.atomic import check_writable
-from ..storage.resumable import ResumableRun, only_run
+from ..storage.locks import only_run
+from ..storage.resumable import ResumableRun
 from ..training.adapters import AdapterConfig, averaged, train_adapters
 from .example_completions import complete_examples
 from .recipes import COARSE, PrecomputeConfig

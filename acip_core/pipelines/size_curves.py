@@ -18,7 +18,8 @@ from ..evaluation.perplexity import WINDOW
 from ..model.context import fitting_window
 from ..model.quantization import FULL, at_precision
 from ..progress import Steps
-from ..storage.resumable import ResumableRun, only_run
+from ..storage.locks import only_run
+from ..storage.resumable import ResumableRun
 from .recipes import COARSE, FINE
 from .resumable_curve import measured_curve
 

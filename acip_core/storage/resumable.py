@@ -7,16 +7,12 @@ folder of their run instead.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from accelerate import PartialState
-from filelock import FileLock, Timeout
 
-from ..errors import StorageError
 from ..paths import cache_dir
 from ..progress import Steps
 from .atomic import atomic_path, check_writable, read_unless_damaged
@@ -113,24 +109,3 @@ class ResumableRun:
         """Delete the work folder: the run is over."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-@contextmanager
-def only_run(target: Path) -> Iterator[None]:
-    """Keep a second run from writing the same artifact; processes of one `accelerate launch` are one run.
-
-    Raises:
-        StorageError: another run is writing it, or the lock cannot be made.
-    """
-    path = cache_dir() / "locks" / f"{cache_key(str(target.resolve()), length=16)}.lock"
-    if not PartialState().is_main_process:
-        yield
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path, timeout=0):
-            yield
-    except Timeout:
-        raise StorageError(f"Another run is writing {target}; wait for it, stop it, or name another folder.") from None
-    except OSError as error:
-        raise StorageError(f"Cannot write {path} ({error}); free space or set ACIP_CACHE to another folder.") from error

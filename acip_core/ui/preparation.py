@@ -34,7 +34,7 @@ class Preparation:
         self._install = install
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._step, self._began, self._error = Progress("", 0, 0), 0.0, ""
+        self._step, self._began, self._first, self._error = Progress("", 0, 0), 0.0, 0, ""
 
     def start(self) -> None:
         """Begin, where there is something to make and nobody has begun."""
@@ -54,11 +54,14 @@ class Preparation:
         loaded = self._loaded
         if loaded is None or self.state != "waiting":
             return
-        self.state, self._began = "running", time.monotonic()
+        self.state = "running"
         steps = self._install(loaded)
         try:
             while not self._closing.is_set():
-                self._step = next(steps)
+                step = next(steps)
+                if step.stage != self._step.stage:  # it may begin where an earlier run ended
+                    self._began, self._first = time.monotonic(), step.done
+                self._step = step
         except StopIteration as stop:
             self.state = "ready" if stop.value else "absent"
         except Exception as error:
@@ -93,9 +96,10 @@ class Preparation:
         step = self._step
         if not step.total:
             return "Bits can be spent soon; until then the slider spends directions."
-        left = f" in about {self._left(step)}" if step.done >= _FEW else " soon"
+        left = f" in about {self._left(step)}" if step.done - self._first >= _FEW else " soon"
         return f"Bits can be spent{left} ({step.stage}, {step.done} of {step.total}); until then, directions."
 
     def _left(self, step: Progress) -> str:
-        seconds = (time.monotonic() - self._began) / step.done * (step.total - step.done)
+        passed = time.monotonic() - self._began
+        seconds = passed / (step.done - self._first) * (step.total - step.done)
         return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"

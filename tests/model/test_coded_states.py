@@ -8,13 +8,9 @@ import threading
 import pytest
 import torch
 
-from acip_core.model.base_model import fingerprint
-from acip_core.model.code_cache import cached_codes
-from acip_core.model.coded_states import coded_matrices
 from acip_core.model.coding_moments import measure_coding_moments, read_coding_moments, save_coding_moments
 from acip_core.model.operating_points import code_of, is_coded
 from acip_core.model.size_planner import BITS, BOTH, DIRECTIONS
-from acip_core.paths import cache_dir
 from acip_core.progress import finish
 from tests.support.coded import coded_elastic
 from tests.support.tiny import calibration, tiny_basis, tiny_elastic
@@ -134,24 +130,3 @@ def test_moments_come_back_from_their_file(tmp_path):
             assert torch.equal(ours[name].root().matrix(), theirs[name].root().matrix())
     assert list(read.tables) == list(moments.tables) == ["model.embed_tokens"]
     assert all(parameter.requires_grad for parameter in elastic.model.parameters())
-
-
-def test_damaged_codes_of_the_cache_are_made_again(caplog):
-    elastic = tiny_elastic("llama")
-    basis = tiny_basis(elastic.base)
-    moments = finish(measure_coding_moments(elastic.model, calibration(), list(elastic.elastic_layers()), basis))
-    matrices = coded_matrices(elastic, moments.tables)
-    key = f"{fingerprint(matrices)}-damage"
-    before = set((cache_dir() / "codes").glob("*"))
-    first = finish(cached_codes(matrices, moments, key))
-    (folder,) = set((cache_dir() / "codes").glob("*")) - before
-    for file in folder.glob("*.safetensors"):
-        content = bytearray(file.read_bytes())
-        content[-100] ^= 1
-        file.unlink()  # what is mapped of it stays as it was
-        file.write_bytes(content)
-    again = finish(cached_codes(matrices, moments, key))
-    assert "damaged" in caplog.text
-    for name, matrix in first.matrices.items():
-        assert matrix.bytes == again.matrices[name].bytes
-        assert all(torch.equal(a.z, b.z) for a, b in zip(matrix.codes, again.matrices[name].codes, strict=True))

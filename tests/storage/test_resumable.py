@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from acip_core.errors import StorageError
 from acip_core.progress import Progress, Steps, finish
 from acip_core.storage.digests import cache_key, digest
-from acip_core.storage.resumable import ResumableRun, only_run
+from acip_core.storage.resumable import ResumableRun
 
 
 @pytest.fixture
@@ -66,14 +65,6 @@ def test_a_run_without_a_folder_keeps_nothing() -> None:
     run.check_writable()
     run.remove()
     assert len(calls) == 2 and run.path("step") is None
-
-
-def test_only_one_run_at_a_time(cache: Path, tmp_path: Path) -> None:
-    with only_run(tmp_path / "out"):
-        with pytest.raises(StorageError, match="Another run is writing"), only_run(tmp_path / "out"):
-            pass
-        with only_run(tmp_path / "other"):
-            pass
 
 
 def test_a_digest_is_that_of_all_parts_in_order() -> None:
