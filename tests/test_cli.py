@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from acip_core import AcipModel, cli, paths
+from acip_core.artifacts.coding import CODING
 from acip_core.artifacts.completions import read_completions, write_completions
 from acip_core.artifacts.reader import read_artifact
 from acip_core.artifacts.writer import write_artifact
@@ -118,6 +119,7 @@ def test_precompute_and_prepare(
     assert f"The artifact is in {out}." in output
     assert f"measuring fisher-iterated, {text} 48/48" in output  # nothing of a name is taken for colours
     assert re.search(r"scoring (\d+)/\1", output) and "second moments 1/12" in output
+    assert "making codes 15/15" in output and (out / CODING).is_file()
     (curve,) = read_artifact(out).curves
     assert curve.corpus == text and [round(p.ratio, 1) for p in curve.points] == [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
     code, output = run(monkeypatch, capsys, "prepare", model, "--artifact", str(out))
@@ -138,7 +140,7 @@ def test_two_models_in_folders_of_one_name(
     home = tmp_path / "checkout" / "precomputed" / "last"
 
     def made(parent: str, *more: str) -> tuple[int, str]:
-        arguments = ("precompute", f"{parent}/last", "--quick", "--corpus", text, *more)
+        arguments = ("precompute", f"{parent}/last", "--quick", "--no-codes", "--corpus", text, *more)
         return run(monkeypatch, capsys, *arguments)
 
     code, output = made("one")
@@ -200,7 +202,7 @@ def test_prepare_without_an_artifact(
 def test_a_full_disk(
     model: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("precompute", model, "--quick", "--corpus", text, "--out", str(tmp_path / "out"))
+    arguments = ("precompute", model, "--quick", "--no-codes", "--corpus", text, "--out", str(tmp_path / "out"))
     with full_disk():
         code, output = run(monkeypatch, capsys, *arguments)
     assert code == 2 and "Error: Cannot write" in output and "Traceback" not in output
@@ -209,7 +211,7 @@ def test_a_full_disk(
 
 def test_ctrl_c_for_real(model: str, text: str, cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "acip_core", "precompute", model, "--quick", "--corpus", text]
+    command = [sys.executable, "-m", "acip_core", "precompute", model, "--quick", "--no-codes", "--corpus", text]
     environment = os.environ | {
         "COLUMNS": "300",
         "OMP_NUM_THREADS": "1",
@@ -266,7 +268,10 @@ def test_measure_curve_measures_the_artifacts_primary_curves_again(
     model: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "out"
-    assert run(monkeypatch, capsys, "precompute", model, "--quick", "--corpus", text, "--out", str(out))[0] == 0
+    assert (
+        run(monkeypatch, capsys, "precompute", model, "--quick", "--no-codes", "--corpus", text, "--out", str(out))[0]
+        == 0
+    )
     made, texts = read_artifact(out), read_completions(out)
     curves = [replace(c, base_perplexity=9.0, points=(replace(c.points[0], perplexity=9.0),)) for c in made.curves]
     other = replace(made.curves[0], method="another")

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 
 from acip_core import cli
+from acip_core.model import code_cache
+from acip_core.model.codes import Codes, steps
 from benchmarks import __main__ as benchmarks
 from benchmarks import documents, recording, screenshot
 from benchmarks.tables import ROOT
@@ -55,7 +58,24 @@ def test_documents_are_refreshed_and_nothing_measured(
     assert refreshed == [True] and ("is now --docs" in capsys.readouterr().out) == ("readme_only" in options)
 
 
+@pytest.fixture
+def rounded_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Codes of the default model in seconds instead of minutes: at few levels, rounded without feedback."""
+
+    def rounded(weight: torch.Tensor, *moments: torch.Tensor) -> list[Codes]:
+        *_, levels = moments
+        step = weight.abs().amax(1).div(100).log2().mul(8).ceil()
+        nothing = torch.zeros(weight.shape[1], dtype=torch.int16)
+        exponents = [(step + 24 * coarser).to(torch.int16) for coarser in range(len(levels))]
+        return [Codes((weight / steps(rows)[:, None]).round().to(torch.int8), rows, nothing) for rows in exponents]
+
+    monkeypatch.setattr(code_cache, "quantize", rounded)
+    monkeypatch.setattr(code_cache, "LEVELS", 3)
+    monkeypatch.setattr(code_cache, "_FORMAT", "rounded:")  # nobody else is to read them
+
+
 @pytest.mark.real
+@pytest.mark.usefixtures("rounded_codes")
 @pytest.mark.parametrize("name", CODE)
 def test_every_python_block_runs(
     name: str, default_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -25,7 +25,7 @@ from ..storage.verified import (
 )
 from .artifact import FILES, FORMAT_VERSION, PEFT_PREFIX, Artifact
 from .card import hub_name, model_card
-from .coding import CODING_FILES
+from .coding import CODING, CODING_FILES
 from .reader import read_artifact, read_description
 
 _OF_OTHER_COMMANDS = ("comparison.json", "ablation.json", "evaluation.json")  # they cost hours
@@ -35,7 +35,7 @@ def write_artifact(artifact: Artifact, folder: Path, also: Callable[[Path], obje
     """Write all files, replacing an older artifact only when the new one is complete.
 
     What `compare`, `ablate` and `evaluate` measured on the same model stays in the folder, and its operating points
-    too where the basis is the same.
+    too where the basis is the same and there are no new ones.
 
     Args:
         also: writes further files of this artifact into the folder it is given.
@@ -51,7 +51,8 @@ def write_artifact(artifact: Artifact, folder: Path, also: Callable[[Path], obje
         if also is not None:
             also(temporary)
         kept: tuple[str, ...] = _OF_OTHER_COMMANDS if _fingerprint(folder) == artifact.fingerprint else ()
-        if kept and _same_basis(folder / "basis.safetensors", artifact.basis):  # codes are made with its moments
+        new = (temporary / CODING).exists()
+        if kept and not new and _same_basis(folder / "basis.safetensors", artifact.basis):  # its moments made the codes
             kept = (*kept, *CODING_FILES)
         for name in kept:
             if (folder / name).is_file():

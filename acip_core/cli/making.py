@@ -16,65 +16,78 @@ if TYPE_CHECKING:
     from ..pipelines.precompute import PrecomputeConfig
 
 
+Out = Annotated[
+    Path | None, typer.Option(callback=expanded, help="Folder of the artifact; precomputed/<model> by default.")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="No adapters, little text: usable in minutes.")]
+Scorer = Annotated[
+    Literal["fisher", "iterated", "acip"],
+    typer.Option(help="Rank by gradients of the full model, of ever smaller cuts of it, or by a pruning run."),
+]
+Preset = Annotated[
+    Literal["small", "paper"],
+    typer.Option(help="Settings of the pruning run: for models under 1 B, or as published (its adapters are kept)."),
+]
+Directions = Annotated[
+    Literal["activation", "svd"],
+    typer.Option("--basis", help="Activation-aware directions, or those of the plain SVD."),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(help="Compress only layers whose name has these parts, such as 'self_attn'; may be repeated."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(help="Leave layers as they are, such as 'up_proj' or 'layers.0'; may be repeated."),
+]
+Stop = Annotated[float | None, typer.Option(min=0.01, max=0.99, help="Size ratio at which the pruning run stops.")]
+MicroBatch = Annotated[
+    int | None, typer.Option(min=1, help="Windows per backward pass of the pruning run; the rest accumulates.")
+]
+Checkpointing = Annotated[
+    bool, typer.Option("--checkpointing", help="Recompute activations in the pruning run instead of keeping them.")
+]
+Float32 = Annotated[bool, typer.Option("--float32", help="No bfloat16 in the pruning run.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, help="Adapter training steps of one window each; a sixth as many of four windows follow."),
+]
+Corpus = Annotated[list[str] | None, typer.Option(help="c4, wikipedia, wikitext2 or a text file; may be repeated.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Fixes every random draw; 0 if left out.")]
+QuantizeFirst = Annotated[
+    str | None,
+    typer.Option(help="Make everything from weights quantized to int8, int4, nf4 or fp4, for use with the full ones."),
+]
+NoCodes = Annotated[
+    bool, typer.Option("--no-codes", help="Leave out sizes in bytes, as --quantize-first does; `codes` adds them.")
+]
+Report = Annotated[bool, typer.Option("--report", help="Write report.html, its pictures, beside it.")]
+
+
 def precompute(
     model: AnyModel = None,
-    out: Annotated[
-        Path | None, typer.Option(callback=expanded, help="Folder of the artifact; precomputed/<model> by default.")
-    ] = None,
+    out: Out = None,
     overwrite: Replace = False,
-    quick: Annotated[bool, typer.Option("--quick", help="No adapters, little text: usable in minutes.")] = False,
-    scorer: Annotated[
-        Literal["fisher", "iterated", "acip"],
-        typer.Option(help="Rank by gradients of the full model, of ever smaller cuts of it, or by a pruning run."),
-    ] = "fisher",
-    preset: Annotated[
-        Literal["small", "paper"],
-        typer.Option(
-            help="Settings of the pruning run: for models under 1 B, or as published (its adapters are kept)."
-        ),
-    ] = "small",
-    basis: Annotated[
-        Literal["activation", "svd"], typer.Option(help="Activation-aware directions, or those of the plain SVD.")
-    ] = "activation",
-    include: Annotated[
-        list[str] | None,
-        typer.Option(help="Compress only layers whose name has these parts, such as 'self_attn'; may be repeated."),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(help="Leave layers as they are, such as 'up_proj' or 'layers.0'; may be repeated."),
-    ] = None,
-    stop: Annotated[
-        float | None, typer.Option(min=0.01, max=0.99, help="Size ratio at which the pruning run stops.")
-    ] = None,
-    micro_batch: Annotated[
-        int | None, typer.Option(min=1, help="Windows per backward pass of the pruning run; the rest accumulates.")
-    ] = None,
-    checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Recompute activations in the pruning run instead of keeping them.")
-    ] = False,
-    float32: Annotated[bool, typer.Option("--float32", help="No bfloat16 in the pruning run.")] = False,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Adapter training steps of one window each; a sixth as many of four windows follow."),
-    ] = None,
-    corpus: Annotated[
-        list[str] | None, typer.Option(help="c4, wikipedia, wikitext2 or a text file; may be repeated.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**31 - 1, help="Fixes every random draw; 0 if left out.")
-    ] = None,
-    quantize_first: Annotated[
-        str | None,
-        typer.Option(
-            help="Make everything from weights quantized to int8, int4, nf4 or fp4, for use with the full ones."
-        ),
-    ] = None,
-    report: Annotated[bool, typer.Option("--report", help="Write report.html, its pictures, beside it.")] = False,
+    quick: Quick = False,
+    scorer: Scorer = "fisher",
+    preset: Preset = "small",
+    basis: Directions = "activation",
+    include: Include = None,
+    exclude: Exclude = None,
+    stop: Stop = None,
+    micro_batch: MicroBatch = None,
+    checkpointing: Checkpointing = False,
+    float32: Float32 = False,
+    steps: Steps = None,
+    corpus: Corpus = None,
+    seed: Seed = None,
+    quantize_first: QuantizeFirst = None,
+    no_codes: NoCodes = False,
+    report: Report = False,
     push_to_hub: Push = None,
     public: Public = False,
 ) -> None:
-    """Order all singular directions of a model, train its adapters, measure its curve, write its artifact."""
+    """Order a model's directions, train its adapters, make its codes, measure its curves, write its artifact."""
     from ..pipelines.precompute import precompute as run
 
     if quick and (steps is not None or seed is not None or scorer != "fisher"):
@@ -91,6 +104,7 @@ def precompute(
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         quantized=quantize_first or recipe.quantized,
+        codes=None if no_codes else recipe.codes,
     )
     check_push(push_to_hub)
     folder = draw(run(model, recipe, out, overwrite))

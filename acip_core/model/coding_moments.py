@@ -59,7 +59,7 @@ def measure_coding_moments(
     Args:
         windows: (windows, length) token ids.
         layers: names of the target layers.
-        basis: moments that are there already; those of inputs are taken over.
+        basis: moments that are there already; those of inputs are taken over where they were measured.
 
     Raises:
         ModelError: a gradient is not finite.
@@ -94,7 +94,7 @@ class _Collector:
             self.hooks.append(self.head.register_forward_pre_hook(self._headed))
 
     def _hook(self, name: str):
-        needs_input = self.basis[name].side != "input"
+        needs_input = not _serves(self.basis[name])
 
         def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             if needs_input:
@@ -136,9 +136,7 @@ class _Collector:
         gradients: Basis = {}
         for index, name in enumerate(self.targets):
             have = self.basis[name]
-            inputs[name] = (
-                have if have.side == "input" else _compressed(name, "input", self.inputs[name] / tokens, INPUT_RANK)
-            )
+            inputs[name] = have if _serves(have) else _compressed(name, "input", self.inputs[name] / tokens, INPUT_RANK)
             gradients[name] = _compressed(name, "gradient", self.gradients[name] / tokens, GRADIENT_RANK)
             yield Progress("compressing moments", index + 1, len(self.targets))
         return CodingMoments(inputs, gradients, self._tables(tokens))
@@ -158,6 +156,11 @@ class _Collector:
             embedding: TableMoment(_compressed(embedding, "input", gradient, INPUT_RANK), read + least),
             head: TableMoment(_compressed(head, "input", heard, INPUT_RANK), said + least),
         }
+
+
+def _serves(moment: SecondMoment) -> bool:
+    """Whether it is one of inputs, and not the unit moment of a plain SVD."""
+    return moment.side == "input" and len(moment.columns) > 0
 
 
 def _add(sums: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import torch
 
+from ..artifacts.artifact import Artifact
 from ..artifacts.coding import CodedCurve, CodedPoint, Coding, in_eight_bits, write_coding
-from ..artifacts.loading import Loaded, open_model
+from ..artifacts.loading import open_model
 from ..data.corpus import corpus_windows
+from ..errors import CorpusError
 from ..evaluation.facts import facts_kept, known_facts
 from ..evaluation.fidelity import full_logits, measure_fidelity
 from ..model.base_model import fingerprint
@@ -75,23 +77,26 @@ def add_codes(source: str | None, config: CodingConfig, artifact: str | Path | N
     """
     loaded = yield from open_model(source, artifact, same_weights=True)
     with only_run(loaded.folder):
-        run = CodingRun(loaded, config)
-        coding = yield from run.coding()
+        resumable = ResumableRun.of("coding", loaded.elastic.base.name, asdict(config), loaded.fingerprint)
+        resumable.check_writable()
+        coding = yield from CodingRun(loaded.elastic, loaded.artifact, config, resumable).coding()
         write_coding(coding, loaded.folder)
-        run.resumable.remove()
+        resumable.remove()
     return loaded.folder
 
 
 class CodingRun:
-    """The stages of one run and the folder that keeps their results."""
+    """The stages of one run.
 
-    def __init__(self, loaded: Loaded, config: CodingConfig):
-        self.loaded, self.config, self.elastic = loaded, config, loaded.elastic
-        recipe = loaded.artifact.recipe
-        self.corpora: tuple[str, ...] = tuple(recipe.get("corpora", ("c4", "wikipedia")))
-        self.length = fitting_window(self.elastic.model, recipe.get("window") or 512)
-        self.resumable = ResumableRun.of("coding", self.elastic.base.name, asdict(config), loaded.fingerprint)
-        self.resumable.check_writable()
+    Args:
+        artifact: of which basis and recipe count.
+        resumable: keeps what is finished.
+    """
+
+    def __init__(self, elastic: ElasticModel, artifact: Artifact, config: CodingConfig, resumable: ResumableRun):
+        self.elastic, self.basis, self.config, self.resumable = elastic, artifact.basis, config, resumable
+        self.corpora: tuple[str, ...] = tuple(artifact.recipe.get("corpora", ("c4", "wikipedia")))
+        self.length = fitting_window(elastic.model, artifact.recipe.get("window") or 512)
 
     def windows(self, corpus: str, split: str, count: int | None = None) -> torch.Tensor:
         """(windows, length) of one split of a corpus; at most `count`."""
@@ -99,7 +104,7 @@ class CodingRun:
 
     def coding(self) -> Steps[Coding]:
         """All stages."""
-        basis, config, elastic = self.loaded.artifact.basis, self.config, self.elastic
+        basis, config, elastic = self.basis, self.config, self.elastic
         text = torch.cat([self.windows(c, "calibration", config.moment_windows) for c in self.corpora])
         layers = list(elastic.elastic_layers())
         moments = yield from self.resumable.step(
@@ -162,7 +167,7 @@ class CodingRun:
         def measure() -> Steps[float]:
             rises = []
             for corpus in self.corpora:
-                windows = self.windows(corpus, "validation", self.config.calibration_windows)
+                windows = self._validation(corpus)
                 teacher, base = yield from full_logits(self.elastic.model, windows, corpus)
                 with self.elastic.on_this_thread(plan):
                     found = yield from measure_fidelity(self.elastic.model, windows, teacher, f"calibrating, {corpus}")
@@ -170,6 +175,13 @@ class CodingRun:
             return sum(rises) / len(rises)
 
         return self.resumable.number(name, measure())
+
+    def _validation(self, corpus: str) -> torch.Tensor:
+        """Windows that fix the calibration; where a text is so short that none is of this split, of the one before."""
+        try:
+            return self.windows(corpus, "validation", self.config.calibration_windows)
+        except CorpusError:
+            return self.windows(corpus, "calibration", self.config.calibration_windows)
 
     def _curves(self, modes: Sequence[str]) -> Steps[list[CodedCurve]]:
         curves = []

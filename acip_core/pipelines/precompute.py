@@ -1,4 +1,4 @@
-"""The offline run, once per model: second moments, factors, scores, adapters, curves, artifact.
+"""The offline run, once per model: second moments, factors, scores, adapters, curves, codes, artifact.
 
 Every stage leaves its result in a work folder named after model and recipe, so a run that is killed at any moment
 continues where it was; the artifact appears only when everything is there.
@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
 
 from ..artifacts.artifact import Artifact
+from ..artifacts.coding import Coding, write_coding
 from ..artifacts.completions import FILE as COMPLETIONS
 from ..artifacts.completions import parse_completions, save_completions
 from ..artifacts.writer import check_owner, check_replaceable, write_artifact
@@ -41,6 +43,7 @@ from ..storage.atomic import check_writable
 from ..storage.locks import only_run
 from ..storage.resumable import ResumableRun
 from ..training.adapters import AdapterConfig, averaged, train_adapters
+from .coding import CodingRun
 from .example_completions import complete_examples
 from .recipes import COARSE, PrecomputeConfig
 from .resumable_curve import measured_curve
@@ -107,20 +110,19 @@ def _precompute(run: PrecomputeRun, target: Path) -> Steps[Path]:
     )
     if recipe.comparisons:
         curves += yield from run.comparisons(factors)
-    facts = asdict(recipe) | {"adapters": trained_as if adapters is not None else None, "framing": run.framing}
-    facts["window"] = fitting_window(base.model, recipe.window)
-    facts |= _versions()
-    if recipe.adapters is None:
-        facts["refining"] = None
+    facts = run.facts(trained_as if adapters is not None else None)
     artifact = Artifact(base.name, base.source, run.fingerprint, facts, tuple(curves), scores, basis, adapters, history)
+    coding = yield from run.coding(artifact, factors)
+
+    def also(place: Path) -> None:
+        save_completions(completions, place / COMPLETIONS)
+        if coding is not None:
+            write_coding(coding, place)
+
     if PartialState().is_main_process:
-        write_artifact(artifact, target, lambda place: save_completions(completions, place / COMPLETIONS))
+        write_artifact(artifact, target, also)
         run.resumable.remove()
     return target
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "transformers")} | {"machine": platform.machine()}
 
 
 class PrecomputeRun:
@@ -128,13 +130,14 @@ class PrecomputeRun:
 
     def __init__(self, base: BaseModel, recipe: PrecomputeConfig):
         self.base, self.recipe = base, recipe
+        self.codes = recipe.codes if recipe.quantized == FULL else None
         targets = target_layers(base.model, recipe.include, recipe.exclude)
         self.weights, self.shapes = targets.weights(), targets.shapes
         self.fingerprint = fingerprint(self.weights)
         files = [c for c in recipe.corpora if c not in CORPORA]  # their text may be edited between two runs
         texts = [documents(c, split) for c in files for split in ("calibration", "held-out")]
         self.framing = framing(base.tokenizer).described(base.tokenizer)
-        identity = (asdict(recipe), self.fingerprint, [self.framing, *texts])
+        identity = (recipe.facts(), self.fingerprint, [self.framing, *texts])
         self.resumable = ResumableRun.of("precompute", base.name, *identity)
         self._calibration = [self._windows(corpus, "calibration") for corpus in recipe.corpora]
         self._held_out = {c: self._windows(c, "held-out", recipe.curve_windows) for c in recipe.corpora}
@@ -170,7 +173,7 @@ class PrecomputeRun:
     ) -> Steps[tuple[str, dict[str, torch.Tensor], dict[str, AdapterWeights] | None, dict[str, torch.Tensor]]]:
         """The score map's method, the map, and of a pruning run its adapters and history."""
         recipe, pruning, windows = self.recipe, self.recipe.pruning, self.calibration(self.recipe.score_windows)
-        method = artifact_method(asdict(recipe))
+        method = artifact_method(recipe.facts())
         if pruning is None:
             rank = recipe.adapters.rank if recipe.adapters is not None else 0
             if recipe.stages:
@@ -217,3 +220,20 @@ class PrecomputeRun:
         plain = yield from factorize(self.weights, plain_basis(self.weights))
         elastic = yield from build_elastic(self.base, plain, svd_magnitude_scores(plain))
         return curves + (yield from self.curves(elastic, "svd-magnitude", COARSE))
+
+    def coding(self, artifact: Artifact, factors: dict[str, Factors]) -> Steps[Coding | None]:
+        """Sizes in bytes, where the recipe asks for them; the last stage, for codes change the model's classes."""
+        if self.codes is None:
+            return None
+        elastic = yield from build_elastic(self.base, factors, artifact.scores)
+        resumable = self.resumable.part("coding", asdict(self.codes))
+        return (yield from CodingRun(elastic, artifact, self.codes, resumable).coding())
+
+    def facts(self, adapters: dict[str, Any] | None) -> dict[str, Any]:
+        """What the artifact says of how it was made."""
+        facts = self.recipe.facts() | {"adapters": adapters, "framing": self.framing}
+        if self.recipe.adapters is None:
+            facts["refining"] = None
+        facts["window"] = fitting_window(self.base.model, self.recipe.window)
+        versions = {name: version(name) for name in ("torch", "transformers")}
+        return facts | versions | {"machine": platform.machine()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from ..artifacts.completions import EXAMPLES
 from ..evaluation.perplexity import WINDOW
@@ -11,6 +12,7 @@ from ..model.second_moments import DEFAULT_RANK
 from ..scoring.iterative import STAGES
 from ..scoring.pruning_config import PAPER, SMALL, PruningConfig
 from ..training.adapters import AdapterConfig
+from .coding import SHARES, CodingConfig
 
 FINE = tuple(round(1 - 0.05 * i, 2) for i in range(15))  # 100, 95 … 30 %
 COARSE = FINE[::2]  # 100, 90 … 30 %: comparison lines
@@ -39,6 +41,7 @@ class PrecomputeConfig:
         comparisons: whether to measure the comparison lines too.
         examples: prompts that are completed at every size.
         quantized: precision of the weights that everything is made from, for use with the full ones (section 3.4).
+        codes: how sizes in bytes are made; None leaves them out, as does `quantized`: codes are of full weights.
     """
 
     corpora: tuple[str, ...] = ("c4", "wikipedia")
@@ -59,6 +62,13 @@ class PrecomputeConfig:
     comparisons: bool = True
     examples: tuple[str, ...] = EXAMPLES
     quantized: str = FULL
+    codes: CodingConfig | None = field(default_factory=CodingConfig)
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values of what fixes everything but the codes, whose own settings are kept with them."""
+        facts = asdict(self)
+        del facts["codes"]
+        return facts
 
 
 PAPER_RECIPE = PrecomputeConfig(pruning=PAPER, adapters=None, refining=None)
@@ -73,4 +83,5 @@ QUICK = replace(
     curve_windows=6,
     ratios=COARSE,
     comparisons=False,
+    codes=CodingConfig(moment_windows=6, shares=(1.0, *SHARES[2::2]), curve_windows=4, calibration_windows=2),
 )

@@ -133,16 +133,18 @@ def run_kills(folder: Path, quick: bool = False) -> Tally:
     """All stages in turn; `folder` is empty, and the cache of this process is within it from now on."""
     trials, draw = QUICK_KILLS if quick else KILLS, random.Random(19)
     tally = Tally("kills", _OUTCOMES, trials)
-    root, kept = folder / "trial", folder / "kept"
+    root, kept, older = folder / "trial", folder / "kept", folder / "older"
     os.environ["ACIP_CACHE"] = str(root / "cache")
+    root.mkdir()
+    if (made := forked(lambda: _prepared(root, older), 120)).how != "returned":
+        tally.fault(f"what all start from cannot be made: {made.told}", trials)
+        return tally
+    root.rename(kept)
     for index, stage in enumerate(STAGES):
         count = trials // len(STAGES) + (index < trials % len(STAGES))
-        _fresh(root)
-        if (made := forked(lambda stage=stage: _prepared(root, stage))).how != "returned":
-            tally.fault(f"{stage.name}: what it starts from cannot be made: {made.told}", count)
-            continue
-        shutil.rmtree(kept, ignore_errors=True)
-        shutil.copytree(root, kept)
+        shutil.rmtree(kept / "out")
+        shutil.copytree(older, kept / stage.product) if stage.replaces else (kept / "out").mkdir()
+        _fresh(root, kept)
         reference = _undisturbed(root, kept, stage)
         if isinstance(reference, Ended):
             tally.fault(f"{stage.name}: an undisturbed run: {reference.how} {reference.told}", count)
@@ -159,15 +161,14 @@ def run_kills(folder: Path, quick: bool = False) -> Tally:
     return tally
 
 
-def _prepared(root: Path, stage: Stage) -> None:
-    """What a stage starts from: the model, a text, an artifact, and an older product where one is replaced."""
+def _prepared(root: Path, older: Path) -> None:
+    """What all stages start from: the model, a text, an artifact; and an older product for those that replace one."""
     models.write_model(root / "tiny")
     models.write_text(root / "text.txt")
     models.write_gguf(root / "tiny.gguf")
     models.write_artifact(root / "tiny", root / "text.txt", root / "artifact")
+    models.write_artifact(root / "tiny", root / "text.txt", older, seed=7)
     (root / "out").mkdir()
-    if stage.replaces:
-        models.write_artifact(root / "tiny", root / "text.txt", root / stage.product, seed=7)
     shutil.rmtree(root / "cache")
 
 
@@ -255,9 +256,9 @@ def _used(root: Path, product: Path) -> None:
         finish(open_model(str(root / "tiny"), product))
 
 
-def _fresh(root: Path, kept: Path | None = None) -> None:
+def _fresh(root: Path, kept: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
-    shutil.copytree(kept, root) if kept else root.mkdir(parents=True)
+    shutil.copytree(kept, root)
 
 
 def _let_a_day_pass(root: Path) -> None:

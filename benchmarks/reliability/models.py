@@ -122,7 +122,7 @@ def recipe(text: Path, seed: int = 0) -> PrecomputeConfig:
     return PrecomputeConfig(
         corpora=(str(text),), window=32, moment_windows=4, score_windows=4, basis_rank=8, adapters=adapters,
         refining=AdapterConfig(steps=2, batch=2, smallest=0.6), curve_windows=2, ratios=(1.0, 0.8, 0.6),
-        comparisons=False, examples=(EXAMPLE,),
+        comparisons=False, examples=(EXAMPLE,), codes=None,
     )  # fmt: skip
 
 

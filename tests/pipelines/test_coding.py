@@ -19,7 +19,8 @@ from acip_core.artifacts.coding import ADAPTERS, CODING, MOMENTS, read_coding
 from acip_core.artifacts.loading import open_model
 from acip_core.artifacts.reader import read_artifact
 from acip_core.artifacts.writer import write_artifact
-from acip_core.errors import ArgumentError, ArtifactError, SizeError
+from acip_core.data.corpus import documents
+from acip_core.errors import ArgumentError, ArtifactError, CorpusError, SizeError
 from acip_core.model.coding_moments import read_coding_moments
 from acip_core.model.elastic_model import Calibration
 from acip_core.pipelines.coding import CodingConfig, add_codes, fitted_calibration
@@ -37,17 +38,22 @@ SETTINGS = CodingConfig(
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> PrecomputeConfig:
+    """Of a text of random letters, without sizes in bytes."""
+    text, source = tmp_path_factory.mktemp("text") / "text.txt", random.Random(0)
+    lines = ["".join(source.choices(string.ascii_lowercase + " ", k=60)) for _ in range(200)]
+    text.write_text("\n\n".join(lines), encoding="utf-8")
+    return PrecomputeConfig(
+        corpora=(str(text),), window=32, moment_windows=4, score_windows=4, basis_rank=16, adapters=None,
+        refining=None, curve_windows=3, ratios=(1.0, 0.6), examples=(), comparisons=False, codes=None,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(recipe: PrecomputeConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A tiny model and its artifact without sizes in bytes."""
     place = tmp_path_factory.mktemp("coding")
-    source = random.Random(0)
-    lines = ["".join(source.choices(string.ascii_lowercase + " ", k=60)) for _ in range(200)]
-    (place / "text.txt").write_text("\n\n".join(lines), encoding="utf-8")
     model = save(tiny_base("llama"), place / "model")
-    recipe = PrecomputeConfig(
-        corpora=(str(place / "text.txt"),), window=32, moment_windows=4, score_windows=4, basis_rank=16, adapters=None,
-        refining=None, curve_windows=3, ratios=(1.0, 0.6), examples=(), comparisons=False,
-    )  # fmt: skip
     finish(precompute(str(model), recipe, place / "artifact"))
     return str(model), place / "artifact"
 
@@ -101,6 +107,53 @@ def test_an_interrupted_run_ends_in_the_same(made: tuple[str, Path], coded: tupl
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
     ours, theirs = (read_json(place / CODING) for place in (folder, coded[1]))
     assert [ours[key] for key in ("calibration", "curves")] == [theirs[key] for key in ("calibration", "curves")]
+
+
+def test_a_new_artifact_has_what_would_be_added_to_it(made: tuple[str, Path], recipe: PrecomputeConfig, tmp_path: Path):
+    config = replace(SETTINGS, adapters=None)
+    with_codes, new, added = replace(recipe, codes=config), tmp_path / "new", tmp_path / "added"
+
+    def kill(step: Progress) -> None:
+        if step.stage.startswith("bits at"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finish(precompute(made[0], with_codes, new), kill)
+    assert not new.exists()
+    stages: set[str] = set()
+    finish(precompute(made[0], with_codes, new), lambda step: stages.add(step.stage))
+    assert stages.isdisjoint({"scoring", "gradient moments", "making codes"}), "it was there"
+    shutil.copytree(made[1], added)
+    finish(add_codes(made[0], config, added))
+    ours, theirs = load_file(new / MOMENTS), load_file(added / MOMENTS)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    ours, theirs = (read_json(place / CODING) for place in (new, added))
+    assert all(ours[key] == theirs[key] for key in ("fingerprint", "calibration", "curves", "settings"))
+    finish(precompute(made[0], replace(with_codes, codes=replace(config, seed=1)), new))
+    assert read_json(new / CODING)["settings"]["seed"] == 1, "new ones replace those of the same basis"
+
+
+def test_a_plain_basis_is_not_taken_for_moments_of_inputs(
+    made: tuple[str, Path], recipe: PrecomputeConfig, tmp_path: Path
+):
+    settings = replace(SETTINGS, adapters=None, shares=(0.6,))
+    finish(precompute(made[0], replace(recipe, basis="svd", codes=settings), tmp_path / "svd"))
+    coding = read_coding(tmp_path / "svd", read_artifact(tmp_path / "svd").basis)
+    assert coding is not None and all(len(moment.columns) for moment in coding.moments.inputs.values())
+
+
+def test_a_text_without_validation_documents_serves_all_the_same(
+    made: tuple[str, Path], recipe: PrecomputeConfig, tmp_path: Path
+):
+    held_back = set(documents(recipe.corpora[0], "validation"))
+    whole = Path(recipe.corpora[0]).read_text(encoding="utf-8").split("\n\n")
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(line for line in whole if line.strip() not in held_back), encoding="utf-8")
+    with pytest.raises(CorpusError):
+        documents(str(text), "validation")
+    settings = replace(SETTINGS, adapters=None, shares=(0.6,))
+    folder = finish(precompute(made[0], replace(recipe, corpora=(str(text),), codes=settings), tmp_path / "out"))
+    assert (folder / CODING).is_file()
 
 
 def test_python_spends_bytes(coded: tuple[str, Path]):

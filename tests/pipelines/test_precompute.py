@@ -57,6 +57,7 @@ def recipe(text: str) -> PrecomputeConfig:
         curve_windows=3,
         ratios=(1.0, 0.6),
         examples=(),
+        codes=None,
     )
 
 
