@@ -112,7 +112,7 @@ def _prepared(names: Sequence[str], include: Path | None) -> dict[str, Any]:
         ) from error
 
 
-@lru_cache(maxsize=2)  # with the defaults it reads thousands of files
+@lru_cache(maxsize=3)  # with the defaults it reads thousands of files
 def _manager(include: Path | None, defaults: bool = True) -> Any:
     try:
         from lm_eval.tasks import TaskManager
@@ -136,7 +136,8 @@ def _scores(elastic: ElasticModel, task: Any, limit: int | None, batch_size: int
         add_bos_token=bool(frame.start),
         prefix_token_id=frame.lead[-1] if frame.lead else None,
     )
-    found = simple_evaluate(model, tasks=[task], limit=limit, log_samples=False)
+    known = _manager(None, defaults=False)  # of none: left out, all of lm-eval's would be read anew
+    found = simple_evaluate(model, tasks=[task], limit=limit, log_samples=False, task_manager=known)
     (found_here,) = (found or {})["results"].values()
     values: Values = {}
     for key, value in found_here.items():

@@ -91,7 +91,7 @@ def test_the_size_in_force_is_what_is_measured(model: str, tasks: Path, tmp_path
     finish(export(loaded.elastic, loaded.artifact, loaded.elastic.planner.at_ratio(0.5), tmp_path / "out"))
     plain = HFLM(pretrained=str(tmp_path / "out"), device="cpu", trust_remote_code=True, dtype="float32")
     task = harness._prepared(["picked"], tasks)["picked"]
-    results = simple_evaluate(plain, tasks=[task], log_samples=False)
+    results = simple_evaluate(plain, tasks=[task], log_samples=False, task_manager=harness._manager(None, False))
     assert results is not None and results["results"]["picked"]["acc,none"] == found[0].value
 
 

@@ -6,8 +6,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import gradio as gr
@@ -15,7 +16,10 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
+from acip_core.artifacts.completions import EXAMPLES
 from acip_core.artifacts.loading import Loaded
+from acip_core.figures.size_table import plan_at
+from acip_core.generation.engine import Engine, SamplingConfig
 from acip_core.model.elastic_model import build_elastic
 from acip_core.progress import finish
 from acip_core.ui.handlers import Handlers
@@ -25,6 +29,9 @@ from acip_core.ui.server import PageServer
 from tests.support.tiny import tiny_artifact, tiny_base, tiny_factors
 
 ROOT = Path(__file__).parents[2]
+SLOW = 0.02  # seconds that a pass of the slowed model takes
+MARKUP = '<img src=x onerror="window.hacked=1"><b>bold</b><script>window.hacked=2</script>${window.hacked=3}{{1+1}}'
+Visit = Callable[..., Page]
 SLIDER = "#size input[type=range]"
 
 
@@ -79,6 +86,33 @@ def text(page: Page) -> str:
 def wait_state(page: Page, state: str, percent: int | None = None) -> None:
     at = "" if percent is None else f'[data-percent="{percent}"]'
     page.wait_for_selector(f'#completion [data-state="{state}"]{at}')
+
+
+def at_rest(page: Page) -> None:
+    """The first prompt at 100 %, with its text."""
+    first = EXAMPLES[0]
+    page.mouse.up()  # where a test left the thumb held
+    page.fill("#prompt textarea", first)
+    page.focus(SLIDER)
+    page.keyboard.press("End")
+    page.click("#run")
+    page.wait_for_function(
+        "text => document.querySelector('#completion .prompt').textContent === text", arg=EXAMPLES[0]
+    )
+    wait_state(page, "done", 100)
+
+
+def expand(page: Page, part: str) -> None:
+    """Open a part of the page that is closed at first."""
+    if not page.locator(f"#{part} > button.open").count():
+        page.click(f"#{part} > button")
+
+
+@cache
+def expected(engine: Engine, percent: int, prompt: str = EXAMPLES[0]) -> str:
+    """What the page writes at a size."""
+    plan = plan_at(engine.elastic.planner, percent)[1]
+    return "".join(token.text for token in engine.stream(prompt, plan, SamplingConfig(max_new_tokens=96)))
 
 
 def drag(page: Page, percent: float, steps: int = 12) -> list[str]:

@@ -1,0 +1,78 @@
+"""The page of a tiny model, served for all tests of a file, and its visitors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from acip_core.generation.engine import Engine
+from acip_core.ui.handlers import Handlers
+from tests.support.visitor import SLOW, Visit, at_rest, opened, served, tiny_loaded
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, Handlers]]:
+    with served(tiny_loaded("A note for <b>people</b>.")) as (address, handlers):
+        handlers.model.engine._ends = frozenset()  # a random model ends its text at random
+        handlers.model.windows = lambda corpus: torch.randint(
+            3, 128, (16, 24), generator=torch.Generator().manual_seed(1)
+        )
+        yield address, handlers
+
+
+@pytest.fixture
+def engine(server: tuple[str, Handlers]) -> Engine:
+    return server[1].model.engine
+
+
+@pytest.fixture
+def slow(engine: Engine, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """A model slow enough to be caught in the middle of a text."""
+    forward = engine.forward
+
+    def slowed(*arguments, **options):
+        time.sleep(getattr(request, "param", SLOW))
+        return forward(*arguments, **options)
+
+    monkeypatch.setattr(engine, "forward", slowed)
+
+
+@pytest.fixture
+def visit(browser: Browser, server: tuple[str, Handlers]) -> Iterator[Visit]:
+    """Opens the page for a new visitor, or in another tab of a visitor's browser.
+
+    Afterwards there must have been no console error and no request to anywhere else.
+    """
+    wrong: list[str] = []
+    contexts: list[BrowserContext] = []
+
+    def visited(context: BrowserContext | None = None, link: str = "") -> Page:
+        contexts.append(context or browser.new_context())
+        return opened(contexts[-1], server[0], wrong, link)
+
+    yield visited
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def kept(browser: Browser, server: tuple[str, Handlers]) -> Iterator[tuple[Page, list[str]]]:
+    """One tab for all tests of a file, and what went wrong in it."""
+    wrong: list[str] = []
+    context = browser.new_context()
+    yield opened(context, server[0], wrong), wrong
+    context.close()
+
+
+@pytest.fixture
+def page(kept: tuple[Page, list[str]]) -> Iterator[Page]:
+    """The page as a visitor has it who has been there for some time: at 100 %, with the first prompt and its text."""
+    tab, wrong = kept
+    at_rest(tab)
+    yield tab
+    assert wrong == []

@@ -1,0 +1,239 @@
+"""The page in a real browser: shared links, sizes visited before, other servers and models, everybody's access."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, expect
+
+from acip_core.artifacts.artifact import default_artifact
+from acip_core.artifacts.loading import open_model
+from acip_core.model.base_model import DEFAULT_MODEL
+from acip_core.progress import finish
+from acip_core.ui.handlers import Handlers
+from acip_core.ui.preparation import Preparation
+from acip_core.ui.server import PageServer
+from tests.support.visitor import (
+    SLIDER,
+    SLOW,
+    Visit,
+    drag,
+    expected,
+    free_port,
+    opened,
+    readout,
+    served,
+    shown,
+    text,
+    tiny_loaded,
+    wait_state,
+)
+
+pytestmark = [pytest.mark.browser, pytest.mark.long]
+
+
+def test_a_server_that_stops_in_an_orderly_way_is_missed(browser: Browser) -> None:
+    port = free_port()
+    with PageServer("127.0.0.1", port) as server:
+        handlers = shown(server, tiny_loaded())
+        handlers.model.engine._ends, forward = frozenset(), handlers.model.engine.forward
+        handlers.model.engine.forward = lambda *rest, **options: (time.sleep(10 * SLOW), forward(*rest, **options))[1]
+        page = opened(browser.new_context(), server.address, [])
+        page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
+        page.fill("#prompt textarea", "Another prompt")
+    expect(page.locator("#header .note")).to_contain_text("The server is gone")
+    with PageServer("127.0.0.1", port) as server:
+        shown(server, tiny_loaded())
+        expect(page.locator("#header .note")).to_contain_text("connected again")
+        wait_state(page, "done", 100)
+        assert page.input_value("#prompt textarea") == "Another prompt"
+        page.context.close()
+
+
+def test_without_curves_and_with_adapters_that_leave_no_room_for_30_percent(browser: Browser) -> None:
+    wrong: list[str] = []
+    with served(tiny_loaded(adapter_rank=7, curves=False)) as (address, _):
+        page = opened(browser.new_context(), address, wrong)
+        low = int(page.locator(SLIDER).get_attribute("min") or 0)
+        assert low > 30
+        page.focus(SLIDER)
+        page.keyboard.press("Home")
+        wait_state(page, "done", low)
+        assert float(readout(page, "ratio")) == pytest.approx(low / 100, abs=0.02)
+        page.context.close()
+    assert wrong == []
+
+
+@pytest.mark.real
+def test_the_default_model(browser: Browser, default_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Preparation, "start", lambda self: None)  # its codes take minutes
+    assert default_artifact(DEFAULT_MODEL).is_dir()
+    wrong: list[str] = []
+    with served(finish(open_model())) as (address, handlers):
+        page = opened(browser.new_context(), address, wrong)
+        page.wait_for_function("document.querySelector('#completion .text').textContent.includes('Berlin')")
+        drag(page, 60)
+        page.mouse.up()
+        percent = round(float(page.locator(SLIDER).input_value()))
+        wait_state(page, "done", percent)
+        assert len(text(page).split()) > 5
+        assert text(page) == expected(handlers.model.engine, percent)
+        page.context.close()
+    assert wrong == []
+
+
+def test_comparing_one_size_is_refused_and_the_texts_stay(visit: Visit) -> None:
+    page = visit()
+    page.click("#compare")
+    page.wait_for_selector('#comparison [data-state="done"]')
+    before = page.locator("#comparison .columns").text_content()
+    for _ in range(3):
+        page.locator("#compare-sizes input").focus()
+        page.keyboard.press("Backspace")
+    page.click("#compare")
+    page.wait_for_selector('#comparison [data-state="error"]')
+    assert "two to 5" in (page.locator("#comparison .status").text_content() or "")
+    assert page.locator("#comparison .columns").text_content() == before
+
+
+def test_a_shared_link_restores_the_screen(visit: Visit) -> None:
+    page = visit()
+    page.locator("#prompt textarea").fill("Über <b>all</b> & more?")
+    page.click("#advanced button")
+    page.click("#seed input")
+    page.fill("#seed input", "7")
+    drag(page, 63)
+    page.mouse.up()
+    wait_state(page, "done", 63)
+    written, address = text(page), page.url
+    assert "size=63" in address and "seed=7" in address
+    other = visit(link=address.partition("#")[2])
+    wait_state(other, "done", 63)
+    assert other.locator("#prompt textarea").input_value() == "Über <b>all</b> & more?"
+    assert other.locator(SLIDER).input_value() == "63" and readout(other, "ratio") == readout(page, "ratio")
+    assert text(other) == written
+    other.click("#advanced button")
+    other.click("#seed input")
+    expect(other.locator("#seed input")).to_have_value("7")
+    other.evaluate("location.hash = 'size=80'")  # another link pasted into the same tab
+    wait_state(other, "done", 80)
+
+
+def test_the_address_keeps_what_stands_before_the_link(browser: Browser, server: tuple[str, Handlers]) -> None:
+    page = browser.new_page()
+    page.goto(f"{server[0]}?__theme=dark#size=80")
+    page.wait_for_selector("#chart .plot[data-ready=true]")
+    wait_state(page, "done", 80)
+    assert "?__theme=dark#" in page.url and "size=80" in page.url
+    clip = page.locator("#chart .plot .overplot [clip-path]").first.get_attribute("clip-path") or ""
+    assert clip.split("#")[0].strip("url('") in ("", page.url.split("#")[0])  # lines would leave the plot otherwise
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("link", "percent", "state"),
+    [
+        ("size=NaN&temperature=hot&seed=&chat=maybe", 100, "done"),
+        ("size=-5&temperature=99&top_p=-1&length=1&seed=1e99", None, "done"),
+        ("%%%&size=50&prompt=%3Cscript%3Ealert(1)%3C/script%3E&constructor=1&__proto__=2", 50, "done"),
+        ("prompt=" + "x" * 9000, 100, "error"),
+    ],
+)
+def test_nonsense_in_a_link(visit: Visit, link: str, percent: int | None, state: str) -> None:
+    page = visit(link=link)
+    wait_state(page, state, percent or int(page.locator(SLIDER).get_attribute("min") or 0))
+    expect(page.locator("#completion .status")).not_to_contain_text("wrong")
+
+
+def test_a_link_from_another_model_says_so(visit: Visit) -> None:
+    page = visit(link="model=<b>other</b>&size=70")
+    expect(page.locator("#header .note").last).to_contain_text("made with <b>other</b>; this page runs memory")
+
+
+def test_visited_sizes_stay(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    texts = {100: text(page)}
+    for percent in (70, 40):
+        drag(page, percent)
+        page.mouse.up()
+        wait_state(page, "done", percent)
+        texts[percent] = text(page)
+    chips = page.locator("#visits .chips button")
+    expect(chips).to_have_count(3)
+
+    def shown(percent: int) -> None:
+        expect(page.locator("#completion [data-percent]")).to_have_attribute("data-percent", str(percent))
+        assert page.locator(SLIDER).input_value() == str(percent)
+        assert text(page) == texts[percent]
+        expect(page.locator("#visits [aria-current]")).to_contain_text(f"{percent} %")
+        assert f"size={percent}&" in page.url
+
+    page.focus(SLIDER)
+    for percent in (70, 40, 70):
+        page.keyboard.press("t")
+        shown(percent)
+    page.keyboard.press("Control+z")
+    shown(40)
+    page.keyboard.press("Control+z")
+    shown(100)
+    page.keyboard.press("Control+Shift+z")
+    shown(40)
+    chips.first.click()
+    shown(100)
+    page.locator("#prompt textarea").press_sequentially("t")  # is a letter there
+    assert page.locator("#prompt textarea").input_value().endswith("t")
+    page.click("#visits [data-do=clear]")
+    expect(chips).to_have_count(1)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_nothing_serious_in_the_way_of_anybody(visit: Visit, width: int, scheme: str) -> None:
+    page = visit(link="temperature=0")
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": width, "height": 900})
+    wait_state(page, "done", 100)
+    for part in ("advanced", "reading", "take", "pictures"):
+        page.click(f"#{part} > button")
+    expect(page.locator("#score-map .plot[data-ready=true]")).to_have_count(2)
+    page.click("#own-text textarea")
+    page.fill("#own-text textarea", "A fox sees nine dogs.")
+    page.click("#read")
+    page.click("#compare")
+    expect(page.locator("#read-out [data-state=done]")).to_be_attached()
+    expect(page.locator("#comparison [data-state=done]")).to_be_attached()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    found = Axe().run(page).response["violations"]
+    serious = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
+    assert serious == []
+
+
+def test_the_plot_against_megabytes_and_speed(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    ends = "(() => { const { x, meta } = document.querySelector('#chart .plot').data[0]; return [...x, ...meta] })()"
+    percents = page.evaluate(ends)
+    page.select_option("[data-axis]", "bytes")
+    expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "bytes")
+    megabytes = page.evaluate(ends)
+    count = len(percents) // 2
+    assert megabytes[count:] == percents[count:] and megabytes[:count] != percents[:count]
+    assert abs(max(megabytes[:count]) - float(readout(page, "megabytes").split()[0])) <= 1
+    x, y = page.evaluate(
+        """() => {
+          const plot = document.querySelector("#chart .plot"), { xaxis, yaxis } = plot._fullLayout;
+          const { x, y } = plot.data[0], box = plot.getBoundingClientRect();
+          return [box.x + xaxis._offset + xaxis.d2p(x[0]), box.y + yaxis._offset + yaxis.d2p(y[0])];
+        }"""
+    )
+    page.mouse.move(x, y)
+    expect(page.locator("#chart .hoverlayer")).to_contain_text(f"{percents[0]:.0f} % · ")
+    page.select_option("[data-axis]", "speed")
+    expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "speed")
+    expect(page.locator("#chart .status")).to_contain_text("Speed measured on this machine")
+    page.select_option("[data-axis]", "ratio")
+    expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "ratio")
+    assert page.evaluate(ends) == percents
