@@ -1,7 +1,8 @@
 """A weight's codes at all levels, and the embedding and head that run them.
 
-Codes are integers Z (m, n) at a level, y = rows ∘ (Z (columns ∘ x)). They are turned into numbers of the model's type
-when a level is first run, and kept until another one is.
+Codes are integers Z (m, n) at a level, y = rows ∘ (Z (columns ∘ x)). On a CPU they stay bytes, which may lie in a file,
+and become numbers of the model's type a block at a time while they are multiplied with; on an accelerator all of a level
+do when it is first run, and are kept there until another one is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from .cut import Cut, Segments, State
 from .kernels import Linear, linear
 from .operating_points import code_of, is_coded
 from .size_planner import DENSE
+
+_ROWS = 2048  # of Z that become numbers at once
 
 
 class CodeBank(nn.Module):
@@ -45,12 +48,21 @@ class CodeBank(nn.Module):
         self._kept = None
         return super()._apply(fn, recurse)
 
-    def integers(self, level: int, keep: bool = True) -> torch.Tensor:
-        """Z (m, n) of a level in the model's type.
+    def product(self, x: torch.Tensor, level: int, keep: bool = True) -> torch.Tensor:
+        """Ŵ x, (…, out_features), for x (…, in_features).
 
         Args:
             keep: False leaves what is kept in place, for a level that is run beside it.
         """
+        x, z = x * self.columns[level], self.codes[level].z
+        if self.a.device.type != "cpu":
+            return linear(x, self._integers(level, keep)) * self.rows[level]
+        # Bytes that become numbers in the processor's cache are read faster than the numbers would be.
+        parts = [linear(x, rows.to(self.a.dtype)) for rows in z.split(_ROWS)]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, -1)) * self.rows[level]
+
+    def _integers(self, level: int, keep: bool) -> torch.Tensor:
+        """Z (m, n) of a level in the model's type, on its device."""
         kept = self._kept  # replaced as a whole: another thread may do so at any moment
         if kept is not None and kept[0] == level:
             return kept[1]
@@ -58,10 +70,6 @@ class CodeBank(nn.Module):
         if keep:
             self._kept = level, z
         return z
-
-    def product(self, x: torch.Tensor, level: int, keep: bool = True) -> torch.Tensor:
-        """Ŵ x, (…, out_features), for x (…, in_features)."""
-        return linear(x * self.columns[level], self.integers(level, keep)) * self.rows[level]
 
     def lookup(self, ids: torch.Tensor, level: int) -> torch.Tensor:
         """Rows of Ŵ, (…, in_features)."""
