@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,7 +26,7 @@ def _lock(target: Path) -> FileLock:
         Timeout: somebody else holds it.
         StorageError: it cannot be made.
     """
-    path = cache_dir() / "locks" / f"{cache_key(str(target.resolve()), length=16)}.lock"
+    path = cache_dir() / "locks" / f"{cache_key(os.path.realpath(target), length=16)}.lock"
     lock = FileLock(path, timeout=0, thread_local=False)  # a generator may end on another thread than it began on
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

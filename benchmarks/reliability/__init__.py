@@ -13,9 +13,12 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import constants
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from .damage import run_damage
 from .kills import run_kills
+from .models import FAMILIES
 from .outcome import Tally
 from .requests import run_requests
 from .resizes import run_resizes
@@ -39,8 +42,17 @@ def run_campaigns(names: list[str], quick: bool = False) -> Iterator[Tally]:
     torch.set_num_threads(1)  # trials are forked: a process with threads cannot be
     os.environ["HF_HUB_OFFLINE"], constants.HF_HUB_OFFLINE = "1", True
     os.environ["OMP_NUM_THREADS"] = "1"  # of the pages that are started
+    _warm_up()
     if (running := threading.active_count()) > 1:
         raise RuntimeError(f"{running} threads are running, and trials are forked")
     for name in names or CAMPAIGNS:
         with tempfile.TemporaryDirectory(prefix="acip-reliability-") as folder:
             yield CAMPAIGNS[name](Path(folder).resolve(), quick)
+
+
+def _warm_up() -> None:
+    """What the first load of a model costs a process, half of the time of a trial that loads one: modules and tables."""
+    for family, sizes in FAMILIES.items():
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes))
+        get_checkpoint_conversion_mapping(family)

@@ -42,3 +42,9 @@ def test_a_cache_that_cannot_be_locked_holds_nobody_up(tmp_path: Path, monkeypat
     monkeypatch.setenv("ACIP_CACHE", str(tmp_path / "file" / "cache"))
     with finish(turn(tmp_path / "part", lambda: Progress("waiting", 0, 1))) as waited:
         assert not waited
+
+
+def test_a_link_to_itself_can_be_made_anew(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with finish(turn(tmp_path / "loop", lambda: Progress("waiting", 0, 1))) as waited:
+        assert not waited
