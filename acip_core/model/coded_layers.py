@@ -1,8 +1,8 @@
 """A weight's codes at all levels, and the embedding and head that run them.
 
-Codes are integers Z (m, n) at a level, y = rows ∘ (Z (columns ∘ x)). On a CPU they stay bytes, which may lie in a file,
-and become numbers of the model's type a block at a time while they are multiplied with; on an accelerator all of a level
-do when it is first run, and are kept there until another one is.
+Codes are integers Z (m, n) at a level, y = rows ∘ (Z (columns ∘ x)). On a CPU they stay bytes, which may lie in a
+file, and become numbers of the model's type a block at a time while they are multiplied with; on an accelerator all of
+a level do when it is first run, and are kept there until another one is.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def run_campaigns(names: list[str], quick: bool = False) -> Iterator[Tally]:
 
 
 def _warm_up() -> None:
-    """What the first load of a model costs a process, half of the time of a trial that loads one: modules and tables."""
+    """Modules and tables that the first load of a model in a process costs: half of the time of a trial that loads one."""
     for family, sizes in FAMILIES.items():
         with torch.device("meta"):
             AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes))
