@@ -51,7 +51,7 @@ def run_campaigns(names: list[str], quick: bool = False) -> Iterator[Tally]:
 
 
 def _warm_up() -> None:
-    """Modules and tables that the first load of a model in a process costs: half of the time of a trial that loads one."""
+    """Have the modules and tables that a process makes for its first model: half of the time of a trial with one."""
     for family, sizes in FAMILIES.items():
         with torch.device("meta"):
             AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes))
