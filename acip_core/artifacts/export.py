@@ -33,11 +33,11 @@ from .artifact import Artifact
 from .card import export_card
 from .checkpoint_tensors import (
     Tensors,
+    as_stored,
     base_class,
     base_settings,
     earlier_ranks,
     factorized,
-    in_dtype,
     materialized,
     meta_of,
     multiplied_out,
@@ -122,7 +122,7 @@ def _cut_form(
     elastic: ElasticModel, plan: Plan, dense: bool, quantized: Quantized | None, dtype: torch.dtype | None
 ) -> _Form:
     """Layers as products of two thin matrices, or quantized."""
-    written, ranks, model = dtype or elastic.stored_dtype, _ranks(elastic, plan), elastic.model
+    ranks, model = _ranks(elastic, plan), elastic.model
     custom = bool(ranks or quantized or hasattr(model.config, "acip_base")) and not dense
     if custom:
         _check_class(elastic)
@@ -133,11 +133,10 @@ def _cut_form(
         tensors = quantized_parts(elastic, quantized, ranks) if quantized else factorized(elastic, ranks)
     else:
         tensors = saved_names(model, factorized(elastic, ranks))
-    tensors = in_dtype(tensors, elastic.base.dtype, written, always=dtype is not None)
+    tensors = as_stored(tensors, elastic.base, dtype)
     settings = {"ranks": {**earlier_ranks(model), **ranks}} | ({"quantized": bits} if bits else {})
-    return _Form(
-        tensors, written, MODELING if custom else None, settings, quantized.precision.name if quantized else ""
-    )
+    written, code = dtype or elastic.base.stored_dtype, MODELING if custom else None
+    return _Form(tensors, written, code, settings, quantized.precision.name if quantized else "")
 
 
 def _coded_form(
@@ -146,12 +145,11 @@ def _coded_form(
     """Matrices as codes, or as published."""
     if quantized is not None:
         raise PrecisionError("A size in bytes has codes of its own; export it without a precision.")
-    assert elastic.coded is not None
-    written = dtype or elastic.coded.dtype
+    written = dtype or elastic.base.stored_dtype
     if dense:
-        return _Form(plain_weights(elastic, plan, written), written)
+        return _Form(plain_weights(elastic, plan, dtype), written)
     _check_class(elastic)
-    tensors, codes = yield from coded_parts(elastic, plan, written)
+    tensors, codes = yield from coded_parts(elastic, plan, dtype)
     bits = _bits(elastic, None, {})
     settings = {"ranks": earlier_ranks(elastic.model), "codes": codes} | ({"quantized": bits} if bits else {})
     return _Form(tensors, written, CODED_MODELING, settings)

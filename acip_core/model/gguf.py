@@ -55,6 +55,11 @@ def load_gguf(file: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrain
     return model.to(dtype), tokenizer
 
 
+def float_dtype(file: Path) -> torch.dtype | None:
+    """The type of the weights in a GGUF file; None where they are in blocks."""
+    return GgufHeader.from_file(str(file)).dtype
+
+
 def _convert(file: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     metadata, names = read_gguf_metadata(str(file))
     architecture = metadata["general.architecture"]
