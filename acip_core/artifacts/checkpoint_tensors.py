@@ -22,6 +22,7 @@ from ..model.elastic_model import ElasticModel, is_exact
 from ..model.layers import ElasticLinear
 from ..model.modeling import LowRankLinear, QuantizedLinear, QuantizedLowRankLinear
 from ..model.quantization import Quantized, prefix
+from ..model.size_planner import DENSE, Plan
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,17 @@ def materialized(tensor: AnyTensor) -> torch.Tensor:
 def earlier_ranks(model: PreTrainedModel) -> dict[str, int]:
     """The ranks of layers that the model, an export itself, holds as factors."""
     return getattr(model.config, "ranks", None) or {}
+
+
+def cut_ranks(elastic: ElasticModel, plan: Plan) -> dict[str, int]:
+    """Rank of every layer below break-even, adapter included, under all names it has."""
+    layers = elastic.elastic_layers()
+    return {
+        alias: layer.adapter_rank + rank
+        for (name, layer), rank in zip(layers.items(), plan.ranks, strict=True)
+        if rank != DENSE
+        for alias in layers.aliases[name]
+    }
 
 
 def base_class(model: PreTrainedModel) -> str:

@@ -93,12 +93,8 @@ def coded_parts(elastic: ElasticModel, plan: Plan, dtype: torch.dtype | None = N
     return as_stored(tensors, elastic.base, dtype) | read_as_codes | {"code_frequencies": stored}, codes
 
 
-def plain_weights(elastic: ElasticModel, plan: Plan, dtype: torch.dtype | None = None) -> Tensors:
-    """Every weight of the model at a plan that spends bytes as one matrix, by the names that `save_pretrained` gives.
-
-    Args:
-        dtype: as `coded_parts`.
-    """
+def dense_weights(elastic: ElasticModel, plan: Plan) -> Tensors:
+    """Every weight of a model at a plan that spends bytes as one matrix, by the names that `save_pretrained` gives."""
     model, tensors = elastic.model, untied_state(elastic.model)
     for matrix in _matrices(elastic, plan):
         if matrix.codes is None:
@@ -109,7 +105,7 @@ def plain_weights(elastic: ElasticModel, plan: Plan, dtype: torch.dtype | None =
                 product = _multiplied_out(matrix)
                 is_turned = stored.stride() != model.get_parameter(f"{place}.weight").stride()  # as GPT-2 keeps it
                 tensors[f"{place}.weight"] = turned(product) if is_turned else product
-    return as_stored(saved_names(join_earlier(model, tensors), tensors), elastic.base, dtype)
+    return saved_names(join_earlier(model, tensors), tensors)
 
 
 def code_parts(codes: Codes, stream: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..errors import SizeError
+from ..errors import PrecisionError, SizeError
 from .drawing import draw, lines, say
 from .options import (
     Megabytes,
@@ -21,9 +23,15 @@ from .options import (
     Worse,
     check_push,
     expanded,
+    one_target,
     push,
     set_target,
 )
+
+if TYPE_CHECKING:
+    from ..artifacts.loading import Loaded
+    from ..model.byte_planner import BytePlanner
+    from ..model.size_planner import Plan
 
 
 def generate(
@@ -72,10 +80,14 @@ def export(
         str | None,
         typer.Option(help="Of all that is not quantized: float32, bfloat16 or float16; as published by default."),
     ] = None,
+    form: Annotated[
+        Literal["transformers", "gguf"],
+        typer.Option("--format", help="For transformers, or one GGUF file for llama.cpp, in types of its own."),
+    ] = "transformers",
     push_to_hub: Push = None,
     public: Public = False,
 ) -> None:
-    """Write a model at one size as a folder that plain transformers loads."""
+    """Write a model at one size as a folder that plain transformers loads, or as a GGUF file."""
     from ..api import AcipModel
     from ..artifacts.export import check_dtype, check_free
     from ..artifacts.export import export as run
@@ -84,11 +96,44 @@ def export(
     check_free(out)
     check_dtype(dtype)
     check_push(push_to_hub)
+    one_target(size, megabytes, worse)
     if size is None and megabytes is None and worse is None:
         raise SizeError("Name the size: --size, --megabytes or --worse.")
+    if form == "gguf" and (dense or dtype or precision != "full"):
+        raise PrecisionError("A GGUF file has types of its own; leave out --dense, --dtype and --precision.")
     loaded = draw(open_model(model, artifact, precision=precision))
+    if form == "gguf":
+        _export_gguf(loaded, out, size, megabytes, worse, spend)
+        push(out, push_to_hub, public)
+        return
     plan = set_target(AcipModel(loaded, on_progress=lines()), size, megabytes, worse, spend)
     draw(run(loaded.elastic, loaded.artifact, plan, out, dense, quantized=loaded.quantized, dtype=dtype))
     written = sum(file.stat().st_size for file in out.glob("*.safetensors"))
     say(f"The model is in {out}, {written / 1e6:.1f} MB of weights.")
     push(out, push_to_hub, public)
+
+
+def _export_gguf(
+    loaded: Loaded, out: Path, size: float | None, megabytes: float | None, worse: float | None, spend: str | None
+) -> None:
+    from ..artifacts.gguf_export import export_gguf, gguf_plan
+
+    elastic = loaded.elastic
+    if size is not None and spend in (None, "directions"):
+        plan = elastic.planner.at_ratio(size)
+        told = f"its factors are multiplied out, where they take {plan.bytes / 1e6:.1f} MB"
+    else:
+        plan = draw(gguf_plan(elastic, loaded.coding, _target(size, megabytes, worse)))
+        assert loaded.coding is not None
+        rise = loaded.coding.calibration(plan.loss or 0.0)
+        told = f"its perplexity is expected to be {100 * math.expm1(rise):.1f} % higher"
+    file = draw(export_gguf(elastic, loaded.artifact, plan, out, loaded.coding))
+    say(f"The model is in {file}, {file.stat().st_size / 1e6:.1f} MB; {told}.")
+
+
+def _target(size: float | None, megabytes: float | None, worse: float | None) -> Callable[[BytePlanner], Plan]:
+    if megabytes is not None:
+        return lambda planner: planner.at_bytes(megabytes * 1e6)
+    if worse is not None:
+        return lambda planner: planner.at_loss(math.log1p(worse / 100))
+    return lambda planner: planner.at_ratio(1.0 if size is None else size)
