@@ -336,8 +336,7 @@ class AcipModel:
     def _save_gguf(self, folder: Path) -> Path:
         plan, coding = self.plan, self._loaded.coding
         if plan.mode != DIRECTIONS:
-            size = plan.bytes
-            plan = finish(gguf_plan(self.elastic, coding, lambda planner: planner.at_bytes(size)), self._on_progress)
+            plan = finish(gguf_plan(self.elastic, coding, plan.bytes), self._on_progress)
         return finish(export_gguf(self.elastic, self.artifact, plan, folder, coding)).parent
 
     def push_to_hub(

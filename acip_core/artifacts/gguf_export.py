@@ -26,7 +26,7 @@ from ..evaluation.curves import primary_curves
 from ..model.base_model import BaseModel
 from ..model.byte_planner import BytePlanner
 from ..model.elastic_model import ElasticModel, is_exact
-from ..model.gguf_types import BLOCK, TYPES, column_importance, gguf_planner, quantized
+from ..model.gguf_types import BLOCK, TYPES, column_importance, filled, gguf_planner, quantized
 from ..model.operating_points import code_of
 from ..model.size_planner import DENSE, DIRECTIONS, Plan
 from ..model.target_layers import module_names
@@ -88,8 +88,14 @@ def plan_gguf(elastic: ElasticModel, coding: Coding) -> Steps[BytePlanner]:
     return (yield from gguf_planner(elastic, coding.moments, exact, other, coding.calibration))
 
 
-def gguf_plan(elastic: ElasticModel, coding: Coding | None, target: Callable[[BytePlanner], Plan]) -> Steps[Plan]:
-    """The best plan of a GGUF file that reaches a target.
+def gguf_plan(
+    elastic: ElasticModel, coding: Coding | None, size: float | None = None, rise: float | None = None
+) -> Steps[Plan]:
+    """The best plan of a GGUF file of at most so many bytes, or the smallest of which a rise of the loss is expected.
+
+    Args:
+        size: bytes of the tensors.
+        rise: nats per token.
 
     Raises:
         ArtifactError: the artifact has no operating points.
@@ -102,7 +108,7 @@ def gguf_plan(elastic: ElasticModel, coding: Coding | None, target: Callable[[By
         )
     planner = yield from plan_gguf(elastic, coding)
     try:
-        return target(planner)
+        return planner.at_loss(rise) if rise is not None else filled(planner, size or 0.0)
     except SizeError as error:
         raise SizeError(
             f"{error} llama.cpp's smallest type for this model takes 4.5 bits a weight; smaller sizes are exports for "
@@ -153,10 +159,19 @@ def _write(writer: GGUFWriter, stored: list[_Stored], path: Path) -> Steps[None]
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for index, tensor in enumerate(stored):
-            writer.write_tensor_data(np.ascontiguousarray(tensor.make()))
+            _append(writer, tensor.make())
             yield Progress("writing the model", index + 1, len(stored), tensor.name)
     finally:
         writer.close()
+
+
+def _append(writer: GGUFWriter, data: np.ndarray) -> None:
+    """As `write_tensor_data`, whose `tofile` says nothing of a full disk."""
+    assert writer.fout is not None
+    file = writer.fout[0]
+    writer.write_padding(file, file.tell())
+    file.write(np.ascontiguousarray(data).data)
+    writer.write_padding(file, data.nbytes)
 
 
 class _Layout:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -30,8 +29,6 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..artifacts.loading import Loaded
-    from ..model.byte_planner import BytePlanner
-    from ..model.size_planner import Plan
 
 
 def generate(
@@ -121,19 +118,14 @@ def _export_gguf(
     elastic = loaded.elastic
     if size is not None and spend in (None, "directions"):
         plan = elastic.planner.at_ratio(size)
-        told = f"its factors are multiplied out, where they take {plan.bytes / 1e6:.1f} MB"
+        told = f"factors, which would take {plan.bytes / 1e6:.1f} MB in all, are multiplied out in it"
+        if plan.bytes == plan.base_bytes:
+            told = "all weights are as published"
     else:
-        plan = draw(gguf_plan(elastic, loaded.coding, _target(size, megabytes, worse)))
+        wanted = elastic.planner.base_bytes * size if size is not None else megabytes and 1e6 * megabytes
+        plan = draw(gguf_plan(elastic, loaded.coding, wanted, worse and math.log1p(worse / 100)))
         assert loaded.coding is not None
         rise = loaded.coding.calibration(plan.loss or 0.0)
-        told = f"its perplexity is expected to be {100 * math.expm1(rise):.1f} % higher"
+        told = f"its perplexity is predicted to be at most {100 * math.expm1(rise):.1f} % higher"
     file = draw(export_gguf(elastic, loaded.artifact, plan, out, loaded.coding))
     say(f"The model is in {file}, {file.stat().st_size / 1e6:.1f} MB; {told}.")
-
-
-def _target(size: float | None, megabytes: float | None, worse: float | None) -> Callable[[BytePlanner], Plan]:
-    if megabytes is not None:
-        return lambda planner: planner.at_bytes(megabytes * 1e6)
-    if worse is not None:
-        return lambda planner: planner.at_loss(math.log1p(worse / 100))
-    return lambda planner: planner.at_ratio(1.0 if size is None else size)

@@ -8,6 +8,7 @@ quantized anew, each layer in a type of its own, in the same order of what a byt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ from ..progress import Progress, Steps
 from .byte_planner import BytePlanner
 from .coding_moments import CodingMoments
 from .elastic_model import Calibration, ElasticModel
-from .operating_points import OperatingPoint, coded_state
-from .size_planner import DENSE
+from .operating_points import OperatingPoint, coded_state, slope
+from .size_planner import DENSE, Plan
 
 GGUF = "gguf"  # mode of the plans, whose states are the types
 TYPES = (Type.Q8_0, Type.Q5_1, Type.Q5_0, Type.Q4_1, Type.IQ4_NL)  # by level; K-quants ask for widths of 256
@@ -56,6 +57,31 @@ def gguf_planner(
         mode=GGUF,
         measured=calibration,
     )
+
+
+def filled(planner: BytePlanner, size: float) -> Plan:
+    """The best plan of at most `size` bytes, and what its next step leaves spent on later, smaller ones.
+
+    An embedding is one large step in which many files would have to stop.
+
+    Raises:
+        SizeError: as `BytePlanner.at_bytes`.
+    """
+    plan, hulls = planner.at_bytes(size), list(planner.hulls.values())
+    at = [[point.state for point in hull].index(state) for hull, state in zip(hulls, plan.states, strict=True)]
+    room = size - plan.bytes
+    steps = sorted(
+        (-slope(hull[k], hull[k + 1]), layer, k + 1) for layer, hull in enumerate(hulls) for k in range(len(hull) - 1)
+    )
+    for _, layer, k in steps:
+        cost = hulls[layer][k].bytes - hulls[layer][k - 1].bytes
+        if at[layer] == k - 1 and cost <= room:
+            at[layer], room = k, room - cost
+    points = [hull[k] for hull, k in zip(hulls, at, strict=True)]
+    states, layers = tuple(point.state for point in points), len(plan.ranks)
+    held = planner.other_bytes + sum(point.bytes for point in points)
+    loss = sum(point.loss for point in points)
+    return replace(plan, ranks=states[:layers], tables=states[layers:], bytes=held, loss=loss)
 
 
 def type_bytes(kind: Type, weights: int) -> int:

@@ -164,7 +164,7 @@ def test_what_came_out_of_blocks_is_stored_in_them(in_blocks: ElasticModel, tmp_
     elastic = with_codes(in_blocks, adapter_rank=2)
     blocks = {n: published_blocks(p) for n, p in elastic.model.named_parameters() if p.ndim == 2}
     assert {found and found.offset is None for found in blocks.values()} == {True, False, None}
-    for mode, share in ((BITS, 1.0), (BITS, 0.6), (BOTH, 0.7)):
+    for mode, share in ((BITS, 1.0), (BITS, 0.8), (BOTH, 0.9)):
         plan = plan_between(elastic, mode, share)
         folder = write(elastic, plan, tmp_path / f"{mode} {share}")
         assert bytes_of(folder) == plan.bytes
