@@ -128,4 +128,4 @@ def _export_gguf(
         rise = loaded.coding.calibration(plan.loss or 0.0)
         told = f"its perplexity is predicted to be at most {100 * math.expm1(rise):.1f} % higher"
     file = draw(export_gguf(elastic, loaded.artifact, plan, out, loaded.coding))
-    say(f"The model is in {file}, {file.stat().st_size / 1e6:.1f} MB; {told}.")
+    say(f"The model is in {file}, {file.stat().st_size / 1e6:.1f} MB with its tokenizer; {told}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache as kept
 from pathlib import Path
@@ -15,16 +15,21 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
+from acip_core.api import AcipModel
 from acip_core.artifacts.coding import Coding
 from acip_core.artifacts.gguf_export import FILE, export_gguf, gguf_plan, plan_gguf
-from acip_core.errors import ArtifactError, ModelError, SizeError, StorageError
+from acip_core.artifacts.loading import open_model
+from acip_core.artifacts.writer import write_artifact
+from acip_core.errors import ArgumentError, ArtifactError, ModelError, SizeError, StorageError
 from acip_core.model.base_model import BaseModel, fingerprint, load_base
 from acip_core.model.coding_moments import measure_coding_moments
 from acip_core.model.elastic_model import Calibration, ElasticModel, build_elastic
 from acip_core.model.gguf_types import TYPES, quantized
-from acip_core.model.size_planner import Plan
+from acip_core.model.size_planner import BOTH, Plan
 from acip_core.model.target_layers import linearize
-from acip_core.progress import finish
+from acip_core.progress import Progress, finish
+from tests.support.coded import with_coding
+from tests.support.commands import run
 from tests.support.exports import base_of, logits
 from tests.support.faults import full_disk
 from tests.support.tiny import (
@@ -32,6 +37,7 @@ from tests.support.tiny import (
     calibration,
     generator,
     random_scores,
+    save,
     tiny_artifact,
     tiny_base,
     tiny_basis,
@@ -252,3 +258,68 @@ def test_no_room(tmp_path: Path) -> None:
     (tmp_path / "out/file").write_text("mine")
     with pytest.raises(StorageError, match="exists already"):
         write(elastic, elastic.planner.at_ratio(1.0), tmp_path / "out")
+
+
+@pytest.fixture
+def opened(tmp_path: Path, cache: Path) -> tuple[str, Path]:
+    """A model's folder and its artifact's."""
+    base = replace(tiny_base(), tokenizer=byte_level())
+    write_artifact(tiny_artifact(base), tmp_path / "artifact")
+    return str(save(base, tmp_path / "tiny-llama")), tmp_path / "artifact"
+
+
+def test_python_writes_it(opened: tuple[str, Path], tmp_path: Path) -> None:
+    loaded = with_coding(finish(open_model(*opened)))
+    model = AcipModel(loaded)
+    assert set(types_of(model.save_pretrained(tmp_path / "whole", format="gguf") / FILE).values()) == {Type.F32}
+    model.set_bytes(0.9 * loaded.elastic.planner.base_bytes)
+    tensors = GGUFReader(model.save_pretrained(tmp_path / "less", format="gguf") / FILE).tensors
+    assert sum(tensor.n_bytes for tensor in tensors) <= model.plan.bytes
+    model.set_bytes(loaded.elastic.planners[BOTH].smallest)
+    with pytest.raises(SizeError, match=r"llama.cpp's smallest type"):
+        model.save_pretrained(tmp_path / "least", format="gguf")
+    for options in ({"dense": True}, {"dtype": "float16"}):
+        with pytest.raises(ArgumentError, match="types of its own"):
+            model.save_pretrained(tmp_path / "none", format="gguf", **options)
+    with pytest.raises(ArgumentError, match="not as 'onnx'"):
+        model.save_pretrained(tmp_path / "none", format="onnx")
+    assert not (tmp_path / "none").exists() and not (tmp_path / "least").exists()
+
+
+def test_the_command_line_writes_it(
+    opened: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def export(*options: str) -> tuple[int, str]:
+        return run(monkeypatch, capsys, "export", opened[0], str(tmp_path / options[0]), *options[1:], *form)
+
+    form = ("--format", "gguf", "--artifact", str(opened[1]))
+    code, told = export("half", "--size", "0.5")
+    assert code == 0 and "are multiplied out in it" in told and (tmp_path / "half" / FILE).is_file(), told
+    code, told = export("whole", "--size", "1")
+    assert code == 0 and "all weights are as published" in told, told
+    code, told = export("none", "--megabytes", "0.05")
+    assert code == 2 and "acip_core codes" in told
+    for options in (
+        ("--precision", "int4"),
+        ("--dense",),
+        ("--dtype", "float16"),
+        ("--worse", "5", "--megabytes", "1"),
+    ):
+        code, told = export("none", "--size", "0.5", *options)
+        assert code == 2 and ("types of its own" in told or "Name one of" in told)
+    assert not (tmp_path / "none").exists()
+    loaded = with_coding(finish(open_model(*opened)))
+
+    def coded(*_: object, **__: object) -> Iterator[Progress]:
+        yield Progress("loading the model", 1, 1)
+        return loaded
+
+    monkeypatch.setattr("acip_core.artifacts.loading.open_model", coded)
+    whole = loaded.elastic.planner.base_bytes
+    code, told = export("bits", "--size", "0.9", "--spend", "bits")
+    assert code == 0 and "predicted to be at most" in told, told
+    assert sum(t.n_bytes for t in GGUFReader(tmp_path / "bits" / FILE).tensors) <= 0.9 * whole
+    assert export("worse", "--worse", "0")[0] == 0
+    assert (tmp_path / "worse" / FILE).stat().st_size == (tmp_path / "whole" / FILE).stat().st_size
+    code, told = export("none", "--megabytes", "0.001")
+    assert code == 2 and "llama.cpp's smallest type" in told and not (tmp_path / "none").exists()
