@@ -1,7 +1,7 @@
 """The bytes of measured sizes, counted as exports of the opened model are written now.
 
-A curve keeps the bytes that its sizes had when they were measured. Before 0.2 these were of the type that the model ran
-in, which says nothing about its file. What was measured stays as it is.
+A curve keeps the bytes that its sizes had when they were measured; older ones are of the type that the model ran in,
+which says nothing about its file. What was measured stays as it is.
 """
 
 from __future__ import annotations

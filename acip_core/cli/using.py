@@ -116,6 +116,8 @@ def _export_gguf(
     from ..artifacts.gguf_export import export_gguf, gguf_plan
 
     elastic = loaded.elastic
+    if size is None and spend == "directions":
+        raise SizeError("Directions are spent by a share: name --size.")
     if size is not None and spend in (None, "directions"):
         plan = elastic.planner.at_ratio(size)
         told = f"factors, which would take {plan.bytes / 1e6:.1f} MB in all, are multiplied out in it"

@@ -307,6 +307,8 @@ def test_the_command_line_writes_it(
     ):
         code, told = export("none", "--size", "0.5", *options)
         assert code == 2 and ("types of its own" in told or "Name one of" in told)
+    code, told = export("none", "--megabytes", "1", "--spend", "directions")
+    assert code == 2 and "by a share" in told
     assert not (tmp_path / "none").exists()
     loaded = with_coding(finish(open_model(*opened)))
 
