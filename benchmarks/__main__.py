@@ -14,6 +14,7 @@ from .coded import measure_coded
 from .documents import refresh
 from .factorization import measure_factorization
 from .figure import Figure, merge, table
+from .gguf_files import measure_gguf
 from .page import measure_page
 from .planning import measure_planning
 from .plot import draw_comparison
@@ -29,6 +30,7 @@ from .visitors import measure_visitors
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "quality": measure_quality,
     "bytes": measure_coded,
+    "gguf": measure_gguf,
     "factorization": measure_factorization,
     "planning": measure_planning,
     "resizing": measure_resizing,

@@ -91,7 +91,7 @@ def _used(page: Page, server: Server) -> list[Figure]:
         median_of("first streamed token after release", first_tokens, "s", 1.5),
         median_of("texts, readouts and plot during a drag over texts that are ready", frames, "frames/s", 30, "higher"),
         median_of("first five sizes of a new prompt ÷ one completion at 100%", fives, "×", 2.5),
-        Figure("peak memory of the page less 1 GB ÷ base weights", (peak - 1e9) / point.bytes, "×", 2.2),
+        Figure("peak memory of the page less 1 GB ÷ base weights", (peak - 1e9) / (4 * point.parameters), "×", 2.2),
     ]
 
 

@@ -12,7 +12,6 @@ from transformers import DynamicCache, PreTrainedModel
 from acip_core.artifacts.loading import open_model
 from acip_core.data.corpus import documents, token_windows
 from acip_core.model.base_model import load_base
-from acip_core.model.size_planner import Plan
 from acip_core.progress import finish
 
 from .figure import Figure, clock, median_of
@@ -51,7 +50,8 @@ def measure_speed(rounds: int = 5) -> list[Figure]:
     for size, target in _DECODING.items():
         name = f"decoding speed at {size:.0%} ÷ the base model's"
         figure = median_of(name, _ratios(base_decoding, decoding[size]), "×", target, "higher")
-        fastest = _NEW * _bytes_per_token(plans[size]) / bandwidth
+        read = plans[size].parameters * plain.dtype.itemsize  # in every step: embeddings are tied to the head
+        fastest = _NEW * read / bandwidth
         figures.append(replace(figure, limit=median(base_decoding) / fastest))
     for size, target in _PREFILL.items():
         name = f"speed of reading {_LONG} tokens at {size:.0%} ÷ the base model's"
@@ -70,11 +70,6 @@ def measure_speed(rounds: int = 5) -> list[Figure]:
 
 def _ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(above, below, strict=True)]
-
-
-def _bytes_per_token(plan: Plan) -> int:
-    """Weights that one decoding step reads: all of them, for embeddings are tied to the head."""
-    return plan.bytes
 
 
 def _bandwidth(device: torch.device) -> float:

@@ -15,6 +15,7 @@ from transformers.generation.utils import GenerateOutput
 
 from ..artifacts.artifact import Artifact
 from ..artifacts.export import check_free, export
+from ..artifacts.gguf_export import export_gguf, gguf_plan
 from ..artifacts.loading import Loaded, install_coding, open_model
 from ..data.framing import framed_windows, framing
 from ..errors import ArgumentError, ArtifactError, CorpusError, GenerationError, SizeError, finite, shown
@@ -292,7 +293,13 @@ class AcipModel:
         return math.exp(min(losses.double().mean().item(), 700))
 
     def save_pretrained(
-        self, save_directory: str | Path, *, dense: bool = False, dtype: str | None = None, **unknown: Any
+        self,
+        save_directory: str | Path,
+        *,
+        dense: bool = False,
+        dtype: str | None = None,
+        format: str = "transformers",
+        **unknown: Any,
     ) -> Path:
         """Write the model at the size in force as a folder that plain transformers loads.
 
@@ -302,20 +309,35 @@ class AcipModel:
             save_directory: new or empty; appears when it is complete.
             dense: multiply the factors out: no smaller, but for tools that know only the base model's class.
             dtype: `float32`, `bfloat16` or `float16`; as the base model is published when left out.
+            format: `gguf` for one file that llama.cpp reads, `model.gguf` in the folder, instead of `transformers`; at
+                a size in bytes the best file of so many, in llama.cpp's types.
 
         Returns:
             The folder.
 
         Raises:
-            ArgumentError: a keyword that is none of these.
+            ArgumentError: a keyword that is none of these, or another format.
+            SizeError: llama.cpp's types make no file so small.
             StorageError: the folder holds files already or cannot be written.
             ModelError, PrecisionError: as `artifacts.export.export`.
         """
         refuse_unknown("AcipModel.save_pretrained", unknown)
         folder = Path(save_directory).expanduser()
         check_free(folder)
+        if format == "gguf":
+            if dense or dtype or self._quantized:
+                raise ArgumentError("A GGUF file has types of its own; leave out dense, dtype and precision.")
+            return self._save_gguf(folder)
+        if format != "transformers":
+            raise ArgumentError(f"A model is written for transformers or as gguf, not as {shown(format)}.")
         steps = export(self.elastic, self.artifact, self.plan, folder, dense, quantized=self._quantized, dtype=dtype)
         return finish(steps)
+
+    def _save_gguf(self, folder: Path) -> Path:
+        plan, coding = self.plan, self._loaded.coding
+        if plan.mode != DIRECTIONS:
+            plan = finish(gguf_plan(self.elastic, coding, plan.bytes), self._on_progress)
+        return finish(export_gguf(self.elastic, self.artifact, plan, folder, coding)).parent
 
     def push_to_hub(
         self,
@@ -325,6 +347,7 @@ class AcipModel:
         token: str | bool | None = None,
         dense: bool = False,
         dtype: str | None = None,
+        format: str = "transformers",
         **unknown: Any,
     ) -> str:
         """Publish the model at the size in force, as `save_pretrained` writes it.
@@ -344,5 +367,5 @@ class AcipModel:
         refuse_unknown("AcipModel.push_to_hub", unknown)
         check_publishable(repo_id, token)
         with tempfile.TemporaryDirectory(prefix="acip-") as place:
-            folder = self.save_pretrained(Path(place) / "model", dense=dense, dtype=dtype)
+            folder = self.save_pretrained(Path(place) / "model", dense=dense, dtype=dtype, format=format)
             return publish(folder, repo_id, private, token)

@@ -43,22 +43,22 @@ def model_card(artifact: Artifact) -> str:
 
 
 def export_card(
-    artifact: Artifact, curves: Sequence[Curve], plan: Plan, dense: bool, custom: bool, precision: str
+    artifact: Artifact, curves: Sequence[Curve], plan: Plan, dense: bool, custom: bool, precision: str, gguf: str = ""
 ) -> str:
     """README.md of a model at one size: what it is, its size and perplexity, how to load it, whose licence applies.
 
     Args:
         custom: whether code beside the weights is needed to read them.
         precision: of quantized layers; empty where none are.
+        gguf: name of the one file that is written for llama.cpp; empty for transformers.
     """
     licence = _licence(artifact)
     measured = [(c, value) for c in curves if (value := c.at(plan.ratio)) is not None]
-    option = ", trust_remote_code=True" if custom else ""
     lines = [
         *_metadata(artifact, licence, is_model=True),
         f"# {artifact.name} at {plan.ratio:.1%} size" + (f", {precision}" if precision else ""),
         "",
-        f"{_amount(plan)}{plan.bytes / 1e6:.1f} of {plan.base_bytes / 1e6:.1f} MB"
+        f"{_amount(plan, gguf)}{plan.bytes / 1e6:.1f} of {plan.base_bytes / 1e6:.1f} MB"
         + (" (multiplied out here, so the files are as large as the base model's)." if dense else "."),
         "",
         *[
@@ -67,12 +67,8 @@ def export_card(
             for c, value in measured
         ],
         *([""] if measured else []),
-        "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        f'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{option})',
-        f'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder"{option})',
-        "```",
+        *_usage(", trust_remote_code=True" if custom else f', gguf_file="{gguf}"' if gguf else ""),
+        *(["", f"llama.cpp reads it: `llama-cli -m {gguf}`."] if gguf else []),
         "",
         f"The licence of the base model ({licence or hub_name(artifact)}) applies.",
         "",
@@ -81,8 +77,22 @@ def export_card(
     return "\n".join(lines) + "\n"
 
 
-def _amount(plan: Plan) -> str:
+def _usage(option: str) -> list[str]:
+    return [
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{option})',
+        f'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder"{option})',
+        "```",
+    ]
+
+
+def _amount(plan: Plan, gguf: str) -> str:
     """What a size keeps, before its bytes: where bits are spent, every parameter, each in fewer of them."""
+    if gguf:
+        cut = f"a cut to {plan.parameters:,} parameters, multiplied out" if plan.mode == DIRECTIONS else "each matrix"
+        return f"{cut[0].upper()}{cut[1:]}, in types of llama.cpp: "
     if plan.mode != DIRECTIONS:
         return "All parameters, each matrix entropy-coded in as few bits as the size allows: "
     return f"{plan.parameters:,} of {plan.base_parameters:,} parameters, "

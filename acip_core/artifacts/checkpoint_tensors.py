@@ -17,10 +17,12 @@ from transformers.core_model_loading import revert_weight_conversion
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
+from ..model.base_model import BaseModel
 from ..model.elastic_model import ElasticModel, is_exact
 from ..model.layers import ElasticLinear
 from ..model.modeling import LowRankLinear, QuantizedLinear, QuantizedLowRankLinear
 from ..model.quantization import Quantized, prefix
+from ..model.size_planner import DENSE, Plan
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class DeferredTensor:
 
 
 AnyTensor = torch.Tensor | DeferredTensor
+_CODES = (".codes8", ".scale8", ".codes4", ".scale4", ".offset4")  # ends of the names of a `QuantizedMatrix`'s tensors
 Tensors = dict[str, AnyTensor]
 
 
@@ -53,6 +56,17 @@ def materialized(tensor: AnyTensor) -> torch.Tensor:
 def earlier_ranks(model: PreTrainedModel) -> dict[str, int]:
     """The ranks of layers that the model, an export itself, holds as factors."""
     return getattr(model.config, "ranks", None) or {}
+
+
+def cut_ranks(elastic: ElasticModel, plan: Plan) -> dict[str, int]:
+    """Rank of every layer below break-even, adapter included, under all names it has."""
+    layers = elastic.elastic_layers()
+    return {
+        alias: layer.adapter_rank + rank
+        for (name, layer), rank in zip(layers.items(), plan.ranks, strict=True)
+        if rank != DENSE
+        for alias in layers.aliases[name]
+    }
 
 
 def base_class(model: PreTrainedModel) -> str:
@@ -190,13 +204,18 @@ def saved_names(model: PreTrainedModel, tensors: Tensors) -> Tensors:
     return {name: later.get(id(t), t) for name, t in revert_weight_conversion(model, given).items()}
 
 
-def in_dtype(tensors: Tensors, running: torch.dtype, dtype: torch.dtype, always: bool) -> Tensors:
-    """Tensors of the dtype that the model runs in as `dtype`; codes and scales stay as they are.
+def as_stored(tensors: Tensors, base: BaseModel, dtype: torch.dtype | None = None) -> Tensors:
+    """Tensors of the dtype that the model runs in as `dtype`, or as published; codes and scales stay as they are.
 
     Args:
-        always: False leaves what was read from the checkpoint as it runs where `dtype` would change a value.
+        dtype: None leaves what was read from the checkpoint as it runs where the published type would change a value,
+            unless the checkpoint was quantized.
     """
-    return {name: _cast(name, t, running, dtype, always) for name, t in tensors.items()}
+    always = dtype is not None or base.is_dequantized
+    return {
+        name: t if name.endswith(_CODES) else _cast(name, t, base.dtype, dtype or base.stored_dtype, always)
+        for name, t in tensors.items()
+    }
 
 
 def _cast(name: str, tensor: AnyTensor, running: torch.dtype, dtype: torch.dtype, always: bool) -> AnyTensor:

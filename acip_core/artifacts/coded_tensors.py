@@ -26,11 +26,8 @@ from ..progress import Progress, Steps
 from .checkpoint_tensors import (
     DeferredTensor,
     Tensors,
-    finite,
-    in_dtype,
+    as_stored,
     join_earlier,
-    materialized,
-    meta_of,
     saved_names,
     turned,
     untied_state,
@@ -67,6 +64,7 @@ def coded_parts(elastic: ElasticModel, plan: Plan, dtype: torch.dtype | None = N
     if not any(map(is_coded, plan.states)):
         stored = stored[:0]  # there is nothing to decode
     codes: dict[str, Any] = {"frequencies": len(stored), "weights": {}, "shared": {}}
+    read_as_codes: Tensors = {}
     matrices = list(_matrices(elastic, plan))
     streams = yield from _streams([matrix for matrix in matrices if matrix.codes is not None], states)
     for matrix in matrices:
@@ -91,19 +89,12 @@ def coded_parts(elastic: ElasticModel, plan: Plan, dtype: torch.dtype | None = N
                 codes["shared"][place] = matrix.name
                 if is_layer:  # the same module; a head that is tied to the embedding has a bias of its own
                     tensors.pop(f"{place}.bias", None)
-        tensors |= {f"{matrix.name}.{key}": part for key, part in parts.items()}
-    parameters = {name for name, _ in elastic.model.named_parameters(remove_duplicate=False)}
-    for name in parameters & tensors.keys():
-        tensors[name] = _cast(name, tensors[name], dtype or states.dtype)
-    return tensors | {"code_frequencies": stored}, codes
+        read_as_codes |= {f"{matrix.name}.{key}": part for key, part in parts.items()}
+    return as_stored(tensors, elastic.base, dtype) | read_as_codes | {"code_frequencies": stored}, codes
 
 
-def plain_weights(elastic: ElasticModel, plan: Plan, dtype: torch.dtype | None = None) -> Tensors:
-    """Every weight of the model at a plan that spends bytes as one matrix, by the names that `save_pretrained` gives.
-
-    Args:
-        dtype: as `coded_parts`.
-    """
+def dense_weights(elastic: ElasticModel, plan: Plan) -> Tensors:
+    """Every weight of a model at a plan that spends bytes as one matrix, by the names that `save_pretrained` gives."""
     model, tensors = elastic.model, untied_state(elastic.model)
     for matrix in _matrices(elastic, plan):
         if matrix.codes is None:
@@ -114,8 +105,7 @@ def plain_weights(elastic: ElasticModel, plan: Plan, dtype: torch.dtype | None =
                 product = _multiplied_out(matrix)
                 is_turned = stored.stride() != model.get_parameter(f"{place}.weight").stride()  # as GPT-2 keeps it
                 tensors[f"{place}.weight"] = turned(product) if is_turned else product
-    written = dtype or _states(elastic).dtype
-    return in_dtype(saved_names(join_earlier(model, tensors), tensors), elastic.base.dtype, written, always=True)
+    return saved_names(join_earlier(model, tensors), tensors)
 
 
 def code_parts(codes: Codes, stream: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -198,12 +188,6 @@ def _multiplied_out(matrix: _Matrix) -> DeferredTensor:
         return codes.matrix().cpu() + rounded.b @ rounded.a
 
     return DeferredTensor(torch.empty(codes.z.shape, device="meta"), make)
-
-
-def _cast(name: str, tensor: Any, dtype: torch.dtype) -> Any:
-    if meta_of(tensor).dtype == dtype:
-        return tensor
-    return DeferredTensor(meta_of(tensor).to(dtype), lambda: finite(name, materialized(tensor), dtype))
 
 
 def _states(elastic: ElasticModel) -> CodedStates:

@@ -26,25 +26,26 @@ from ..evaluation.curves import primary_curves
 from ..model import coded_modeling, entropy_decoding, modeling
 from ..model.elastic_model import ElasticModel
 from ..model.quantization import Quantized
-from ..model.size_planner import DENSE, DIRECTIONS, Plan
+from ..model.size_planner import DIRECTIONS, Plan
 from ..progress import Progress, Steps
 from ..storage.atomic import atomic_path, check_writable, entries
 from .artifact import Artifact
 from .card import export_card
 from .checkpoint_tensors import (
     Tensors,
+    as_stored,
     base_class,
     base_settings,
+    cut_ranks,
     earlier_ranks,
     factorized,
-    in_dtype,
     materialized,
     meta_of,
     multiplied_out,
     quantized_parts,
     saved_names,
 )
-from .coded_tensors import coded_parts, plain_weights
+from .coded_tensors import coded_parts, dense_weights
 
 MODELING = Path(modeling.__file__)
 CODED_MODELING, DECODING = Path(coded_modeling.__file__), Path(entropy_decoding.__file__)
@@ -122,7 +123,7 @@ def _cut_form(
     elastic: ElasticModel, plan: Plan, dense: bool, quantized: Quantized | None, dtype: torch.dtype | None
 ) -> _Form:
     """Layers as products of two thin matrices, or quantized."""
-    written, ranks, model = dtype or elastic.stored_dtype, _ranks(elastic, plan), elastic.model
+    ranks, model = cut_ranks(elastic, plan), elastic.model
     custom = bool(ranks or quantized or hasattr(model.config, "acip_base")) and not dense
     if custom:
         _check_class(elastic)
@@ -133,11 +134,10 @@ def _cut_form(
         tensors = quantized_parts(elastic, quantized, ranks) if quantized else factorized(elastic, ranks)
     else:
         tensors = saved_names(model, factorized(elastic, ranks))
-    tensors = in_dtype(tensors, elastic.base.dtype, written, always=dtype is not None)
+    tensors = as_stored(tensors, elastic.base, dtype)
     settings = {"ranks": {**earlier_ranks(model), **ranks}} | ({"quantized": bits} if bits else {})
-    return _Form(
-        tensors, written, MODELING if custom else None, settings, quantized.precision.name if quantized else ""
-    )
+    written, code = dtype or elastic.base.stored_dtype, MODELING if custom else None
+    return _Form(tensors, written, code, settings, quantized.precision.name if quantized else "")
 
 
 def _coded_form(
@@ -146,12 +146,11 @@ def _coded_form(
     """Matrices as codes, or as published."""
     if quantized is not None:
         raise PrecisionError("A size in bytes has codes of its own; export it without a precision.")
-    assert elastic.coded is not None
-    written = dtype or elastic.coded.dtype
+    written = dtype or elastic.base.stored_dtype
     if dense:
-        return _Form(plain_weights(elastic, plan, written), written)
+        return _Form(as_stored(dense_weights(elastic, plan), elastic.base, dtype), written)
     _check_class(elastic)
-    tensors, codes = yield from coded_parts(elastic, plan, written)
+    tensors, codes = yield from coded_parts(elastic, plan, dtype)
     bits = _bits(elastic, None, {})
     settings = {"ranks": earlier_ranks(elastic.model), "codes": codes} | ({"quantized": bits} if bits else {})
     return _Form(tensors, written, CODED_MODELING, settings)
@@ -195,17 +194,6 @@ def check_free(folder: Path) -> None:
     if entries(place) or (place.exists() and not place.is_dir()):
         raise StorageError(f"{folder} exists already; name a new folder for the model.")
     check_writable(place)
-
-
-def _ranks(elastic: ElasticModel, plan: Plan) -> dict[str, int]:
-    """Rank of every layer below break-even, adapter included, under all names it has."""
-    layers = elastic.elastic_layers()
-    return {
-        alias: layer.adapter_rank + rank
-        for (name, layer), rank in zip(layers.items(), plan.ranks, strict=True)
-        if rank != DENSE
-        for alias in layers.aliases[name]
-    }
 
 
 def _bits(elastic: ElasticModel, quantized: Quantized | None, ranks: Mapping[str, int]) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ from .coding import Coding, in_eight_bits, read_coding
 from .comparison import Comparison, read_comparison
 from .completions import Completions, read_completions
 from .reader import read_artifact
+from .recounting import recounted
 from .task_results import TaskResult, read_evaluation
 
 log = logging.getLogger("acip")
@@ -116,6 +117,7 @@ def open_model(
     factors = yield from cached_factors(fitted.weights, fitted.fingerprint, read.basis)
     adapters = read.adapters if install else None
     elastic = yield from build_elastic(base, factors, read.scores, adapters, count_adapters)
+    read = replace(read, curves=recounted(read.curves, elastic))
     coding = read_coding(folder, read.basis)
     loaded = Loaded(
         elastic,

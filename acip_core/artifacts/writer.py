@@ -126,9 +126,13 @@ def _write_files(artifact: Artifact, folder: Path) -> None:
         "source": artifact.source,
         "fingerprint": artifact.fingerprint,
         "recipe": artifact.recipe,
-        "curves": [asdict(curve) for curve in map(_measured, artifact.curves) if curve.points],
+        "curves": _described(artifact.curves),
     }
     _write_description(description, folder, folder / "acip.json")
+
+
+def _described(curves: Sequence[Curve]) -> list[dict[str, Any]]:
+    return [asdict(curve) for curve in map(_measured, curves) if curve.points]
 
 
 def _measured(curve: Curve) -> Curve:
@@ -141,6 +145,17 @@ def _write_description(description: Mapping[str, Any], folder: Path, path: Path)
     names = [name for name in FILES if (folder / name).exists()]
     files = {name: {"bytes": check_regular(folder / name), "sha256": file_digest(folder / name)} for name in names}
     write_json(path, {**description, "format_version": FORMAT_VERSION, "files": files}, indent=1)
+
+
+def rewrite_curves(curves: Sequence[Curve], folder: Path) -> None:
+    """Put other curves into an artifact's description; all other files stay as they are.
+
+    Raises:
+        ArtifactError, StorageError: as `renew_digests`.
+    """
+    description = read_description(folder / "acip.json")
+    with atomic_path(folder / "acip.json") as temporary:
+        _write_description({**description, "curves": _described(curves)}, folder, temporary)
 
 
 def renew_digests(folder: Path) -> None:

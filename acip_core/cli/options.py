@@ -53,6 +53,16 @@ Push = Annotated[
 Public = Annotated[bool, typer.Option("--public", help="Let everyone see a repository that --push-to-hub makes.")]
 
 
+def one_target(size: float | None, megabytes: float | None, worse: float | None) -> None:
+    """Refuse several targets at once.
+
+    Raises:
+        SizeError: more than one is named.
+    """
+    if sum(value is not None for value in (size, megabytes, worse)) > 1:
+        raise SizeError("Name one of --size, --megabytes and --worse.")
+
+
 def set_target(
     model: AcipModel, size: float | None, megabytes: float | None, worse: float | None, spend: str | None
 ) -> Plan:
@@ -61,8 +71,7 @@ def set_target(
     Raises:
         SizeError: more than one is named, or no plan has that size.
     """
-    if sum(value is not None for value in (size, megabytes, worse)) > 1:
-        raise SizeError("Name one of --size, --megabytes and --worse.")
+    one_target(size, megabytes, worse)
     if megabytes is not None:
         return model.set_bytes(megabytes * 1e6, spend or "both")
     if worse is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..errors import SizeError
+from ..errors import PrecisionError, SizeError
 from .drawing import draw, lines, say
 from .options import (
     Megabytes,
@@ -21,9 +22,13 @@ from .options import (
     Worse,
     check_push,
     expanded,
+    one_target,
     push,
     set_target,
 )
+
+if TYPE_CHECKING:
+    from ..artifacts.loading import Loaded
 
 
 def generate(
@@ -72,10 +77,14 @@ def export(
         str | None,
         typer.Option(help="Of all that is not quantized: float32, bfloat16 or float16; as published by default."),
     ] = None,
+    form: Annotated[
+        Literal["transformers", "gguf"],
+        typer.Option("--format", help="For transformers, or one GGUF file for llama.cpp, in types of its own."),
+    ] = "transformers",
     push_to_hub: Push = None,
     public: Public = False,
 ) -> None:
-    """Write a model at one size as a folder that plain transformers loads."""
+    """Write a model at one size as a folder that plain transformers loads, or as a GGUF file."""
     from ..api import AcipModel
     from ..artifacts.export import check_dtype, check_free
     from ..artifacts.export import export as run
@@ -84,11 +93,41 @@ def export(
     check_free(out)
     check_dtype(dtype)
     check_push(push_to_hub)
+    one_target(size, megabytes, worse)
     if size is None and megabytes is None and worse is None:
         raise SizeError("Name the size: --size, --megabytes or --worse.")
+    if form == "gguf" and (dense or dtype or precision != "full"):
+        raise PrecisionError("A GGUF file has types of its own; leave out --dense, --dtype and --precision.")
     loaded = draw(open_model(model, artifact, precision=precision))
+    if form == "gguf":
+        _export_gguf(loaded, out, size, megabytes, worse, spend)
+        push(out, push_to_hub, public)
+        return
     plan = set_target(AcipModel(loaded, on_progress=lines()), size, megabytes, worse, spend)
     draw(run(loaded.elastic, loaded.artifact, plan, out, dense, quantized=loaded.quantized, dtype=dtype))
     written = sum(file.stat().st_size for file in out.glob("*.safetensors"))
     say(f"The model is in {out}, {written / 1e6:.1f} MB of weights.")
     push(out, push_to_hub, public)
+
+
+def _export_gguf(
+    loaded: Loaded, out: Path, size: float | None, megabytes: float | None, worse: float | None, spend: str | None
+) -> None:
+    from ..artifacts.gguf_export import export_gguf, gguf_plan
+
+    elastic = loaded.elastic
+    if size is None and spend == "directions":
+        raise SizeError("Directions are spent by a share: name --size.")
+    if size is not None and spend in (None, "directions"):
+        plan = elastic.planner.at_ratio(size)
+        told = f"factors, which would take {plan.bytes / 1e6:.1f} MB in all, are multiplied out in it"
+        if plan.bytes == plan.base_bytes:
+            told = "all weights are as published"
+    else:
+        wanted = elastic.planner.base_bytes * size if size is not None else megabytes and 1e6 * megabytes
+        plan = draw(gguf_plan(elastic, loaded.coding, wanted, worse and math.log1p(worse / 100)))
+        assert loaded.coding is not None
+        rise = loaded.coding.calibration(plan.loss or 0.0)
+        told = f"its perplexity is predicted to be at most {100 * math.expm1(rise):.1f} % higher"
+    file = draw(export_gguf(elastic, loaded.artifact, plan, out, loaded.coding))
+    say(f"The model is in {file}, {file.stat().st_size / 1e6:.1f} MB with its tokenizer; {told}.")

@@ -18,8 +18,12 @@ _TICKS = [digit * 10**power for power in range(8) for digit in (1, 2, 5)]  # tho
 _FRAME = 30  # the axis ends at this multiple of the base perplexity; comparison lines may leave the frame
 
 
-def curve_figure(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
-    """The figure as plain JSON values, without colors of the page's theme, which the browser fills in."""
+def curve_figure(curves: Sequence[Curve], smallest_percent: int, base_bytes: int | None = None) -> dict[str, Any]:
+    """The figure as plain JSON values, without colors of the page's theme, which the browser fills in.
+
+    Args:
+        base_bytes: of the full model, where another axis may show them.
+    """
     figure = go.Figure()
     own = primary_curves(curves)
     for curve in curves:
@@ -28,7 +32,7 @@ def curve_figure(curves: Sequence[Curve], smallest_percent: int) -> dict[str, An
     for method in dict.fromkeys(curve.method for curve in curves if curve not in own):
         figure.add_trace(_legend_entry(method, relative_title(method, curves[0].method)))
     for curve in own:
-        figure.add_trace(_base_mark(curve))
+        figure.add_trace(_base_mark(curve, base_bytes))
     figure.update_layout(_layout(curves, smallest_percent), template="none")
     return json.loads(figure.to_json())
 
@@ -71,11 +75,12 @@ def _dash(method: str, title: str) -> str:
     return "longdash" if "+adapters" in method else method_of(method).dash
 
 
-def _base_mark(curve: Curve) -> go.Scatter:
+def _base_mark(curve: Curve, base_bytes: int | None) -> go.Scatter:
     title = corpus_title(curve.corpus)
     return go.Scatter(
         x=[100],
         y=[curve.base_perplexity],
+        customdata=None if base_bytes is None else [[base_bytes / 1e6]],
         name=f"{title}, full model",
         mode="markers",
         marker={"symbol": "diamond", "size": 11, "color": corpus_color(curve.corpus)},

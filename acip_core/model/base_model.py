@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..errors import AcipError, ModelError
 from ..storage.digests import digest
 from ..storage.hub import HubOptions, split_revision
 from .checkpoint import load_checkpoint
-from .gguf import load_gguf
+from .gguf import float_dtype, load_gguf
 from .kernels import use_fast_linears
 from .target_layers import linearize
 from .weight_files import read_json, reason_of
@@ -46,8 +46,11 @@ class BaseModel:
     Attributes:
         name: short identifier, used for folder names and titles.
         source: what it was loaded from (Hub id, folder or file name), for people to read.
-        stored_dtype: in which its weights are published, and exports are written; float32 for a GGUF file, whose
-            dequantized values no shorter type holds.
+        stored_dtype: in which its weights are published, whatever they are computed in; what sizes are counted and
+            exports written in. bfloat16 where only quantized copies are known: nearly all of them are of such weights.
+        is_dequantized: the values came out of blocks, so that they are written rounded to that type; in others, a
+            tensor that it would change is published in a wider one.
+        file: the GGUF file that it was read from.
     """
 
     model: PreTrainedModel
@@ -55,6 +58,8 @@ class BaseModel:
     name: str
     source: str
     stored_dtype: torch.dtype = torch.float32
+    is_dequantized: bool = False
+    file: Path | None = None
 
     @property
     def device(self) -> torch.device:
@@ -119,13 +124,14 @@ def load_base(
     try:
         place = torch.device(device) if device is not None else best_device()
         with _quiet():
-            model, tokenizer, name, origin, stored = _load(source, computing_dtype(dtype, place), hub)
+            base = _load(source, computing_dtype(dtype, place), hub)
+        model: Any = base.model
+        tokenizer = base.tokenizer
         linearize(model)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         use_fast_linears(model)
-        on_device: Any = model
-        return BaseModel(on_device.to(place).eval(), tokenizer, name, origin, stored)
+        return replace(base, model=model.to(place).eval())
     except (AcipError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the tokenizers' library panics with a class that is no Exception
@@ -147,16 +153,13 @@ def computing_dtype(dtype: torch.dtype | str | None, device: torch.device) -> to
     raise ModelError(f"A model cannot compute in '{dtype}'; choose auto, {', '.join(DTYPES)}.")
 
 
-_Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase, str, str, torch.dtype]
-
-
-def _load(source: str | None, dtype: torch.dtype, hub: HubOptions) -> _Loaded:
+def _load(source: str | None, dtype: torch.dtype, hub: HubOptions) -> BaseModel:
     if source is None or source.lower() == DEFAULT_MODEL:
         file = embedded_gguf()
         if file is not None:
-            return *load_gguf(file, dtype), DEFAULT_MODEL, file.stem, torch.float32
-        model, tokenizer, stored = _load_pretrained(DEFAULT_HUB_ID, dtype, "the embedded model is not installed", hub)
-        return model, tokenizer, DEFAULT_MODEL, DEFAULT_HUB_ID, stored
+            return _load_file(file, dtype, DEFAULT_MODEL, file.stem)
+        base = _load_pretrained(DEFAULT_HUB_ID, dtype, "the embedded model is not installed", hub)
+        return replace(base, name=DEFAULT_MODEL, source=DEFAULT_HUB_ID)
     try:
         path = Path(source).expanduser()
         is_file, is_folder = path.is_file(), path.is_dir()
@@ -165,17 +168,23 @@ def _load(source: str | None, dtype: torch.dtype, hub: HubOptions) -> _Loaded:
             f"Cannot look for a model at '{source[:100]}' ({reason_of(error)}); check the name."
         ) from error
     if path.suffix.lower() == ".gguf" and is_file:
-        return *load_gguf(path, dtype), path.stem.lower(), path.name, torch.float32
+        return _load_file(path, dtype, path.stem.lower(), path.name)
     if is_folder:
         _check_folder(path)
         likely = "its config.json, generation_config.json or weights are of no language model"
-        model, tokenizer, stored = _load_pretrained(str(path), dtype, likely, hub)
-        return model, tokenizer, path.resolve().name.lower(), path.name, stored
+        base = _load_pretrained(str(path), dtype, likely, hub)
+        return replace(base, name=path.resolve().name.lower(), source=path.name)
     _check_hub_id(source, path, is_file)
     repo, revision = split_revision(source)
     likely = "no folder or GGUF file, so taken for a Hub id"
-    model, tokenizer, stored = _load_pretrained(repo, dtype, likely, hub, revision)
-    return model, tokenizer, repo.split("/")[-1].lower(), source, stored
+    base = _load_pretrained(repo, dtype, likely, hub, revision)
+    return replace(base, name=repo.split("/")[-1].lower(), source=source)
+
+
+def _load_file(file: Path, dtype: torch.dtype, name: str, source: str) -> BaseModel:
+    model, tokenizer = load_gguf(file, dtype)
+    written = float_dtype(file)
+    return BaseModel(model, tokenizer, name, source, written or torch.bfloat16, written is None, file)
 
 
 def _check_folder(folder: Path) -> None:
@@ -228,13 +237,13 @@ def embedded_gguf() -> Path | None:
 
 def _load_pretrained(
     location: str, dtype: torch.dtype, likely: str, hub: HubOptions, revision: str | None = None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, torch.dtype]:
+) -> BaseModel:
     is_folder = Path(location).is_dir()
     offline = "" if is_folder else hub.why_offline()
     where: dict[str, Any] = {"local_files_only": bool(offline)} | ({"revision": revision} if revision else {})
     where |= {name: value for name in ("token", "cache_dir") if (value := getattr(hub, name)) is not None}
     try:
-        model, stored = load_checkpoint(location, dtype, where)
+        model, stored, is_dequantized = load_checkpoint(location, dtype, where)
     except AcipError:
         raise
     except Exception as error:  # transformers raises many kinds; each means "not loadable from there"
@@ -252,7 +261,7 @@ def _load_pretrained(
             f"The model '{location}' has no tokenizer that can be read ({reason_of(error)}); "
             "put tokenizer.json and tokenizer_config.json of the model it was made from beside its weights."
         ) from error
-    return model, tokenizer, stored
+    return BaseModel(model, tokenizer, location, location, stored, is_dequantized)
 
 
 def fingerprint(weights: dict[str, torch.Tensor]) -> str:

@@ -52,7 +52,7 @@ _WRAPPED = {"_orig_mod": "torch.compile", "module": "DistributedDataParallel", "
 
 def load_checkpoint(
     location: str, dtype: torch.dtype, where: dict[str, Any], verified: bool = False
-) -> tuple[PreTrainedModel, torch.dtype]:
+) -> tuple[PreTrainedModel, torch.dtype, bool]:
     """Load a model of transformers from a folder or a repository, and check that it is what the files hold.
 
     Args:
@@ -60,7 +60,7 @@ def load_checkpoint(
         verified: whether the files are known to be those that a checked model was written to.
 
     Returns:
-        The model, dense, and the type its weights are stored in.
+        The model, dense; the type its weights are published in; whether they were quantized and are turned back.
 
     Raises:
         ModelError: the files are not all of one model, or hold an adapter, an encoder or weights of an unknown type.
@@ -110,7 +110,7 @@ def load_checkpoint(
     if settings.get("codes"):
         _decode(model, location)
     _note_untied(model)
-    return model, stored.dtype
+    return model, stored.dtype, bool(method)
 
 
 def _decode(model: Any, location: str) -> None:

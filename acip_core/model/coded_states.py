@@ -10,9 +10,9 @@ from torch import nn
 from .byte_planner import BytePlanner
 from .code_cache import CodedModel
 from .coded_layers import CodeBank, CodedEmbedding, CodedHead
-from .elastic_model import AdapterWeights, Calibration, CodedStates, ElasticModel
+from .elastic_model import AdapterWeights, Calibration, CodedStates, ElasticModel, footprint, published_bytes
 from .operating_points import OperatingPoint, coded_state
-from .published import published_blocks, published_bytes
+from .published import published_blocks
 from .size_planner import BITS, BOTH, DENSE
 
 
@@ -29,15 +29,13 @@ def install_codes(elastic: ElasticModel, coded: CodedModel, calibration: Calibra
         coded: of every target layer, and of the tables that have codes.
     """
     layers = elastic.elastic_layers()
-    blocks = {name: published_blocks(matrix.float()) for name, matrix in _weights(elastic, coded).items()}
-    quantized = all(blocks[name] is not None for name in layers) and elastic.base.stored_dtype == torch.float32
-    dtype = torch.bfloat16 if quantized else elastic.stored_dtype
-    published = {
-        name: published_bytes(matrix, blocks[name], dtype.itemsize) for name, matrix in _weights(elastic, coded).items()
-    }
+    exact = {}
+    for name, weight in _weights(elastic, coded).items():
+        blocks = published_blocks(weight.float())
+        exact[name] = published_bytes(weight, elastic.base) if blocks is None else blocks.bytes
     for name, layer in layers.items():
         layer.bank = CodeBank(coded.matrices[name].codes, layer.weight)
-    states = CodedStates(coded, calibration, _install_tables(elastic, coded), published, dtype)
+    states = CodedStates(coded, calibration, _install_tables(elastic, coded), exact)
     elastic.coded = states
     _plan(elastic, states, 0)
     return states
@@ -59,28 +57,24 @@ def adapter_bytes(m: int, n: int, rank: int) -> int:
 
 def byte_planner(elastic: ElasticModel, states: CodedStates, mode: str, adapter_rank: int) -> BytePlanner:
     """A planner over the codes, with adapters of a rank where that is not 0."""
-    width, layers = states.dtype.itemsize, elastic.elastic_layers()
+    layers, modules = elastic.elastic_layers(), dict(elastic.model.named_modules())
     points = {}
-    for name, published in states.published.items():
+    for name, exact in states.exact.items():
         matrix = states.coded.matrices[name]
         m, n = matrix.codes[0].z.shape
-        points[name] = [OperatingPoint(published, 0.0, DENSE)]
+        points[name] = [OperatingPoint(exact, 0.0, DENSE)]
         for level, (size, loss) in enumerate(zip(matrix.bytes, matrix.losses, strict=True)):
             points[name].append(OperatingPoint(size, loss, coded_state(level, False)))
             if adapter_rank and name in layers:
                 left, more = loss * states.calibration.repaired, adapter_bytes(m, n, adapter_rank)
                 points[name].append(OperatingPoint(size + more, left, coded_state(level, True)))
-    state = elastic.model.state_dict().keys()
-    buffers = sum(buffer.nbytes for name, buffer in elastic.model.named_buffers() if name in state)
-    parameters = sum(p.numel() for p in elastic.model.parameters())
-    inside = sum(matrix.codes[0].z.numel() for matrix in states.coded.matrices.values())
     return BytePlanner(
         {name: tuple(of_layer) for name, of_layer in points.items()},
         tables=len(states.tables),
-        other_bytes=(parameters - inside) * width + buffers,
+        other_bytes=footprint(elastic.base, {name: modules[name] for name in states.exact}).other_bytes,
         code_bytes=states.coded.tables.tensor().nbytes,
-        base_bytes=parameters * width + buffers,
-        parameters=parameters,
+        base_bytes=elastic.planner.base_bytes,
+        parameters=sum(p.numel() for p in elastic.model.parameters()),
         target_parameters=elastic.planner.base_target_parameters,
         mode=mode,
         measured=states.calibration,

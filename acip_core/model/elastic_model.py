@@ -71,15 +71,13 @@ class CodedStates:
         coded: the codes of every layer and table.
         calibration: for the planners.
         tables: names of the embedding and the head where they have codes, a tied one once.
-        published: bytes of every layer and table as published.
-        dtype: what the model is published in.
+        exact: bytes of every layer and table where it loses nothing.
     """
 
     coded: CodedModel
     calibration: Calibration
     tables: tuple[str, ...]
-    published: Mapping[str, int]
-    dtype: torch.dtype
+    exact: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -109,43 +107,44 @@ class ElasticModel:
         base.model.register_forward_hook(cut.release, always_call=True)
         layers = {name: layer for name, layer in self.model.named_modules() if isinstance(layer, ElasticLinear)}
         self._layers = TargetLayers(self.model, layers)
-        self._storage: BytesPerParameter | None = None
-        self._footprint = footprint(self.model, self.elastic_layers(), self.stored_dtype)
+        self._footprint = footprint(base, self.elastic_layers())
         self.planner = self.planner_for(0)
         self.planners: dict[str, SizePlanner | BytePlanner] = {DIRECTIONS: self.planner}
         self.coded: CodedStates | None = None
         self.plan: Plan | BatchPlan = self.planner.at_ratio(1.0)
 
-    def planner_for(self, adapter_rank: int) -> SizePlanner:
-        """A planner for this model's scores with adapters of `adapter_rank` in every factorized layer."""
+    @property
+    def adapter_rank(self) -> int:
+        """Rank of the adapters that are installed; 0 where none are."""
+        return next(iter(self.elastic_layers().values())).adapter_rank
+
+    def planner_for(self, adapter_rank: int, storage: BytesPerParameter | None = None) -> SizePlanner:
+        """A planner for this model's scores.
+
+        Args:
+            adapter_rank: of the adapters that every factorized layer has.
+            storage: of the target layers, where they are quantized.
+        """
         shapes = self._layers.shapes
         scores = {name: self._scores[name].numpy() for name in shapes}
-        footprint = replace(self._footprint, storage=self._storage)
+        footprint = replace(self._footprint, storage=storage)
         return SizePlanner(shapes, scores, adapter_rank, footprint, self._count_adapters, self._reset)
 
     def install(self, adapters: Mapping[str, AdapterWeights]) -> None:
         """Put trained adapters in front of every layer's factors; from now on they count in every size."""
         for name, layer in self.elastic_layers().items():
             layer.prepend_adapter(adapters[name].a, adapters[name].b)
-        self.planner = self.planners[DIRECTIONS] = self.planner_for(next(iter(adapters.values())).a.shape[0])
+        self.planner = self.planners[DIRECTIONS] = self.planner_for(self.adapter_rank, self.planner.footprint.storage)
         self.apply(self.planner.at_ratio(1.0))
 
     def store_as(self, storage: BytesPerParameter) -> None:
         """Count the target layers at these bytes from now on."""
-        self._storage = storage
-        self.planner = self.planner_for(next(iter(self.elastic_layers().values())).adapter_rank)
-        self.planners[DIRECTIONS] = self.planner
+        self.planner = self.planners[DIRECTIONS] = self.planner_for(self.adapter_rank, storage)
         self.apply(self.planner.at_ratio(1.0))
 
     @property
     def model(self) -> PreTrainedModel:
         return self.base.model
-
-    @property
-    def stored_dtype(self) -> torch.dtype:
-        """What exports are written and sizes are counted in: as published, or as it runs where that is narrower."""
-        published, running = self.base.stored_dtype, self.base.dtype
-        return published if published.itemsize <= running.itemsize else running
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -232,24 +231,23 @@ def build_elastic(
     return elastic
 
 
-def footprint(model: PreTrainedModel, targets: Mapping[str, nn.Linear], dtype: torch.dtype) -> Footprint:
-    """What a model stores outside the target weights, shared parameters counted once.
-
-    Args:
-        dtype: what its parameters are stored in; those whose values it would change are kept as they are.
-    """
-    inside = {id(layer.weight) for layer in targets.values()}
+def footprint(base: BaseModel, matrices: Mapping[str, nn.Module]) -> Footprint:
+    """What a model as published stores outside the weights of some modules, shared parameters counted once."""
+    model, width = base.model, base.stored_dtype.itemsize
+    weights = [module.get_parameter("weight") for module in matrices.values()]
+    inside = {id(weight) for weight in weights}
     others = [p for p in model.parameters() if id(p) not in inside]
     state = model.state_dict().keys()
     buffers = [buffer for name, buffer in model.named_buffers() if name in state]
-    wider = sum(_stored_bytes(p, model.dtype, dtype) - p.numel() * dtype.itemsize for p in others)
-    extra = wider + sum(_stored_bytes(buffer, model.dtype, dtype) for buffer in buffers)
-    return Footprint(sum(p.numel() for p in others), dtype.itemsize, extra_bytes=extra)
+    extra = sum(published_bytes(t, base) for t in (*others, *buffers)) - width * sum(p.numel() for p in others)
+    wider = tuple(published_bytes(weight, base) - weight.numel() * width for weight in weights)
+    return Footprint(sum(p.numel() for p in others), width, extra_bytes=extra, wider=wider)
 
 
-def _stored_bytes(tensor: torch.Tensor, running: torch.dtype, dtype: torch.dtype) -> int:
-    is_cast = tensor.dtype == running and is_exact(tensor, dtype)
-    return tensor.numel() * (dtype if is_cast else tensor.dtype).itemsize
+def published_bytes(tensor: torch.Tensor, base: BaseModel) -> int:
+    """Bytes of a model's tensor as published."""
+    is_cast = tensor.dtype == base.dtype and (base.is_dequantized or is_exact(tensor, base.stored_dtype))
+    return tensor.numel() * (base.stored_dtype if is_cast else tensor.dtype).itemsize
 
 
 @torch.no_grad()

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.integrations.gguf.reader import GgufHeader, load_gguf_state_dict, read_gguf_metadata
+from transformers.integrations.gguf.reader import GgufHeader, read_gguf_metadata
 from transformers.integrations.gguf.utils import is_gguf_arch_supported
 from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
@@ -55,6 +56,14 @@ def load_gguf(file: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrain
     return model.to(dtype), tokenizer
 
 
+def float_dtype(file: Path) -> torch.dtype | None:
+    """The type of the weights in a GGUF file; None where they are in blocks."""
+    try:
+        return GgufHeader.from_file(str(file)).dtype
+    except ValueError:  # blocks that only the older reader knows
+        return None
+
+
 def _convert(file: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     metadata, names = read_gguf_metadata(str(file))
     architecture = metadata["general.architecture"]
@@ -74,7 +83,7 @@ def _convert(file: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     )
     model, report = loaded
     if not is_gguf_arch_supported(architecture):  # the newer reader reports what it skips
-        _refuse_skipped(file, model)
+        _refuse_skipped(file, architecture, model)
     check_report(model, report, str(file))
     check_values(model, str(file))
     forget_quantization(model)
@@ -92,17 +101,15 @@ def _refuse_part(file: Path, parts: int) -> None:
         )
 
 
-def _refuse_skipped(file: Path, model: PreTrainedModel) -> None:
+def _refuse_skipped(file: Path, architecture: str, model: PreTrainedModel) -> None:
     """Refuse tensors for which transformers' older reader has no place: it drops them without a word."""
-    header = GgufHeader.from_file(str(file))
-    processor = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(config=model.config.to_dict())
+    processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=model.config.to_dict())
     known = {name.removesuffix(".weight") for name in get_gguf_hf_weights_map(model, processor)}
-    tensors = load_gguf_state_dict(header)
     skipped = [
-        info.name
-        for info in header.tensors
-        if info.name.removesuffix(".weight") not in known
-        and not (info.name.startswith("rope_freqs") and bool((tensors[info.name][...] == 1).all()))
+        tensor.name
+        for tensor in GGUFReader(file).tensors
+        if tensor.name.removesuffix(".weight") not in known
+        and not (tensor.name.startswith("rope_freqs") and bool((tensor.data == 1).all()))
     ]
     if skipped:
         raise ModelError(

@@ -67,12 +67,3 @@ def _eight(weight: torch.Tensor) -> Blocks | None:
     q = (grouped / scale.float().clamp_min(1e-30)[..., None]).round().clamp(-127, 127)
     blocks = Blocks(q.to(torch.int8).flatten(1), scale, None)
     return blocks if torch.equal(blocks.matrix(), weight) else None
-
-
-def published_bytes(weight: torch.Tensor, blocks: Blocks | None, width: int) -> int:
-    """Bytes of a weight as published.
-
-    Args:
-        width: bytes of a number of the published type.
-    """
-    return weight.numel() * width if blocks is None else blocks.bytes

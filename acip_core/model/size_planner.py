@@ -48,12 +48,14 @@ class Footprint:
         bytes_per_parameter: of the dtype it is stored in, 4 for float32, 2 for bfloat16.
         storage: of the target layers, where they are quantized.
         extra_bytes: what is stored outside the target weights beyond that: buffers, parameters in a wider dtype.
+        wider: what each target weight takes beyond that where it is published in a wider dtype.
     """
 
     other_parameters: int = 0
     bytes_per_parameter: int = 4
     storage: BytesPerParameter | None = None
     extra_bytes: int = 0
+    wider: tuple[int, ...] = ()
 
     @property
     def other_bytes(self) -> int:
@@ -145,6 +147,7 @@ class SizePlanner:
         self._adapters = counted
         self._break_even = np.array([break_even_rank(a, b, counted) for a, b in shapes.values()])
         self._floor = int(np.minimum(counted * self._row, self._dense).sum())
+        self._wider = np.array(footprint.wider or np.zeros(len(shapes)), dtype=np.int64)
         self._reset = reset
         if not reset:
             self._floor = int(counted * self._row.sum())
@@ -193,7 +196,12 @@ class SizePlanner:
     @property
     def base_bytes(self) -> int:
         """Bytes of the base model, nothing quantized."""
-        return self.base_target_parameters * self.footprint.bytes_per_parameter + self.footprint.other_bytes
+        targets = self.base_target_parameters * self.footprint.bytes_per_parameter + int(self._wider.sum())
+        return targets + self.footprint.other_bytes
+
+    def bytes_of(self, parameters: int) -> int:
+        """Bytes of any cut with so many parameters, of another score map too, nothing quantized or wider."""
+        return parameters * self.footprint.bytes_per_parameter + self.footprint.extra_bytes
 
     @property
     def base_target_parameters(self) -> int:
@@ -237,7 +245,7 @@ class SizePlanner:
         if finite(size) is None:
             return self.at_parameters(size)
         if storage is None:
-            return self._plan(int(size - other) // self.footprint.bytes_per_parameter)
+            return self._plan(int(size - other - self._wider.sum()) // self.footprint.bytes_per_parameter)
         least, most = self._quantized_bytes
         prefix = int(np.searchsorted(least, size - other, side="right")) - 1
         if prefix < 0 or size > most + other:
@@ -279,7 +287,7 @@ class SizePlanner:
             other = self.footprint.other_parameters
             low, high = other + self._floor, other + self.base_target_parameters
             width, extra = self.footprint.bytes_per_parameter, self.footprint.extra_bytes
-            megabytes = [(n * width + extra) / 1e6 for n in (low, high)]
+            megabytes = [(low * width + extra) / 1e6, self.base_bytes / 1e6]
             raise SizeError(
                 f"No cut of this model has {other + wanted:,} parameters; it can have {low:,} to {high:,} "
                 f"({megabytes[0]:.1f} to {megabytes[1]:.1f} MB)."
@@ -297,10 +305,10 @@ class SizePlanner:
         other, width = self.footprint.other_parameters, self.footprint.bytes_per_parameter
         base, other_bytes = self.base_target_parameters, self.footprint.other_bytes
         ranks = tuple(np.where(dense, DENSE, kept_counts).tolist())
-        stored = target * width
+        stored = target * width + int(self._wider[dense].sum())
         if self.footprint.storage is not None:
             stored = round(self._bytes(kept_counts, np.arange(len(kept_counts))).sum())
-        return Plan(ranks, target, base, target + other, base + other, stored + other_bytes, base * width + other_bytes)
+        return Plan(ranks, target, base, target + other, base + other, stored + other_bytes, self.base_bytes)
 
 
 def _falling(scores: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from ..artifacts.artifact import Artifact
 from ..artifacts.completions import read_completions, write_completions
 from ..artifacts.loading import Loaded, open_model
 from ..artifacts.reader import read_artifact
+from ..artifacts.recounting import recounted
 from ..artifacts.writer import write_artifact
 from ..data.corpus import corpus_windows
 from ..errors import ArtifactError
@@ -40,7 +41,7 @@ def measure_curves(source: str | None, artifact: Path | None = None) -> Steps[li
         ModelError, ArtifactError, CorpusError, StorageError: one sentence each; points are kept.
     """
     loaded = yield from open_model(source, artifact, same_weights=True)
-    old = read_artifact(loaded.folder)
+    old = _recounted(loaded)
     former = primary_curves(old.curves)
     if not former:
         raise ArtifactError(f"{loaded.folder} has no curve to measure again; make it again with `acip precompute`.")
@@ -73,7 +74,7 @@ def measure_precision(
         ModelError, ArtifactError, PrecisionError, CorpusError, StorageError: one sentence each; points are kept.
     """
     loaded = yield from open_model(source, artifact, precision=precision, same_weights=True)
-    old = read_artifact(loaded.folder)
+    old = _recounted(loaded)
     full = primary_curves(old.curves)
     if precision == FULL or not full:
         raise ArtifactError(f"{loaded.folder} has no curve to set another beside, or it is that of `{FULL}` itself.")
@@ -85,6 +86,12 @@ def measure_precision(
         curves = [replace(curve, base_perplexity=reference.base_perplexity) for curve, reference in pairs]
         _write(loaded.folder, old, (*(curve for curve in old.curves if curve.method != method), *curves), run)
     return curves
+
+
+def _recounted(loaded: Loaded) -> Artifact:
+    """The artifact as it is read, its curves with the bytes that their sizes have."""
+    read = read_artifact(loaded.folder)
+    return replace(read, curves=recounted(read.curves, loaded.elastic))
 
 
 def _measure(

@@ -137,7 +137,7 @@ def _values(rows: list[Row], loaded: Loaded) -> dict[str, Any]:
             }
             for curve in own
         ],
-        "figure": curve_figure(curves, round(rows[0].percent)),
+        "figure": curve_figure(curves, round(rows[0].percent), loaded.elastic.planner.base_bytes),
         "examples": EXAMPLES,
         "characters": MOST_CHARACTERS,
         "address": ADDRESS,

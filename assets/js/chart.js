@@ -210,10 +210,15 @@ class Chart {
     if (!this.#isDrawn) return;
     const { key, title, of } = this.#axis;
     const x = this.plot.data.map((trace, i) =>
-      trace.meta.map((percent) => (percent !== null && this.#hasPlace(trace, i) ? of(percent) : null)),
+      trace.meta.map((percent, j) => {
+        if (percent === null || !this.#hasPlace(trace, i)) return null;
+        const own = key === "bytes" ? trace.customdata?.[j]?.[0] : undefined; // at other precisions a size has other bytes
+        return typeof own === "number" ? own : of(percent);
+      }),
     );
-    const ends = [smallest.percent, full.percent].map(of);
-    const pad = Math.abs(ends[1] - ends[0]) * 0.03;
+    const found = key === "bytes" ? x.flat().filter((value) => value !== null) : [];
+    const ends = [...[smallest.percent, full.percent].map(of), ...found];
+    const pad = (Math.max(...ends) - Math.min(...ends)) * 0.03;
     const layout = {
       "xaxis.range": [Math.min(...ends) - pad, Math.max(...ends) + pad],
       "xaxis.title.text": title,

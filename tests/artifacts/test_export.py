@@ -129,7 +129,7 @@ def narrow(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Elasti
 def test_it_has_the_dtype_that_it_is_published_in(narrow: tuple[Path, ElasticModel], tmp_path: Path) -> None:
     folder, elastic = narrow
     wanted, dtype = stored(folder), json.loads((folder / "config.json").read_text())["dtype"]
-    assert elastic.base.dtype == torch.float32 and str(elastic.stored_dtype) == f"torch.{dtype}"
+    assert elastic.base.dtype == torch.float32 and str(elastic.base.stored_dtype) == f"torch.{dtype}"
     for ratio in (1.0, 0.6):
         plan = elastic.planner.at_ratio(ratio)
         assert write(elastic, tmp_path / f"at {ratio}", ratio) == plan.bytes == bytes_of(tmp_path / f"at {ratio}")

@@ -356,7 +356,7 @@ def write_gguf(file: Path, without: str = "", extra: Tensors | None = None, **co
 def test_a_gguf_file_and_its_copy(cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = write_gguf(tmp_path / "tiny.gguf")
     base = load_base(str(file), "cpu")
-    assert base.stored_dtype == torch.float32
+    assert base.stored_dtype == torch.float32 and not base.is_dequantized and base.file == file
     torch.testing.assert_close(logits(base.model), logits(tiny_model("llama")))
     (copy,) = (cache / "models").iterdir()
     assert (copy / "digests.json").is_file() and not caplog.text
