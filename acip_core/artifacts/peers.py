@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,52 @@ class Peers:
     settings: dict
     base_perplexity: dict[str, float]
     points: tuple[PeerPoint, ...]
+
+
+@dataclass(frozen=True)
+class PeerSize:
+    """One size of one method on all corpora, of which the worse one counts.
+
+    Attributes:
+        relative: perplexity ÷ base on each corpus, in their order.
+    """
+
+    method: str
+    setting: str
+    bytes: int
+    relative: tuple[float, ...]
+    divergence: float
+    agreement: float
+    facts: float | None
+
+    @property
+    def worst(self) -> float:
+        return max(self.relative)
+
+
+def peer_sizes(peers: Peers) -> list[PeerSize]:
+    """Sizes that are measured on all corpora: method by method in the order of the file, the largest first."""
+    grouped: dict[tuple[str, str], dict[str, PeerPoint]] = {}
+    for point in peers.points:
+        grouped.setdefault((point.method, point.setting), {})[point.corpus] = point
+    sizes = []
+    for (method, setting), of in grouped.items():
+        if of.keys() == peers.base_perplexity.keys():
+            relative = tuple(of[corpus].perplexity / base for corpus, base in peers.base_perplexity.items())
+            divergence, agreement = max(p.divergence for p in of.values()), min(p.agreement for p in of.values())
+            first = next(iter(of.values()))
+            sizes.append(PeerSize(method, setting, first.bytes, relative, divergence, agreement, first.facts))
+    methods = list(dict.fromkeys(size.method for size in sizes))
+    return sorted(sizes, key=lambda size: (methods.index(size.method), -size.bytes))
+
+
+def frontier(sizes: Sequence[PeerSize]) -> list[PeerSize]:
+    """Those that no other one beats with as few bytes, the smallest first."""
+    best: list[PeerSize] = []
+    for size in sorted(sizes, key=lambda size: (size.bytes, size.worst)):
+        if not best or size.worst < best[-1].worst:
+            best.append(size)
+    return best
 
 
 def write_peers(peers: Peers, folder: Path) -> None:

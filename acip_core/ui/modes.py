@@ -108,4 +108,5 @@ class Modes:
             "source": source,
             "bases": bases,
             "figure": byte_figure(track, curves, source),
+            "peers": byte_figure(track, curves, source, loaded.peers) if loaded.peers else None,
         }
