@@ -100,9 +100,7 @@ def column_scale(moment: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def blocks(
-    weight: torch.Tensor, moment: torch.Tensor, gradients: torch.Tensor, rank: int, rounds: int
-) -> list[Block]:
+def blocks(weight: torch.Tensor, moment: torch.Tensor, gradients: torch.Tensor, rank: int, rounds: int) -> list[Block]:
     """The rounds of a matrix (m, n), the first one first.
 
     Args:

@@ -1,6 +1,6 @@
 """Round-to-nearest and GPTQ (arXiv 2210.17323): whole bits in groups of columns with a scale and an offset each.
 
-    W[i, j] ≈ scale[i, j // group] · (code[i, j] − zero[i, j // group])        code, zero of b bits, scale of 16
+W[i, j] ≈ scale[i, j // group] · (code[i, j] − zero[i, j // group])        code, zero of b bits, scale of 16
 """
 
 from __future__ import annotations

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from acip_core.artifacts.loading import find_artifact
 from acip_core.artifacts.coding import read_coding
+from acip_core.artifacts.loading import find_artifact
 from acip_core.artifacts.peers import FILE, PeerPoint, Peers, read_peers, write_peers
 from acip_core.data.corpus import corpus_windows
-from acip_core.errors import AcipError, ArtifactError
+from acip_core.errors import ArtifactError
 from acip_core.evaluation.facts import facts_kept, known_facts
 from acip_core.evaluation.fidelity import full_logits, measure_fidelity
 from acip_core.model.base_model import load_base
@@ -97,12 +97,16 @@ class PeerRun:
             return
         wanted = {peer.setting for peer in peers}
         points = tuple(p for p in self.peers.points if p.method != method or p.setting in wanted)
-        self.peers = replace(self.peers, points=points)
+        if points != self.peers.points:
+            self._keep(points)
         for peer in peers:
             if not any((p.method, p.setting) == (peer.method, peer.setting) for p in points):
                 measured = yield from self._measured(peer)
-                self.peers = replace(self.peers, points=self.peers.points + measured)
-                write_peers(self.peers, self.folder)
+                self._keep(self.peers.points + measured)
+
+    def _keep(self, points: tuple[PeerPoint, ...]) -> None:
+        self.peers = replace(self.peers, points=points)
+        write_peers(self.peers, self.folder)
 
     def _measured(self, peer: Peer) -> Steps[tuple[PeerPoint, ...]]:
         yield from self._full_model()
