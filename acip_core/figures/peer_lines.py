@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -74,9 +75,11 @@ def peers_figure(peers: Peers, own: Sequence[CodedCurve]) -> go.Figure:
     )
     ratios = [y for trace in figure.data for y in trace.y if y is not None]
     top = min(HIGHEST, 1.1 * max(ratios))
-    x = {"title": title("size of the whole model, MB"), "type": "log", "tickvals": _MEGABYTES}
-    x |= {"range": [math.log10(36), math.log10(103)]}
-    y = {"title": title("perplexity ÷ full model, the worse corpus"), "type": "log"}
-    y |= {"range": [math.log10(0.985), math.log10(top)], "tickvals": _TICKS}
-    y |= {"ticktext": [f"{tick:g} ×" for tick in _TICKS]}
-    return laid_out(figure, x, y)
+    x, y = (_logarithmic(low, high) for low, high in ((36, 103), (0.985, top)))
+    x |= {"title": title("size of the whole model, MB"), "tickvals": _MEGABYTES}
+    y |= {"title": title("perplexity ÷ full model, the worse corpus"), "tickvals": _TICKS}
+    return laid_out(figure, x, y | {"ticktext": [f"{tick:g} ×" for tick in _TICKS]})
+
+
+def _logarithmic(low: float, high: float) -> dict[str, Any]:
+    return {"type": "log", "range": [math.log10(low), math.log10(high)]}

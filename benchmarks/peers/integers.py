@@ -35,20 +35,25 @@ def rtn_peers(subject: Subject) -> list[Peer]:
 
 
 def gptq_peers(subject: Subject) -> list[Peer]:
-    """GPTQ in two sizes of groups, and with the embedding in 4 bits beside it."""
+    """GPTQ in two sizes of groups, in the larger one also with the embedding in 4 bits."""
+    latest: dict[tuple[int, int], dict[str, Stored]] = {}  # the layers, which the sizes of the embedding share
 
     def make(bits: int, group: int, tables: int | None = None) -> Steps[dict[str, Stored]]:
-        moments = yield from subject.moments()
-        label = f"GPTQ to {bits} bits, groups of {group}"
-        stored = yield from by_layer(subject, label, lambda name, w: gptq(w, moments[name], bits, group))
+        if (bits, group) not in latest:
+            latest.clear()
+            moments = yield from subject.moments()
+            label = f"GPTQ to {bits} bits, groups of {group}"
+            layers = by_layer(subject, label, lambda name, weight: gptq(weight, moments[name], bits, group))
+            latest[bits, group] = yield from layers
+        stored = dict(latest[bits, group])
         if tables is not None:
             stored |= {name: rounded(subject.table(name), tables, FINE_GROUP, search=True) for name in subject.tables}
         return stored
 
     return [
         Peer("gptq", f"{bits} bits, groups of {group}{more}", lambda b=bits, g=group, t=tables: make(b, g, t))
-        for group, tables, more in ((GROUP, None, ""), (FINE_GROUP, None, ""), (GROUP, 4, ", embedding 4 bits"))
         for bits in _BITS
+        for group, tables, more in ((GROUP, None, ""), (GROUP, 4, ", embedding 4 bits"), (FINE_GROUP, None, ""))
     ]
 
 
