@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.methods import PEERS
 from ..storage.atomic import atomic_path
 from ..storage.verified import parse_dataclass, read_json, reporting_damage, write_json
 
@@ -67,7 +68,7 @@ class PeerSize:
 
 
 def peer_sizes(peers: Peers) -> list[PeerSize]:
-    """Sizes that are measured on all corpora: method by method in the order of the file, the largest first."""
+    """Sizes that are measured on all corpora: method by method as they are registered, the largest first."""
     grouped: dict[tuple[str, str], dict[str, PeerPoint]] = {}
     for point in peers.points:
         grouped.setdefault((point.method, point.setting), {})[point.corpus] = point
@@ -78,7 +79,7 @@ def peer_sizes(peers: Peers) -> list[PeerSize]:
             divergence, agreement = max(p.divergence for p in of.values()), min(p.agreement for p in of.values())
             first = next(iter(of.values()))
             sizes.append(PeerSize(method, setting, first.bytes, relative, divergence, agreement, first.facts))
-    methods = list(dict.fromkeys(size.method for size in sizes))
+    methods = [*PEERS, *(size.method for size in sizes)]
     return sorted(sizes, key=lambda size: (methods.index(size.method), -size.bytes))
 
 

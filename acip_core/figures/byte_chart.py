@@ -24,6 +24,7 @@ from .peer_lines import HIGHEST, peer_lines
 from .tracks import Track
 
 _TICKS, _COARSE = (1, 1.05, 1.1, 1.2, 1.5, 2, 3, 5), (1, 1.2, 1.5, 2, 3, 5)
+_ENTRY = 0.49  # of a legend of many: two columns on a phone too
 _POINTS = 60  # of the predicted line
 
 
@@ -55,6 +56,8 @@ def byte_figure(
     if source is not None:
         figure.add_trace(_source_mark(source, top))
     figure.update_layout(_layout(low, high, top), template="none")
+    if peers is not None:
+        figure.update_layout(legend={"entrywidth": _ENTRY, "entrywidthmode": "fraction"})
     return json.loads(figure.to_json())
 
 

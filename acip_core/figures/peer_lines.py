@@ -15,7 +15,7 @@ from .canvas import laid_out, title
 
 HIGHEST = 6.0  # × base; what is worse leaves the frame
 _OWN_COLOR = "#d9622b"
-_TICKS = (1, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 3, 5)
+_TICKS = (1, 1.1, 1.2, 1.5, 2, 3, 5)
 _MEGABYTES = (40, 50, 60, 70, 80, 90, 100)
 
 

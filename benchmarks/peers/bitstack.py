@@ -22,7 +22,7 @@ from .subject import Peer, Subject
 RANKS = (16, 4)  # as published, for widths of 4,096; and one whose factors take as large a share of 576
 _ROUNDS = 6  # of a layer; the sizes below take about four
 _OVERSAMPLED, _ITERATIONS = 8, 4  # of the subspace that holds the leading directions
-_MEGABYTES = (90, 75, 65, 55)
+_MEGABYTES = (90, 75)  # at 55 its perplexity is that of noise
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def test_other_quantizers_are_drawn_at_their_own_bytes_and_what_one_of_theirs_be
     track, peers = byte_track(planner(loaded, BOTH), 71), made_up_peers()
     beaten = [replace(p, setting="worse", bytes=45_000, perplexity=2 * p.perplexity) for p in peers.points[:2]]
     figure = byte_figure(track, (), None, replace(peers, points=(*peers.points, *beaten)))
-    _, gptq, rtn = figure["data"]
+    _, rtn, gptq = figure["data"]
     assert (gptq["name"], rtn["name"]) == ("GPTQ", "round-to-nearest")
     assert gptq["x"] == [0.04, 0.05, None, 0.045] and rtn["x"] == [0.052]
     assert gptq["y"] == pytest.approx([1.6, 1.2, None, 2.4])  # the worse corpus
