@@ -16,8 +16,9 @@ from .factorization import measure_factorization
 from .figure import Figure, merge, table
 from .gguf_files import measure_gguf
 from .page import measure_page
+from .peers.results import measure_peers
 from .planning import measure_planning
-from .plot import draw_comparison
+from .plot import draw_plots
 from .quality import measure_quality
 from .reliability import CAMPAIGNS, run_campaigns
 from .resizing import measure_resizing
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "quality": measure_quality,
     "bytes": measure_coded,
     "gguf": measure_gguf,
+    "peers": measure_peers,
     "factorization": measure_factorization,
     "planning": measure_planning,
     "resizing": measure_resizing,
@@ -55,7 +57,7 @@ def main(
     ] = False,
     readme_only: Annotated[bool, typer.Option("--readme", hidden=True)] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best one present by default.")] = None,
-    plot: Annotated[bool, typer.Option("--plot", help="Measure nothing, only draw the comparison.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Measure nothing, only draw the documents' plots.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Short campaigns, whose counts are kept nowhere.")] = False,
 ) -> None:
     """Measure the figures of the README and docs/; nothing else should run on the machine meanwhile."""
@@ -71,7 +73,7 @@ def main(
     if device:
         os.environ["ACIP_DEVICE"] = device  # also that of the processes that are started
     if plot:
-        draw_comparison()
+        draw_plots()
     if not (names or docs_only or plot):
         RESULTS.unlink(missing_ok=True)  # a whole run leaves nothing of an older one
     for name in [] if docs_only or plot or known is CAMPAIGNS else names or BENCHMARKS:

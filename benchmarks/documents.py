@@ -19,6 +19,7 @@ from acip_core.cli import app
 from . import tables
 from .coded import bytes_table
 from .figure import markdown_table
+from .peers.results import peers_table
 from .tables import ROOT
 
 _WIDTH = 100  # characters of a line of help
@@ -82,6 +83,7 @@ def _verbs(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 PARTS: dict[str, Callable[[], list[str]]] = {
     "summary": tables.summary,
     "bytes": bytes_table,
+    "peers": peers_table,
     "perplexity": tables.perplexity,
     "precision": tables.precision,
     "comparison": tables.comparison,

@@ -28,6 +28,7 @@ from .artifact import Artifact, default_artifact
 from .coding import Coding, in_eight_bits, read_coding
 from .comparison import Comparison, read_comparison
 from .completions import Completions, read_completions
+from .peers import Peers, read_peers
 from .reader import read_artifact
 from .recounting import recounted
 from .task_results import TaskResult, read_evaluation
@@ -66,6 +67,7 @@ class Loaded:
         folder: of the artifact.
         fingerprint: of the weights that are compressed.
         coding: what sizes in bytes are planned with; None where the artifact has the mode `directions` alone.
+        peers: what was measured of other quantizers on the same model, if anything.
     """
 
     elastic: ElasticModel
@@ -78,6 +80,7 @@ class Loaded:
     folder: Path = Path()
     fingerprint: str = ""
     coding: Coding | None = None
+    peers: Peers | None = None
 
 
 def open_model(
@@ -127,6 +130,7 @@ def open_model(
         folder=folder,
         fingerprint=fitted.fingerprint,
         coding=coding,
+        peers=read_peers(folder),
     )
     if precision != FULL:
         quantized = yield from quantize(elastic, precision)

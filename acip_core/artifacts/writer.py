@@ -28,7 +28,7 @@ from .card import hub_name, model_card
 from .coding import CODING, CODING_FILES
 from .reader import read_artifact, read_description
 
-_OF_OTHER_COMMANDS = ("comparison.json", "ablation.json", "evaluation.json")  # they cost hours
+_OF_OTHER_COMMANDS = ("comparison.json", "ablation.json", "evaluation.json", "peers.json")  # they cost hours
 
 
 def write_artifact(artifact: Artifact, folder: Path, also: Callable[[Path], object] | None = None) -> None:

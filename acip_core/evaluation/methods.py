@@ -68,6 +68,18 @@ _METHODS = (
     ),
 )  # fmt: skip
 METHODS = {method.id: method for method in _METHODS}
+# Quantizers of others, which spend bytes; in `peers.json`.
+PEERS = {
+    method.id: method
+    for method in (
+        Method("rtn", "round-to-nearest", "#a0764d", "dot", "Every weight to the nearest of its group's levels."),
+        Method("gptq", "GPTQ", "#2f9e5b", "dash", "Rounding with each error moved onto later columns."),
+        Method("nf4", "nf4", "#8a5fd3", "dash", "Normal quantiles in blocks, double quantization."),
+        Method("llama.cpp", "llama.cpp", "#1f9fa8", "dash", "ggml's block types with an importance matrix."),
+        Method("bitstack", "BitStack", "#c2417c", "dashdot", "Rounds of signs and a low-rank magnitude."),
+        Method("int4-ranks", "int4 + directions", "#b8860b", "longdash", "Directions cut by score, factors in int4."),
+    )
+}
 CORPORA = {
     corpus.id: corpus
     for corpus in (
@@ -82,7 +94,7 @@ _FORMER_COMPARED = {"ours": "fisher-envelope", "iterated": "fisher-iterated", "f
 
 def method(name: str) -> Method:
     """The method of an id; one that is not in the registry is called by its id."""
-    return METHODS.get(name, Method(name, name))
+    return METHODS.get(name) or PEERS.get(name) or Method(name, name)
 
 
 def method_of(label: str) -> Method:

@@ -15,14 +15,16 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..artifacts.coding import CodedCurve
+from ..artifacts.peers import Peers
 from ..evaluation.methods import corpus_color, corpus_symbol, corpus_title
 from ..model.base_model import BaseModel, embedded_gguf
 from ..model.byte_planner import BytePlanner
 from .canvas import MUTED
+from .peer_lines import HIGHEST, peer_lines
 from .tracks import Track
 
-_HIGHEST = 6.0  # × base; what is worse leaves the frame
 _TICKS, _COARSE = (1, 1.05, 1.1, 1.2, 1.5, 2, 3, 5), (1, 1.2, 1.5, 2, 3, 5)
+_ENTRY = 0.49  # of a legend of many: two columns on a phone too
 _POINTS = 60  # of the predicted line
 
 
@@ -33,18 +35,29 @@ def source_file_bytes(base: BaseModel) -> int | None:
     return next((place.stat().st_size for place in places if place.suffix == ".gguf" and place.is_file()), None)
 
 
-def byte_figure(track: Track, curves: Sequence[CodedCurve], source: int | None) -> dict[str, Any]:
-    """The figure as plain JSON values, without colors of the page's theme, which the browser fills in."""
+def byte_figure(
+    track: Track, curves: Sequence[CodedCurve], source: int | None, peers: Peers | None = None
+) -> dict[str, Any]:
+    """The figure as plain JSON values, without colors of the page's theme, which the browser fills in.
+
+    Args:
+        source: as `source_file_bytes`.
+        peers: other quantizers, a line for each of them at its own bytes.
+    """
     planner = track.planner
     assert isinstance(planner, BytePlanner)
     own = [curve for curve in curves if curve.mode == track.mode and curve.points]
     low, high = track.plan_at(track.percents[0])[1].bytes / 1e6, planner.base_bytes / 1e6
     figure = go.Figure([_predicted(planner, low * 1e6), *(_measured(curve, planner) for curve in own)])
-    ratios = [y for trace in figure.data for y in trace.y]
-    top = min(_HIGHEST, max(1.2, 1.05 * max(ratios)))
+    if peers is not None:
+        figure.add_traces(peer_lines(peers, planner.base_bytes))
+    ratios = [y for trace in figure.data for y in trace.y if y is not None]
+    top = min(HIGHEST, max(1.2, 1.05 * max(ratios)))
     if source is not None:
         figure.add_trace(_source_mark(source, top))
     figure.update_layout(_layout(low, high, top), template="none")
+    if peers is not None:
+        figure.update_layout(legend={"entrywidth": _ENTRY, "entrywidthmode": "fraction"})
     return json.loads(figure.to_json())
 
 

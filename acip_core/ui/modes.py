@@ -97,7 +97,7 @@ class Modes:
     def _of(self, track: Track) -> dict[str, Any]:
         loaded, planner = self._loaded, track.planner
         assert loaded.coding is not None and isinstance(planner, BytePlanner)
-        curves = loaded.coding.curves
+        curves, peers = loaded.coding.curves, loaded.peers
         bases = {curve.corpus: curve.base_perplexity for curve in primary_curves(loaded.artifact.curves)}
         bases |= {curve.corpus: curve.base_perplexity for curve in curves}
         source = source_file_bytes(loaded.elastic.base)
@@ -108,4 +108,5 @@ class Modes:
             "source": source,
             "bases": bases,
             "figure": byte_figure(track, curves, source),
+            "peers": byte_figure(track, curves, source, peers) if peers is not None and peers.points else None,
         }

@@ -68,6 +68,7 @@ class Chart {
   #measured = new Map(); // by corpus and size
   #measuredTrace = data.figure.data.length;
   #chosen = RATIO; // axis of the mode directions
+  #showsPeers = false; // other quantizers, where bits are spent
 
   /** @param {Part<MeasurementMessage>} part */
   constructor(part) {
@@ -80,6 +81,11 @@ class Chart {
     find(element, "[data-save=csv]").addEventListener("click", () => saveTable(this.plot));
     const select = find(element, "[data-axis]", HTMLSelectElement);
     select.addEventListener("change", () => this.#against(select.value));
+    this.peers = find(element, "[data-peers]");
+    find(this.peers, "input", HTMLInputElement).addEventListener("change", ({ target }) => {
+      this.#showsPeers = /** @type {HTMLInputElement} */ (target).checked;
+      this.draw();
+    });
     onSpeed((message) => {
       if (this.#axis.key !== "speed") return;
       this.status.textContent = message.status;
@@ -102,10 +108,16 @@ class Chart {
     return { ring, corpus };
   }
 
+  /** @returns {Figure<Line>} what is drawn in the mode in force */
+  get #figure() {
+    return (this.#showsPeers && table.peers) || (table.figure ?? data.figure);
+  }
+
   /** Draws it for the first time, or anew in another mode. */
   async draw() {
     const spendsBits = table.figure !== undefined;
-    const figure = table.figure ?? data.figure;
+    const figure = this.#figure;
+    this.peers.hidden = !table.peers;
     const isNew = !this.#isDrawn;
     this.#isDrawn = false;
     this.#axis = spendsBits ? MEGABYTES : RATIO;
@@ -120,7 +132,7 @@ class Chart {
       spendsBits ? trace.x.map((x) => x && (100 * x * 1e6) / (table.published ?? 1)) : trace.x;
     const curves = figure.data.map((trace) => ({ ...structuredClone(trace), meta: percents(trace) }));
     await draw(this.plot, [...curves, measured], figure.layout);
-    if (figure !== (table.figure ?? data.figure)) return; // another mode was chosen meanwhile
+    if (figure !== this.#figure) return; // something else was chosen meanwhile
     this.#isDrawn = true;
     this.plot.dataset.axis = this.#axis.key;
     if (isNew) this.#listen();

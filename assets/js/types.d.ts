@@ -73,6 +73,8 @@ interface ModeData {
   bases: Record<string, number>;
   /** perplexity ÷ the full model's against megabytes */
   figure: Figure<Line>;
+  /** the same with other quantizers, where they were measured */
+  peers: Figure<Line> | null;
 }
 
 interface ModesData {

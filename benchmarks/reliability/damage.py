@@ -39,7 +39,9 @@ _OUTCOMES = ("refused by name", "made again", "harmless", "another model")
 _SECONDS = 20.0  # until a trial counts as hung
 _PROMPT = torch.tensor([[1, 70, 71, 72, 73, 74, 75, 76]])
 _SIZES = (1.0, 0.6)
-_NEVER_MADE = ("completions.json", "comparison.json", "ablation.json", "evaluation.json")  # as good as missing
+_NEVER_MADE = tuple(  # as good as missing
+    f"{name}.json" for name in ("completions", "comparison", "ablation", "evaluation", "peers")
+)
 
 
 @dataclass(frozen=True)

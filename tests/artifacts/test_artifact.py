@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from acip_core.artifacts.ablation_rows import read_ablation
 from acip_core.artifacts.artifact import Artifact
 from acip_core.artifacts.comparison import read_comparison
 from acip_core.artifacts.completions import read_completions
+from acip_core.artifacts.peers import read_peers
 from acip_core.artifacts.reader import read_artifact
 from acip_core.artifacts.renewal import renew
 from acip_core.artifacts.task_results import read_evaluation
@@ -31,6 +32,7 @@ from acip_core.errors import ArtifactError, StorageError
 from acip_core.model.target_layers import target_layers
 from acip_core.storage.digests import file_digest
 from acip_core.storage.verified import read_tensors, write_json
+from tests.support.coded import made_up_peers
 from tests.support.faults import full_disk
 from tests.support.tiny import calibration, tiny_artifact, tiny_base, tiny_model
 
@@ -232,6 +234,7 @@ RESULTS = {
         read_evaluation,
     ),
     "comparison.json": ({"budget": {"x": 1e5}, "base_perplexity": {"c4": 3.5}, "results": []}, read_comparison),
+    "peers.json": (asdict(made_up_peers()), read_peers),
     "ablation.json": ({"settings": {"x": 1e5}, "rows": {"one": {"0.50": 1.25}}}, read_ablation),
 }  # fmt: skip
 MADE = (

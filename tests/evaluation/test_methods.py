@@ -10,6 +10,7 @@ from acip_core.data.corpus import CORPORA as SOURCES
 from acip_core.evaluation.methods import (
     CORPORA,
     METHODS,
+    PEERS,
     artifact_method,
     corpus_title,
     current_id,
@@ -20,12 +21,14 @@ from acip_core.evaluation.methods import (
 )
 from acip_core.model.base_model import DEFAULT_MODEL
 from acip_core.pipelines.method_comparison import METHODS as MEASURED
+from benchmarks.peers.measure import METHODS as PEERS_MEASURED
 
 
 def test_everything_that_is_measured_is_registered() -> None:
     assert set(MEASURED) == set(METHODS) and tuple(CORPORA) == SOURCES
-    titles = [entry.title for entry in (*METHODS.values(), *CORPORA.values())]
-    assert len(set(titles)) == len(titles) and all(method.description for method in METHODS.values())
+    assert set(PEERS_MEASURED) == set(PEERS)
+    titles = [entry.title for entry in (*METHODS.values(), *PEERS.values(), *CORPORA.values())]
+    assert len(set(titles)) == len(titles) and all(m.description for m in (*METHODS.values(), *PEERS.values()))
 
 
 ITERATED, WARM, PUBLISHED = {"stages": [1.0]}, {"pruning": {"warm_start": 0.7}}, {"pruning": {"warm_start": 0.0}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from acip_core.model.base_model import BaseModel
 from acip_core.model.byte_planner import BytePlanner
 from acip_core.model.operating_points import OperatingPoint, coded_state
 from acip_core.model.size_planner import BITS, BOTH, DENSE, MODES
-from tests.support.coded import opened_with_codes
+from tests.support.coded import made_up_peers, opened_with_codes
 from tests.support.tiny import tiny_base
 from tests.support.visitor import tiny_loaded
 
@@ -124,6 +125,22 @@ def test_every_trace_has_its_own_bytes(loaded: Loaded) -> None:
         assert source["x"] == [0.05, 0.05] and "source file" in source["name"]
         assert figure["layout"]["xaxis"]["type"] == figure["layout"]["yaxis"]["type"] == "log"
         assert len(byte_figure(track, (), None)["data"]) == 1
+
+
+def test_other_quantizers_are_drawn_at_their_own_bytes_and_what_one_of_theirs_beats_is_not_joined(
+    loaded: Loaded,
+) -> None:
+    track, peers = byte_track(planner(loaded, BOTH), 71), made_up_peers()
+    beaten = [replace(p, setting="worse", bytes=45_000, perplexity=2 * p.perplexity) for p in peers.points[:2]]
+    figure = byte_figure(track, (), None, replace(peers, points=(*peers.points, *beaten)))
+    _, rtn, gptq = figure["data"]
+    assert (gptq["name"], rtn["name"]) == ("GPTQ", "round-to-nearest")
+    assert gptq["x"] == [0.04, 0.05, None, 0.045] and rtn["x"] == [0.052]
+    assert gptq["y"] == pytest.approx([1.6, 1.2, None, 2.4])  # the worse corpus
+    assert gptq["text"] == ["3 bits", "4 bits", "", "worse"]
+    assert gptq["customdata"][0] == pytest.approx([0.04, 100 * 40_000 / planner(loaded, BOTH).base_bytes])
+    low, high = figure["layout"]["yaxis"]["range"]
+    assert low < 0 < math.log10(2.4) < high
 
 
 def test_the_source_file_is_the_one_the_model_was_read_from(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from acip_core.artifacts.coding import CodedCurve, CodedPoint, Coding, in_eight_bits
 from acip_core.artifacts.loading import Loaded, install_coding
+from acip_core.artifacts.peers import PeerPoint, Peers
 from acip_core.model.base_model import fingerprint
 from acip_core.model.code_cache import cached_codes
 from acip_core.model.coded_states import coded_matrices, install_coded_adapters, install_codes
@@ -55,6 +56,17 @@ def with_coding(loaded: Loaded, curves: bool = True) -> Loaded:
     measured = tuple(_curve(mode, corpus) for mode in (BOTH, BITS) for corpus in ("c4", "wikipedia")) if curves else ()
     coding = Coding(fingerprint(weights), moments, Calibration(), measured, None, {})
     return replace(loaded, coding=coding)
+
+
+def made_up_peers() -> Peers:
+    """Two sizes of one quantizer and one of another, of about the bytes of a tiny model."""
+    sizes = (("gptq", "4 bits", 50_000, 1.2), ("gptq", "3 bits", 40_000, 1.6), ("rtn", "4 bits", 52_000, 2.0))
+    points = tuple(
+        PeerPoint(method, setting, corpus, size, worse * base, 0.1, 0.9, 0.5)
+        for method, setting, size, worst in sizes
+        for corpus, base, worse in (("c4", 30.0, worst - 0.1), ("wikipedia", 20.0, worst))
+    )
+    return Peers({}, {"c4": 30.0, "wikipedia": 20.0}, points)
 
 
 def opened_with_codes(loaded: Loaded, curves: bool = True) -> Loaded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from acip_core.progress import Progress, Steps
 from acip_core.ui import modes as modes_module
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.preparation import Preparation
-from tests.support.coded import with_coding
+from tests.support.coded import made_up_peers, with_coding
 from tests.support.visitor import REQUEST, SLIDER, drag, opened, readout, served, text, tiny_loaded, wait_state
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
@@ -28,7 +29,7 @@ OUTPUT, DIRECTIONS = "#spend output", "#spend input[value=directions]"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Handlers]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACIP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        with served(with_coding(tiny_loaded())) as (address, handlers):
+        with served(replace(with_coding(tiny_loaded()), peers=made_up_peers())) as (address, handlers):
             thread = handlers.model.modes.preparation._thread
             assert thread is not None
             thread.join()
@@ -144,6 +145,30 @@ def test_the_plot_is_that_of_the_mode(visit: Visit, server: tuple[str, Handlers]
     page.check(DIRECTIONS)
     expect(plot).to_have_attribute("data-axis", "ratio")
     assert dict(page.evaluate(read))["C4"][-1] == 100 and dict(page.evaluate(read))["measured here"] == []
+
+
+def test_other_quantizers_join_the_plot_when_asked_for(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    plot, switch = page.locator("#chart .plot"), page.get_by_label("other quantizers")
+    names = "(() => document.querySelector('#chart .plot').data.map((trace) => trace.name))()"
+    expect(plot).to_have_attribute("data-axis", "megabytes")
+    assert "GPTQ" not in page.evaluate(names) and not switch.is_checked()
+    page.click("#measure")
+    expect(page.locator("#chart .status")).to_contain_text("Measured 0.0846 MB")
+    switch.check()
+    page.wait_for_function(f"{names}.includes('GPTQ')")
+    drawn = "(() => Object.fromEntries(document.querySelector('#chart .plot').data.map((t) => [t.name, [...t.x]])))()"
+    shown = page.evaluate(drawn)
+    assert shown["GPTQ"] == [0.04, 0.05] and shown["round-to-nearest"] == [0.052]  # at their own bytes
+    assert len(shown["measured here"]) == 2  # what the visitor measured stays
+    page.check(DIRECTIONS)
+    expect(switch).to_be_hidden()
+    assert "GPTQ" not in page.evaluate(names)
+    page.check("#spend input[value=bits]")
+    page.wait_for_function(f"{names}.includes('GPTQ')")
+    switch.uncheck()
+    page.wait_for_function(f"!{names}.includes('GPTQ')")
 
 
 def test_inside_the_cut_shows_what_each_byte_buys(visit: Visit) -> None:
