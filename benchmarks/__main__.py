@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
+from .closeness import measure_closeness
 from .coded import measure_coded
 from .documents import refresh
 from .factorization import measure_factorization
@@ -30,6 +31,7 @@ from .visitors import measure_visitors
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "quality": measure_quality,
+    "closeness": measure_closeness,
     "bytes": measure_coded,
     "gguf": measure_gguf,
     "peers": measure_peers,

@@ -86,5 +86,6 @@ def _within(curve: CodedCurve, megabytes: int) -> CodedPoint | None:
 
 def _coding() -> tuple[Calibration, tuple[CodedCurve, ...]] | None:
     folder = default_artifact(DEFAULT_MODEL)
-    coding = read_coding(folder, read_artifact(folder).basis)
+    artifact = read_artifact(folder)
+    coding = read_coding(folder, artifact.basis, artifact.gradients)
     return (coding.calibration, coding.curves) if coding is not None else None

@@ -18,18 +18,18 @@ def measure_factorization(rounds: int = 3) -> list[Figure]:
     """Time ratio, and the largest relative error of a full-rank product."""
     base = load_base()
     weights = target_layers(base.model).weights()
-    basis = read_artifact(default_artifact(base.name)).basis
+    artifact = read_artifact(default_artifact(base.name))
     ratios, error = [], 0.0
     for _ in range(rounds):
         began = clock()
-        factors = finish(factorize(weights, basis))
+        factors = finish(factorize(weights, artifact.basis, artifact.gradients))
         ours = clock() - began
         began = clock()
         for weight in weights.values():
             torch.linalg.svd(weight, full_matrices=False)
         ratios.append(ours / (clock() - began))
     for name, weight in weights.items():
-        product = factors[name].directions.T @ factors[name].down(weight)
+        product = factors[name].up.T @ factors[name].down(weight)
         error = max(error, ((product - weight).norm() / weight.norm()).item())
     return [
         median_of("factorization time ÷ torch.linalg.svd", ratios, "×", 1 / 3),

@@ -13,7 +13,7 @@ from acip_core.model.quantization import PRECISIONS, at_precision
 
 from .figure import Figure
 
-_TARGETS = {0.9: 1.08, 0.8: 1.3, 0.7: 1.65, 0.6: 2.3, 0.5: 3.4, 0.4: 5.5}
+_TARGETS = {0.9: 1.01, 0.8: 1.15, 0.7: 1.4, 0.6: 1.75, 0.5: 2.3, 0.4: 3.0}
 _LOST = {"int8": 1.01, "int4": 1.1}  # times the perplexity of the same size in full precision, at most
 
 

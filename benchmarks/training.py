@@ -37,7 +37,7 @@ def measure_training(rounds: int = 4) -> list[Figure]:
     artifact = read_artifact(default_artifact(base.name))
     windows = token_windows(base.tokenizer, documents("c4", "calibration"), WINDOW, 16)
     weights = target_layers(base.model).weight_copies()
-    factors = finish(cached_factors(weights, artifact.fingerprint, artifact.basis))
+    factors = finish(cached_factors(weights, artifact.fingerprint, artifact.basis, artifact.gradients))
 
     lora = _lora_steps(windows, _BATCH)
     run = acip_scores(base, factors, windows, _HURRIED)

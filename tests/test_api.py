@@ -235,12 +235,12 @@ def test_save_pretrained(model: AcipModel, tmp_path: Path) -> None:
 def test_precompute_runs_to_the_end(files: tuple[str, Path], tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(f"Line {i} says {i * i} and then {i**5}, no more." * 2 for i in range(700)))
-    config = replace(QUICK, corpora=(str(text),), ratios=(1.0, 0.6), examples=("Hello",), stages=())
+    config = replace(QUICK, corpora=(str(text),), ratios=(1.0, 0.6), examples=("Hello",))
     steps: list[str] = []
     out = acip_core.precompute(
         files[0], config, output_dir=tmp_path / "made", on_progress=lambda step: steps.append(step.stage)
     )
-    assert out == tmp_path / "made" and "scoring" in steps
+    assert out == tmp_path / "made" and "gradient moments" in steps
     model = AcipModel.from_pretrained(files[0], artifact=out, size=0.6)
     assert model.size == pytest.approx(0.6, abs=0.02) and model.set_size(0.5, mode="bits").ratio <= 0.5
 

@@ -117,8 +117,8 @@ def test_precompute_and_prepare(
     code, output = run(monkeypatch, capsys, *arguments)
     assert code == 0, output
     assert f"The artifact is in {out}." in output
-    assert f"measuring fisher-iterated, {text} 48/48" in output  # nothing of a name is taken for colours
-    assert re.search(r"scoring (\d+)/\1", output) and "second moments 1/12" in output
+    assert f"measuring predicted, {text} 48/48" in output  # nothing of a name is taken for colours
+    assert re.search(r"gradient moments (\d+)/\1", output) and "second moments 1/12" in output
     assert "making codes 15/15" in output and (out / CODING).is_file()
     (curve,) = read_artifact(out).curves
     assert curve.corpus == text and [round(p.ratio, 1) for p in curve.points] == [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
@@ -277,7 +277,7 @@ def test_measure_curve_measures_the_artifacts_primary_curves_again(
     other = replace(made.curves[0], method="another")
     write_artifact(replace(made, curves=(*curves, other)), out, lambda place: write_completions(texts, place))
     code, output = run(monkeypatch, capsys, "measure", "curve", model, "--artifact", str(out))
-    assert code == 0 and "measuring fisher" in output and "30%" in output, output
+    assert code == 0 and "measuring predicted" in output and "30%" in output, output
     assert read_artifact(out).curves == (*made.curves, other) and read_completions(out) == texts
     write_artifact(replace(made, curves=()), out)
     code, output = run(monkeypatch, capsys, "measure", "curve", model, "--artifact", str(out))

@@ -55,7 +55,7 @@ def test_the_artifact_fits_and_is_complete(loaded: Loaded) -> None:
     assert loaded.note == ""
     by_label = {(curve.method, curve.corpus): curve for curve in read_artifact(folder).curves}
     for corpus in ("c4", "wikipedia"):
-        own = by_label["fisher-envelope+adapters", corpus]
+        own = by_label["predicted+factors", corpus]
         assert [round(100 * p.ratio) for p in own.points] == list(range(100, 25, -5))
         assert own.split == "held-out" and own.tokens >= 16 * 511
         plans = [loaded.elastic.planner.at_ratio(round(p.ratio, 2)) for p in own.points]

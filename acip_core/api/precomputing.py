@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..pipelines.precompute import PrecomputeConfig
 from ..pipelines.precompute import precompute as run
+from ..pipelines.recipes import DEFAULT_RECIPE, PrecomputeConfig
 from ..progress import finish
 from .arguments import OnProgress
 
@@ -18,14 +18,14 @@ def precompute(
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Path:
-    """Make the artifact of a model, to the end: order its singular directions, train adapters, measure its curve.
+    """Make the artifact of a model, to the end: order its singular directions, train factors, measure its curve.
 
     Takes minutes to hours; a run that was interrupted continues where it was when it is called again.
 
     Args:
         model: Hub id (`org/model`, `org/model@revision`), local folder or GGUF file; the embedded default when left
             out.
-        config: how; `PrecomputeConfig()` by default, `pipelines.precompute.QUICK` for a first look.
+        config: how; `pipelines.recipes.DEFAULT_RECIPE` by default, `QUICK` there for a first look.
         output_dir: where the artifact goes; the folder where `AcipModel.from_pretrained` finds it by default.
         overwrite: replace an artifact of other weights that lies there.
         on_progress: called with every step.
@@ -38,4 +38,4 @@ def precompute(
     """
     source = None if model is None else str(model)
     folder = None if output_dir is None else Path(output_dir).expanduser()
-    return finish(run(source, config or PrecomputeConfig(), folder, overwrite), on_progress)
+    return finish(run(source, config or DEFAULT_RECIPE, folder, overwrite), on_progress)

@@ -4,9 +4,10 @@ acip.json                 format version, model and fingerprint, recipe, library
                           and SHA-256 of the files below
 scores.safetensors        one vector (r,) per layer
 basis.safetensors         what rebuilds the basis of the factorization (`model/second_moments.py`)
+factors.safetensors       what training added to the factors (`model/trained_factors.py`), absent when they were not
 adapter_config.json       PEFT's LoRA format, absent when no adapters were trained
 adapter_model.safetensors
-history.safetensors       loss and size ratio per adapter step, absent likewise
+history.safetensors       loss and size ratio per training step, absent without training
 README.md                 model card
 
 Beside these lie what other commands measured or made of it: `completions.json`, `comparison.json`, `ablation.json`,
@@ -25,14 +26,15 @@ import torch
 from ..evaluation.curves import Curve
 from ..model.elastic_model import AdapterWeights
 from ..model.second_moments import Basis
+from ..model.trained_factors import FactorUpdate
 from ..paths import artifact_homes, artifacts_home
 from ..storage.atomic import recover
 
 FORMAT_VERSION = 2
 PEFT_PREFIX = "base_model.model."
 FILES = (
-    "scores.safetensors", "basis.safetensors", "adapter_config.json", "adapter_model.safetensors",
-    "history.safetensors", "README.md",
+    "scores.safetensors", "basis.safetensors", "factors.safetensors", "adapter_config.json",
+    "adapter_model.safetensors", "history.safetensors", "README.md",
 )  # fmt: skip
 
 
@@ -45,7 +47,9 @@ class Artifact:
         recipe: how it was made, plain values.
         scores: (r,) per layer.
         adapters: per layer, PEFT's scaling multiplied into b; None when none were trained.
-        history: named vectors over the adapter training steps.
+        history: named vectors over the training steps.
+        gradients: second moments of the loss's gradients, of a two-sided basis.
+        updates: what training added to the factors; None when they were not trained.
     """
 
     name: str
@@ -57,6 +61,8 @@ class Artifact:
     basis: Basis
     adapters: dict[str, AdapterWeights] | None
     history: dict[str, torch.Tensor]
+    gradients: Basis | None = None
+    updates: dict[str, FactorUpdate] | None = None
 
     @property
     def include(self) -> tuple[str, ...]:

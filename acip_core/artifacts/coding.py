@@ -85,14 +85,17 @@ class Coding:
     settings: dict[str, Any]
 
 
-def write_coding(coding: Coding, folder: Path) -> None:
+def write_coding(coding: Coding, folder: Path, basis: Basis, gradients: Basis | None = None) -> None:
     """Write the files into an artifact's folder; `coding.json` last, so that those before it stay the ones it names.
+
+    Args:
+        basis, gradients: of the artifact, which holds these moments.
 
     Raises:
         StorageError: the folder cannot be written.
     """
     with atomic_path(folder / MOMENTS) as path:
-        save_coding_moments(coding.moments, path)
+        save_coding_moments(coding.moments, path, basis, gradients)
     if coding.adapters is not None:
         tensors = {f"{name}.{part}": getattr(a, part).half() for name, a in coding.adapters.items() for part in "ab"}
         with atomic_path(folder / ADAPTERS) as path:
@@ -110,7 +113,7 @@ def write_coding(coding: Coding, folder: Path) -> None:
         write_json(path, content, indent=1)
 
 
-def read_coding(folder: Path, basis: Basis) -> Coding | None:
+def read_coding(folder: Path, basis: Basis, gradients: Basis | None = None) -> Coding | None:
     """What `write_coding` wrote; None where there is nothing of it.
 
     Raises:
@@ -131,7 +134,7 @@ def read_coding(folder: Path, basis: Basis) -> Coding | None:
             if check_regular(folder / name) != stated["bytes"] or file_digest(folder / name) != stated["sha256"]:
                 raise ValueError("it is another one than was written")
     with reporting_damage(folder / MOMENTS, way_out):
-        moments = read_coding_moments(folder / MOMENTS, basis)
+        moments = read_coding_moments(folder / MOMENTS, basis, gradients)
     adapters = _adapters(folder / ADAPTERS, moments, way_out) if ADAPTERS in files else None
     return Coding(content["fingerprint"], moments, calibration, curves, adapters, content["settings"])
 

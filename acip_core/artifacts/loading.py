@@ -21,6 +21,7 @@ from ..model.coded_states import coded_matrices, install_coded_adapters, install
 from ..model.elastic_model import ElasticModel, build_elastic
 from ..model.factorization import cached_factors
 from ..model.quantization import FULL, Quantized, at_precision, quantize
+from ..model.size_planner import break_even_rank
 from ..model.target_layers import TargetLayers, target_layers
 from ..progress import Progress, Steps
 from ..storage.hub import HubOptions, artifact_folder, split_revision
@@ -101,7 +102,7 @@ def open_model(
         artifact: folder of the artifact or its name on the Hub (`user/repo`, `user/repo@revision`);
             `artifact.default_artifact` of the model's name by default.
         count_adapters: False reproduces the paper's size convention.
-        install: False leaves the artifact's adapters out of the model.
+        install: False leaves out of the model what the artifact's training added.
         precision: of the target layers, one of `quantization.precisions()`; curves and completions of others do
             not count as this model's.
         same_weights: as `find_artifact`.
@@ -117,11 +118,11 @@ def open_model(
     yield Progress("loading the model", 1, 1)
     fitted = find_artifact(base, folder, same_weights)
     folder, read = fitted.folder, fitted.artifact
-    factors = yield from cached_factors(fitted.weights, fitted.fingerprint, read.basis)
-    adapters = read.adapters if install else None
-    elastic = yield from build_elastic(base, factors, read.scores, adapters, count_adapters)
+    factors = yield from cached_factors(fitted.weights, fitted.fingerprint, read.basis, read.gradients)
+    adapters, updates = (read.adapters, read.updates) if install else (None, None)
+    elastic = yield from build_elastic(base, factors, read.scores, adapters, count_adapters, updates=updates)
     read = replace(read, curves=recounted(read.curves, elastic))
-    coding = read_coding(folder, read.basis)
+    coding = read_coding(folder, read.basis, read.gradients)
     loaded = Loaded(
         elastic,
         read,
@@ -254,6 +255,10 @@ def _check_shapes(name: str, m: int, n: int, artifact: Artifact) -> None:
             f"basis.safetensors: '{name}' has {len(moment.scale)} {moment.side} channels, "
             f"which do not fit a {m} × {n} layer."
         )
+    if artifact.gradients is not None and len(artifact.gradients[name].scale) != m:
+        raise ArtifactError(f"basis.safetensors: the gradients of '{name}' do not fit a {m} × {n} layer.")
+    if artifact.updates is not None and len(artifact.updates[name].up.scale) != min(break_even_rank(m, n), m, n):
+        raise ArtifactError(f"factors.safetensors: '{name}' has another number of directions than a {m} × {n} layer.")
     if artifact.adapters is not None:
         adapter = artifact.adapters[name]
         if adapter.a.shape[1] != n or adapter.b.shape[0] != m:

@@ -16,7 +16,8 @@ from ..errors import ArtifactError
 from ..evaluation.curves import Curve, CurvePoint
 from ..evaluation.methods import current_label
 from ..model.elastic_model import AdapterWeights
-from ..model.second_moments import Basis, read_basis
+from ..model.second_moments import GRADIENT, Basis, read_basis
+from ..model.trained_factors import FactorUpdate, read_updates
 from ..storage.atomic import recover
 from ..storage.digests import check_regular, file_digest
 from ..storage.verified import (
@@ -49,23 +50,27 @@ def read_artifact(folder: Path) -> Artifact:
     description = read_description(folder / "acip.json")
     if description["format_version"] == _WITHOUT_DIGESTS:
         log.warning("The artifact %s has no digests; `python -m acip_core renew %s` adds them.", folder, folder)
-    _check_files(folder, description.get("files", {}))
+    files = description.get("files", {})
+    _check_files(folder, files)
     scores = _read_scores(folder / "scores.safetensors")
-    basis = _read_basis(folder / "basis.safetensors", set(scores))
-    has_adapters = description["recipe"].get("adapters") is not None
-    adapters = _read_peft(folder, set(scores)) if has_adapters else None
+    basis, gradients = _read_basis(folder / "basis.safetensors", set(scores))
+    recipe = description["recipe"]
+    adapters = _read_peft(folder, set(scores)) if recipe.get("adapters") is not None else None
+    updates = _read_updates(folder / "factors.safetensors", basis, gradients) if recipe.get("factors") else None
     with reporting_damage(folder / "acip.json", "field 'curves' is malformed; restore the file"):
-        curves = tuple(_curve(entry, description["recipe"]) for entry in description["curves"])
+        curves = tuple(_curve(entry, recipe) for entry in description["curves"])
     return Artifact(
         name=description["name"],
         source=description["source"],
         fingerprint=description["fingerprint"],
-        recipe=description["recipe"],
+        recipe=recipe,
         curves=curves,
         scores=scores,
         basis=basis,
         adapters=adapters,
-        history=_read_history(folder / "history.safetensors") if has_adapters else {},
+        history=_read_history(folder / "history.safetensors") if "history.safetensors" in files or adapters else {},
+        gradients=gradients,
+        updates=updates,
     )
 
 
@@ -143,7 +148,7 @@ _RECIPE: dict[str, Callable[[object], bool]] = {
     **dict.fromkeys(("include", "exclude", "corpora"), _are_patterns),
     "window": _is_count,
     "quantized": lambda value: value is None or isinstance(value, str),
-    "adapters": lambda value: value is None or isinstance(value, dict),
+    **dict.fromkeys(("adapters", "factors"), lambda value: value is None or isinstance(value, dict)),
 }
 
 
@@ -164,19 +169,27 @@ def _read_history(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _read_basis(path: Path, layers: set[str]) -> Basis:
+def _read_basis(path: Path, layers: set[str]) -> tuple[Basis, Basis | None]:
     with reporting_damage(path, _RESTORE):
-        basis = read_basis(path)
-        if set(basis) != layers:
+        basis, gradients = read_basis(path)
+        if set(basis) != layers or (gradients is not None and set(gradients) != layers):
             raise ValueError("it and scores.safetensors name different layers")
-        for moment in basis.values():
+        for moment in (*basis.values(), *(gradients or {}).values()):
             name = moment.layers[0]
             check_floats(f"{name}.scale", moment.scale, 1)
             check_floats(f"{name}.columns", moment.columns, 1)
             fits = moment.factor.shape == (*moment.scale.shape, *moment.columns.shape)
-            if not (fits and moment.side in ("input", "output") and moment.factor.dtype == torch.int8):
+            sides = ("input", GRADIENT) if gradients is not None else ("input", "output")
+            if not (fits and moment.side in sides and moment.factor.dtype == torch.int8):
                 raise ValueError(f"the moment of '{name}' is malformed")
-    return basis
+    return basis, gradients
+
+
+def _read_updates(path: Path, basis: Basis, gradients: Basis | None) -> dict[str, FactorUpdate]:
+    with reporting_damage(path, _RESTORE):
+        if gradients is None:
+            raise ValueError("basis.safetensors lacks the moments of gradients, which trained factors need")
+        return read_updates(path, {name: (len(gradients[name].scale), len(basis[name].scale)) for name in basis})
 
 
 def _read_peft(folder: Path, layers: set[str]) -> dict[str, AdapterWeights]:

@@ -17,6 +17,7 @@ from ..errors import ArtifactError
 from ..evaluation.curves import Curve
 from ..model.elastic_model import AdapterWeights
 from ..model.second_moments import Basis, read_basis, save_basis
+from ..model.trained_factors import save_updates
 from ..storage.atomic import atomic_path, entries, read_unless_damaged
 from ..storage.digests import check_regular, file_digest
 from ..storage.verified import (
@@ -52,20 +53,26 @@ def write_artifact(artifact: Artifact, folder: Path, also: Callable[[Path], obje
             also(temporary)
         kept: tuple[str, ...] = _OF_OTHER_COMMANDS if _fingerprint(folder) == artifact.fingerprint else ()
         new = (temporary / CODING).exists()
-        if kept and not new and _same_basis(folder / "basis.safetensors", artifact.basis):  # its moments made the codes
+        if kept and not new and _same_basis(folder / "basis.safetensors", artifact):  # its moments made the codes
             kept = (*kept, *CODING_FILES)
         for name in kept:
             if (folder / name).is_file():
                 shutil.copy(folder / name, temporary / name)
 
 
-def _same_basis(path: Path, basis: Basis) -> bool:
-    """Whether a file holds this very basis; none that cannot be read does."""
+def _same_basis(path: Path, artifact: Artifact) -> bool:
+    """Whether a file holds this artifact's very basis; none that cannot be read does."""
     found = read_unless_damaged(path, read_basis)
-    if found is None or found.keys() != basis.keys():
+    if found is None:
         return False
+    return all(
+        _same_moments(a or {}, b or {}) for a, b in zip(found, (artifact.basis, artifact.gradients), strict=True)
+    )
+
+
+def _same_moments(a: Basis, b: Basis) -> bool:
     parts = ("scale", "factor", "columns")
-    return all(torch.equal(getattr(found[name], p), getattr(basis[name], p)) for name in basis for p in parts)
+    return a.keys() == b.keys() and all(torch.equal(getattr(a[k], p), getattr(b[k], p)) for k in a for p in parts)
 
 
 def _fingerprint(folder: Path) -> str | None:
@@ -115,9 +122,12 @@ def check_owner(folder: Path, owned: Callable[[str, Sequence[str], Sequence[str]
 
 def _write_files(artifact: Artifact, folder: Path) -> None:
     save_file({name: s.contiguous() for name, s in artifact.scores.items()}, folder / "scores.safetensors")
-    save_basis(artifact.basis, folder / "basis.safetensors")
+    save_basis(artifact.basis, folder / "basis.safetensors", artifact.gradients)
+    if artifact.updates is not None:
+        save_updates(artifact.updates, folder / "factors.safetensors")
     if artifact.adapters is not None:
         _write_peft(artifact, artifact.adapters, folder)
+    if artifact.history:
         save_file(artifact.history, folder / "history.safetensors")
     (folder / "README.md").write_text(model_card(artifact), encoding="utf-8")
     description = {

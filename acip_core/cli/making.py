@@ -19,18 +19,26 @@ if TYPE_CHECKING:
 Out = Annotated[
     Path | None, typer.Option(callback=expanded, help="Folder of the artifact; precomputed/<model> by default.")
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="No adapters, little text: usable in minutes.")]
+Quick = Annotated[bool, typer.Option("--quick", help="No training, little text: usable in minutes.")]
 Scorer = Annotated[
-    Literal["fisher", "iterated", "acip"],
-    typer.Option(help="Rank by gradients of the full model, of ever smaller cuts of it, or by a pruning run."),
+    Literal["predicted", "fisher", "iterated", "acip"] | None,
+    typer.Option(
+        help="Rank by the loss that a two-sided basis predicts, and train the factors (the default); or by gradients "
+        "of the full model (the default with other bases), of ever smaller cuts of it, or by a pruning run, and train "
+        "adapters."
+    ),
 ]
 Preset = Annotated[
     Literal["small", "paper"],
     typer.Option(help="Settings of the pruning run: for models under 1 B, or as published (its adapters are kept)."),
 ]
 Directions = Annotated[
-    Literal["activation", "svd"],
-    typer.Option("--basis", help="Activation-aware directions, or those of the plain SVD."),
+    Literal["two-sided", "activation", "svd"] | None,
+    typer.Option(
+        "--basis",
+        help="Directions by what they do to the loss, by the text that runs through them, or those of the plain SVD; "
+        "two-sided by default where the scorer is predicted, otherwise activation.",
+    ),
 ]
 Include = Annotated[
     list[str] | None,
@@ -50,7 +58,15 @@ Checkpointing = Annotated[
 Float32 = Annotated[bool, typer.Option("--float32", help="No bfloat16 in the pruning run.")]
 Steps = Annotated[
     int | None,
-    typer.Option(min=1, help="Adapter training steps of one window each; a sixth as many of four windows follow."),
+    typer.Option(
+        min=1,
+        help="Training steps: of factors, sixteen windows each; of adapters, one window each, and a sixth as many of "
+        "four follow.",
+    ),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(min=0.01, help="Hours for the training of the factors, which then takes as many steps as they allow."),
 ]
 Corpus = Annotated[list[str] | None, typer.Option(help="c4, wikipedia, wikitext2 or a text file; may be repeated.")]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Fixes every random draw; 0 if left out.")]
@@ -69,9 +85,9 @@ def precompute(
     out: Out = None,
     overwrite: Replace = False,
     quick: Quick = False,
-    scorer: Scorer = "fisher",
+    scorer: Scorer = None,
     preset: Preset = "small",
-    basis: Directions = "activation",
+    basis: Directions = None,
     include: Include = None,
     exclude: Exclude = None,
     stop: Stop = None,
@@ -79,6 +95,7 @@ def precompute(
     checkpointing: Checkpointing = False,
     float32: Float32 = False,
     steps: Steps = None,
+    budget: Budget = None,
     corpus: Corpus = None,
     seed: Seed = None,
     quantize_first: QuantizeFirst = None,
@@ -87,11 +104,19 @@ def precompute(
     push_to_hub: Push = None,
     public: Public = False,
 ) -> None:
-    """Order a model's directions, train its adapters, make its codes, measure its curves, write its artifact."""
+    """Order a model's directions, train its factors, make its codes, measure its curves, write its artifact."""
     from ..pipelines.precompute import precompute as run
 
-    if quick and (steps is not None or seed is not None or scorer != "fisher"):
-        raise typer.BadParameter("--steps, --seed and --scorer belong to runs that --quick leaves out.")
+    if quick and any(value is not None for value in (steps, seed, budget, scorer)):
+        raise typer.BadParameter("--steps, --budget, --seed and --scorer belong to runs that --quick leaves out.")
+    one_sided = basis not in (None, "two-sided")
+    scorer = scorer or ("fisher" if one_sided and not quick else "predicted")
+    if scorer == "predicted" and one_sided:
+        raise typer.BadParameter(f"--basis {basis} predicts no loss to rank by; name a --scorer, such as fisher.")
+    if budget is not None and (scorer != "predicted" or steps is not None):
+        raise typer.BadParameter(
+            "--budget sets the training steps of factors; it needs --scorer predicted, no --steps."
+        )
     if scorer != "acip" and (preset != "small" or stop or micro_batch or checkpointing or float32):
         raise typer.BadParameter("--preset, --stop, --micro-batch, --checkpointing and --float32 need --scorer acip.")
     pruning = {"stop_ratio": stop, "micro_batch": micro_batch, "seed": seed, "checkpointing": checkpointing or None}
@@ -99,7 +124,8 @@ def precompute(
     recipe = _training("quick" if quick else scorer, preset, pruning, steps, seed)
     recipe = replace(
         recipe,
-        basis=basis,
+        basis=basis or recipe.basis,
+        budget=budget,
         corpora=tuple(corpus) if corpus else recipe.corpora,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
@@ -118,15 +144,17 @@ def precompute(
 def _training(
     scorer: str, preset: str, pruning: dict[str, Any], steps: int | None, seed: int | None
 ) -> PrecomputeConfig:
-    """How directions are ranked and adapters trained.
+    """How directions are ranked, and what is trained.
 
     Args:
         pruning: settings of the pruning run; those that are None stay the preset's.
     """
-    from ..pipelines.recipes import ITERATED_RECIPE, PAPER_RECIPE, QUICK, REFINING, SMALL_RECIPE, PrecomputeConfig
+    from ..pipelines import recipes
+    from ..pipelines.recipes import PAPER_RECIPE, REFINING, SMALL_RECIPE
     from ..training.adapters import AdapterConfig
 
-    recipe = {"quick": QUICK, "iterated": ITERATED_RECIPE, "fisher": PrecomputeConfig()}.get(scorer)
+    named = {"quick": recipes.QUICK, "predicted": recipes.DEFAULT_RECIPE, "fisher": recipes.FISHER_RECIPE}
+    recipe = (named | {"iterated": recipes.ITERATED_RECIPE}).get(scorer)
     if recipe is None:
         recipe = PAPER_RECIPE if preset == "paper" else SMALL_RECIPE
         assert recipe.pruning is not None
@@ -136,6 +164,11 @@ def _training(
         adapters = replace(recipe.adapters, seed=seed or 0, steps=steps or AdapterConfig.steps)
         refining = replace(REFINING, seed=adapters.seed + 1, steps=-(-adapters.steps // 6))
         recipe = replace(recipe, adapters=adapters, refining=refining)
+    elif recipe.factors is not None:
+        whole = recipe.factors
+        count = steps or whole.steps
+        sampled = whole.sampled * count // whole.steps
+        recipe = replace(recipe, factors=replace(whole, seed=seed or 0, steps=count, sampled=sampled))
     elif steps is not None:
         raise typer.BadParameter(
             "--steps belongs to adapters trained after the pruning run, which this preset has not."

@@ -1,6 +1,7 @@
 """Registry of methods and corpora: what each is called and how it is drawn. No other module names them.
 
-A curve's `method` is a label: a method's id, then `+adapters`, `, tuned at 60%` and `, int8` where they apply.
+A curve's `method` is a label: a method's id, then `+factors`, `+adapters`, `, tuned at 60%` and `, int8` where they
+apply.
 """
 
 from __future__ import annotations
@@ -44,10 +45,14 @@ class Corpus:
 
 
 _METHODS = (
-    Method("artifact", "this project's artifact", "#d9622b", "solid", "The artifact as it is, with its adapters."),
+    Method("artifact", "this project's artifact", "#d9622b", "solid", "The artifact with all that was trained."),
     Method(
         "fisher-envelope", "Fisher on the envelope", "#d9622b", "dashdot",
-        "Fisher information of every direction ÷ its cost, on each layer's concave envelope; the default.",
+        "Fisher information of every direction ÷ its cost, on each layer's concave envelope.",
+    ),
+    Method(
+        "predicted", "two-sided basis", "#d9622b", "dashdot",
+        "Directions of K-FAC's two-sided basis by the loss it predicts ÷ cost, on each layer's envelope; the default.",
     ),
     Method(
         "fisher-iterated", "iterated Fisher", "#e0a030", "dashdot",
@@ -106,6 +111,8 @@ def artifact_method(recipe: Mapping[str, Any]) -> str:
     """The id of the score map that a recipe makes."""
     if pruning := recipe.get("pruning"):
         return "acip-small" if isinstance(pruning, dict) and pruning.get("warm_start") else "acip"
+    if recipe.get("scorer") == "predicted":
+        return "predicted"
     return "fisher-iterated" if recipe.get("stages") else "fisher-envelope"
 
 
@@ -134,7 +141,8 @@ def method_title(name: str, adapters: bool = False) -> str:
 def curve_title(label: str) -> str:
     """A curve's label as people write it."""
     known = method_of(label)
-    return known.title + label.removeprefix(known.id).replace("+adapters", ", adapters")
+    added = label.removeprefix(known.id).replace("+adapters", ", adapters").replace("+factors", ", trained factors")
+    return known.title + added
 
 
 def relative_title(label: str, own: str) -> str:
@@ -151,7 +159,9 @@ def relative_title(label: str, own: str) -> str:
         return names.get(precision, "full precision")
     if precision or method_of(label) != method_of(own):
         return curve_title(label)
-    return "before tuning" if "+adapters" in label else "no adapters"
+    if "+adapters" in label:
+        return "before tuning"
+    return "before training" if "+factors" in own else "no adapters"
 
 
 def corpus_title(corpus: str) -> str:

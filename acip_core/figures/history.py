@@ -21,6 +21,7 @@ _ORANGE, _BLUE = corpus_color("c4"), corpus_color("wikipedia")
 _GREEN = "#2f9e5b"
 _WHEN = ("#f3c49b", _ORANGE, "#8f2f10")  # pruned first … last
 _SIZES = (_ORANGE, "#b58fa6", _BLUE)
+_PHASES = {"Factor training": "factors.", "Adapter training": "", "Adapter refining": "refining."}
 _MOST_POINTS = 2_000  # of one line
 _TRAJECTORY_VALUES = 36_000  # of all lines together
 _MOST_LAYERS = 32  # to choose one from; a sample of more shows next to nothing of each
@@ -128,11 +129,11 @@ def _shade(share: float) -> str:
 
 
 def training_figures(history: Mapping[str, torch.Tensor]) -> dict[str, go.Figure]:
-    """Curves over steps by title: size, loss and penalty of a pruning run, then the losses of adapter training.
+    """Curves over steps by title: size, loss and penalty of a pruning run, then the losses of training.
 
     Args:
         history: `acip.size`, `acip.loss` and `acip.lambda` (steps,); `loss` and `ratio` (steps,), also with
-            `refining.` before. What is absent is left out.
+            `refining.` or `factors.` before. What is absent is left out.
 
     Raises:
         ArtifactError: an entry is not a vector, or `loss` and `ratio` have different lengths.
@@ -153,13 +154,13 @@ def training_figures(history: Mapping[str, torch.Tensor]) -> dict[str, go.Figure
     if penalty is not None:
         y = {"title": title("λ"), "type": "log", "tickformat": "~g", "dtick": 1}
         figures["Penalty while pruning"] = laid_out(go.Figure(_line(penalty, _ORANGE, "%{y:.3g}")), _steps(), y)
-    for heading, phase in (("Adapter training", ""), ("Adapter refining", "refining.")):
-        if (adapters := _adapter_figure(history, phase)) is not None:
-            figures[heading] = adapters
+    for heading, phase in _PHASES.items():
+        if (losses := _losses_figure(history, phase)) is not None:
+            figures[heading] = losses
     return figures
 
 
-def _adapter_figure(history: Mapping[str, torch.Tensor], phase: str) -> go.Figure | None:
+def _losses_figure(history: Mapping[str, torch.Tensor], phase: str) -> go.Figure | None:
     loss, ratio = _entry(history, phase + "loss", 1), _entry(history, phase + "ratio", 1)
     if loss is None or ratio is None:
         return None

@@ -26,6 +26,18 @@ from .pictures import Picture, layer_types
 _ORANGE, _BLUE = corpus_color("c4"), corpus_color("wikipedia")
 _FILL = "rgba(217,98,43,0.3)"
 _TYPES = ("#d9622b", "#2b7bd9", "#2f9e5b", "#8a5cc9", "#c2417f", "#0f8f9e", "#9a7b12")
+_REPAIRS = {
+    True: (
+        "Adapters repair what is lost",
+        "Small low-rank adapters beside every cut layer are trained once, at random sizes, to say what the full model "
+        "says. Dotted is the model without them; their parameters count in every size.",
+    ),
+    False: (
+        "Training repairs what is lost",
+        "The thin matrices of all layers are trained once, at random sizes, to say what the full model says. Dotted "
+        "is the model before; a size costs the same.",
+    ),
+}
 _MOST_POINTS = 150  # of one line
 _PERCENT = [0, 102]  # of an axis that must show a line at its end
 
@@ -174,7 +186,7 @@ def _price(
 
 
 def _repair(curves: Sequence[Curve], cuts: Cuts) -> Iterator[Picture]:
-    """Perplexity at every size with adapters and, where it was measured, without."""
+    """Perplexity at every size and, where it was measured, before what was trained."""
     own = primary_curves(curves)
     if not own:
         return
@@ -202,11 +214,7 @@ def _repair(curves: Sequence[Curve], cuts: Cuts) -> Iterator[Picture]:
     laid_out(figure, x, y | {"tickvals": ticks, "ticktext": [f"{tick:,} ×" for tick in ticks]})
     frames = {percent: [[len(figure.data) - 1, {"x": [percent, percent]}]] for percent in cuts.percents}
     if bare:
-        note = (
-            "Small low-rank adapters beside every cut layer are trained once, at random sizes, to say what the full "
-            "model says. Dotted is the model without them; their parameters count in every size."
-        )
-        yield Picture("Adapters repair what is lost", note, figure, frames)
+        yield Picture(*_REPAIRS["+adapters" in own[0].method], figure, frames)
     else:
         yield Picture("What a size costs", "Perplexity on held-out text, relative to the full model's.", figure, frames)
 

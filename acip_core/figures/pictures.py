@@ -40,6 +40,8 @@ _TRAINING_NOTES = {
     "Loss while pruning": "Training loss of the pruning run (gray: each step, orange: running mean), held down by "
     "adapters while directions go.",
     "Penalty while pruning": "The weight λ of the penalty on the masks, which grows until the target size is reached.",
+    "Factor training": "Divergence from the full model at each training step of the factors, the mean of two sizes, "
+    "colored by theirs; the line is a running mean.",
     "Adapter training": "Loss of each adapter training step, colored by the random size it was taken at; the line is "
     "a running mean.",
     "Adapter refining": "Divergence from the full model while the adapters are trained further on its predictions "
@@ -114,7 +116,7 @@ def score_map_figures(artifact: Artifact) -> dict[str, go.Figure]:
     """One heat map per layer type (last component of a layer's name), by depth and by direction within the layer.
 
     Colored by the global rank quantile, 0 to 1, because scores of different methods have different units. Where the
-    artifact has adapters, hovering also tells down to which size a direction is kept.
+    artifact tells the shapes of layers, hovering also tells down to which size a direction is kept.
 
     Raises:
         ArtifactError: there are no scores, or adapters do not fit them.
@@ -152,18 +154,25 @@ def _quantiles(scores: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return {name: np.sort(part)[::-1] for name, part in zip(scores, parts, strict=True)}
 
 
+def _shapes(artifact: Artifact) -> dict[str, tuple[int, int]] | None:
+    """(out_features, in_features) of every layer, as far as the artifact tells: by its moments, or by its adapters."""
+    if (gradients := artifact.gradients) is not None:
+        return {name: (len(gradients[name].scale), len(artifact.basis[name].scale)) for name in artifact.scores}
+    if (adapters := artifact.adapters) is not None:
+        return {name: (adapters[name].b.shape[0], adapters[name].a.shape[1]) for name in artifact.scores}
+    return None
+
+
 def _ranks_by_percent(artifact: Artifact) -> dict[str, np.ndarray] | None:
     """Directions of each layer that are there at 0, 1 … 100 % (101,); None when the shapes are not in the artifact."""
-    if artifact.adapters is None:
+    if (shapes := _shapes(artifact)) is None:
         return None
-    shapes = {
-        name: (artifact.adapters[name].b.shape[0], artifact.adapters[name].a.shape[1]) for name in artifact.scores
-    }
     lengths = np.array([len(score) for score in artifact.scores.values()])
     for (name, shape), length in zip(shapes.items(), lengths, strict=True):
         if min(shape) != length:
-            raise ArtifactError(f"adapter_model.safetensors: the adapter of '{name}' does not fit its {length} scores.")
-    adapter_rank = max((adapter.a.shape[0] for adapter in artifact.adapters.values()), default=0)
+            raise ArtifactError(f"The matrices of '{name}' do not fit its {length} scores; restore the artifact.")
+    adapters = artifact.adapters or {}
+    adapter_rank = max((adapter.a.shape[0] for adapter in adapters.values()), default=0)
     planner = SizePlanner(shapes, {name: score.numpy() for name, score in artifact.scores.items()}, adapter_rank)
     table = np.zeros((101, len(lengths)), dtype=np.int64)
     for percent in range(1, 101):

@@ -22,7 +22,7 @@ from ..errors import ModelError
 from ..progress import Progress, Steps
 from ..storage.verified import read_tensors, save_tensors
 from .coded_modeling import embedding_scale
-from .second_moments import Basis, SecondMoment, compress_moment
+from .second_moments import GRADIENT, Basis, SecondMoment, compress_moment
 from .target_layers import named_layers
 
 INPUT_RANK, GRADIENT_RANK = 256, 32
@@ -52,14 +52,20 @@ class CodingMoments:
 
 
 def measure_coding_moments(
-    model: Any, windows: torch.Tensor, layers: Collection[str], basis: Basis, seed: int = 0
+    model: Any,
+    windows: torch.Tensor,
+    layers: Collection[str],
+    basis: Basis,
+    seed: int = 0,
+    gradients: Basis | None = None,
 ) -> Steps[CodingMoments]:
     """Run calibration text through the model and back.
 
     Args:
         windows: (windows, length) token ids.
         layers: names of the target layers.
-        basis: moments that are there already; those of inputs are taken over where they were measured.
+        basis, gradients: moments that are there already; those of inputs, where they were measured, and of gradients
+            are taken over.
 
     Raises:
         ModelError: a gradient is not finite.
@@ -75,7 +81,7 @@ def measure_coding_moments(
         collector.close()
         for parameter, flag in trainable.items():
             parameter.requires_grad_(flag)
-    return (yield from collector.moments(windows.numel()))
+    return (yield from collector.moments(windows.numel(), gradients))
 
 
 class _Collector:
@@ -124,7 +130,7 @@ class _Collector:
         for hook in self.hooks:
             hook.remove()
 
-    def moments(self, tokens: int) -> Steps[CodingMoments]:
+    def moments(self, tokens: int, have_gradients: Basis | None) -> Steps[CodingMoments]:
         """What was summed up, per token and compressed."""
         damaged = [name for name, total in self.gradients.items() if not total.isfinite().all()]
         if damaged:
@@ -137,7 +143,11 @@ class _Collector:
         for index, name in enumerate(self.targets):
             have = self.basis[name]
             inputs[name] = have if _serves(have) else _compressed(name, "input", self.inputs[name] / tokens, INPUT_RANK)
-            gradients[name] = _compressed(name, "gradient", self.gradients[name] / tokens, GRADIENT_RANK)
+            gradients[name] = (
+                have_gradients[name]
+                if have_gradients is not None
+                else _compressed(name, GRADIENT, self.gradients[name] / tokens, GRADIENT_RANK)
+            )
             yield Progress("compressing moments", index + 1, len(self.targets))
         return CodingMoments(inputs, gradients, self._tables(tokens))
 
@@ -174,18 +184,18 @@ def _compressed(name: str, side: str, matrix: torch.Tensor, rank: int) -> Second
     return compress_moment((name,), side, matrix, rank)
 
 
-def save_coding_moments(moments: CodingMoments, path: Path) -> None:
-    """Write `coding.safetensors`: what the artifact's basis does not hold."""
+def save_coding_moments(moments: CodingMoments, path: Path, basis: Basis, gradients: Basis | None = None) -> None:
+    """Write `coding.safetensors`: what the artifact's basis, one-sided or two-sided, does not hold."""
     tensors: dict[str, torch.Tensor] = {}
 
     def put(key: str, moment: SecondMoment) -> None:
         parts = {"scale": moment.scale, "factor": moment.factor, "columns": moment.columns}
         tensors.update({f"{key}.{part}": tensor for part, tensor in parts.items()})
 
-    own = [name for name, moment in moments.inputs.items() if moment.layers == (name,)]
+    own = [name for name in moments.inputs if not _serves(basis[name])]
     for name in own:
         put(f"{name}.inputs", moments.inputs[name])
-    for name, moment in moments.gradients.items():
+    for name, moment in moments.gradients.items() if gradients is None else ():
         put(f"{name}.gradients", moment)
     for name, table in moments.tables.items():
         put(f"{name}.table", table.rows)
@@ -193,7 +203,7 @@ def save_coding_moments(moments: CodingMoments, path: Path) -> None:
     save_tensors(tensors, path, {"inputs": json.dumps(own), "tables": json.dumps(list(moments.tables))})
 
 
-def read_coding_moments(path: Path, basis: Basis) -> CodingMoments:
+def read_coding_moments(path: Path, basis: Basis, gradients: Basis | None = None) -> CodingMoments:
     """Read what `save_coding_moments` wrote, beside the basis of the same artifact.
 
     Raises:
@@ -213,7 +223,8 @@ def read_coding_moments(path: Path, basis: Basis) -> CodingMoments:
     inputs = {name: take(f"{name}.inputs", name, "input") if name in own else moment for name, moment in basis.items()}
     if any(moment.side != "input" for moment in inputs.values()):
         raise ValueError("the moments of some layers' inputs are missing")
-    gradients = {name: take(f"{name}.gradients", name, "gradient") for name in basis}
+    if gradients is None:
+        gradients = {name: take(f"{name}.gradients", name, GRADIENT) for name in basis}
     tables = {}
     for name in json.loads(metadata["tables"]):
         weights = tensors[f"{name}.table.weights"]

@@ -24,6 +24,7 @@ from .kernels import linear
 from .layers import Adapter, ElasticLinear
 from .size_planner import DENSE, DIRECTIONS, BytesPerParameter, Footprint, Plan, SizePlanner, break_even_rank
 from .target_layers import TargetLayers, named_layers
+from .trained_factors import FactorUpdate
 
 Scores = Mapping[str, torch.Tensor]  # (r,) per layer, one score per direction, in the order of its factors
 
@@ -137,6 +138,11 @@ class ElasticModel:
         self.planner = self.planners[DIRECTIONS] = self.planner_for(self.adapter_rank, self.planner.footprint.storage)
         self.apply(self.planner.at_ratio(1.0))
 
+    def update_factors(self, updates: Mapping[str, FactorUpdate]) -> None:
+        """Add what training changed to every layer's factors; sizes stay what they are."""
+        for name, layer in self.elastic_layers().items():
+            layer.update(updates[name].down.matrix(), updates[name].up.matrix())
+
     def store_as(self, storage: BytesPerParameter) -> None:
         """Count the target layers at these bytes from now on."""
         self.planner = self.planners[DIRECTIONS] = self.planner_for(self.adapter_rank, storage)
@@ -207,6 +213,7 @@ def build_elastic(
     adapters: Mapping[str, AdapterWeights] | None = None,
     count_adapters: bool = True,
     reset: bool = True,
+    updates: Mapping[str, FactorUpdate] | None = None,
 ) -> Steps[ElasticModel]:
     """Replace the target layers of a base model by elastic ones, in place.
 
@@ -215,6 +222,7 @@ def build_elastic(
         scores: importance of these directions.
         adapters: trained adapters of one common rank for every target layer, or None.
         count_adapters: False reproduces the paper's size convention.
+        updates: what training added to the factors, or None.
 
     Returns:
         The elastic model at size 1.0, where it is the base model bit for bit.
@@ -226,6 +234,8 @@ def build_elastic(
         targets.replace(name, ElasticLinear(layer, index, cut, down, up))
         yield Progress("building elastic layers", index + 1, len(targets))
     elastic = ElasticModel(base, cut, scores, count_adapters, reset)
+    if updates is not None:
+        elastic.update_factors(updates)
     if adapters is not None:
         elastic.install(adapters)
     return elastic
@@ -261,6 +271,6 @@ def _bank(layer: nn.Linear, factors: Factors, scores: torch.Tensor, reset: bool)
     weight = layer.weight.detach()
     count = min(break_even_rank(*weight.shape), len(scores)) if reset else len(scores)
     order = scores.argsort(descending=True, stable=True)[:count].to(weight.device)
-    up = factors.directions[order]  # (K, m)
-    down = linear(up, weight.float().t())  # (K, n)
+    up = factors.up[order]  # (K, m)
+    down = linear(factors.directions[order], weight.float().t())  # (K, n)
     return down.to(weight.dtype).contiguous(), up.to(weight.dtype).contiguous()

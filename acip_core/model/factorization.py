@@ -5,6 +5,10 @@ energy they carry, so any prefix is the best truncation of that rank for the mom
 
     C = L Lᵀ,   W L = U Σ Vᵀ        dropping direction i costs exactly σ_i² of E‖W x‖²   (L = I: plain SVD)
 
+Two-sided, with G the second moment of the loss's gradients by the layer's output (K-FAC's other factor),
+
+    G = K Kᵀ,   Kᵀ W L = U Σ Vᵀ,    W = (K⁻ᵀ U) (Uᵀ Kᵀ W)        dropping direction i costs σ_i² of the loss itself
+
 `U` comes from an eigendecomposition of the smaller Gram matrix. With `Uᵀ W` as the other factor the full-rank
 product is exact whatever the eigensolver's precision. Only `U` is kept in the machine's cache; `Uᵀ W` is one product.
 """
@@ -36,6 +40,7 @@ from .second_moments import Basis, Root, SecondMoment
 
 log = logging.getLogger("acip")
 _CACHE_FORMAT = 2
+DAMPING = (1e-4, 1e-2)  # of the mean of C's, of G's diagonal: small moments are the noisiest
 _WELL_CONDITIONED = 50  # growth of rounding errors up to which a Cholesky factorization of WᵀW serves
 
 
@@ -44,12 +49,19 @@ class Factors:
     """Singular directions of one layer.
 
     Attributes:
-        directions: (r, out_features), orthonormal rows Uᵀ in descending order of energy, r = min(out, in).
-        singular_values: (r,) root of the mean output energy each direction carries.
+        directions: (r, out_features), rows Uᵀ, two-sided Uᵀ Kᵀ, in descending order of energy, r = min(out, in).
+        singular_values: (r,) root of the mean output energy each direction carries, two-sided of the loss in nats.
+        turned: (r, out_features), rows Uᵀ K⁻¹; None one-sided, where rows are orthonormal and serve for both factors.
     """
 
     directions: torch.Tensor
     singular_values: torch.Tensor
+    turned: torch.Tensor | None = None
+
+    @property
+    def up(self) -> torch.Tensor:
+        """The output-side factor, (r, out_features)."""
+        return self.directions if self.turned is None else self.turned
 
     def down(self, weight: torch.Tensor) -> torch.Tensor:
         """The input-side factor `Uᵀ W` (r, in_features)."""
@@ -82,6 +94,36 @@ def factorize_layer(weight: torch.Tensor, root: Root | None = None, side: str = 
     return Factors(linear(square.directions, q), square.singular_values)
 
 
+def factorize_two_sided(weight: torch.Tensor, inputs: SecondMoment, gradients: SecondMoment) -> Factors:
+    """Factorize one weight (m, n) by what dropping a direction costs the loss, tr(G ΔW C ΔWᵀ).
+
+    In double precision throughout and with signs that do not depend on the eigensolver, so that every machine finds
+    the same directions and a trained difference from them (`trained_factors`) fits.
+
+    Args:
+        inputs: of what it reads, C (n, n); gradients: by its output, G (m, m).
+    """
+    w = weight.detach().double()
+    of_inputs, of_gradients = (
+        torch.linalg.cholesky(_damped(moment.matrix(w.device), share))
+        for moment, share in zip((inputs, gradients), DAMPING, strict=True)
+    )
+    whitened = of_gradients.T @ w  # Kᵀ W
+    images = whitened @ of_inputs
+    tall = len(images) > images.shape[1]
+    energies, vectors = torch.linalg.eigh(images.T @ images if tall else images @ images.T)
+    energies, vectors = energies.flip(0).clamp_min(0), vectors.flip(1)
+    u = torch.linalg.qr(images @ vectors)[0] if tall else vectors  # (m, r)
+    u = u * u.gather(0, u.abs().argmax(0, keepdim=True)).sign()
+    turned = torch.linalg.solve_triangular(of_gradients.T, u, upper=True)
+    return Factors((of_gradients @ u).T.float(), energies.sqrt().float(), turned.T.float())
+
+
+def _damped(moment: torch.Tensor, share: float) -> torch.Tensor:
+    diagonal = moment.diagonal()
+    return moment + torch.diag_embed(torch.full_like(diagonal, share * float(diagonal.mean())))
+
+
 def _eigen(symmetric: torch.Tensor) -> Factors:
     """Eigenvectors as rows in descending order; only the lower triangle is read."""
     energies, vectors = torch.linalg.eigh(symmetric)
@@ -101,7 +143,9 @@ def _gram(rows: torch.Tensor, blocks: int = 6) -> torch.Tensor:
     return gram
 
 
-def factorize(weights: dict[str, torch.Tensor], basis: Basis) -> Steps[dict[str, Factors]]:
+def factorize(
+    weights: dict[str, torch.Tensor], basis: Basis, gradients: Basis | None = None
+) -> Steps[dict[str, Factors]]:
     """Factorize all target layers, yielding progress.
 
     Eigensolvers of this size gain little from threads, so on the CPU each core works on a layer group of its own.
@@ -109,6 +153,7 @@ def factorize(weights: dict[str, torch.Tensor], basis: Basis) -> Steps[dict[str,
     Args:
         weights: (out_features, in_features) by layer name.
         basis: second moments by layer name.
+        gradients: those of gradients, for a two-sided basis.
 
     Raises:
         ModelError: a weight is not finite, or it or its second moment is beyond the eigensolver.
@@ -126,7 +171,7 @@ def factorize(weights: dict[str, torch.Tensor], basis: Basis) -> Steps[dict[str,
         if workers > 1:
             torch.set_num_threads(1)
         with ThreadPoolExecutor(workers) as pool:
-            for part in pool.map(lambda moment: _factorize_group(weights, moment), moments):
+            for part in pool.map(lambda moment: _factorize_group(weights, moment, gradients), moments):
                 result |= part
                 yield Progress("factorizing", len(result), len(weights))
     finally:
@@ -134,11 +179,16 @@ def factorize(weights: dict[str, torch.Tensor], basis: Basis) -> Steps[dict[str,
     return {name: result[name] for name in weights}
 
 
-def _factorize_group(weights: dict[str, torch.Tensor], moment: SecondMoment) -> dict[str, Factors]:
+def _factorize_group(
+    weights: dict[str, torch.Tensor], moment: SecondMoment, gradients: Basis | None
+) -> dict[str, Factors]:
     names = moment.layers
-    root = moment.root().to(weights[names[0]].device)
     try:
-        part = {name: factorize_layer(weights[name], root, moment.side) for name in names}
+        if gradients is not None:
+            part = {name: factorize_two_sided(weights[name], moment, gradients[name]) for name in names}
+        else:
+            root = moment.root().to(weights[names[0]].device)
+            part = {name: factorize_layer(weights[name], root, moment.side) for name in names}
         damaged = [name for name in names if not part[name].singular_values.isfinite().all()]
     except torch.linalg.LinAlgError:
         damaged = list(names)
@@ -147,16 +197,18 @@ def _factorize_group(weights: dict[str, torch.Tensor], moment: SecondMoment) -> 
     return part
 
 
-def cached_factors(weights: dict[str, torch.Tensor], model_fingerprint: str, basis: Basis) -> Steps[dict[str, Factors]]:
+def cached_factors(
+    weights: dict[str, torch.Tensor], model_fingerprint: str, basis: Basis, gradients: Basis | None = None
+) -> Steps[dict[str, Factors]]:
     """Factors from this machine's cache, memory-mapped; computed and written there when absent or damaged."""
-    path = cache_dir() / "factors" / f"{_cache_key(model_fingerprint, basis)}.safetensors"
+    path = cache_dir() / "factors" / f"{_cache_key(model_fingerprint, basis, gradients)}.safetensors"
     remove_leftovers(path.parent)
     if (found := _read_cache(path, weights)) is not None:
         return found
     with (yield from turn(path, lambda: Progress("waiting for another process that factorizes", 0, 1))) as waited:
         if waited and (found := _read_cache(path, weights)) is not None:
             return found
-        factors = yield from factorize(weights, basis)
+        factors = yield from factorize(weights, basis, gradients)
         try:
             _write_cache(path, factors)
         except StorageError as error:
@@ -164,15 +216,17 @@ def cached_factors(weights: dict[str, torch.Tensor], model_fingerprint: str, bas
         return factors
 
 
-def _cache_key(model_fingerprint: str, basis: Basis) -> str:
-    moments = {id(m): m for m in basis.values()}.values()  # of layers with a common input
+def _cache_key(model_fingerprint: str, basis: Basis, gradients: Basis | None) -> str:
+    both = (*basis.values(), *(gradients or {}).values())
+    moments = {id(m): m for m in both}.values()  # one for layers with a common input
     parts = ((f"{m.layers}{m.side}", m.scale, m.factor, m.columns) for m in moments)
     return cache_key(f"{_CACHE_FORMAT}{model_fingerprint}", chain.from_iterable(parts), length=24)
 
 
 def _write_cache(path: Path, factors: dict[str, Factors]) -> None:
-    tensors = {f"{name}.directions": f.directions.cpu() for name, f in factors.items()}
-    tensors |= {f"{name}.singular_values": f.singular_values.cpu() for name, f in factors.items()}
+    tensors: dict[str, torch.Tensor] = {}
+    for name, of_layer in factors.items():
+        tensors |= {f"{name}.{part}": t.cpu().contiguous() for part, t in vars(of_layer).items() if t is not None}
     sums = {key: _checksum(tensor) for key, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {"checksums": json.dumps(sums)})
@@ -194,11 +248,12 @@ def _checked(path: Path, weights: dict[str, torch.Tensor]) -> dict[str, Factors]
     with safe_open(path, "pt") as file:
         sums = json.loads(file.metadata()["checksums"])
         for name, weight in weights.items():
-            parts = [file.get_tensor(f"{name}.{part}") for part in ("directions", "singular_values")]
-            for part, key in zip(parts, (f"{name}.directions", f"{name}.singular_values"), strict=True):
+            keys = [f"{name}.{part}" for part in ("directions", "singular_values", "turned")]
+            parts = [file.get_tensor(key) for key in keys if key in sums]
+            for part, key in zip(parts, keys, strict=False):
                 if _checksum(part) != sums[key]:
                     raise ValueError(f"checksum of {key} differs")
-            if parts[0].shape != (min(weight.shape), weight.shape[0]):
+            if any(part.shape != (min(weight.shape), weight.shape[0]) for part in (parts[0], *parts[2:])):
                 raise ValueError(f"{name} has shape {tuple(parts[0].shape)}")
             factors[name] = Factors(*(part.to(weight.device) for part in parts))
     return factors

@@ -80,6 +80,12 @@ class ElasticLinear(Linear):
         self._slices: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.train(layer.training)
 
+    def update(self, down: torch.Tensor, up: torch.Tensor) -> None:
+        """Add what training changed, (K, in_features) and (K, out_features), to the first K directions of the bank."""
+        for bank, more in ((self.down, down), (self.up, up)):
+            bank[self.adapter_rank : self.adapter_rank + len(more)] += more.to(bank)
+        self._slices.clear()
+
     def prepend_adapter(self, a: torch.Tensor, b: torch.Tensor) -> None:
         """Make a trained adapter, a (rank, in_features) and b (out_features, rank), the first rows of the bank."""
         self.down = torch.cat([a.to(self.down), self.down[self.adapter_rank :]])

@@ -26,6 +26,7 @@ from .kernels import linear
 from .target_layers import exclusions, named_layers, target_layers
 
 DEFAULT_RANK = 256
+GRADIENT = "gradient"
 _RESIDUAL_FLOOR = 1e-3  # of a channel's variance: keeps every approximated moment positive definite
 
 
@@ -62,7 +63,8 @@ class SecondMoment:
     """Second moment of the input or output shared by `layers`.
 
     Attributes:
-        side: `input` (channels = in_features) or `output` (channels = out_features, one layer).
+        side: `input` (channels = in_features), `output` (channels = out_features, one layer), or `gradient` of the
+            loss by the output (likewise).
         scale: (channels,) root of each channel's mean square.
         factor: int8 (channels, q), columns of P in units of `columns`.
         columns: (q,) largest absolute value of each column of P, divided by 127.
@@ -80,12 +82,24 @@ class SecondMoment:
         residual = (1 - p.square().sum(1)).clamp_min(_RESIDUAL_FLOOR)
         return Root(p * self.scale[:, None], residual.sqrt() * self.scale)
 
+    def matrix(self, device: torch.device) -> torch.Tensor:
+        """The moment itself (channels, channels) in double precision, the same on every machine."""
+        scale = self.scale.to(device).double()
+        p = self.factor.to(device).double() * self.columns.to(device).double()
+        residual = (1 - p.square().sum(1)).clamp_min(_RESIDUAL_FLOOR)
+        p = p * scale[:, None]
+        return p @ p.T + (residual * scale.square()).diag()
+
 
 Basis = dict[str, SecondMoment]  # by layer name; layers of one group share one SecondMoment
 
 
 def measure_basis(
-    model: nn.Module, windows: torch.Tensor, rank: int = DEFAULT_RANK, layers: Collection[str] | None = None
+    model: nn.Module,
+    windows: torch.Tensor,
+    rank: int = DEFAULT_RANK,
+    layers: Collection[str] | None = None,
+    of_inputs: bool = False,
 ) -> Steps[Basis]:
     """Run calibration text through the model and keep the second moments of its target layers.
 
@@ -93,6 +107,7 @@ def measure_basis(
         windows: (windows, length) token ids.
         rank: q, columns kept of each correlation (all channels where there are fewer).
         layers: names of the target layers; all there can be by default.
+        of_inputs: keep the moment of every layer's input, which a two-sided basis needs.
 
     Returns:
         The basis, one moment per group of layers with a common input.
@@ -100,7 +115,7 @@ def measure_basis(
     Raises:
         ModelError: the model's activations are not finite, or a layer does not read every token.
     """
-    collector = _Collector(target_layers(model) if layers is None else named_layers(model, layers))
+    collector = _Collector(target_layers(model) if layers is None else named_layers(model, layers), of_inputs)
     try:
         with torch.no_grad():
             for index, window in enumerate(windows):
@@ -145,8 +160,8 @@ class _Collector:
     A shared layer is called several times in a pass; its moment is that of all its inputs.
     """
 
-    def __init__(self, targets: Mapping[str, nn.Linear]):
-        self.targets = targets
+    def __init__(self, targets: Mapping[str, nn.Linear], of_inputs: bool = False):
+        self.targets, self.of_inputs = targets, of_inputs
         self.group_of: dict[str, int] = {}
         self.members: list[list[str]] = []
         self.sums: list[torch.Tensor] = []
@@ -201,7 +216,7 @@ class _Collector:
         if not torch.isfinite(c).all():
             raise ModelError(f"The activations that {names[0]} reads are not finite; the model is damaged.")
         weight = self.targets[names[0]].weight.detach().float()
-        if len(names) == 1 and weight.shape[0] < weight.shape[1]:
+        if len(names) == 1 and weight.shape[0] < weight.shape[1] and not self.of_inputs:
             return names, "output", weight @ c @ weight.T
         return names, "input", c
 
@@ -210,27 +225,29 @@ class _Collector:
             hook.remove()
 
 
-def save_basis(basis: Basis, path: Path) -> None:
+def save_basis(basis: Basis, path: Path, gradients: Basis | None = None) -> None:
     """Write `basis.safetensors`: three tensors per group, group membership in the metadata."""
     tensors: dict[str, torch.Tensor] = {}
     groups = {}
-    for moment in {id(m): m for m in basis.values()}.values():
-        key = moment.layers[0]
+    for moment in {id(m): m for m in (*basis.values(), *(gradients or {}).values())}.values():
+        key = moment.layers[0] if moment.side != GRADIENT else f"{moment.layers[0]}.{GRADIENT}"
         groups[key] = {"layers": moment.layers, "side": moment.side}
         tensors |= {f"{key}.scale": moment.scale, f"{key}.factor": moment.factor, f"{key}.columns": moment.columns}
     save_tensors(tensors, path, {"groups": json.dumps(groups)})
 
 
-def read_basis(path: Path) -> Basis:
-    """Read what `save_basis` wrote.
+def read_basis(path: Path) -> tuple[Basis, Basis | None]:
+    """Read what `save_basis` wrote: the moments of inputs or outputs, and those of gradients of a two-sided basis.
 
     Raises:
         One of `verified.DAMAGE`: not such a file; `artifact` turns it into one sentence.
     """
     basis: Basis = {}
+    gradients: Basis = {}
     tensors, metadata = read_tensors(path)
     for key, group in json.loads(metadata["groups"]).items():
         parts = [tensors[f"{key}.{part}"] for part in ("scale", "factor", "columns")]
         moment = SecondMoment(tuple(group["layers"]), group["side"], *parts)
-        basis |= dict.fromkeys(moment.layers, moment)
-    return basis
+        part = gradients if moment.side == GRADIENT else basis
+        part |= dict.fromkeys(moment.layers, moment)
+    return basis, gradients or None

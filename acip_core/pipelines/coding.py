@@ -80,7 +80,7 @@ def add_codes(source: str | None, config: CodingConfig, artifact: str | Path | N
         resumable = ResumableRun.of("coding", loaded.elastic.base.name, asdict(config), loaded.fingerprint)
         resumable.check_writable()
         coding = yield from CodingRun(loaded.elastic, loaded.artifact, config, resumable).coding()
-        write_coding(coding, loaded.folder)
+        write_coding(coding, loaded.folder, loaded.artifact.basis, loaded.artifact.gradients)
         resumable.remove()
     return loaded.folder
 
@@ -94,7 +94,8 @@ class CodingRun:
     """
 
     def __init__(self, elastic: ElasticModel, artifact: Artifact, config: CodingConfig, resumable: ResumableRun):
-        self.elastic, self.basis, self.config, self.resumable = elastic, artifact.basis, config, resumable
+        self.elastic, self.config, self.resumable = elastic, config, resumable
+        self.basis, self.gradients = artifact.basis, artifact.gradients
         self.corpora: tuple[str, ...] = tuple(artifact.recipe.get("corpora", ("c4", "wikipedia")))
         self.length = fitting_window(elastic.model, artifact.recipe.get("window") or 512)
 
@@ -104,14 +105,14 @@ class CodingRun:
 
     def coding(self) -> Steps[Coding]:
         """All stages."""
-        basis, config, elastic = self.basis, self.config, self.elastic
+        basis, gradients, config, elastic = self.basis, self.gradients, self.config, self.elastic
         text = torch.cat([self.windows(c, "calibration", config.moment_windows) for c in self.corpora])
         layers = list(elastic.elastic_layers())
         moments = yield from self.resumable.step(
             "coding.safetensors",
-            measure_coding_moments(elastic.model, text, layers, basis, config.seed),
-            lambda path: read_coding_moments(path, basis),
-            save_coding_moments,
+            measure_coding_moments(elastic.model, text, layers, basis, config.seed, gradients),
+            lambda path: read_coding_moments(path, basis, gradients),
+            lambda moments, path: save_coding_moments(moments, path, basis, gradients),
         )
         matrices = coded_matrices(elastic, moments.tables)
         codes_of = fingerprint(matrices)

@@ -92,6 +92,8 @@ def finetune(
         check_writable(folder)
     loaded = yield from open_model(source, artifact, install=False)
     elastic, old = loaded.elastic, loaded.artifact
+    if old.updates is not None:  # adapters are trained anew, factors stay
+        elastic.update_factors(old.updates)
     target = folder if folder is not None else artifacts_home() / f"{elastic.base.name}-at-{tuning.ratio * 100:g}"
     check_owner(target, lambda found, *_: found in (old.fingerprint, loaded.fingerprint), overwrite)
     check_writable(target)

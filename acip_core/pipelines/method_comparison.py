@@ -17,6 +17,7 @@ from ..artifacts.loading import find_artifact
 from ..errors import ArtifactError
 from ..evaluation.methods import current_id
 from ..model.base_model import load_base
+from ..model.coding_moments import measure_coding_moments
 from ..model.elastic_model import build_elastic
 from ..model.factorization import Factors, factorize
 from ..model.second_moments import Basis, plain_basis
@@ -27,6 +28,7 @@ from ..scoring.dobi import dobi_scores
 from ..scoring.envelope import envelope_scores
 from ..scoring.fisher import fisher_gains
 from ..scoring.iterative import iterative_scores
+from ..scoring.predicted import predicted_scores
 from .comparison_run import ComparisonConfig, ComparisonRun, Scores
 
 
@@ -65,9 +67,18 @@ def compare(
 
 
 def _artifact(run: ComparisonRun, name: str) -> Steps[None]:
-    factors = yield from factorize(run.weights, run.artifact.basis)
-    elastic = yield from build_elastic(run.fresh(), factors, run.artifact.scores, run.artifact.adapters)
-    yield from run.measure(elastic, name, run.artifact.adapters is not None, run.budget.ratios)
+    own = run.artifact
+    factors = yield from factorize(run.weights, own.basis, own.gradients)
+    elastic = yield from build_elastic(run.fresh(), factors, own.scores, own.adapters, updates=own.updates)
+    yield from run.measure(elastic, name, own.adapters is not None, run.budget.ratios)
+
+
+def _predicted(run: ComparisonRun, name: str) -> Steps[None]:
+    """A two-sided basis (K-FAC's), whose own prediction is the score map; its moments are measured on the same text."""
+    steps = measure_coding_moments(run.fresh().model, run.score_windows(), run.weights, run.artifact.basis)
+    moments = yield from steps
+    factors = yield from factorize(run.weights, moments.inputs, moments.gradients)
+    yield from run.measure_both(name, factors, predicted_scores(factors, run.shapes))
 
 
 def _iterated(run: ComparisonRun, name: str) -> Steps[None]:
@@ -154,6 +165,7 @@ def _activation(run: ComparisonRun) -> Basis:
 
 METHODS: dict[str, Callable[[ComparisonRun, str], Steps[None]]] = {
     "artifact": _artifact,
+    "predicted": _predicted,
     "fisher-envelope": _ours,
     "fisher-iterated": _iterated,
     "acip-small": _pruned,

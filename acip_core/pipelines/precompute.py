@@ -27,24 +27,28 @@ from ..errors import ModelError
 from ..evaluation.curves import Curve
 from ..evaluation.methods import artifact_method
 from ..model.base_model import BaseModel, fingerprint, load_base
+from ..model.coding_moments import CodingMoments, measure_coding_moments
 from ..model.context import fitting_window
 from ..model.elastic_model import AdapterWeights, ElasticModel, build_elastic
 from ..model.factorization import Factors, cached_factors, factorize
 from ..model.quantization import FULL, quantize_base
 from ..model.second_moments import Basis, measure_basis, plain_basis, read_basis, save_basis
 from ..model.target_layers import target_layers
+from ..model.trained_factors import FactorUpdate
 from ..paths import artifacts_home
 from ..progress import Progress, Steps
 from ..scoring.acip import acip_scores
 from ..scoring.baselines import svd_magnitude_scores, uniform_scores
 from ..scoring.fisher import fisher_densities, fisher_scores
 from ..scoring.iterative import iterative_scores
+from ..scoring.predicted import predicted_scores
 from ..storage.atomic import check_writable
 from ..storage.locks import only_run
 from ..storage.resumable import ResumableRun
 from ..training.adapters import AdapterConfig, averaged, train_adapters
 from .coding import CodingRun
 from .example_completions import complete_examples
+from .factor_training import train_within_budget
 from .recipes import COARSE, PrecomputeConfig
 from .resumable_curve import measured_curve
 
@@ -88,10 +92,12 @@ def precompute(
 
 def _precompute(run: PrecomputeRun, target: Path) -> Steps[Path]:
     base, recipe = run.base, run.recipe
-    basis = yield from run.basis()
-    factors = yield from cached_factors(run.weights, run.fingerprint, basis)
+    basis, gradients = yield from run.basis()
+    factors = yield from cached_factors(run.weights, run.fingerprint, basis, gradients)
     method, scores, adapters, history = yield from run.scores(factors)
     elastic = yield from build_elastic(base, factors, scores)
+    updates: dict[str, FactorUpdate] | None = None
+    told: dict[str, Any] = {}  # what a budget came to
     trained_as = asdict(recipe.pruning) if recipe.pruning is not None else {}
     if recipe.adapters is not None:
         smallest = min(recipe.adapters.smallest, *recipe.ratios)
@@ -100,8 +106,16 @@ def _precompute(run: PrecomputeRun, target: Path) -> Steps[Path]:
         adapters, trained = yield from run.adapters(elastic, recipe.adapters)
         history |= trained
     curves: list[Curve] = []
-    if adapters is not None:
+    if adapters is not None or recipe.factors is not None:
         curves += yield from run.curves(elastic, method, COARSE)
+    if recipe.factors is not None:
+        steps = train_within_budget(elastic, run.calibration(), recipe.factors, recipe.budget, run.resumable)
+        found = yield from steps
+        updates, told = found.updates, {"factors": asdict(found.settings)}
+        history |= {"factors.loss": found.losses.mean(1), "factors.ratio": found.ratios.mean(1)}
+        elastic.update_factors(updates)
+        method += "+factors"
+    if adapters is not None:
         elastic.install(adapters)
         method += "+adapters"
     curves = (yield from run.curves(elastic, method, recipe.ratios)) + curves
@@ -109,15 +123,16 @@ def _precompute(run: PrecomputeRun, target: Path) -> Steps[Path]:
         COMPLETIONS, complete_examples(elastic, recipe.examples), parse_completions, save_completions
     )
     if recipe.comparisons:
-        curves += yield from run.comparisons(factors)
-    facts = run.facts(trained_as if adapters is not None else None)
-    artifact = Artifact(base.name, base.source, run.fingerprint, facts, tuple(curves), scores, basis, adapters, history)
+        curves += yield from run.comparisons(basis)
+    facts = run.facts(trained_as if adapters is not None else None) | told
+    made = (scores, basis, adapters, history, gradients, updates)
+    artifact = Artifact(base.name, base.source, run.fingerprint, facts, tuple(curves), *made)
     coding = yield from run.coding(artifact, factors)
 
     def also(place: Path) -> None:
         save_completions(completions, place / COMPLETIONS)
         if coding is not None:
-            write_coding(coding, place)
+            write_coding(coding, place, basis, gradients)
 
     if PartialState().is_main_process:
         write_artifact(artifact, target, also)
@@ -161,12 +176,20 @@ class PrecomputeRun:
         """Calibration windows (windows, length), the same number of each corpus, or all there are."""
         return torch.cat([windows[:per_corpus] for windows in self._calibration])
 
-    def basis(self) -> Steps[Basis]:
-        if self.recipe.basis == "svd":
-            return plain_basis(self.weights)
-        windows = self.calibration(self.recipe.moment_windows)
-        steps = measure_basis(self.base.model, windows, self.recipe.basis_rank, self.weights)
-        return (yield from self.resumable.step("basis.safetensors", steps, read_basis, save_basis))
+    def basis(self) -> Steps[tuple[Basis, Basis | None]]:
+        """Second moments of what layers read and, two-sided, of the loss's gradients by their outputs."""
+        recipe = self.recipe
+        if recipe.basis == "svd":
+            return plain_basis(self.weights), None
+        windows, two_sided = self.calibration(recipe.moment_windows), recipe.basis == "two-sided"
+        steps = measure_basis(self.base.model, windows, recipe.basis_rank, self.weights, of_inputs=two_sided)
+        file = "inputs.safetensors" if two_sided else "basis.safetensors"
+        basis, _ = yield from self.resumable.step(file, _alone(steps), read_basis, _save_both)
+        if not two_sided:
+            return basis, None
+        windows = self.calibration(-(-recipe.moment_windows // 2))
+        moments = measure_coding_moments(self.base.model, windows, self.weights, basis)
+        return (yield from self.resumable.step("basis.safetensors", _with_gradients(moments), read_basis, _save_both))
 
     def scores(
         self, factors: dict[str, Factors]
@@ -176,6 +199,8 @@ class PrecomputeRun:
         method = artifact_method(recipe.facts())
         if pruning is None:
             rank = recipe.adapters.rank if recipe.adapters is not None else 0
+            if recipe.scorer == "predicted":
+                return method, predicted_scores(factors, self.shapes), None, {}
             if recipe.stages:
                 steps = iterative_scores(self.base.model, factors, windows, rank, recipe.stages, self.resumable)
             else:
@@ -213,8 +238,9 @@ class PrecomputeRun:
             curves.append((yield from measured_curve(elastic, windows, ratios, label, self.resumable)))
         return curves
 
-    def comparisons(self, factors: dict[str, Factors]) -> Steps[list[Curve]]:
+    def comparisons(self, basis: Basis) -> Steps[list[Curve]]:
         """The lines of uniform-rank whitened truncation and of plain singular values."""
+        factors = yield from factorize(self.weights, basis)
         elastic = yield from build_elastic(self.base, factors, uniform_scores(factors, self.shapes))
         curves = yield from self.curves(elastic, "svd-llm", COARSE)
         plain = yield from factorize(self.weights, plain_basis(self.weights))
@@ -237,3 +263,16 @@ class PrecomputeRun:
         facts["window"] = fitting_window(self.base.model, self.recipe.window)
         versions = {name: version(name) for name in ("torch", "transformers")}
         return facts | versions | {"machine": platform.machine()}
+
+
+def _alone(steps: Steps[Basis]) -> Steps[tuple[Basis, Basis | None]]:
+    return (yield from steps), None
+
+
+def _with_gradients(steps: Steps[CodingMoments]) -> Steps[tuple[Basis, Basis | None]]:
+    moments = yield from steps
+    return moments.inputs, moments.gradients
+
+
+def _save_both(moments: tuple[Basis, Basis | None], path: Path) -> None:
+    save_basis(moments[0], path, moments[1])

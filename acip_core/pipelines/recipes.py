@@ -12,6 +12,7 @@ from ..model.second_moments import DEFAULT_RANK
 from ..scoring.iterative import STAGES
 from ..scoring.pruning_config import PAPER, SMALL, PruningConfig
 from ..training.adapters import AdapterConfig
+from ..training.factors import FactorConfig
 from .coding import SHARES, CodingConfig
 
 FINE = tuple(round(1 - 0.05 * i, 2) for i in range(15))  # 100, 95 … 30 %
@@ -30,9 +31,13 @@ class PrecomputeConfig:
         window: tokens per window, everywhere.
         moment_windows, score_windows: calibration windows per corpus.
         stages: size ratios at which the Fisher information is measured anew; without any, the full model's counts.
-        basis: `activation` or `svd` (plain, as in the paper).
+        basis: `two-sided`, `activation` or `svd` (plain, as in the paper).
+        scorer: `predicted` (by a two-sided basis) or `fisher`, where there is no pruning run.
         basis_rank: columns kept of each correlation.
         pruning: rank the directions by a pruning run (Step 2 of ACIP); None for Fisher information.
+        factors: how the factors are trained; None leaves them as they are.
+        budget: hours for that and for the text it samples, from which its steps and windows follow; None takes them as
+            `factors` has them.
         adapters: how adapters are trained; None keeps those of the pruning run, if there is one.
         refining: how they are trained further afterwards, at the same rank; None leaves them as they are.
         refined_share: weight of the refined adapters in the mean with those before, in (0, 1].
@@ -53,7 +58,10 @@ class PrecomputeConfig:
     stages: tuple[float, ...] = ()
     basis: str = "activation"
     basis_rank: int = DEFAULT_RANK
+    scorer: str = "fisher"
     pruning: PruningConfig | None = None
+    factors: FactorConfig | None = None
+    budget: float | None = None
     adapters: AdapterConfig | None = field(default_factory=AdapterConfig)
     refining: AdapterConfig | None = REFINING
     refined_share: float = 0.6
@@ -71,15 +79,17 @@ class PrecomputeConfig:
         return facts
 
 
+DEFAULT_RECIPE = PrecomputeConfig(
+    basis="two-sided", scorer="predicted", factors=FactorConfig(), adapters=None, refining=None
+)
+FISHER_RECIPE = PrecomputeConfig()
 PAPER_RECIPE = PrecomputeConfig(pruning=PAPER, adapters=None, refining=None)
 SMALL_RECIPE = PrecomputeConfig(pruning=SMALL)
 ITERATED_RECIPE = PrecomputeConfig(score_windows=128, stages=STAGES)
 QUICK = replace(
-    ITERATED_RECIPE,
+    DEFAULT_RECIPE,
     moment_windows=12,
-    score_windows=32,
-    adapters=None,
-    refining=None,
+    factors=None,
     curve_windows=6,
     ratios=COARSE,
     comparisons=False,

@@ -59,7 +59,7 @@ class _Gated(nn.Module):
         self, layer: nn.Linear, factors: Factors, position: nn.Parameter, sharpness: float, dtype: torch.dtype
     ):
         super().__init__()
-        self.up = factors.directions.to(dtype)
+        self.up = factors.up.to(dtype)
         self.down = factors.down(layer.weight.detach().float()).to(dtype)
         self.bias, self.position, self.sharpness = layer.bias, position, sharpness
         rank = len(self.up)

@@ -84,7 +84,7 @@ def accumulated(
 
     def masked(name: str, layer: nn.Linear) -> MaskedLinear:
         dtype = torch.bfloat16 if native else layer.weight.dtype
-        up, down = factors[name].directions, factors[name].down(layer.weight.detach().float())
+        up, down = factors[name].up, factors[name].down(layer.weight.detach().float())
         directions = torch.arange(len(up)) if left is None else left[name].nonzero().squeeze(1)
         return MaskedLinear(layer, down.to(dtype), up.to(dtype), directions.to(up.device), statistic=statistic)
 

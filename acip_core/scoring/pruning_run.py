@@ -100,7 +100,7 @@ class PruningRun:
         """A layer with the working factors that it had after the last step, in a resumed run too."""
         index = list(self.targets).index(name)
         dtype = torch.bfloat16 if self.mixed else layer.weight.dtype
-        up = self.factors[name].directions
+        up = self.factors[name].up
         down = self.factors[name].down(layer.weight.detach().float())
         pruned_at = self.masks.pruned_at[self.masks.slices[index]]
         left = ((pruned_at < 0) | (pruned_at > self.shed_at[index])).nonzero().squeeze(1)

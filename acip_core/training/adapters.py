@@ -7,7 +7,6 @@ text's own likelihood. The full model is the same model at size 1.0, so nothing 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ from ..storage.digests import digest
 from ..training import autocast
 from .autocast import mixed_precision
 from .checkpoint import Checkpoint
-from .distillation import distilled_loss, window_at
+from .distillation import distilled_loss, one_cycle, window_at
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ class AdapterRun:
     def advance(self) -> float:
         """One optimization step; returns its loss in nats per token."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * self._schedule()
+            group["lr"] = self.settings.learning_rate * one_cycle(self.step, self.settings.steps)
         losses, ratios = [], []
         for index in range(self.step * self.settings.batch, (self.step + 1) * self.settings.batch):
             window, plan = self._draw(index)
@@ -192,12 +191,6 @@ class AdapterRun:
         draw = torch.rand((), generator=torch.Generator().manual_seed(s.seed * 1_000_003 + index)).item()
         window = self.windows[window_at(index, len(self.windows), s.seed)]
         return window, self.planner.at_ratio(s.smallest + (s.largest - s.smallest) * draw)
-
-    def _schedule(self) -> float:
-        warmup = max(1, self.settings.steps // 20)
-        if self.step < warmup:
-            return (self.step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (self.step - warmup) / max(1, self.settings.steps - warmup)))
 
     def _loss(self, ids: torch.Tensor, plan: Plan) -> torch.Tensor:
         model, weight = self.elastic.model, self.settings.distillation

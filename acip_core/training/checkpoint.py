@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,19 +24,20 @@ class Checkpoint:
     Args:
         path: None keeps nothing.
         identity: what makes two runs the same; a file of another run is left for `save` to replace.
+        every: times as seldom as usual it is written.
     """
 
-    def __init__(self, path: Path | None, identity: str):
-        self.path, self.identity = path, identity
+    def __init__(self, path: Path | None, identity: str, every: int = 1):
+        self.path, self.identity, self.every = path, identity, every
         self.saved = time.monotonic()
 
     def due(self) -> bool:
-        return self.path is not None and time.monotonic() - self.saved > CHECKPOINT_SECONDS
+        return self.path is not None and time.monotonic() - self.saved > CHECKPOINT_SECONDS * self.every
 
     def save(
         self,
         step: int,
-        parameters: list[torch.nn.Parameter],
+        parameters: Sequence[torch.Tensor],
         optimizer: torch.optim.Optimizer,
         extra: dict[str, torch.Tensor],
     ) -> None:
@@ -50,7 +52,7 @@ class Checkpoint:
         self.saved = time.monotonic()
 
     def load(
-        self, parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, lengths: dict[str, int | None]
+        self, parameters: Sequence[torch.Tensor], optimizer: torch.optim.Optimizer, lengths: dict[str, int | None]
     ) -> tuple[int, dict[str, torch.Tensor]] | None:
         """Restore parameters and optimizer; None, and nothing is changed, unless the file is whole and of this run.
 
@@ -84,7 +86,7 @@ class Checkpoint:
         return step, {name: state[name] for name in lengths}
 
 
-def _check(state: dict[str, torch.Tensor], parameters: list[torch.nn.Parameter]) -> None:
+def _check(state: dict[str, torch.Tensor], parameters: Sequence[torch.Tensor]) -> None:
     """Raise ValueError or KeyError unless a checkpoint's tensors are whole: a part of one is worse than none."""
     for i, parameter in enumerate(parameters):
         moments = [state[f"{key}.{i}"] for key in _ADAM_STATE[1:] if f"{key}.{i}" in state]

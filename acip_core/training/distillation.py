@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import torch
 from torch.nn import functional as F
@@ -15,6 +16,14 @@ def window_at(index: int, windows: int, seed: int) -> int:
     epoch, position = divmod(index, windows)
     order = torch.randperm(windows, generator=torch.Generator().manual_seed(seed * 7919 + epoch))
     return int(order[position])
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Share of the peak learning rate at a step: a linear warm-up of a twentieth, then a cosine to zero."""
+    warmup = max(1, steps // 20)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def distilled_loss(logits: torch.Tensor, ids: torch.Tensor, teacher: torch.Tensor | None, weight: float):

@@ -57,7 +57,7 @@ def measure_missing(source: str | None = None, artifact: Path | None = None, win
     yield Progress("loading the model", 0, 1)
     base = load_base(source)
     found = find_artifact(base, artifact, same_weights=True)
-    coding = read_coding(found.folder, found.artifact.basis)
+    coding = read_coding(found.folder, found.artifact.basis, found.artifact.gradients)
     if coding is None:
         raise ArtifactError(f"{found.folder} has no moments of gradients; add them with `python -m acip_core codes`.")
     settings = {"fingerprint": found.fingerprint, "held_out": windows, "calibration": CALIBRATION, "window": LENGTH}

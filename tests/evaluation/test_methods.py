@@ -54,8 +54,9 @@ def test_former_labels_of_artifacts(label: str, recipe: dict, current: str) -> N
 
 
 def test_a_recipe_names_its_method() -> None:
-    made = [artifact_method(recipe) for recipe in ({}, {"pruning": None} | ITERATED, WARM, PUBLISHED)]
-    assert made == ["fisher-envelope", "fisher-iterated", "acip-small", "acip"]
+    recipes = ({}, {"pruning": None} | ITERATED, WARM, PUBLISHED, {"scorer": "predicted"})
+    made = [artifact_method(recipe) for recipe in recipes]
+    assert made == ["fisher-envelope", "fisher-iterated", "acip-small", "acip", "predicted"]
 
 
 def test_former_ids_of_comparisons() -> None:
@@ -63,13 +64,16 @@ def test_former_ids_of_comparisons() -> None:
         "fisher-envelope", "fisher-iterated", "fisher-density", "asvd",
     ]  # fmt: skip
     comparison = read_comparison(default_artifact(DEFAULT_MODEL))
-    assert comparison is not None and {result.method for result in comparison.results} == set(METHODS)
+    newer = {"predicted"}  # than the comparison
+    assert comparison is not None and {result.method for result in comparison.results} == set(METHODS) - newer
 
 
 def test_titles() -> None:
     assert method_title("svd-llm", True) == "SVD-LLM, adapters"
     assert method_title("artifact", True) == "this project's artifact" and method_title("mine, too") == "mine, too"
     assert curve_title("fisher-envelope+adapters, int8") == "Fisher on the envelope, adapters, int8"
+    assert curve_title("predicted+factors, int8") == "two-sided basis, trained factors, int8"
+    assert relative_title("predicted", "predicted+factors") == "before training"
     assert curve_title("mine+adapters") == "mine, adapters" and corpus_title("a.txt") == "a.txt"
 
 

@@ -123,8 +123,12 @@ def test_moments_come_back_from_their_file(tmp_path):
     elastic = tiny_elastic("llama")
     basis = tiny_basis(elastic.base)
     moments = finish(measure_coding_moments(elastic.model, calibration(), list(elastic.elastic_layers()), basis))
-    save_coding_moments(moments, tmp_path / "coding.safetensors")
+    save_coding_moments(moments, tmp_path / "coding.safetensors", basis)
     read = read_coding_moments(tmp_path / "coding.safetensors", basis)
+    save_coding_moments(moments, tmp_path / "beside.safetensors", moments.inputs, moments.gradients)
+    beside = read_coding_moments(tmp_path / "beside.safetensors", moments.inputs, moments.gradients)
+    assert beside.inputs == moments.inputs and beside.gradients == moments.gradients
+    assert (tmp_path / "beside.safetensors").stat().st_size < (tmp_path / "coding.safetensors").stat().st_size / 2
     for name in moments.inputs:
         for ours, theirs in ((moments.inputs, read.inputs), (moments.gradients, read.gradients)):
             assert torch.equal(ours[name].root().matrix(), theirs[name].root().matrix())

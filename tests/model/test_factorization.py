@@ -10,9 +10,11 @@ import torch
 
 from acip_core.errors import ModelError
 from acip_core.model.base_model import BaseModel
-from acip_core.model.factorization import Factors, factorize, factorize_layer
+from acip_core.model.coding_moments import measure_coding_moments
+from acip_core.model.factorization import DAMPING, Factors, factorize, factorize_layer, factorize_two_sided
 from acip_core.model.second_moments import (
     Root,
+    SecondMoment,
     compress_moment,
     measure_basis,
     plain_basis,
@@ -131,8 +133,8 @@ def test_channels_that_are_never_used_leave_it_positive_definite():
 def test_basis_file_round_trip(base: BaseModel, tmp_path: Path):
     basis = tiny_basis(base)
     save_basis(basis, tmp_path / "basis.safetensors")
-    read = read_basis(tmp_path / "basis.safetensors")
-    assert set(read) == set(basis)
+    read, gradients = read_basis(tmp_path / "basis.safetensors")
+    assert set(read) == set(basis) and gradients is None
     for name, moment in basis.items():
         other = read[name]
         assert (other.layers, other.side) == (moment.layers, moment.side)
@@ -255,3 +257,81 @@ def test_the_plain_basis_is_the_plain_svd(kind: str):
             f.directions[:k].T @ f.directions[:k] for f in (factorize_layer(weight, root), factorize_layer(weight))
         )
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
+# Two-sided
+
+
+def two_sided(kind: str) -> tuple[torch.Tensor, SecondMoment, SecondMoment]:
+    weight = random_weight(kind)
+    m, n = weight.shape
+    inputs = compress_moment(("layer",), "input", random_moment(n), n)
+    return weight, inputs, compress_moment(("layer",), "gradient", random_moment(m), m)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_two_sided_directions_cost_the_loss_what_their_singular_values_say(kind: str):
+    """tr(G D C Dᵀ) of a cut is the sum of the dropped σ², and no one-sided cut of that rank predicts less."""
+    weight, inputs, gradients = two_sided(kind)
+    factors = factorize_two_sided(weight, inputs, gradients)
+    w = weight.double()
+    device = torch.device("cpu")
+    c, g = (
+        moment + torch.eye(len(moment)) * share * moment.diagonal().mean()
+        for moment, share in zip((inputs.matrix(device), gradients.matrix(device)), DAMPING, strict=True)
+    )
+    down, up = factors.down(weight).double(), factors.up.double()
+    assert torch.dist(up.T @ down, w) < 1e-5 * w.norm()
+    one_sided = factorize_layer(weight, inputs.root())
+
+    def loss(up: torch.Tensor, down: torch.Tensor) -> float:
+        rest = w - up.T @ down
+        return ((g @ rest) * (rest @ c)).sum().item()
+
+    total = loss(up[:0], down[:0])
+    for k in range(0, min(w.shape), 3):
+        own = factors.singular_values[k:].double().square().sum().item()
+        assert loss(up[:k], down[:k]) == pytest.approx(own, rel=1e-3, abs=1e-6 * total)
+        u = one_sided.directions[:k].double()
+        assert loss(up[:k], down[:k]) <= loss(u, u @ w) + 1e-6 * total
+    assert (factors.singular_values.diff() <= 0).all()
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_two_sided_directions_do_not_depend_on_the_eigensolver(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """A trained difference fits the directions of any machine, so their signs are fixed, too."""
+    weight, inputs, gradients = two_sided(kind)
+    expected = factorize_two_sided(weight, inputs, gradients)
+    eigh = torch.linalg.eigh
+
+    def other(matrix: torch.Tensor):
+        values, vectors = eigh(matrix.flip(0, 1))
+        return values, -vectors.flip(0)
+
+    monkeypatch.setattr(torch.linalg, "eigh", other)
+    found = factorize_two_sided(weight, inputs, gradients)
+    assert torch.allclose(found.directions, expected.directions, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(found.up, expected.up, rtol=1e-5, atol=1e-6)
+
+
+def test_a_two_sided_basis_is_read_as_it_was_written(base: BaseModel, tmp_path: Path):
+    basis = finish(measure_basis(base.model, calibration(), rank=8, of_inputs=True))
+    assert {moment.side for moment in basis.values()} == {"input"}
+    gradients = finish(measure_coding_moments(base.model, calibration(), list(basis), basis)).gradients
+    save_basis(basis, tmp_path / "basis.safetensors", gradients)
+    read = read_basis(tmp_path / "basis.safetensors")
+    for ours, found in zip((basis, gradients), read, strict=True):
+        assert found is not None and found.keys() == ours.keys()
+        for name in ours:
+            assert all(torch.equal(getattr(ours[name], p), getattr(found[name], p)) for p in ("scale", "factor"))
+    weights = target_weights(base)
+    factors = finish(factorize(weights, *read))
+    for name, weight in weights.items():
+        assert torch.allclose(factors[name].up.T @ factors[name].down(weight), weight, atol=1e-5)
+
+
+def test_zeros_survive_two_sided_too():
+    inputs = compress_moment(("layer",), "input", torch.zeros(12, 12), 4)
+    gradients = compress_moment(("layer",), "gradient", torch.zeros(8, 8), 4)
+    factors = factorize_two_sided(torch.zeros(8, 12), inputs, gradients)
+    assert factors.directions.isfinite().all() and factors.up.isfinite().all()

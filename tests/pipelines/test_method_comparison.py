@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures("exact")
 METHODS = (
     "artifact",
     "svd-magnitude",
+    "predicted",
     "fisher-envelope",
     "fisher-iterated",
     "acip-small",
@@ -184,7 +185,7 @@ def test_a_damaged_file_is_one_sentence(model: str, budget: ComparisonConfig, tm
 
 
 def test_an_unknown_method_is_one_sentence(model: str, budget: ComparisonConfig, tmp_path: Path):
-    with pytest.raises(ArtifactError, match="Unknown method 'magic'; choose among artifact, fisher-envelope,"):
+    with pytest.raises(ArtifactError, match="Unknown method 'magic'; choose among artifact, predicted, fisher"):
         run(model, budget, tmp_path, ("magic",))
 
 

@@ -27,6 +27,7 @@ from acip_core.scoring.fisher import fisher_scores
 from acip_core.scoring.iterative import iterative_scores
 from acip_core.scoring.pruning_config import PruningConfig
 from acip_core.training.adapters import AdapterConfig
+from acip_core.training.factors import FactorConfig
 from tests.support.faults import full_disk
 from tests.support.tiny import save, tiny_base
 
@@ -97,6 +98,58 @@ def test_a_pruning_run_makes_an_artifact(
     *_, measured = measure_perplexity(loaded.elastic.model, windows)
     point = whole.curves[0].points[1]
     assert (plan.ratio, measured.value) == (point.ratio, pytest.approx(point.perplexity, rel=1e-3))
+
+
+@pytest.fixture
+def trained_recipe(recipe: PrecomputeConfig) -> PrecomputeConfig:
+    """A two-sided basis with trained factors."""
+    factors = FactorConfig(steps=6, batch=2, learning_rate=1e-2, sampled=5)
+    return replace(
+        recipe, basis="two-sided", scorer="predicted", factors=factors, adapters=None, refining=None, comparisons=False
+    )
+
+
+def test_trained_factors_are_in_the_artifact_and_in_every_cut(
+    model: str, trained_recipe: PrecomputeConfig, tmp_path: Path
+):
+    for stage in ("gradient moments", "training factors"):
+
+        def kill(step: Progress, stage: str = stage) -> None:
+            if (step.stage, step.done) == (stage, 2):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            finish(precompute(model, trained_recipe, tmp_path / "killed"), kill)
+    finish(precompute(model, trained_recipe, tmp_path / "killed"))
+    finish(precompute(model, trained_recipe, tmp_path / "whole"))
+    whole, killed = (read_artifact(tmp_path / out) for out in ("whole", "killed"))
+    assert whole.updates is not None and killed.updates is not None and whole.gradients is not None
+    for name, update in whole.updates.items():
+        assert torch.equal(update.down.matrix(), killed.updates[name].down.matrix())
+    assert whole.curves == killed.curves
+    assert [curve.method for curve in whole.curves] == ["predicted+factors", "predicted"]
+    assert whole.history["factors.loss"].shape == (6,) and whole.adapters is None
+    loaded = finish(open_model(model, tmp_path / "whole"))
+    plan = loaded.elastic.set_size(0.6)
+    windows = token_windows(loaded.elastic.tokenizer, documents(trained_recipe.corpora[0], "held-out"), 32, 3)
+    *_, measured = measure_perplexity(loaded.elastic.model, windows)
+    point = whole.curves[0].points[1]
+    assert (plan.ratio, measured.value) == (point.ratio, pytest.approx(point.perplexity, rel=1e-3))
+    bare = finish(open_model(model, tmp_path / "whole", install=False)).elastic
+    bare.set_size(0.6)
+    *_, measured = measure_perplexity(bare.model, windows)
+    untrained = next(p for p in whole.curves[1].points if p.ratio == plan.ratio)
+    assert measured.value == pytest.approx(untrained.perplexity, rel=1e-3) != point.perplexity
+
+
+def test_a_budget_sets_the_steps(model: str, trained_recipe: PrecomputeConfig, tmp_path: Path):
+    seen: list[Progress] = []
+    finish(precompute(model, replace(trained_recipe, budget=2 / 3600), tmp_path / "out"), seen.append)
+    assert "timing the training" in {step.stage for step in seen}
+    steps = {step.total for step in seen if step.stage == "training factors"} - {1}
+    assert len(steps) == 1 and steps != {6}
+    artifact = read_artifact(tmp_path / "out")
+    assert len(artifact.history["factors.loss"]) == artifact.recipe["factors"]["steps"] == steps.pop()
 
 
 def test_two_runs_cannot_write_the_same_artifact(model: str, recipe: PrecomputeConfig, tmp_path: Path) -> None:

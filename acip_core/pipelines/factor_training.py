@@ -1,0 +1,65 @@
+"""The stage of `precompute` that trains factors: text of the model's own, steps within a budget, training."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import torch
+
+from ..data.framing import framing
+from ..model.elastic_model import ElasticModel
+from ..progress import Progress, Steps
+from ..storage.resumable import ResumableRun
+from ..training.factors import FactorConfig, TrainedFactors, train_factors
+from ..training.sampled_text import sampled_windows
+
+_AT_ONCE = {"cpu": 16, "cuda": 512}  # windows that are sampled side by side
+_TIMED = 2  # windows that are sampled and read to find out what a budget buys
+
+
+def train_within_budget(
+    elastic: ElasticModel, text: torch.Tensor, settings: FactorConfig, budget: float | None, resumable: ResumableRun
+) -> Steps[TrainedFactors]:
+    """Train the factors on a corpus and on text that the model writes; each part of a killed run stays.
+
+    Args:
+        text: (windows, length) of calibration.
+        budget: hours for both; None takes steps and windows as `settings` has them.
+    """
+    if budget is not None:
+        second = yield from resumable.number("seconds", _seconds_per_step(elastic, text, settings))
+        steps = max(1, int(budget * 3600 / second))
+        settings = replace(settings, steps=steps, sampled=settings.sampled * steps // settings.steps)
+    text = torch.cat([(yield from _sampled(elastic, text, settings, resumable)), text])
+    return (yield from train_factors(elastic, text, settings, resumable.path("factors.safetensors")))
+
+
+def _seconds_per_step(elastic: ElasticModel, text: torch.Tensor, settings: FactorConfig) -> Steps[float]:
+    """What a step takes on this machine, its share of the sampled text with it."""
+    yield Progress("timing the training", 0, 1)
+    started = time.monotonic()
+    sampled_windows(elastic.model, text, framing(elastic.tokenizer).lead, _TIMED, settings.seed)
+    sampling = (time.monotonic() - started) / _TIMED
+    started = time.monotonic()
+    yield from train_factors(elastic, text, replace(settings, steps=1, batch=_TIMED))
+    training = (time.monotonic() - started) / _TIMED
+    return settings.batch * training + settings.sampled / settings.steps * sampling
+
+
+def _sampled(
+    elastic: ElasticModel, text: torch.Tensor, settings: FactorConfig, resumable: ResumableRun
+) -> Steps[torch.Tensor]:
+    """(windows, length) of the model's own text, a file for each few."""
+    lead, at_once = framing(elastic.tokenizer).lead, _AT_ONCE.get(elastic.model.device.type, 16)
+    parts = [text[:0]]
+    for start in range(0, settings.sampled, at_once):
+        count = min(at_once, settings.sampled - start)
+
+        def sample(start: int = start, count: int = count) -> Steps[dict[str, torch.Tensor]]:
+            yield Progress("sampling text", start, settings.sampled)
+            seed = settings.seed * 1_000_003 + start
+            return {"text": sampled_windows(elastic.model, text, lead, count, seed)}
+
+        parts.append((yield from resumable.tensors(f"sampled-{start}", sample()))["text"])
+    return torch.cat(parts)

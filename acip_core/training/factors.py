@@ -1,0 +1,203 @@
+"""Factor training: every entry of every layer's factors, for all sizes at once, by the full model's predictions alone.
+
+Each step reads a few windows at two sizes, one of the smaller and one of the larger half of the range, and moves the
+factors towards the full model's next-token distribution (KL divergence). A size is a prefix of the order all along, so
+one set of factors serves every size; the weights that run where a layer is not cut stay untouched, and with them the
+model at size 1.0. Nothing is added to a cut's size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from ..errors import ModelError
+from ..model.elastic_model import ElasticModel
+from ..model.trained_factors import FactorUpdate, Ternary
+from ..progress import Progress, Steps
+from ..storage.digests import digest
+from .autocast import mixed_precision
+from .checkpoint import Checkpoint
+from .distillation import divergence, one_cycle, window_at
+
+_CHECKPOINT_EVERY = 6  # times as seldom as of adapters: a state is a hundred times as large
+_SMALL = 0.02  # nats; two sizes closer to the full model than this pull at the factors alike
+
+
+@dataclass(frozen=True)
+class FactorConfig:
+    """How factors are trained.
+
+    Attributes:
+        steps: optimization steps.
+        batch: windows per step, each read at two sizes.
+        learning_rate: peak of a one-cycle cosine schedule, of factors whose rows are as long on both sides.
+        smallest, largest: sizes are drawn from this range, one of its lower and one of its upper half.
+        sampled: windows of text that the model itself writes and that are read beside the corpora's.
+        seed: fixes the order of windows and the sizes.
+    """
+
+    steps: int = 200
+    batch: int = 16
+    learning_rate: float = 1e-3
+    smallest: float = 0.3
+    largest: float = 0.97
+    sampled: int = 2048
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainedFactors:
+    """Differences by layer, as they are kept, and the divergence at every step (steps, 2), with its size ratios."""
+
+    updates: dict[str, FactorUpdate]
+    losses: torch.Tensor
+    ratios: torch.Tensor
+    settings: FactorConfig
+
+
+def train_factors(
+    elastic: ElasticModel, windows: torch.Tensor, settings: FactorConfig, checkpoint: Path | None = None
+) -> Steps[TrainedFactors]:
+    """Train the factors of an elastic model without adapters; its own stay as they are.
+
+    Every random draw depends on the seed and the step alone, so a run that is killed and continued from its
+    checkpoint ends in the same factors as one that was not.
+
+    Args:
+        windows: (windows, length) token ids.
+        checkpoint: file written every few minutes and read when it belongs to this very run.
+
+    Returns:
+        What training adds to the factors, not yet installed, with the history of the run.
+
+    Raises:
+        ModelError: the divergence is not finite; the message names the step, the checkpoint keeps the last good state.
+    """
+    run = FactorRun(elastic, windows, settings)
+    store = Checkpoint(checkpoint, run.identity(), _CHECKPOINT_EVERY)
+    if state := store.load(run.parameters, run.optimizer, dict.fromkeys(run.history())):
+        run.step, run.losses, run.ratios = state[0], *(state[1][name].tolist() for name in run.history())
+    with run.attached():
+        while run.step < settings.steps:
+            run.advance()
+            small, large = torch.tensor(run.losses[-20:]).mean(0).tolist()
+            said = f"divergence {small:.3f} at small, {large:.3f} at large sizes"
+            yield Progress("training factors", run.step, settings.steps, said)
+            if run.step == settings.steps or store.due():
+                store.save(run.step, run.parameters, run.optimizer, run.history())
+    return TrainedFactors(run.updates(), torch.tensor(run.losses), torch.tensor(run.ratios), settings)
+
+
+class FactorRun:
+    """State of one training run: factors, optimizer, history."""
+
+    def __init__(self, elastic: ElasticModel, windows: torch.Tensor, settings: FactorConfig):
+        self.elastic, self.windows, self.settings = elastic, windows, settings
+        self.layers = elastic.elastic_layers()
+        self.planner = elastic.planner_for(0)
+        self.start = {name: (layer.down, layer.up) for name, layer in self.layers.items()}
+        # Rows as long on both sides, so that one learning rate serves both; their product stays.
+        self.balance = {name: _balance(down, up) for name, (down, up) in self.start.items()}
+        self.trained = {
+            name: tuple(
+                side.float().mul(scale).requires_grad_()
+                for side, scale in zip(self.start[name], (self.balance[name], 1 / self.balance[name]), strict=True)
+            )
+            for name in self.layers
+        }
+        self.parameters = [side for sides in self.trained.values() for side in sides]
+        fused = self.parameters[0].device.type == "cuda"
+        self.optimizer = torch.optim.Adam(self.parameters, settings.learning_rate, betas=(0.9, 0.98), fused=fused)
+        self.step = 0
+        self.losses: list[list[float]] = []
+        self.ratios: list[list[float]] = []
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """The model with the factors in training, its own parameters frozen."""
+        model = self.elastic.model
+        trainable = {p: p.requires_grad for p in model.parameters()}
+        model.requires_grad_(False)
+        for name, layer in self.layers.items():
+            layer.down, layer.up = self.trained[name]
+        try:
+            yield
+        finally:
+            for name, layer in self.layers.items():
+                layer.down, layer.up = self.start[name]
+            for parameter, flag in trainable.items():
+                parameter.requires_grad_(flag)
+
+    def advance(self) -> None:
+        """One optimization step."""
+        s = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = s.learning_rate * one_cycle(self.step, s.steps)
+        draws = torch.rand(2, generator=torch.Generator().manual_seed(s.seed * 1_000_003 + self.step)).tolist()
+        half = (s.largest - s.smallest) / 2
+        plans = [self.planner.at_ratio(s.smallest + half * (place + draw)) for place, draw in enumerate(draws)]
+        indices = range(self.step * s.batch, (self.step + 1) * s.batch)
+        ids = torch.stack([self.windows[window_at(index, len(self.windows), s.seed)] for index in indices])
+        parts = ids.split(s.batch if self.elastic.model.device.type == "cuda" else 1)
+        losses = [0.0, 0.0]
+        for part in parts:
+            for place, loss in enumerate(self._backward(part.to(self.elastic.model.device), plans, len(parts))):
+                losses[place] += loss / len(parts)
+        if not all(map(math.isfinite, losses)):
+            raise ModelError(f"The divergence is not finite at step {self.step + 1}; lower the learning rate.")
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.losses.append(losses)
+        self.ratios.append([plan.ratio for plan in plans])
+
+    def _backward(self, ids: torch.Tensor, plans: list, parts: int) -> list[float]:
+        """Divergence (nats per token) of windows (windows, length) at each plan, its gradient added up.
+
+        Gradients are divided by the root of the divergence: its own ones at the smallest size would drown the others.
+        """
+        with torch.no_grad():
+            teacher = self._logits(ids, self.planner.at_ratio(1.0))
+        found = []
+        for plan in plans:
+            loss = divergence(teacher, F.log_softmax(self._logits(ids, plan), dim=-1))
+            found.append(loss.item())
+            if math.isfinite(found[-1]):
+                (loss / (parts * math.sqrt(max(found[-1], 0.0) + _SMALL))).backward()
+        return found
+
+    def _logits(self, ids: torch.Tensor, plan) -> torch.Tensor:
+        with mixed_precision(ids.device), self.elastic.at(plan):
+            return self.elastic.model(ids, use_cache=False).logits[:, :-1].flatten(0, 1).float()
+
+    def history(self) -> dict[str, torch.Tensor]:
+        return {"factors.loss": torch.tensor(self.losses), "factors.ratio": torch.tensor(self.ratios)}
+
+    def updates(self) -> dict[str, FactorUpdate]:
+        """What was trained so far, as it is kept."""
+        result = {}
+        for name, (down, up) in self.start.items():
+            trained_down, trained_up = (side.detach() for side in self.trained[name])
+            scale = self.balance[name]
+            result[name] = FactorUpdate(Ternary.of(trained_down / scale - down), Ternary.of(trained_up * scale - up))
+        return result
+
+    def identity(self) -> str:
+        """What makes two runs the same: settings, text and the factors they start from."""
+        factors = (up[:, :8].float() for _, up in self.start.values())
+        smallest = self.planner.at_ratio(self.settings.smallest).states  # tells one order from another
+        return digest(asdict(self.settings), str(smallest), self.windows, factors)
+
+
+def _balance(down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """(K, 1), what rows of `down` are to be multiplied with, and those of `up` divided by, to be as long."""
+    lengths = [side.float().norm(dim=1, keepdim=True).clamp_min(1e-20) for side in (up, down)]
+    return (lengths[0] / lengths[1]).sqrt()
