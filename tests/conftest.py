@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the Hub library is imported: must come before everything else
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from acip_core.training import autocast, checkpoint
 from tests.support.tiny import FAMILIES, save, tiny_artifact, tiny_base
 
 transformers_logging.disable_progress_bar()
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job, whose children would ignore it, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
