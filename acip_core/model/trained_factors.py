@@ -25,7 +25,7 @@ class Ternary:
 
     Attributes:
         digits: uint8 (⌈rows · columns / 5⌉,), five entries each.
-        scale: (rows,), float32 with float16's precision.
+        scale: (rows,), float32: two-sided rows span more orders of magnitude than 16 bits do.
         columns: of the matrix.
     """
 
@@ -42,7 +42,7 @@ class Ternary:
         signs = on * matrix.detach().cpu().sign()
         flat = (signs + 1).to(torch.uint8).flatten()
         flat = torch.cat([flat, flat.new_zeros(-len(flat) % len(_PLACES))]).view(-1, len(_PLACES))
-        return cls((flat * _PLACES).sum(1, dtype=torch.uint8), scale.half().float(), matrix.shape[1])
+        return cls((flat * _PLACES).sum(1, dtype=torch.uint8), scale, matrix.shape[1])
 
     def matrix(self) -> torch.Tensor:
         """float32 (rows, columns)."""
@@ -70,7 +70,7 @@ def save_updates(updates: Mapping[str, FactorUpdate], path: Path) -> None:
     tensors: dict[str, torch.Tensor] = {}
     for name, update in updates.items():
         for side, part in vars(update).items():
-            tensors |= {f"{name}.{side}": part.digits, f"{name}.{side}.scale": part.scale.half()}
+            tensors |= {f"{name}.{side}": part.digits, f"{name}.{side}.scale": part.scale}
     save_tensors(tensors, path)
 
 

@@ -23,7 +23,7 @@ from ..artifacts.completions import parse_completions, save_completions
 from ..artifacts.writer import check_owner, check_replaceable, write_artifact
 from ..data.corpus import CORPORA, corpus_windows, documents
 from ..data.framing import framing
-from ..errors import ModelError
+from ..errors import ArtifactError, ModelError
 from ..evaluation.curves import Curve
 from ..evaluation.methods import artifact_method
 from ..model.base_model import BaseModel, fingerprint, load_base
@@ -70,6 +70,10 @@ def precompute(
     Raises:
         ModelError, CorpusError, ArtifactError, PrecisionError, StorageError: one sentence each; finished stages stay.
     """
+    if recipe.basis != "two-sided" and (recipe.scorer == "predicted" or recipe.factors is not None):
+        raise ArtifactError(
+            f"The scorer 'predicted' and trained factors need the basis 'two-sided', not '{recipe.basis}'."
+        )
     for corpus in recipe.corpora:  # mistakes that need no model to be seen are said before it is loaded
         for split in ("calibration", "held-out"):
             documents(corpus, split)

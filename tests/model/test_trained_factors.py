@@ -37,6 +37,14 @@ def test_it_is_nearer_than_nothing_and_signs_alone() -> None:
     assert error < 0.6 * signs < 0.6 * matrix.square().mean()
 
 
+@pytest.mark.parametrize("size", [1e-12, 1e12])
+def test_rows_beyond_sixteen_bits_keep_their_size(size: float, tmp_path: Path) -> None:
+    update = FactorUpdate(*(Ternary.of(random_matrix(4, n) * size) for n in (20, 12)))
+    save_updates({"a": update}, tmp_path / "factors.safetensors")
+    read = read_updates(tmp_path / "factors.safetensors", {"a": (12, 20)})["a"]
+    assert torch.equal(read.down.matrix(), update.down.matrix()) and read.down.matrix().abs().max() > 0.1 * size
+
+
 @pytest.mark.parametrize("shape", [SHAPE, (1, 1), (3, 0), (0, 4), (5, 5)])
 def test_five_entries_fit_a_byte(shape: tuple[int, int]) -> None:
     kept = Ternary.of(random_matrix(*shape))

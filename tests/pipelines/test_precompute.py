@@ -142,6 +142,14 @@ def test_trained_factors_are_in_the_artifact_and_in_every_cut(
     assert measured.value == pytest.approx(untrained.perplexity, rel=1e-3) != point.perplexity
 
 
+@pytest.mark.parametrize("change", [{"basis": "svd"}, {"basis": "activation", "scorer": "fisher"}])
+def test_factors_for_another_basis_are_refused_before_the_work(
+    model: str, trained_recipe: PrecomputeConfig, tmp_path: Path, change: dict[str, str]
+):
+    with pytest.raises(ArtifactError, match="need the basis 'two-sided', not"):
+        next(precompute(model, replace(trained_recipe, **change), tmp_path / "out"))
+
+
 def test_a_budget_sets_the_steps(model: str, trained_recipe: PrecomputeConfig, tmp_path: Path):
     seen: list[Progress] = []
     finish(precompute(model, replace(trained_recipe, budget=2 / 3600), tmp_path / "out"), seen.append)
