@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -74,6 +75,15 @@ def _answers(address: str) -> bool:
             return True
     except (urllib.error.URLError, OSError):
         return False
+
+
+def await_codes(address: str) -> None:
+    """Until the page can spend bits, where its model has them."""
+    state = "waiting"
+    while state in ("waiting", "running"):
+        with urllib.request.urlopen(f"{address}acip/modes", timeout=60) as answer:
+            state = json.load(answer)["state"]
+        time.sleep(0.5)
 
 
 @contextmanager

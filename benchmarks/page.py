@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from acip_core.artifacts.artifact import default_artifact
 from acip_core.artifacts.reader import read_artifact
@@ -26,15 +26,15 @@ DRAG = """async () => {
   }
   return out;
 }"""
-_RELEASE = """async (value) => {
+_RELEASE = r"""async (value) => {
   const slider = document.querySelector("#size input[type=range]");
-  const text = document.querySelector("#completion .text"), state = document.querySelector("#completion [data-state]");
+  const state = document.querySelector("#completion [data-state]"), status = state.querySelector(".status");
   slider.value = value;
   slider.dispatchEvent(new Event("input", { bubbles: true }));
   const began = performance.now();
   for (const type of ["change", "pointerup"]) slider.dispatchEvent(new Event(type, { bubbles: true }));
   do await new Promise(requestAnimationFrame);
-  while (!text.textContent || state.dataset.state === "ready" || state.dataset.percent !== String(value));
+  while (!/^[\d,]+ token/.test(status.textContent) || state.dataset.percent !== String(value));
   return (performance.now() - began) / 1000;
 }"""
 
@@ -51,6 +51,13 @@ _SCRUB = """async () => {
   }
   return 1000 * frames / (performance.now() - began);
 }"""
+_SHIFTS = """
+  window.shifted = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
+  }).observe({ type: "layout-shift", buffered: true });
+"""
+_PAINTED = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 _FIVE = "() => document.querySelectorAll('#readouts .ready i').length >= 5"
 _DONE = "() => document.querySelector('#completion [data-state]').dataset.state === 'done'"
 _PROMPTS = ("A recipe for bread begins with", "My grandfather told me that", "The moon is far away, but")
@@ -65,11 +72,28 @@ def measure_page() -> list[Figure]:
         with served(cache=cache) as server:
             page = opened(browser, server.address)
             later = time.perf_counter() - server.began
-            figures = _used(page, server)
+            figures = [*_opened(browser, server.address), *_used(page, server)]
     return [
         Figure("first start with an empty cache, process to usable page", first, "s", 180),
         Figure("later start", later, "s", 25),
         *figures,
+    ]
+
+
+def _opened(browser: Browser, address: str) -> list[Figure]:
+    """What a visitor sees before the page can be used: both texts are in the first paint."""
+    paints, shifts = [], []
+    for width, height in [(1440, 900), (390, 844)] * 3:
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.add_init_script(_SHIFTS)
+        page.goto(address)
+        page.wait_for_selector('#completion [data-state="done"]')
+        paints.append(page.evaluate(_PAINTED) / 1000)
+        shifts.append(page.evaluate("window.shifted"))
+        page.close()
+    return [
+        median_of("first paint, with both texts", paints, "s", 1.0),
+        Figure("layout shifts while the page loads, summed, the worst of six", max(shifts), "", 0.05),
     ]
 
 

@@ -15,17 +15,18 @@ import typer
 from PIL import Image
 from playwright.sync_api import Page
 
-from .browser import ROOT, SLIDER, chromium, opened, served
+from .browser import ROOT, SLIDER, await_codes, chromium, opened, served
 
-_SIZE = (1280, 860)
+_SIZE = (1440, 880)
 _WIDTH = 960  # of the picture
 _FRAME = 0.1  # seconds
 _QUALITY = 60
 _MOST_BYTES = 3_000_000  # the picture is part of the repository
 _THUMB = 26  # pixels
-_READY = "document.querySelectorAll('#readouts .ready i').length >= 30"
-# Where the slider goes (%), how long that takes and how long it is let rest there (s).
-_MOVES = [(40, 7.0, 0.6), (70, 3.0, 4.4), (30, 2.0, 0.5), (100, 1.5, 0.0)]
+_ENDS = ("min", "max", "value")
+_READY = "document.querySelectorAll('#readouts .ready i').length >= 25"
+# Where the slider goes (in hundredths of its track), how long that takes and how long it is let rest there (s).
+_MOVES = [(8, 7.0, 0.6), (33, 3.0, 4.4), (0, 2.0, 0.5), (60, 2.0, 0.0)]
 
 
 @dataclass
@@ -62,19 +63,21 @@ def main(
     """Drag over the texts of the first example and let go once, as fast as a hand does it."""
     reel = _Reel()
     with chromium() as browser, served() as server:
+        await_codes(server.address)
         page = opened(browser, server.address, *_SIZE)
         page.wait_for_function(_READY)
         page.wait_for_selector('#completion [data-state="done"]')
         session = reel.take(page)
         page.wait_for_timeout(1000)
-        at = 100.0
-        for percent, seconds, rest in _MOVES:
+        low, high, at = (float(page.locator(SLIDER).evaluate(f"(input) => input.{end}")) for end in _ENDS)
+        at = 100 * (at - low) / (high - low)
+        for place, seconds, rest in _MOVES:
             page.mouse.move(*_place(page, at))
             page.mouse.down()
-            _drag(page, at, percent, seconds)
+            _drag(page, at, place, seconds)
             page.mouse.up()
             page.wait_for_timeout(1000 * rest)
-            at = percent
+            at = place
         page.wait_for_timeout(1000)
         session.send("Page.stopScreencast")
     first, *others = reel.pictures()
@@ -94,13 +97,12 @@ def _drag(page: Page, start: float, end: float, seconds: float) -> None:
     page.mouse.move(*_place(page, end))
 
 
-def _place(page: Page, percent: float) -> tuple[float, float]:
-    """Where the thumb is at a size."""
+def _place(page: Page, hundredths: float) -> tuple[float, float]:
+    """Where the thumb is at a place of the track."""
     box = page.locator(SLIDER).bounding_box()
     if box is None:
         raise RuntimeError("The slider is not to be seen.")
-    low = float(page.locator(SLIDER).get_attribute("min") or 0)
-    x = box["x"] + _THUMB / 2 + (box["width"] - _THUMB) * (percent - low) / (100 - low)
+    x = box["x"] + _THUMB / 2 + (box["width"] - _THUMB) * hundredths / 100
     return x, box["y"] + box["height"] / 2
 
 

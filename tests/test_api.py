@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 import acip_core
 from acip_core import AcipModel
+from acip_core.artifacts.completions import read_completions
 from acip_core.artifacts.writer import write_artifact
 from acip_core.errors import (
     ArgumentError,
@@ -32,6 +33,7 @@ from acip_core.errors import (
     SizeError,
     StorageError,
 )
+from acip_core.model.size_planner import MODES
 from acip_core.pipelines.recipes import QUICK
 from tests.support.hub import TOKEN, local_hub
 from tests.support.tiny import tiny_artifact, tiny_base
@@ -122,6 +124,13 @@ def test_generate_refuses_by_name_what_it_cannot_do(model: AcipModel, option: di
         model.generate(PROMPT)  # type: ignore[arg-type]
 
 
+def test_a_repetition_penalty_makes_repetitions_rarer(model: AcipModel) -> None:
+    plain, penalized = (model.complete(PROMPT, max_new_tokens=48, repetition_penalty=p) for p in (1.0, 4.0))
+    assert plain == model.complete(PROMPT, max_new_tokens=48) != penalized
+    assert "".join(model.stream(PROMPT, max_new_tokens=48, repetition_penalty=4.0)) == penalized
+    assert len(set(penalized)) > len(set(plain))
+
+
 def test_sampling_is_fixed_by_its_seed(model: AcipModel) -> None:
     def sample(seed: int) -> str:
         return model.complete(PROMPT, max_new_tokens=12, temperature=1.0, top_p=0.9, seed=seed)
@@ -129,7 +138,9 @@ def test_sampling_is_fixed_by_its_seed(model: AcipModel) -> None:
     assert sample(1) == sample(1) != sample(2)
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"max_new_tokens": 0}, {"chat": True}])
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1.0}, {"max_new_tokens": 0}, {"chat": True}, {"repetition_penalty": 0}]
+)
 def test_settings_that_cannot_be_run(model: AcipModel, wrong: dict) -> None:
     with pytest.raises(GenerationError):
         model.complete(PROMPT, **wrong)
@@ -241,6 +252,8 @@ def test_precompute_runs_to_the_end(files: tuple[str, Path], tmp_path: Path) -> 
         files[0], config, output_dir=tmp_path / "made", on_progress=lambda step: steps.append(step.stage)
     )
     assert out == tmp_path / "made" and "gradient moments" in steps
+    texts = read_completions(out)
+    assert [c.mode for c in texts] == list(MODES) and all(c.texts.keys() >= {100} for c in texts)
     model = AcipModel.from_pretrained(files[0], artifact=out, size=0.6)
     assert model.size == pytest.approx(0.6, abs=0.02) and model.set_size(0.5, mode="bits").ratio <= 0.5
 

@@ -20,7 +20,7 @@ from acip_core.artifacts.coding import CODING
 from acip_core.artifacts.completions import read_completions, write_completions
 from acip_core.artifacts.reader import read_artifact
 from acip_core.artifacts.writer import write_artifact
-from acip_core.pipelines import precompute
+from acip_core.pipelines import example_completions, precompute
 from acip_core.progress import Progress
 from tests.support.commands import run
 from tests.support.faults import full_disk
@@ -103,7 +103,9 @@ def model(tmp_path: Path, cache: Path) -> str:
 
 
 @pytest.fixture
-def text(tmp_path: Path) -> str:
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file to precompute with; the examples are then completed at three sizes, not at 36."""
+    monkeypatch.setattr(example_completions, "STRIDE", 30)
     file = tmp_path / "text [b].txt"
     file.write_text("\n\n".join(f"Line {i} says {i * i} and then {i**5}, no more." * 2 for i in range(700)))
     return str(file)
@@ -258,6 +260,13 @@ def test_generate(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
         written[size] = capsys.readouterr().out
     loaded = AcipModel.from_pretrained(model, artifact=tmp_path / "art", size=0.5)
     assert written["0.5"] == loaded.complete("Hello there", max_new_tokens=9) + "\n" != written["1.0"]
+    monkeypatch.setattr("sys.argv", ["acip", *arguments, "--size", "0.5", "--repetition-penalty", "4"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    penalized = loaded.complete("Hello there", max_new_tokens=9, repetition_penalty=4)
+    assert capsys.readouterr().out == penalized + "\n" != written["0.5"]
+    code, output = run(monkeypatch, capsys, *arguments, "--size", "0.5", "--repetition-penalty", "0")
+    assert code == 2 and "repetition penalty" in output
     code, output = run(monkeypatch, capsys, *arguments, "--size", "40")
     assert code == 2 and "between 0 and 1" in output
     code, output = run(monkeypatch, capsys, *arguments[:2], " ", *arguments[3:])

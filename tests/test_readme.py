@@ -66,11 +66,11 @@ def rounded_codes(monkeypatch: pytest.MonkeyPatch) -> None:
         *_, levels = moments
         step = weight.abs().amax(1).div(100).log2().mul(8).ceil()
         nothing = torch.zeros(weight.shape[1], dtype=torch.int16)
-        exponents = [(step + 24 * coarser).to(torch.int16) for coarser in range(len(levels))]
+        exponents = [(step + 24 * coarser).to(torch.int16) for coarser in range(1, 1 + len(levels))]
         return [Codes((weight / steps(rows)[:, None]).round().to(torch.int8), rows, nothing) for rows in exponents]
 
     monkeypatch.setattr(code_cache, "quantize", rounded)
-    monkeypatch.setattr(code_cache, "LEVELS", 3)
+    monkeypatch.setattr(code_cache, "LEVELS", 2)
     monkeypatch.setattr(code_cache, "_FORMAT", "rounded:")  # nobody else is to read them
 
 

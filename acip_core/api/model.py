@@ -242,17 +242,19 @@ class AcipModel:
         top_p: float = 1.0,
         seed: int = 0,
         chat: bool = False,
+        repetition_penalty: float = 1.0,
     ) -> str:
         """The text that continues `text`, at the size in force.
 
         Args:
             temperature, top_p, seed: as `SamplingConfig`; temperature 0 picks the likeliest token.
             chat: put the text into the model's chat template as a user's message.
+            repetition_penalty: above 1, tokens that the text has already become less likely; as transformers'.
 
         Raises:
             GenerationError: the text is empty or too long, or a setting is out of range.
         """
-        return "".join(self.stream(text, max_new_tokens, temperature, top_p, seed, chat))
+        return "".join(self.stream(text, max_new_tokens, temperature, top_p, seed, chat, repetition_penalty))
 
     def stream(
         self,
@@ -262,12 +264,13 @@ class AcipModel:
         top_p: float = 1.0,
         seed: int = 0,
         chat: bool = False,
+        repetition_penalty: float = 1.0,
     ) -> Iterator[str]:
         """As `complete`, part by part while it is written; no part ends within a character.
 
         The size is that at the call, and so is the moment when a wrong setting is raised.
         """
-        sampling = SamplingConfig(temperature, top_p, seed, max_new_tokens)
+        sampling = SamplingConfig(temperature, top_p, seed, max_new_tokens, repetition_penalty)
         tokens = self._engine.stream(text, self.plan, sampling, chat=chat)
         return (token.text for token in tokens if token.text)
 

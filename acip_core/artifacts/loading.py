@@ -15,6 +15,7 @@ from torch import nn
 from ..data.framing import framing
 from ..errors import ArtifactError
 from ..evaluation.curves import Curve
+from ..evaluation.facts import vocabulary_of
 from ..model.base_model import DEFAULT_HUB_ID, DEFAULT_MODEL, BaseModel, embedded_gguf, fingerprint, load_base
 from ..model.code_cache import cached_codes
 from ..model.coded_states import coded_matrices, install_coded_adapters, install_codes
@@ -29,6 +30,7 @@ from .artifact import Artifact, default_artifact
 from .coding import Coding, in_eight_bits, read_coding
 from .comparison import Comparison, read_comparison
 from .completions import Completions, read_completions
+from .knowledge import Knowledge, fitting_knowledge
 from .peers import Peers, read_peers
 from .reader import read_artifact
 from .recounting import recounted
@@ -69,6 +71,7 @@ class Loaded:
         fingerprint: of the weights that are compressed.
         coding: what sizes in bytes are planned with; None where the artifact has the mode `directions` alone.
         peers: what was measured of other quantizers on the same model, if anything.
+        knowledge: which facts every size knows, if they were asked for; None where the layers are quantized.
     """
 
     elastic: ElasticModel
@@ -82,6 +85,7 @@ class Loaded:
     fingerprint: str = ""
     coding: Coding | None = None
     peers: Peers | None = None
+    knowledge: Knowledge | None = None
 
 
 def open_model(
@@ -138,7 +142,8 @@ def open_model(
         curves = _precision_first(read.curves, precision)
         return replace(loaded, artifact=replace(read, curves=curves), quantized=quantized)
     completions, evaluation = tuple(read_completions(folder)), tuple(read_evaluation(folder))
-    return replace(loaded, completions=completions, evaluation=evaluation)
+    knowledge = fitting_knowledge(folder, base.tokenizer, vocabulary_of(base.model))
+    return replace(loaded, completions=completions, evaluation=evaluation, knowledge=knowledge)
 
 
 def install_coding(loaded: Loaded) -> Steps[bool]:

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +84,23 @@ def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _curve(entry: dict[str, Any], recipe: Mapping[str, Any]) -> Curve:
-    points = tuple(parse_dataclass(CurvePoint, point) for point in entry["points"])
+    unmeasured = {"divergence": None, "agreement": None}  # of artifacts before they were
+    points = tuple(parse_dataclass(CurvePoint, {**unmeasured, **point}) for point in entry["points"])
     curve = parse_dataclass(Curve, {**entry, "method": current_label(entry["method"], recipe), "points": points})
-    numbers = [curve.tokens, curve.base_perplexity, *(v for point in curve.points for v in asdict(point).values())]
+    numbers = [curve.tokens, curve.base_perplexity, *(value for point in points for value in _sizes_of(point))]
     for value in numbers:
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{value!r} in {curve.method}, {curve.corpus}")
     if not curve.points:
         raise ValueError(f"no points in {curve.method}, {curve.corpus}")
+    for point in points:
+        if not ((point.divergence or 0) >= 0 and 0 <= (point.agreement or 0) <= 1):
+            raise ValueError(f"divergence or agreement in {curve.method}, {curve.corpus}")
     return curve
+
+
+def _sizes_of(point: CurvePoint) -> tuple[float, ...]:
+    return point.ratio, point.parameters, point.bytes, point.perplexity
 
 
 def read_description(path: Path, checked: bool = True) -> dict[str, Any]:

@@ -27,9 +27,11 @@ from ..storage.verified import (
 from .artifact import FILES, FORMAT_VERSION, PEFT_PREFIX, Artifact
 from .card import hub_name, model_card
 from .coding import CODING, CODING_FILES
+from .knowledge import FILE as KNOWLEDGE
 from .reader import read_artifact, read_description
 
-_OF_OTHER_COMMANDS = ("comparison.json", "ablation.json", "evaluation.json", "peers.json")  # they cost hours
+# They cost hours; the last one says itself which directions and codes it is of.
+_OF_OTHER_COMMANDS = ("comparison.json", "ablation.json", "evaluation.json", "peers.json", KNOWLEDGE)
 
 
 def write_artifact(artifact: Artifact, folder: Path, also: Callable[[Path], object] | None = None) -> None:
@@ -56,7 +58,7 @@ def write_artifact(artifact: Artifact, folder: Path, also: Callable[[Path], obje
         if kept and not new and _same_basis(folder / "basis.safetensors", artifact):  # its moments made the codes
             kept = (*kept, *CODING_FILES)
         for name in kept:
-            if (folder / name).is_file():
+            if (folder / name).is_file() and not (temporary / name).exists():
                 shutil.copy(folder / name, temporary / name)
 
 
@@ -142,7 +144,10 @@ def _write_files(artifact: Artifact, folder: Path) -> None:
 
 
 def _described(curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    return [asdict(curve) for curve in map(_measured, curves) if curve.points]
+    described = [asdict(curve) for curve in map(_measured, curves) if curve.points]
+    for curve in described:
+        curve["points"] = [{k: v for k, v in point.items() if v is not None} for point in curve["points"]]
+    return described
 
 
 def _measured(curve: Curve) -> Curve:

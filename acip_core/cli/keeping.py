@@ -43,14 +43,15 @@ def examples(
     model: AnyModel = None,
     artifact: Folder = None,
 ) -> None:
-    """Continue the page's example prompts at every size, so that it can show them while the slider moves."""
+    """Continue the page's example prompts at every size and in every mode, for it to show while the slider moves."""
     from ..artifacts.completions import FILE, write_completions
-    from ..artifacts.loading import open_model
+    from ..artifacts.loading import install_coding, open_model
     from ..pipelines.example_completions import complete_examples
     from ..storage.atomic import check_writable
 
     loaded = draw(open_model(model, artifact, same_weights=True))
     check_writable(loaded.folder / FILE)
+    draw(install_coding(loaded))
     write_completions(draw(complete_examples(loaded.elastic)), loaded.folder)
     say(f"The completions are in {loaded.folder / FILE}.")
 

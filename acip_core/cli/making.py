@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Out = Annotated[
     Path | None, typer.Option(callback=expanded, help="Folder of the artifact; precomputed/<model> by default.")
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="No training, little text: usable in minutes.")]
+Quick = Annotated[bool, typer.Option("--quick", help="No training, little text, no facts: usable in minutes.")]
 Scorer = Annotated[
     Literal["predicted", "fisher", "iterated", "acip"] | None,
     typer.Option(

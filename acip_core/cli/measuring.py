@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..progress import finish
-from .drawing import draw, lines, show_table
+from .drawing import draw, lines, say, show_table
 from .options import AnyModel, Folder, expanded
 
 
@@ -19,6 +19,19 @@ def curve(model: AnyModel = None, artifact: Folder = None) -> None:
     curves = draw(measure_curves(model, artifact))
     rows = [[found.corpus, *(f"{point.perplexity:.4g}" for point in found.points)] for found in curves]
     show_table(["perplexity", *(f"{point.ratio:.0%}" for point in curves[0].points)], rows)
+
+
+def agreement(model: AnyModel = None, artifact: Folder = None) -> None:
+    """Measure how often each size of the curve says the same as the full model, and how far it is from it."""
+    from ..pipelines.size_curves import measure_agreement
+
+    curves = draw(measure_agreement(model, artifact))
+    columns = [f"{found.corpus}, {kind}" for found in curves for kind in ("same token", "KL divergence")]
+    rows = []
+    for points in zip(*(found.points for found in curves), strict=True):
+        values = (text for point in points for text in (f"{point.agreement:.1%}", f"{point.divergence:.3f}"))
+        rows.append([f"{points[0].ratio:.0%}", *values])
+    show_table(["size", *columns], rows)
 
 
 def precision(
@@ -108,3 +121,15 @@ def ablations(
     columns = ["perplexity ÷ base, worst corpus", *(f"{float(ratio):.0%}" for ratio in rows[0].relative)]
     values = ([found.name, *("∞" if v is None else f"{v:.3g}" for v in found.relative.values())] for found in rows)
     show_table(columns, values)
+
+
+def knowledge(model: AnyModel = None, artifact: Folder = None) -> None:
+    """Ask every size for the facts that the full model knows, for the page; continues where it was."""
+    from ..pipelines.knowledge import measure_knowledge
+
+    known = draw(measure_knowledge(model, artifact))
+    say(f"The full model knows {len(known.facts)} facts, of which the page shows {len(known.strip)}.")
+    for mode, sizes in known.modes.items():
+        shown = range(0, len(sizes.bytes), max(1, len(sizes.bytes) // 8))
+        rows = [["known", *(f"{sizes.share[i]:.0%}" for i in shown)]]
+        show_table([f"{mode}, MB", *(f"{int(sizes.bytes[i]) / 1e6:.0f}" for i in shown)], rows)

@@ -24,8 +24,9 @@ _VERBS: dict[str, dict[str, Callable[..., Any]]] = {
     },
 }  # fmt: skip
 _MEASURES: dict[str, Callable[..., Any]] = {
-    "curve": measuring.curve, "precision": measuring.precision, "tasks": measuring.tasks,
-    "methods": measuring.methods, "ablations": measuring.ablations,
+    "curve": measuring.curve, "agreement": measuring.agreement, "knowledge": measuring.knowledge,
+    "precision": measuring.precision, "tasks": measuring.tasks, "methods": measuring.methods,
+    "ablations": measuring.ablations,
 }  # fmt: skip
 
 

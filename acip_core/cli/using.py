@@ -42,6 +42,9 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0, help="0 picks the likeliest token.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw among the likeliest tokens of this probability.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Fixes every random draw.")] = 0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1, tokens that the text has already become less likely.")
+    ] = 1.0,
     chat: Annotated[bool, typer.Option("--chat", help="Put the prompt into the model's chat template.")] = False,
     artifact: NamedArtifact = None,
     precision: Precision = "full",
@@ -56,7 +59,7 @@ def generate(
     steps = open_model(model, artifact, precision=precision, dtype=dtype)
     loaded = AcipModel(draw(steps, transient=True), on_progress=lines())
     set_target(loaded, size, megabytes, worse, spend)
-    for text in loaded.stream(prompt, max_new_tokens, temperature, top_p, seed, chat):
+    for text in loaded.stream(prompt, max_new_tokens, temperature, top_p, seed, chat, repetition_penalty):
         print(text, end="", flush=True)
     print()
 

@@ -17,12 +17,19 @@ from .perplexity import measure_perplexity
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Perplexity at one size: `ratio` counts adapters, `parameters` and `bytes` are the whole model's."""
+    """Perplexity at one size: `ratio` counts adapters, `parameters` and `bytes` are the whole model's.
+
+    Attributes:
+        divergence: KL from the full model, nats per token; None where it was not measured.
+        agreement: share of tokens with the same likeliest one as the full model's, 0 to 1; None likewise.
+    """
 
     ratio: float
     parameters: int
     bytes: int
     perplexity: float
+    divergence: float | None = None
+    agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,14 +53,31 @@ class Curve:
 
         A measured point counts as reached within half a thousandth, for cuts hit their targets within one direction.
         """
+        found = self._around(ratio)
+        if found is None:
+            return None
+        low, high, share = found
+        return math.exp((1 - share) * math.log(low.perplexity) + share * math.log(high.perplexity))
+
+    def fidelity_at(self, ratio: float) -> tuple[float, float] | None:
+        """Divergence and agreement at a size ratio, linear between measured points; None where they are not known."""
+        found = self._around(ratio)
+        if found is None:
+            return None
+        low, high, share = found
+        pairs = (low.divergence, high.divergence), (low.agreement, high.agreement)
+        mixed = [(1 - share) * a + share * b for a, b in pairs if a is not None and b is not None]
+        return (mixed[0], mixed[1]) if len(mixed) == len(pairs) else None
+
+    def _around(self, ratio: float) -> tuple[CurvePoint, CurvePoint, float] | None:
+        """The points below and above a ratio, and how far it is from the one to the other."""
         points = sorted(self.points, key=lambda point: point.ratio)
         for point in points:
             if abs(point.ratio - ratio) < 5e-4:
-                return point.perplexity
+                return point, point, 0.0
         for low, high in pairwise(points):
             if low.ratio <= ratio <= high.ratio:
-                share = (ratio - low.ratio) / (high.ratio - low.ratio)
-                return math.exp((1 - share) * math.log(low.perplexity) + share * math.log(high.perplexity))
+                return low, high, (ratio - low.ratio) / (high.ratio - low.ratio)
         return None
 
 

@@ -19,9 +19,9 @@ from ..artifacts.peers import Peers
 from ..evaluation.methods import corpus_color, corpus_symbol, corpus_title
 from ..model.base_model import BaseModel, embedded_gguf
 from ..model.byte_planner import BytePlanner
+from ..model.tracks import Track
 from .canvas import MUTED
 from .peer_lines import HIGHEST, peer_lines
-from .tracks import Track
 
 _TICKS, _COARSE = (1, 1.05, 1.1, 1.2, 1.5, 2, 3, 5), (1, 1.2, 1.5, 2, 3, 5)
 _ENTRY = 0.49  # of a legend of many: two columns on a phone too
@@ -121,6 +121,7 @@ def _layout(low: float, high: float, top: float) -> dict[str, Any]:
         },
         "yaxis": {
             **fixed,
+            "title": {"text": "perplexity ÷ the original's, lower is better", "standoff": 6},
             "range": [math.log10(0.98), math.log10(top)],
             "tickvals": shown,
             "ticktext": [f"{tick:g} ×" for tick in shown],
@@ -129,7 +130,7 @@ def _layout(low: float, high: float, top: float) -> dict[str, Any]:
             "orientation": "h", "x": 0, "xref": "container", "tracegroupgap": 0, "y": 1, "yref": "container",
             "yanchor": "top", "font": {"size": 11},
         },
-        "margin": {"l": 48, "r": 12, "t": 8, "b": 44},
+        "margin": {"l": 62, "r": 12, "t": 8, "b": 44},
         "hovermode": "closest",
         "dragmode": False,
         "font": {"size": 12, "family": "system-ui, sans-serif"},

@@ -17,10 +17,9 @@ from ..evaluation.methods import corpus_color, corpus_symbol, corpus_title
 from ..model.byte_planner import BytePlanner
 from ..model.elastic_model import CodedStates
 from ..model.operating_points import code_of, is_coded
+from ..model.tracks import LARGEST_PERCENT, Track
 from .canvas import MUTED, laid_out, title
 from .pictures import Picture
-from .size_table import LARGEST_PERCENT
-from .tracks import Track
 
 _COLORS = ("rgba(43,123,217,0.04)", "rgba(43,123,217,0.85)")
 _MOST_BITS = 8

@@ -18,22 +18,32 @@ _TICKS = [digit * 10**power for power in range(8) for digit in (1, 2, 5)]  # tho
 _FRAME = 30  # the axis ends at this multiple of the base perplexity; comparison lines may leave the frame
 
 
-def curve_figure(curves: Sequence[Curve], smallest_percent: int, base_bytes: int | None = None) -> dict[str, Any]:
+def curve_figure(
+    curves: Sequence[Curve],
+    smallest_percent: int,
+    base_bytes: int | None = None,
+    source: int | None = None,
+    others: bool = True,
+) -> dict[str, Any]:
     """The figure as plain JSON values, without colors of the page's theme, which the browser fills in.
 
     Args:
         base_bytes: of the full model, where another axis may show them.
+        source: bytes of the one file that the model was read from, for an axis of bytes.
+        others: with the curves of other methods, too.
     """
     figure = go.Figure()
     own = primary_curves(curves)
-    for curve in curves:
+    for curve in curves if others else own:
         if curve.points:
             figure.add_trace(_line(curve, curve in own, relative_title(curve.method, curves[0].method)))
-    for method in dict.fromkeys(curve.method for curve in curves if curve not in own):
+    for method in dict.fromkeys(curve.method for curve in curves if others and curve not in own):
         figure.add_trace(_legend_entry(method, relative_title(method, curves[0].method)))
     for curve in own:
         figure.add_trace(_base_mark(curve, base_bytes))
-    figure.update_layout(_layout(curves, smallest_percent), template="none")
+    if source is not None and own:
+        figure.add_trace(_source_mark(own, source))
+    figure.update_layout(_layout(curves, smallest_percent, _FRAME if others else 1), template="none")
     return json.loads(figure.to_json())
 
 
@@ -89,7 +99,21 @@ def _base_mark(curve: Curve, base_bytes: int | None) -> go.Scatter:
     )
 
 
-def _layout(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
+def _source_mark(own: Sequence[Curve], source: int) -> go.Scatter:
+    """At no share of directions: it has a place on an axis of bytes alone, where it is as good as the full model."""
+    name = f"the source file, {source / 1e6:.1f} MB"
+    return go.Scatter(
+        x=[None] * len(own),
+        y=[curve.base_perplexity for curve in own],
+        customdata=[[source / 1e6]] * len(own),
+        name=name,
+        mode="markers",
+        marker={"symbol": "diamond-open", "size": 11, "color": _OTHER_COLOR, "line": {"width": 2}},
+        hovertemplate=f"{name}<br>perplexity %{{y:.4g}}<extra></extra>",
+    )
+
+
+def _layout(curves: Sequence[Curve], smallest_percent: int, frame: int) -> dict[str, Any]:
     return {
         "xaxis": {
             "title": {"text": "size of the compressed layers, %", "standoff": 8},
@@ -100,7 +124,8 @@ def _layout(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
         },
         "yaxis": {
             "type": "log",
-            "range": _visible_range(curves),
+            "title": {"text": "perplexity, lower is better", "standoff": 6},
+            "range": _visible_range(curves, frame),
             "fixedrange": True,
             "zeroline": False,
             "tickvals": _TICKS,
@@ -116,19 +141,19 @@ def _layout(curves: Sequence[Curve], smallest_percent: int) -> dict[str, Any]:
             "yanchor": "top",
             "font": {"size": 11},
         },
-        "margin": {"l": 48, "r": 12, "t": 8, "b": 44},
+        "margin": {"l": 58, "r": 12, "t": 8, "b": 44},
         "hovermode": "closest",
         "dragmode": False,
         "font": {"size": 12, "family": "system-ui, sans-serif"},
     }
 
 
-def _visible_range(curves: Sequence[Curve]) -> list[float]:
+def _visible_range(curves: Sequence[Curve], frame: int) -> list[float]:
     """Logarithms (base 10) of the axis ends: all of the own curves, comparison lines as far as they fit."""
     own = primary_curves(curves)
     bases = [curve.base_perplexity for curve in curves]
     if not bases:
         return [0, 3]
     highest_own = max((point.perplexity for curve in own for point in curve.points), default=1.0)
-    top = max(_FRAME * min(bases), 1.5 * max(bases), 1.3 * min(highest_own, 1000 * max(bases)))
+    top = max(frame * min(bases), 1.5 * max(bases), 1.3 * min(highest_own, 1000 * max(bases)))
     return [math.log10(0.8 * min(bases)), math.log10(top)]

@@ -13,9 +13,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..model.size_planner import DENSE, SizePlanner
+from ..model.tracks import LARGEST_PERCENT
 from .canvas import laid_out, title
 from .pictures import Picture
-from .size_table import LARGEST_PERCENT
 
 _LINE = {"color": "#2b7bd9", "width": 2, "shape": "hvh"}
 _COLORS = ("rgba(43,123,217,0.06)", "rgba(43,123,217,0.85)")

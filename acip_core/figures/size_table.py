@@ -5,15 +5,13 @@ Pure arithmetic on plans and measured curves; knows nothing of gradio.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..evaluation.curves import Curve, primary_curves
 from ..generation.speed import flops_per_token
-from ..model.size_planner import Plan, SizePlanner
-
-SMALLEST_PERCENT, LARGEST_PERCENT = 30, 100
+from ..model.size_planner import SizePlanner
+from ..model.tracks import directions_track
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,9 @@ class Row:
         perplexity: by corpus, interpolated on the measured curve; corpora that were not measured there are absent.
         relative: perplexity ÷ the full model's, of the worse corpus, where bits are spent; None elsewhere.
         predicted: `relative` is no measurement.
+        agreement: share of tokens with the same likeliest one as the full model's, of the worse corpus, 0 to 1; None
+            where it was not measured.
+        divergence: KL from the full model, nats per token, likewise.
         next_megabyte: by what share the next megabyte lowers the perplexity, as predicted, where bits are spent.
     """
 
@@ -42,11 +43,8 @@ class Row:
     relative: float | None = None
     predicted: bool = False
     next_megabyte: float | None = None
-
-
-def smallest_percent(planner: SizePlanner) -> int:
-    """The slider's lower end: 30, or the smallest whole percentage that the adapters leave room for."""
-    return max(SMALLEST_PERCENT, math.ceil(100 * planner.smallest / planner.base_target_parameters))
+    agreement: float | None = None
+    divergence: float | None = None
 
 
 def size_table(planner: SizePlanner, curves: Sequence[Curve], lookups: int = 0) -> list[Row]:
@@ -55,25 +53,20 @@ def size_table(planner: SizePlanner, curves: Sequence[Curve], lookups: int = 0) 
     Args:
         lookups: as `flops_per_token`.
     """
-    return [
-        _row(percent, planner, curves, lookups) for percent in range(smallest_percent(planner), LARGEST_PERCENT + 1)
-    ]
+    return [_row(percent, planner, curves, lookups) for percent in directions_track(planner).percents]
 
 
-def plan_at(planner: SizePlanner, percent: float | None) -> tuple[int, Plan]:
-    """The plan of a slider position; anything outside the slider's range means its nearest end.
-
-    Returns:
-        The whole percentage used, and its plan.
-    """
-    wanted = LARGEST_PERCENT if percent is None or not math.isfinite(percent) else round(percent)
-    used = min(max(wanted, smallest_percent(planner)), LARGEST_PERCENT)
-    return used, planner.at_ratio(used / 100)
-
-
-def _row(percent: int, planner: SizePlanner, curves: Sequence[Curve], lookups: int) -> Row:
-    plan = planner.at_ratio(percent / 100)
-    values = {curve.corpus: curve.at(plan.ratio) for curve in primary_curves(curves)}
+def _row(percent: float, planner: SizePlanner, curves: Sequence[Curve], lookups: int) -> Row:
+    plan, own = planner.at_ratio(percent / 100), primary_curves(curves)
+    values = {curve.corpus: curve.at(plan.ratio) for curve in own}
     perplexity = {corpus: value for corpus, value in values.items() if value is not None}
-    flops = flops_per_token(plan, lookups)
-    return Row(percent, plan.ratio, plan.parameters, plan.bytes, plan.saved, flops, perplexity)
+    row = Row(percent, plan.ratio, plan.parameters, plan.bytes, plan.saved, flops_per_token(plan, lookups), perplexity)
+    return with_worst(row, [curve.fidelity_at(plan.ratio) for curve in own])
+
+
+def with_worst(row: Row, fidelity: Sequence[tuple[float, float] | None]) -> Row:
+    """A row with the divergence and the agreement of the worse corpus, where all corpora have them."""
+    known = [pair for pair in fidelity if pair is not None]
+    if not known or len(known) < len(fidelity):
+        return row
+    return replace(row, divergence=max(pair[0] for pair in known), agreement=min(pair[1] for pair in known))

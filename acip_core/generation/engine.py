@@ -212,6 +212,7 @@ class Engine:
     ) -> TokenSteps:
         """The prompt continued at several sizes in step: tokens of the sizes still running, by index into `plans`."""
         words = [Detokenizer(self.elastic.tokenizer, ids) for _ in plans]
+        texts = [list(ids) for _ in plans]
         seeded = [torch.Generator().manual_seed(sampling.seed) for _ in plans]
         running = sorted(range(len(plans)), key=lambda i: -plans[i].target_parameters)  # a batch's order
         batch = self._batch(plans, running)
@@ -226,12 +227,13 @@ class Engine:
             yield {i: Token("", 0, min(start + chunk, total), total) for i in running}
         for count in range(1, sampling.max_new_tokens + 1):
             tokens, step = [], {}
-            chosen = choose_tokens(logits[:, -1], sampling, [seeded[i] for i in running])
+            chosen = choose_tokens(logits[:, -1], sampling, [seeded[i] for i in running], [texts[i] for i in running])
             for i, token in zip(running, chosen, strict=True):
                 finish = "end" if token in self._ends else "length" if count == sampling.max_new_tokens else ""
                 text = words[i].flush() if finish == "end" else words[i].push(token)
                 text += words[i].flush() if finish == "length" else ""
                 step[i] = Token(text, count, total, total, finish, id=token)
+                texts[i].append(token)
                 if not finish:
                     tokens.append(token)
             yield step

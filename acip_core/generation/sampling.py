@@ -22,12 +22,17 @@ class SamplingConfig:
         top_p: sample only from the likeliest tokens that together have this probability, in (0, 1].
         seed: same seed, prompt, size and settings, same text.
         max_new_tokens: tokens after which to stop.
+        repetition_penalty: 1 is off; above it, tokens that the prompt or the text has already become less likely:
+            positive logits are divided by it, negative ones multiplied. 0.1 to 10.
+
+    Reference: Keskar et al., CTRL (2019), section 4.1; as transformers' `RepetitionPenaltyLogitsProcessor`.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
     max_new_tokens: int = 128
+    repetition_penalty: float = 1.0
 
 
 def check_sampling(sampling: SamplingConfig, context: int) -> SamplingConfig:
@@ -47,7 +52,12 @@ def check_sampling(sampling: SamplingConfig, context: int) -> SamplingConfig:
         raise GenerationError(f"Top-p must lie above 0 and at most 1, not {shown(sampling.top_p)}.")
     seed = _whole("seed", sampling.seed, 0, 2**63 - 1, "a whole number from 0 to 2⁶³ − 1")
     length = _whole("length", sampling.max_new_tokens, 1, context - 1, f"1 to {context - 1:,} tokens")
-    return SamplingConfig(temperature, top_p, seed, length)
+    penalty = _number("repetition penalty", sampling.repetition_penalty)
+    if not 0.1 <= penalty <= 10:  # further out, float32 would run over
+        raise GenerationError(
+            f"The repetition penalty must lie between 0.1 and 10, not {shown(sampling.repetition_penalty)}; 1 is none."
+        )
+    return SamplingConfig(temperature, top_p, seed, length, penalty)
 
 
 def _number(name: str, value: object) -> float:
@@ -63,16 +73,34 @@ def _whole(name: str, value: Any, low: int, high: int, range: str) -> int:
     return int(value)
 
 
-def choose_tokens(logits: torch.Tensor, sampling: SamplingConfig, generators: Sequence[torch.Generator]) -> list[int]:
+def choose_tokens(
+    logits: torch.Tensor,
+    sampling: SamplingConfig,
+    generators: Sequence[torch.Generator],
+    texts: Sequence[Sequence[int]],
+) -> list[int]:
     """The next tokens from logits (sequences, vocabulary), all read from the device at once.
 
     Args:
         generators: one per sequence, on the CPU, so that a seed means the same on every device.
+        texts: ids of each sequence so far, its prompt included.
     """
+    if sampling.repetition_penalty != 1:
+        logits = torch.stack(
+            [_penalized(row, text, sampling.repetition_penalty) for row, text in zip(logits, texts, strict=True)]
+        )
     if sampling.temperature == 0:
         return cast(list[int], logits.argmax(-1).tolist())
     scores = logits.float().cpu()
     return [_draw_token(row, sampling, generator) for row, generator in zip(scores, generators, strict=True)]
+
+
+def _penalized(logits: torch.Tensor, text: Sequence[int], penalty: float) -> torch.Tensor:
+    """Logits (vocabulary,) of which those of tokens that `text` has are lowered."""
+    ids = torch.tensor(text, device=logits.device)
+    logits = logits.float()
+    said = logits[ids]
+    return logits.index_put((ids,), torch.where(said < 0, said * penalty, said / penalty))
 
 
 def _draw_token(scores: torch.Tensor, sampling: SamplingConfig, generator: torch.Generator) -> int:

@@ -19,7 +19,8 @@ from accelerate import PartialState
 from ..artifacts.artifact import Artifact
 from ..artifacts.coding import Coding, write_coding
 from ..artifacts.completions import FILE as COMPLETIONS
-from ..artifacts.completions import parse_completions, save_completions
+from ..artifacts.completions import Completions, parse_completions, save_completions
+from ..artifacts.knowledge import write_knowledge
 from ..artifacts.writer import check_owner, check_replaceable, write_artifact
 from ..data.corpus import CORPORA, corpus_windows, documents
 from ..data.framing import framing
@@ -33,6 +34,7 @@ from ..model.elastic_model import AdapterWeights, ElasticModel, build_elastic
 from ..model.factorization import Factors, cached_factors, factorize
 from ..model.quantization import FULL, quantize_base
 from ..model.second_moments import Basis, measure_basis, plain_basis, read_basis, save_basis
+from ..model.size_planner import DIRECTIONS
 from ..model.target_layers import target_layers
 from ..model.trained_factors import FactorUpdate
 from ..paths import artifacts_home
@@ -49,8 +51,9 @@ from ..training.adapters import AdapterConfig, averaged, train_adapters
 from .coding import CodingRun
 from .example_completions import complete_examples
 from .factor_training import train_within_budget
+from .knowledge import KnowledgeRun
 from .recipes import COARSE, PrecomputeConfig
-from .resumable_curve import measured_curve
+from .resumable_curve import measured_curve, with_fidelity
 
 
 def precompute(
@@ -122,21 +125,25 @@ def _precompute(run: PrecomputeRun, target: Path) -> Steps[Path]:
     if adapters is not None:
         elastic.install(adapters)
         method += "+adapters"
-    curves = (yield from run.curves(elastic, method, recipe.ratios)) + curves
-    completions = yield from run.resumable.step(
-        COMPLETIONS, complete_examples(elastic, recipe.examples), parse_completions, save_completions
-    )
+    curves = (yield from run.curves(elastic, method, recipe.ratios, compare=True)) + curves
+    knowledge = KnowledgeRun(elastic, run.resumable.part("knowledge")) if recipe.knowledge else None
+    if knowledge is not None:
+        yield from knowledge.ask(elastic)
+    completions = yield from run.completions(elastic, [DIRECTIONS], COMPLETIONS)
     if recipe.comparisons:
         curves += yield from run.comparisons(basis)
     facts = run.facts(trained_as if adapters is not None else None) | told
     made = (scores, basis, adapters, history, gradients, updates)
     artifact = Artifact(base.name, base.source, run.fingerprint, facts, tuple(curves), *made)
-    coding = yield from run.coding(artifact, factors)
+    coding, of_codes = yield from run.coding(artifact, factors, knowledge)
+    completions += of_codes
 
     def also(place: Path) -> None:
         save_completions(completions, place / COMPLETIONS)
         if coding is not None:
             write_coding(coding, place, basis, gradients)
+        if knowledge is not None:
+            write_knowledge(knowledge.knowledge(), place)
 
     if PartialState().is_main_process:
         write_artifact(artifact, target, also)
@@ -234,12 +241,15 @@ class PrecomputeRun:
             return averaged(trained.weights, refined.weights, self.recipe.refined_share), history
         return trained.weights, history
 
-    def curves(self, elastic: ElasticModel, method: str, ratios: tuple[float, ...]) -> Steps[list[Curve]]:
-        """One curve per corpus on held-out text; points are kept as soon as they are measured."""
+    def curves(
+        self, elastic: ElasticModel, method: str, ratios: tuple[float, ...], compare: bool = False
+    ) -> Steps[list[Curve]]:
+        """One curve per corpus on held-out text, compared with the full model, too, where that is asked for."""
         curves = []
         for corpus, windows in self._held_out.items():
             label = (method, corpus, "held-out")
-            curves.append((yield from measured_curve(elastic, windows, ratios, label, self.resumable)))
+            curve = yield from measured_curve(elastic, windows, ratios, label, self.resumable)
+            curves.append((yield from with_fidelity(elastic, windows, curve, self.resumable)) if compare else curve)
         return curves
 
     def comparisons(self, basis: Basis) -> Steps[list[Curve]]:
@@ -251,13 +261,24 @@ class PrecomputeRun:
         elastic = yield from build_elastic(self.base, plain, svd_magnitude_scores(plain))
         return curves + (yield from self.curves(elastic, "svd-magnitude", COARSE))
 
-    def coding(self, artifact: Artifact, factors: dict[str, Factors]) -> Steps[Coding | None]:
-        """Sizes in bytes, where the recipe asks for them; the last stage, for codes change the model's classes."""
+    def completions(self, elastic: ElasticModel, modes: Sequence[str], file: str) -> Steps[list[Completions]]:
+        """Texts of the example prompts in some modes, kept in a file of this name while the run lasts."""
+        texts = complete_examples(elastic, self.recipe.examples, modes)
+        return (yield from self.resumable.step(file, texts, parse_completions, save_completions))
+
+    def coding(
+        self, artifact: Artifact, factors: dict[str, Factors], knowledge: KnowledgeRun | None
+    ) -> Steps[tuple[Coding | None, list[Completions]]]:
+        """Sizes in bytes and texts there, where the recipe asks for them; last: codes change the model's classes."""
         if self.codes is None:
-            return None
+            return None, []
         elastic = yield from build_elastic(self.base, factors, artifact.scores)
         resumable = self.resumable.part("coding", asdict(self.codes))
-        return (yield from CodingRun(elastic, artifact, self.codes, resumable).coding())
+        coding = yield from CodingRun(elastic, artifact, self.codes, resumable).coding()
+        if knowledge is not None:
+            yield from knowledge.ask(elastic, asdict(self.codes))
+        modes = [mode for mode in elastic.planners if mode != DIRECTIONS]
+        return coding, (yield from self.completions(elastic, modes, f"coded-{COMPLETIONS}"))
 
     def facts(self, adapters: dict[str, Any] | None) -> dict[str, Any]:
         """What the artifact says of how it was made."""

@@ -46,6 +46,7 @@ class PrecomputeConfig:
         comparisons: whether to measure the comparison lines too.
         examples: prompts that are completed at every size.
         quantized: precision of the weights that everything is made from, for use with the full ones (section 3.4).
+        knowledge: whether every size is asked for facts.
         codes: how sizes in bytes are made; None leaves them out, as does `quantized`: codes are of full weights.
     """
 
@@ -70,12 +71,13 @@ class PrecomputeConfig:
     comparisons: bool = True
     examples: tuple[str, ...] = EXAMPLES
     quantized: str = FULL
+    knowledge: bool = True
     codes: CodingConfig | None = field(default_factory=CodingConfig)
 
     def facts(self) -> dict[str, Any]:
-        """Plain values of what fixes everything but the codes, whose own settings are kept with them."""
+        """Plain values of what fixes everything but the codes, whose own settings are kept with them, and the facts."""
         facts = asdict(self)
-        del facts["codes"]
+        del facts["codes"], facts["knowledge"]
         return facts
 
 
@@ -93,5 +95,6 @@ QUICK = replace(
     curve_windows=6,
     ratios=COARSE,
     comparisons=False,
+    knowledge=False,
     codes=CodingConfig(moment_windows=6, shares=(1.0, *SHARES[2::2]), curve_windows=4, calibration_windows=2),
 )

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from ..artifacts.artifact import Artifact
 from ..artifacts.completions import read_completions, write_completions
 from ..artifacts.loading import Loaded, open_model
 from ..artifacts.reader import read_artifact
 from ..artifacts.recounting import recounted
-from ..artifacts.writer import write_artifact
+from ..artifacts.writer import rewrite_curves, write_artifact
 from ..data.corpus import corpus_windows
 from ..errors import ArtifactError
 from ..evaluation.curves import Curve, primary_curves
@@ -22,7 +24,7 @@ from ..progress import Steps
 from ..storage.locks import only_run
 from ..storage.resumable import ResumableRun
 from .recipes import COARSE, FINE
-from .resumable_curve import measured_curve
+from .resumable_curve import measured_curve, with_fidelity
 
 
 def measure_curves(source: str | None, artifact: Path | None = None) -> Steps[list[Curve]]:
@@ -48,7 +50,36 @@ def measure_curves(source: str | None, artifact: Path | None = None) -> Steps[li
     run = ResumableRun.of("curves", old.name, old.fingerprint, old.recipe)
     with only_run(loaded.folder):
         curves = yield from _measure(loaded, old, former[0].method, old.recipe.get("ratios", FINE), run)
+        curves = yield from _compare(loaded, curves, run)
         _write(loaded.folder, old, (*curves, *(curve for curve in old.curves if curve not in former)), run)
+    return curves
+
+
+def measure_agreement(source: str | None, artifact: Path | None = None) -> Steps[list[Curve]]:
+    """Compare the sizes of the artifact's own curves with the full model, and write that beside their perplexity.
+
+    Continues where it was.
+
+    Args:
+        source: as `load_base`.
+        artifact: its folder; that of the model's name by default.
+
+    Returns:
+        One curve per corpus of the artifact.
+
+    Raises:
+        ModelError, ArtifactError, CorpusError, StorageError: one sentence each; points are kept.
+    """
+    loaded = yield from open_model(source, artifact, same_weights=True)
+    old = read_artifact(loaded.folder)
+    former = primary_curves(old.curves)
+    if not former:
+        raise ArtifactError(f"{loaded.folder} has no curve; make it again with `acip precompute`.")
+    run = ResumableRun.of("agreement", old.name, old.fingerprint, old.recipe)
+    with only_run(loaded.folder):
+        curves = yield from _compare(loaded, former, run)
+        rewrite_curves((*curves, *(curve for curve in old.curves if curve not in former)), loaded.folder)
+        run.remove()
     return curves
 
 
@@ -98,14 +129,26 @@ def _measure(
     loaded: Loaded, old: Artifact, method: str, ratios: Sequence[float], run: ResumableRun
 ) -> Steps[list[Curve]]:
     """One curve for each of the artifact's own, on the same text."""
-    elastic, curves = loaded.elastic, []
-    window = fitting_window(elastic.model, old.recipe.get("window", WINDOW))
+    curves = []
     for reference in primary_curves(old.curves):
-        count = reference.tokens // (window - 1)
-        windows = corpus_windows(elastic.tokenizer, reference.corpus, reference.split, window, count)
         label = (method, reference.corpus, reference.split)
-        curves.append((yield from measured_curve(elastic, windows, ratios, label, run)))
+        curves.append((yield from measured_curve(loaded.elastic, _text(loaded, reference), ratios, label, run)))
     return curves
+
+
+def _compare(loaded: Loaded, curves: Sequence[Curve], run: ResumableRun) -> Steps[list[Curve]]:
+    """The curves with divergence and agreement."""
+    compared = []
+    for curve in curves:
+        compared.append((yield from with_fidelity(loaded.elastic, _text(loaded, curve), curve, run)))
+    return compared
+
+
+def _text(loaded: Loaded, curve: Curve) -> torch.Tensor:
+    """The windows that a curve was measured on."""
+    elastic = loaded.elastic
+    window = fitting_window(elastic.model, loaded.artifact.recipe.get("window", WINDOW))
+    return corpus_windows(elastic.tokenizer, curve.corpus, curve.split, window, curve.tokens // (window - 1))
 
 
 def _write(folder: Path, old: Artifact, curves: tuple[Curve, ...], run: ResumableRun) -> None:

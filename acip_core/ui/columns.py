@@ -46,13 +46,30 @@ class Column:
 
         Returns:
             Its tokens as [text, probability or None]; `parted`, the index of the first that is not the full model's
-            (None while there is none); `equal`, the share of tokens that are the same at the same place.
+            (None while there is none); `equal`, the share of tokens that are the same at the same place; `repeated`,
+            indices of tokens in words that the text has said before.
         """
         parted, equal = agreement(self.ids, full.ids, bool(self.finish and full.finish))
         known = [round(p, 4) for p in self.probabilities]
         known += [None] * (len(self.texts) - len(known))  # type: ignore[list-item]
         tokens = [list(pair) for pair in zip(self.texts, known, strict=True)]
-        return {"percent": self.percent, "tokens": tokens, "parted": parted, "equal": equal, "finish": self.finish}
+        found = {"tokens": tokens, "parted": parted, "equal": equal, "repeated": repetitions(self.ids)}
+        return {"percent": self.percent, **found, "finish": self.finish}
+
+
+def repetitions(ids: Sequence[int]) -> list[int]:
+    """Indices of tokens that belong to a trigram which came before.
+
+    In a loop every next token is likely, to the full model too, so its probability says nothing there.
+    """
+    seen: set[tuple[int, ...]] = set()
+    found: set[int] = set()
+    for end in range(3, len(ids) + 1):
+        trigram = tuple(ids[end - 3 : end])
+        if trigram in seen:
+            found.update(range(end - 3, end))
+        seen.add(trigram)
+    return sorted(found)
 
 
 def agreement(ids: Sequence[int], full: Sequence[int], finished: bool) -> tuple[int | None, float | None]:

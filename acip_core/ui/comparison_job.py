@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from ..errors import GenerationError
-from ..figures.size_table import LARGEST_PERCENT
+from ..model.tracks import LARGEST_PERCENT
 from .columns import Column
 from .job import STARTING, Job
 from .messages import FRAME_SECONDS, Message, columns_shown, token_status
@@ -46,14 +46,14 @@ class ComparisonJob(Job):
         # The full model's own text is written with them, also where it is not shown.
         full = columns[0] if columns[0].percent == LARGEST_PERCENT else Column(LARGEST_PERCENT)
         running = columns if full is columns[0] else [*columns, full]
-        first, shown = 0.0, 0.0
+        first, shown = time.monotonic(), 0.0
         sizes = [column.percent for column in running]
         steps = self._model.side_by_side(self.request, self.track, sizes, run, judge=True)
         for step in steps:
             for i, token in step.items():
                 running[i].add(token)
             now, latest = time.monotonic(), next(iter(step.values()))
-            first = now if latest.count == 1 else first
+            first = now if latest.count == 1 or latest.ahead else first
             ended = all(column.finish for column in running)
             if ended or latest.count <= 1 or now - shown >= FRAME_SECONDS:
                 shown = now

@@ -1,4 +1,4 @@
-"""Writing a completion at the slider's size, alone or with the texts of other sizes for the next drag."""
+"""Writing a completion at the slider's size, alone or with the original's and those of other sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .job import STARTING, Job
 from .messages import Message, frames
 from .model_service import ModelService
 from .requests import CompletionSettings, completion_request, text_of
-from .sweep import first_sizes, key_of, next_sizes
+from .sweep import first_batches, key_of, next_sizes
 from .visitors import Run
 
 
@@ -35,15 +35,14 @@ class CompletionJob(Job):
     def messages(self, run: Run) -> Iterator[Message]:
         yield STARTING | {"text": ""}
         for update in frames(self._model.side_by_side(self.request, self.track, [self.percent], run), [self.percent]):
-            del update["ready"]
+            del update["ready"], update["read"]
             yield update
 
 
 class SweepJob(CompletionJob):
-    """A completion at one size, and beside it the texts of other sizes.
+    """A completion at one size, beside it the original's text, and then the texts of other sizes.
 
-    Those known come at once; when none is, a few are written in the same batch. The others follow while nobody else
-    needs the model.
+    Those known come at once. Other sizes follow while nobody else needs the model.
     """
 
     def messages(self, run: Run) -> Iterator[Message]:
@@ -52,22 +51,34 @@ class SweepJob(CompletionJob):
         known, beforehand = texts.known(self.key), texts.made_beforehand(self.key)
         ready = [[percent, text, True] for percent, text in known.items()]
         yield STARTING | {"text": "", "key": self.key, "beforehand": beforehand, "ready": ready}
+        own, *behind = first_batches(self.request.prompt, known, self.percent)
         update: Message = {}
-        for update in self._first_texts(known, run):
+        # Where nothing is lost, many positions are one size.
+        here = next((text for size, text in known.items() if self.track.plan_at(size)[1] == self.plan), None)
+        for update in self._batch(own, run, here):
             yield update
+        for sizes in behind:
+            yield from self._original(update, sizes, run)
         if not beforehand:
             yield from self._further_texts(update, run)
 
-    def _first_texts(self, known: dict[float, str], run: Run) -> Iterator[Message]:
-        """The slider's own text, with a few others where none is known and nobody waits."""
-        alone = known or self._model.visitors.count > 1
-        sizes = [self.percent] if alone else first_sizes(self.request.prompt, self.percent, self.track)
+    def _batch(self, sizes: list[float], run: Run, known: str | None = None) -> Iterator[Message]:
+        """Texts of some sizes in step; finished ones are kept."""
         steps = self._model.side_by_side(self.request, self.track, sizes, run)
-        for update in frames(steps, sizes, known.get(self.percent)):
+        for update in frames(steps, sizes, known):
             for size, text, finished in update["ready"]:
                 if finished:
                     self._model.texts.add(self.key, size, text)
             yield update | {"key": self.key}
+
+    def _original(self, update: Message, sizes: list[float], run: Run) -> Iterator[Message]:
+        """The original's text behind the slider's own, as repetitions of the last message with how far it is."""
+        if update["state"] != "done":
+            return
+        for message in self._batch(sizes, run):
+            far = {name: message[name] for name in ("ready", "read")}
+            yield update | far | {"status": f"the original: {message['status']}"}
+        yield update
 
     def _further_texts(self, update: Message, run: Run) -> Iterator[Message]:
         """Texts of the sizes that are missing, as repetitions of the last message with one text more each."""

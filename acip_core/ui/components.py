@@ -11,13 +11,19 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-from ..artifacts.completions import EXAMPLES
 from ..artifacts.loading import Loaded
-from ..figures.size_table import LARGEST_PERCENT, Row
+from ..figures.size_table import Row
+from ..model.base_model import DEFAULT_MODEL, embedded_gguf
+from ..model.tracks import LARGEST_PERCENT, Track
 from . import markup, scripts
 from .comparison_job import MOST_COLUMNS
+from .examples import Examples
+from .knowledge import KnowledgeStrip
 from .model_choices import ModelChoice, ModelChoiceError, ModelChoices
-from .snippets import client_code, loading_code
+from .names import shown_name
+from .snippets import client_code, loading_code, usage
+
+_PENALTY_INFO = "makes what was said already less likely; 1 is none, {:g} wrote the prepared texts"
 
 
 def switch_part(choices: ModelChoices, current: ModelChoice) -> None:
@@ -52,47 +58,66 @@ def _switch(choices: ModelChoices) -> Callable[[Any], None]:
     return ask
 
 
-def prompt_part() -> tuple[gr.Textbox, Dependency]:
-    """The prompt, and what happens after one was picked."""
-    prompt = gr.Textbox(
-        value=EXAMPLES[0],
-        label="Prompt",
-        lines=2,
-        max_lines=6,
-        elem_id="prompt",
-        info=None,
-        placeholder="Type the beginning of a text",
-    )
-    samples = [[text] for text in EXAMPLES]
-    examples = gr.Dataset(label="Try one of these", components=[prompt], samples=samples, elem_id="examples")
-    picked = examples.click(None, examples, prompt, js=scripts.calling("example"))
-    return prompt, picked
+def prompt_part(examples: Examples) -> tuple[gr.Textbox, Dependency, gr.Button, gr.Button]:
+    """The prompt, what happens after one was picked, and the buttons that run and stop it."""
+    with gr.Row(elem_id="ask"):
+        prompt = gr.Textbox(
+            value=examples.prompts[0],
+            label="Prompt",
+            lines=1,
+            max_lines=6,
+            elem_id="prompt",
+            info=None,
+            placeholder="Type the beginning of a text",
+            scale=6,
+        )
+        run = gr.Button("Complete", variant="primary", elem_id="run", size="md", scale=0, min_width=110)
+        stop = gr.Button("Stop", variant="secondary", elem_id="stop", size="md", scale=0, min_width=70)
+    samples = [[text] for text in examples.prompts]
+    shown = gr.Dataset(label="Try one of these", components=[prompt], samples=samples, elem_id="examples")
+    picked = shown.click(None, shown, prompt, js=scripts.calling("example"))
+    return prompt, picked, run, stop
 
 
-def size_part(rows: list[Row], loaded: Loaded) -> tuple[gr.Slider, gr.Textbox, gr.HTML, gr.HTML]:
-    """The slider, what it may spend, and what its size means; the field of the mode is filled in by the scripts."""
+def size_part(rows: list[Row], loaded: Loaded, opening: float) -> tuple[gr.Slider, gr.Textbox, gr.HTML, gr.HTML]:
+    """The slider, what it may spend, and what its size means; the field of the mode is filled in by the scripts.
+
+    Args:
+        opening: percentage that it starts with.
+    """
+    first = next(row for row in rows if row.percent == opening)
     with gr.Group(elem_id="size-group"):
-        spend = _drawn("spend", "spend", markup.part("spend"), label="What may be spent")
         percent = gr.Slider(
             rows[0].percent,
             LARGEST_PERCENT,
-            value=LARGEST_PERCENT,
+            value=opening,
             step=1,
             label="Size, % of the original",
             elem_id="size",
             buttons=[],
         )
-        readouts = _drawn("readouts", "readouts", markup.readouts(rows[-1], loaded), label="Speed")
+        readouts = _drawn("readouts", "readouts", markup.readouts(first, loaded), label="Speed")
+        spend = _drawn("spend", "spend", markup.part("spend"), label="What may be spent")
     mode = gr.Textbox("", label="What may be spent: directions, bits or both", visible=False)
     return percent, mode, spend, readouts
 
 
-def completion_part() -> tuple[gr.HTML, gr.Button, gr.Button]:
-    completion = _drawn("completion", "completion", markup.part("completion"), label="Completion")
-    with gr.Row(elem_id="actions"):
-        run = gr.Button("Complete", variant="primary", elem_id="run", size="md")
-        stop = gr.Button("Stop", variant="secondary", elem_id="stop", size="md")
-    return completion, run, stop
+def completion_part(examples: Examples, loaded: Loaded) -> gr.HTML:
+    """The original's text and that of the slider's size; both are there before anything runs."""
+    return _drawn("completion", "completion", markup.completion(examples, loaded), label="Completion")
+
+
+def knowledge_part(strip: KnowledgeStrip, track: Track) -> None:
+    """What the size under the slider still knows; nothing where nobody asked.
+
+    Args:
+        track: that the page opens with.
+    """
+    facts, known = strip.facts(), strip.known(track)
+    if facts is None or known is None:
+        return
+    flags = known["flags"][track.percents.index(strip.opening(track))]
+    _drawn("knowledge", "knowledge", markup.knowledge(facts, flags))
 
 
 def visits_part() -> None:
@@ -153,13 +178,26 @@ def take_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
         exported = _drawn(
             "exported",
             "exported",
-            markup.part("export", load=loading_code(f"{loaded.elastic.base.name}-at-60", True), use=client_code()),
+            markup.part(
+                "export",
+                load=loading_code(f"{loaded.elastic.base.name}-at-60", True),
+                usage=usage(_named(loaded)),
+                client=client_code(),
+            ),
             label="Export",
         )
     return exported, export, stop
 
 
-def advanced_part(loaded: Loaded) -> list[gr.components.Component]:
+def _named(loaded: Loaded) -> str:
+    """What a command calls the model by."""
+    embedded = embedded_gguf()
+    source = loaded.elastic.base.source
+    return DEFAULT_MODEL if embedded is not None and source == embedded.stem else shown_name(source)
+
+
+def advanced_part(loaded: Loaded, examples: Examples) -> tuple[list[gr.components.Component], gr.Slider]:
+    """Settings of a text in the order of the API, and the repetition penalty, which came last."""
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
         with gr.Row():
             temperature = gr.Slider(
@@ -167,15 +205,21 @@ def advanced_part(loaded: Loaded) -> list[gr.components.Component]:
             )
             top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p", info="keeps the likeliest tokens", buttons=[])
         with gr.Row():
-            length = gr.Slider(8, 512, value=96, step=8, label="Length", info="most tokens to write", buttons=[])
+            length = gr.Slider(
+                8, 512, value=examples.new_tokens, step=8, label="Length", info="most tokens to write", buttons=[]
+            )
             seed = gr.Number(0, precision=0, label="Seed", info="same seed, same text", elem_id="seed")
+        penalty = gr.Slider(
+            1, 2, value=examples.repetition_penalty, step=0.05, label="Repetition penalty",
+            info=_PENALTY_INFO.format(examples.repetition_penalty), buttons=[],
+        )  # fmt: skip
         chat = gr.Checkbox(
             False,
             label="Use the chat template",
             info="answer the prompt instead of continuing it",
             visible=bool(loaded.elastic.tokenizer.chat_template),
         )
-    return [temperature, top_p, seed, length, chat]
+    return [temperature, top_p, seed, length, chat], penalty
 
 
 def pictures_part(kinds: Sequence[str]) -> None:

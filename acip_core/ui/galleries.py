@@ -19,7 +19,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ..artifacts.artifact import Artifact
 from ..artifacts.loading import Loaded
 from ..errors import ArtifactError, GenerationError
 from ..figures.byte_cut import foretold_picture, held_picture
@@ -27,10 +26,9 @@ from ..figures.comparison_picture import comparison_picture
 from ..figures.cut import Cuts
 from ..figures.method import method_pictures
 from ..figures.pictures import Picture, gallery, history_pictures, layer_types, score_map_pictures
-from ..figures.size_table import smallest_percent
 from ..figures.tasks import task_pictures
-from ..figures.tracks import Track
 from ..model.size_planner import DIRECTIONS
+from ..model.tracks import Track, smallest_percent
 
 ROUTE = "acip/pictures"
 _PLACES = ("method", "history", "score-map", "bytes")
@@ -74,7 +72,7 @@ class Galleries:
                 return gallery(method_pictures(self._loaded, self._cuts))
             if place == "score-map":
                 return gallery(self._score_map(kind))
-            return gallery(self._history()) + _not_recorded(self._loaded.artifact)
+            return gallery(self._history())
         except ArtifactError as error:
             return [{"title": "There are no pictures", "note": str(error), "figure": None}]
 
@@ -125,14 +123,3 @@ class Galleries:
         artifact = self._loaded.artifact
         made = history_pictures(artifact.history, artifact.scores)
         return [*task_pictures(self._loaded.evaluation), *others, *made]
-
-
-def _not_recorded(artifact: Artifact) -> list[dict[str, Any]]:
-    """A sentence in place of the pictures of a pruning run, for an artifact that was made without one."""
-    if "acip.trajectories" in artifact.history:
-        return []
-    note = (
-        "This artifact's directions were ranked without a pruning run, so there are no masks, size or penalty to "
-        "follow over its steps; one made with precompute --scorer acip shows them here."
-    )
-    return [{"title": "Masks while pruning", "note": note, "figure": None}]

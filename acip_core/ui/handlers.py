@@ -17,9 +17,10 @@ import gradio as gr
 
 from ..artifacts.loading import Loaded
 from ..errors import AcipError
-from ..figures.size_table import LARGEST_PERCENT
+from ..model.tracks import LARGEST_PERCENT
 from .comparison_job import ComparisonJob
 from .completion_jobs import CompletionJob, SweepJob
+from .document import Document
 from .export_job import ExportJob
 from .gate import ARRIVAL
 from .job import Job
@@ -39,7 +40,10 @@ class Handlers:
         model: the model with its engine, its exported files and its pictures.
         visitors: who is running what.
         version: of the page; no other has the same, of another process neither.
+        document: what the page's HTML says before its parts come.
     """
+
+    document: Document
 
     def __init__(self, loaded: Loaded):
         self.model = ModelService(loaded)
@@ -76,18 +80,20 @@ class Handlers:
         chat: bool,
         request: gr.Request,
         mode: str = "",
+        repetition_penalty: float = 1.0,
     ) -> Iterator[Message]:
         """Stream a completion at a slider position, replacing the visitor's former one.
 
-        `mode` is what may be spent, as in all functions: directions, bits or both; when empty, the best there is.
+        `mode` is what may be spent, as in all functions: directions, bits or both; when empty, the best there is. A
+        `repetition_penalty` above 1 makes tokens that the text has already less likely.
         """
-        settings = CompletionSettings(temperature, top_p, seed, length, chat, mode)
+        settings = CompletionSettings(temperature, top_p, seed, length, chat, mode, repetition_penalty)
         yield from self._run(CompletionJob(self.model, prompt, percent, settings), request)
 
     def sweep(
         self, request: gr.Request, prompt: str, percent: float, *settings: float | bool | str
     ) -> Iterator[Message]:
-        """As `complete`, and beside it the texts of other sizes, so that the page can show them during a drag."""
+        """As `complete`, with the original's text beside it, then those of other sizes for the next drag."""
         yield from self._run(SweepJob(self.model, prompt, percent, CompletionSettings(*settings)), request)
 
     def compare(
@@ -101,9 +107,10 @@ class Handlers:
         chat: bool,
         request: gr.Request,
         mode: str = "",
+        repetition_penalty: float = 1.0,
     ) -> Iterator[Message]:
         """Stream completions at two to five sizes in step, every token with the probability the full model gives it."""
-        settings = CompletionSettings(temperature, top_p, seed, length, chat, mode)
+        settings = CompletionSettings(temperature, top_p, seed, length, chat, mode, repetition_penalty)
         yield from self._run(ComparisonJob(self.model, prompt, percents, settings), request)
 
     def measure(self, percent: float, request: gr.Request, mode: str = "") -> Iterator[Message]:

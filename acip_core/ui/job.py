@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from ..figures.tracks import Track
+from ..model.tracks import Track
 from .messages import Message
 from .model_service import ModelService
 from .requests import percent_of

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from . import downloads, scripts
+from .document import Rewriting
 from .gate import Gate, inputs_by_function
 from .handlers import Handlers
 from .hosts import Hosts
@@ -67,12 +68,14 @@ def _mounted(blocks: gr.Blocks, handlers: Handlers, hosts: Hosts) -> FastAPI:
         *scripts.routes(),
         handlers.model.galleries.route(),
         handlers.model.modes.route(),
+        handlers.model.modes.knowledge.route(),
         Route(f"/{downloads.ROUTE}/{{token}}/{{name}}", handlers.model.downloads.fetch),
     ]
     blocks.max_threads = _MAX_THREADS
     blocks.state_session_capacity = _MOST_SESSIONS
     blocks.queue(default_concurrency_limit=None, max_size=_MAX_WAITING, api_open=False)  # no way past the queue
     _bound_memory(blocks._queue)
+    middleware = [_gate(blocks, handlers, hosts), Middleware(Rewriting, document=handlers.document)]
     application = gr.mount_gradio_app(
         FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
         blocks,
@@ -86,7 +89,7 @@ def _mounted(blocks: gr.Blocks, handlers: Handlers, hosts: Hosts) -> FastAPI:
         theme=_theme(),
         css_paths=[ASSETS / "page.css"],
         head=blocks.head,
-        app_kwargs={"routes": routes, "openapi_url": None, "middleware": [_gate(blocks, handlers, hosts)]},
+        app_kwargs={"routes": routes, "openapi_url": None, "middleware": middleware},
     )
     blocks.app = application.routes[-1].app  # as launch() does: what close() ends
     return application

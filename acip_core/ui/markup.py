@@ -6,6 +6,8 @@ Knows nothing of gradio. Every value is escaped; one that goes into a component 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -16,7 +18,10 @@ from ..artifacts.loading import Loaded
 from ..evaluation.curves import primary_curves
 from ..evaluation.methods import corpus_title
 from ..figures.size_table import Row
+from ..model.size_planner import DIRECTIONS
 from ..paths import assets_dir
+from .examples import Examples
+from .links import links
 from .names import shown_name, without_places
 
 _PARTS = assets_dir() / "parts"
@@ -46,9 +51,60 @@ def part(template: str, **values: Any) -> str:
 
 
 def header(title: str, loaded: Loaded) -> str:
-    """The page's title, its model, and the model's note, if it has one."""
-    note = without_places(loaded.note, loaded.elastic.base.source, loaded.artifact.source)
-    return part("header", title=title, source=shown_name(loaded.elastic.base.source), note=note)
+    """The page's title, its model, where they come from, and the model's note, if it has one."""
+    source = loaded.elastic.base.source
+    note = without_places(loaded.note, source, loaded.artifact.source)
+    return part("header", title=title, note=note, claim=claim(loaded), links=links(loaded))
+
+
+_FIGURES = (
+    ("size", "size", "of the file with all weights, and its share of the model as published"),
+    (
+        "worse",
+        "how much worse",
+        "perplexity on text that no step has seen, as a multiple of the original's; 1 is as good",
+    ),
+    ("same", "says the same", "how often its likeliest next token is the original's, on the same text"),
+)
+
+
+def first_paint(title: str, claim: str, examples: Examples, published: int) -> str:
+    """What a browser shows while the page's parts come: both texts of the size that it opens with.
+
+    Args:
+        published: bytes of the model as published.
+    """
+    texts = [("Original", examples.original), (_size(examples, published), examples.text)] if examples.text else []
+    return part("first", title=title, claim=claim, prompt=examples.prompts[0], texts=texts)
+
+
+_SHARES = {20: "a fifth", 25: "a quarter", 33: "a third", 50: "half", 67: "two thirds", 75: "three quarters"}
+
+
+def claim(loaded: Loaded) -> str:
+    """The page in one sentence: the smallest size that still knows nine in ten facts, where they were asked."""
+    name = shown_name(loaded.elastic.base.source)
+    modes = loaded.knowledge.modes.values() if loaded.knowledge else ()
+    found = [size for size in (known.opening_bytes for known in modes) if size is not None]
+    percent = 100 * min(found) / loaded.elastic.planner.base_bytes if found else 100
+    if percent > 95:
+        return f"{name}, made smaller on the spot: drag the slider and see what it forgets."
+    nearest = min(_SHARES, key=lambda share: abs(share - percent))
+    words = _SHARES[nearest] if abs(nearest - percent) <= 1 else f"{percent:.0f} %"
+    return f"At {words} of its size {name} still gives 9 in 10 of its answers. Drag the slider and see what it forgets."
+
+
+def completion(examples: Examples, loaded: Loaded) -> str:
+    """The original's text beside that of the size the page opens with, as far as they were made beforehand."""
+    prompt = examples.prompts[0] if examples.original else ""
+    size = _size(examples, loaded.elastic.planner.base_bytes)
+    return part("completion", prompt=prompt, original=examples.original, text=examples.text, size=size)
+
+
+def _size(examples: Examples, published: int) -> str:
+    if examples.mode == DIRECTIONS:
+        return f"{examples.percent} %"
+    return f"{examples.percent / 100 * published / 1e6:.3g} MB"
 
 
 def readouts(row: Row, loaded: Loaded) -> str:
@@ -58,16 +114,34 @@ def readouts(row: Row, loaded: Loaded) -> str:
         row: the size that the page opens with.
     """
     corpora = [curve.corpus for curve in primary_curves(loaded.artifact.curves)]
+    measured = "e to the mean loss per token: among how many tokens the model hesitates, the fewer the better"
     tiles = [
-        ("ratio", "size ratio", f"{row.ratio:.3f}"),
-        ("parameters", "parameters in all", f"{row.parameters / 1e6:.1f} M"),
-        ("megabytes", "size in all", f"{row.bytes / 1e6:.0f} MB"),
-        ("saved", "saved", f"{100 * row.saved:.1f} %"),
-        *((f"ppl-{corpus}", f"perplexity, {corpus_title(corpus)}", "–") for corpus in corpora),
+        ("ratio", "size ratio", f"{row.ratio:.3f}", "stored parameters of the compressed layers ÷ their original ones"),
+        ("parameters", "parameters in all", f"{row.parameters / 1e6:.1f} M", "embeddings and head included"),
+        ("megabytes", "size in all", f"{row.bytes / 1e6:.0f} MB", "of the file, embeddings and head included"),
+        ("saved", "saved", f"{100 * row.saved:.1f} %", "share of the published file's bytes"),
+        *((f"ppl-{corpus}", f"perplexity, {corpus_title(corpus)}", "–", measured) for corpus in corpora),
+        ("divergence", "divergence", "–", "KL divergence of its next-token probabilities from the original's, in nats"),
+        ("speed", "tokens/s, this machine", "–", "of one text, once its speed is measured: see Inside the cut"),
     ]
     aims = [
         ("bytes", "megabytes, at most"),
         ("parameters", "million parameters, at most"),
         *((f"ppl-{corpus}", f"% worse on {corpus_title(corpus)}, at most") for corpus in corpora),
     ]
-    return part("readouts", tiles=tiles, aims=aims)
+    return part("readouts", figures=_FIGURES, tiles=tiles, aims=aims)
+
+
+def knowledge(facts: Mapping[str, Any], flags: str) -> str:
+    """The facts that the model knows, as tiles in groups.
+
+    Args:
+        facts: as `KnowledgeStrip.facts`.
+        flags: of the size that the page opens with, "1" where it knows a fact.
+    """
+    tiles = [
+        {"number": i, "is_known": flag == "1", **fact}
+        for i, (fact, flag) in enumerate(zip(facts["facts"], flags, strict=True))
+    ]
+    groups = [(name, list(of)) for name, of in groupby(tiles, key=lambda tile: tile["group"])]
+    return part("knowledge", groups=groups, count=flags.count("1"), total=len(flags))

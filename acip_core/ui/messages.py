@@ -13,6 +13,7 @@ from .columns import Column
 
 Message = dict[str, Any]
 FRAME_SECONDS = 0.04  # on a fast device several tokens travel together
+_WORTH_TELLING = 2.0  # seconds
 _FINISH = {"end": "finished", "length": "length reached", "stopped": "stopped"}
 
 
@@ -21,27 +22,34 @@ def frames(steps: TokenSteps, sizes: Sequence[float], known: str | None = None) 
 
     Args:
         sizes: in percent, of the texts.
-        known: the first one's text as it was made before; the status says whether it came out the same.
+        known: the first one's text as it was made before; the status says whether it comes out the same.
     """
     ready: dict[float, tuple[str, bool]] = dict.fromkeys(sizes, ("", False))
-    first, shown, state, status = 0.0, 0.0, "running", ""
+    first, shown, state, status, read = time.monotonic(), 0.0, "running", "", 0.0
     for step in steps:
         now = time.monotonic()
         for i, part in step.items():
             ready[sizes[i]] = (ready[sizes[i]][0] + part.text, part.finish not in ("", "stopped"))
         token = step.get(0)
         if token:
-            first = now if token.count == 1 else first
+            first = now if token.count == 1 or token.ahead else first
             state = "running" if not token.finish else "stopped" if token.finish == "stopped" else "done"
             status = token_status(token, now - first)
-            if state == "done" and known is not None:
-                same = ready[sizes[0]][0] == known
-                status += " · same text" if same else " · text changed"
+            read = 1.0 if token.finish else token.prompt_read / max(1, token.prompt_tokens)
+            if known is not None and token.count:
+                status += _beside(known, ready[sizes[0]][0], state == "done")
         ended = any(part.finish for part in step.values())
         if ended or (token and token.count <= 1) or now - shown >= FRAME_SECONDS:
             shown = now
             parts = [[size, *written] for size, written in ready.items()]
-            yield {"text": ready[sizes[0]][0], "state": state, "status": status, "ready": parts}
+            yield {"text": ready[sizes[0]][0], "state": state, "status": status, "ready": parts, "read": read}
+
+
+def _beside(known: str, text: str, finished: bool) -> str:
+    """What a text that is written anew says of the one that is known."""
+    if finished:
+        return " · same text" if text == known else " · text changed"
+    return " · same so far" if known.startswith(text) else " · differs"
 
 
 def columns_shown(columns: Sequence[Column], full: Column) -> list[Message]:
@@ -49,10 +57,17 @@ def columns_shown(columns: Sequence[Column], full: Column) -> list[Message]:
 
 
 def token_status(step: Token, seconds: float) -> str:
+    """Where a stream is.
+
+    Args:
+        seconds: since its first token, or since its prompt began to be read.
+    """
     if step.ahead and not step.finish:
         return f"busy, {step.ahead} ahead"
     if step.count == 0 and not step.finish:
-        return f"reading the prompt, {step.prompt_read:,} of {step.prompt_tokens:,} tokens"
+        left = seconds / max(1, step.prompt_read) * (step.prompt_tokens - step.prompt_read)
+        about = f", about {left:.0f} s" if left >= _WORTH_TELLING else ""
+        return f"reading the prompt, {step.prompt_read:,} of {step.prompt_tokens:,} tokens{about}"
     parts = [counted(step.count, "token")]
     if step.count > 1 and seconds > 0:
         speed = (step.count - 1) / seconds

@@ -11,10 +11,10 @@ from ..artifacts.loading import Loaded
 from ..data.corpus import corpus_windows
 from ..evaluation.curves import primary_curves
 from ..evaluation.perplexity import WINDOW
-from ..figures.tracks import Track
 from ..generation.engine import Engine
 from ..generation.tokens import TokenSteps
 from ..model.context import fitting_window
+from ..model.tracks import Track
 from .downloads import Downloads
 from .galleries import Galleries
 from .modes import Modes

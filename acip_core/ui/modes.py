@@ -16,11 +16,13 @@ from ..artifacts.loading import Loaded
 from ..errors import GenerationError, shown
 from ..evaluation.curves import primary_curves
 from ..figures.byte_chart import byte_figure, source_file_bytes
-from ..figures.tracks import Track, byte_rows, byte_track, directions_track
+from ..figures.byte_rows import byte_rows
 from ..generation.speed import lookup_parameters
 from ..model.byte_planner import BytePlanner
-from ..model.size_planner import BITS, BOTH, DIRECTIONS, MODES
+from ..model.size_planner import BOTH, DIRECTIONS, MODES
+from ..model.tracks import Track, directions_track, tracks_of
 from .galleries import COMPRESSED
+from .knowledge import KnowledgeStrip
 from .preparation import Preparation
 
 ROUTE = "acip/modes"
@@ -32,17 +34,20 @@ class Modes:
     Attributes:
         preparation: that makes them.
         directions: the track of the mode that is always there.
+        knowledge: the facts that every size knows.
     """
 
     def __init__(self, loaded: Loaded):
         self._loaded = loaded
         self.preparation = Preparation(loaded)
         self.directions = directions_track(loaded.elastic.planner)
+        self.knowledge = KnowledgeStrip(loaded, self.track)
         self._making = threading.Lock()
 
     def close(self) -> None:
         """End what is being made, and let go of the model."""
         self.preparation.close()
+        self.knowledge.close()
         vars(self).clear()
 
     def track(self, mode: Any = None) -> Track:
@@ -83,16 +88,11 @@ class Modes:
 
     @cached_property
     def _tracks(self) -> dict[str, Track]:
-        tracks = {}
-        for mode in (BOTH, BITS):
-            planner = self._loaded.elastic.planners[mode]
-            assert isinstance(planner, BytePlanner)
-            tracks[mode] = byte_track(planner, len(self.directions.percents))
-        return tracks
+        return tracks_of(self._loaded.elastic.planners)
 
     @cached_property
     def _described(self) -> dict[str, Any]:
-        return {mode: self._of(track) for mode, track in self._tracks.items()}
+        return {mode: self._of(track) for mode, track in self._tracks.items() if mode != DIRECTIONS}
 
     def _of(self, track: Track) -> dict[str, Any]:
         loaded, planner = self._loaded, track.planner
@@ -108,5 +108,7 @@ class Modes:
             "source": source,
             "bases": bases,
             "figure": byte_figure(track, curves, source),
-            "peers": byte_figure(track, curves, source, peers) if peers is not None and peers.points else None,
+            "others": byte_figure(track, curves, source, peers) if peers is not None and peers.points else None,
+            "known": self.knowledge.known(track),
+            "opening": self.knowledge.opening(track),
         }

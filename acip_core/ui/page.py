@@ -8,18 +8,22 @@ from typing import Any
 
 import gradio as gr
 
-from ..artifacts.completions import EXAMPLES
 from ..artifacts.loading import Loaded
 from ..data.passage import MOST_CHARACTERS
 from ..evaluation.curves import primary_curves
 from ..evaluation.methods import corpus_color, corpus_symbol, corpus_title
+from ..figures.byte_chart import source_file_bytes
 from ..figures.chart import curve_figure
 from ..figures.size_table import Row, size_table
 from ..generation.speed import lookup_parameters
+from ..model.size_planner import DIRECTIONS
 from ..paths import assets_dir
 from . import components, markup, scripts
+from .document import Document
+from .examples import Examples, examples_of
 from .handlers import Handlers
 from .model_choices import ModelChoice, ModelChoices
+from .modes import Modes
 from .names import shown_name
 from .snippets import ADDRESS
 
@@ -39,29 +43,32 @@ def build_page(
     """
     handlers = Handlers(loaded)
     lookups = lookup_parameters(loaded.elastic.base.model)
+    modes = handlers.model.modes
+    opening = modes.knowledge.opening(modes.directions)
+    examples = examples_of(loaded.completions, DIRECTIONS, opening)
     rows = size_table(loaded.elastic.planner, loaded.artifact.curves, lookups)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        page.head = scripts.head({"version": handlers.version, **_values(rows, loaded)})
+        page.head = scripts.head({"version": handlers.version, **_values(rows, loaded, examples), **_known(modes)})
+        handlers.document = _document(loaded, modes)
         gr.HTML(markup.header(TITLE, loaded), apply_default_css=False, elem_id="header", js_on_load=None)
         if choices and current and len(choices.models) > 1:
             components.switch_part(choices, current)
         with gr.Row(elem_id="main"):
             with gr.Column(scale=6, min_width=340):
-                prompt, picked = components.prompt_part()
-                percent, mode, spend, readouts = components.size_part(rows, loaded)
-                completion, run, stop = components.completion_part()
+                prompt, picked, run, stop = components.prompt_part(examples)
+                completion = components.completion_part(examples, loaded)
+                components.knowledge_part(modes.knowledge, modes.directions)
+                percent, mode, spend, readouts = components.size_part(rows, loaded, opening)
             with gr.Column(scale=5, min_width=340):
                 measured, measure, stop_measuring = components.curve_part(loaded)
                 components.visits_part()
-                settings = components.advanced_part(loaded)
-        sizes, compared, compare, stop_comparing = components.compare_part(
-            rows, handlers.model.modes.directions.compared
-        )
+                settings, penalty = components.advanced_part(loaded, examples)
+        sizes, compared, compare, stop_comparing = components.compare_part(rows, modes.directions.compared)
         own, read_out, read, stop_reading = components.reading_part()
         exported, export, stop_exporting = components.take_part(loaded)
         components.pictures_part(handlers.model.galleries.kinds)
         components.method_part()
-        asked = [prompt, percent, *settings, mode]
+        asked = [prompt, percent, *settings, mode, penalty]
         restored = page.load(
             None,
             asked,
@@ -73,15 +80,17 @@ def build_page(
         for event in (run.click, completion.release, prompt.submit, picked.then, restored.then):
             written: dict[str, Any] = {"js": scripts.calling("write"), "api_visibility": "private"}
             _stream(event, handlers.sweep, asked, completion, "completion", **written)
-        gr.api(handlers.complete, concurrency_limit=_CONCURRENT_RUNS, concurrency_id="completion")
+        for public in (handlers.complete, handlers.compare):  # with defaults of their own for what came last
+            gr.api(public, concurrency_limit=_CONCURRENT_RUNS, concurrency_id="completion")
         at_size, in_mode = {"js": scripts.calling("atSize")}, {"js": scripts.calling("inMode")}
         once: dict[str, Any] = {"trigger_mode": "once", "api_name": "speed", **in_mode}
         _stream(
             measure.click, handlers.measure, [percent, mode], measured, "measurement", api_name="measure", **at_size
         )
         _stream(readouts.tick, handlers.speed, mode, readouts, "measurement", **once)
-        compared_with = [prompt, sizes, *settings, mode]
-        _stream(compare.click, handlers.compare, compared_with, compared, "completion", api_name="compare", **in_mode)
+        side_by_side: dict[str, Any] = {"js": scripts.calling("sideBySide"), "api_visibility": "private"}
+        compared_with = [prompt, sizes, *settings, mode, penalty]
+        _stream(compare.click, handlers.compare, compared_with, compared, "completion", **side_by_side)
         _stream(read.click, handlers.read, [own, percent, mode], read_out, "measurement", api_name="read", **at_size)
         _stream(export.click, handlers.export, [percent, mode], exported, "export", api_name="export", **at_size)
         spend.input(
@@ -120,10 +129,15 @@ def _stream(
     )
 
 
-def _values(rows: list[Row], loaded: Loaded) -> dict[str, Any]:
+def _values(rows: list[Row], loaded: Loaded, examples: Examples) -> dict[str, Any]:
     """All that the scripts are given: `PageData` in `assets/js/types.d.ts`."""
     curves = loaded.artifact.curves
     own = primary_curves(curves)
+    planner, source = loaded.elastic.planner, source_file_bytes(loaded.elastic.base)
+
+    def figure(others: bool) -> dict[str, Any]:
+        return curve_figure(curves, round(rows[0].percent), planner.base_bytes, source, others)
+
     return {
         "model": shown_name(loaded.elastic.base.source),
         "rows": [asdict(row) for row in rows],
@@ -137,8 +151,27 @@ def _values(rows: list[Row], loaded: Loaded) -> dict[str, Any]:
             }
             for curve in own
         ],
-        "figure": curve_figure(curves, round(rows[0].percent), loaded.elastic.planner.base_bytes),
-        "examples": EXAMPLES,
+        "figure": figure(others=False),
+        "others": figure(others=True) if len(own) < len(curves) else None,
+        "examples": examples.prompts,
         "characters": MOST_CHARACTERS,
         "address": ADDRESS,
     }
+
+
+def _document(loaded: Loaded, modes: Modes) -> Document:
+    """Holds nothing of the model, for Gradio keeps closed pages."""
+    claim, made, published = markup.claim(loaded), loaded.completions, loaded.elastic.planner.base_bytes
+
+    def first() -> str:
+        track = modes.track()
+        examples = examples_of(made, track.mode, modes.knowledge.opening(track))
+        return markup.first_paint(TITLE, claim, examples, published)
+
+    return Document(TITLE, claim, first)
+
+
+def _known(modes: Modes) -> dict[str, Any]:
+    """What the scripts are given of facts, beside `_values`."""
+    strip, track = modes.knowledge, modes.directions
+    return {"facts": strip.facts(), "known": strip.known(track), "opening": strip.opening(track)}

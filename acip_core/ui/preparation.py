@@ -90,7 +90,7 @@ class Preparation:
             case "absent" if self._is_quantized:
                 return "At this precision only directions can be spent."
             case "absent":
-                return "This artifact knows directions only; the command `acip codes` adds bits."
+                return "Of this model only directions can be spent: nobody has measured it at fewer bits yet."
             case "failed":
                 return f"Bits cannot be spent. {self._error}"
         step = self._step

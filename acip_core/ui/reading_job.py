@@ -11,9 +11,8 @@ from threading import Event
 from typing import Any
 
 from ..data.passage import Passage, cut_passage
-from ..figures.size_table import LARGEST_PERCENT
-from ..figures.tracks import Track
 from ..generation.engine import Engine
+from ..model.tracks import LARGEST_PERCENT, Track
 from .job import STARTING, Job
 from .messages import Message, counted, reading_status
 from .model_service import ModelService

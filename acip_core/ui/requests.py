@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GenerationError, shown
-from ..figures.size_table import LARGEST_PERCENT
 from ..generation.engine import SamplingConfig
+from ..model.tracks import LARGEST_PERCENT
 
 _TOO_LARGE = 2**63
 
@@ -24,6 +24,7 @@ class CompletionSettings:
     length: Any
     chat: Any
     mode: Any = ""  # what may be spent; the best that the model has by default
+    repetition_penalty: Any = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def completion_request(prompt: Any, settings: CompletionSettings) -> CompletionR
         number_of("top-p", settings.top_p),
         whole_of("seed", settings.seed),
         whole_of("length", settings.length),
+        number_of("repetition penalty", settings.repetition_penalty),
     )
     return CompletionRequest(text_of("prompt", prompt), sampling, bool(settings.chat))
 

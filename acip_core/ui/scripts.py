@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from ..figures.report import PLOTLY, element_json
 from ..paths import assets_dir
+from .document import PREVIEW_ROUTE
 from .galleries import COMPRESSED
 
 _FOLDER = assets_dir() / "js"
@@ -53,6 +54,7 @@ def routes() -> list[Route]:
     return [
         Route(f"/{_BASE}/{{name}}", _module_file, middleware=COMPRESSED),
         Route(f"/{_PLOTLY_ROUTE}", _plotly_file, middleware=COMPRESSED),
+        Route(f"/{PREVIEW_ROUTE}", _preview_file),
     ]
 
 
@@ -61,6 +63,10 @@ def _module_file(request: Request) -> Response:
     if text is None:
         return PlainTextResponse("There is no such script.", HTTPStatus.NOT_FOUND)
     return Response(text, media_type="text/javascript", headers=_KEEP)
+
+
+def _preview_file(request: Request) -> FileResponse:
+    return FileResponse(assets_dir() / "preview.png", headers={"Cache-Control": "public, max-age=86400"})
 
 
 def _plotly_file(request: Request) -> FileResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 ADDRESS = "http://localhost:7860/"  # the page puts its own in its place
+SIZE, MODE = "@size@", "@mode@"  # and those of its slider
 
 
 def loading_code(name: str, custom: bool) -> str:
@@ -19,6 +20,25 @@ def loading_code(name: str, custom: bool) -> str:
     )
 
 
+def usage(model: str) -> list[tuple[str, str, str]]:
+    """What runs a model at the size shown outside of the page: kind, title and code.
+
+    In the code, SIZE and MODE stand for those of the slider.
+    """
+    prompt = '"The capital of Germany is called"'
+    python = (
+        "from acip_core import AcipModel\n"
+        f'model = AcipModel.from_pretrained("{model}", size={SIZE}, mode="{MODE}")\n'
+        f"print(model.complete({prompt}, max_new_tokens=20))"
+    )
+    command = f"acip generate {model} {prompt} --size {SIZE} --spend {MODE}"
+    llama = (
+        f"acip export {model} small --size {SIZE} --spend {MODE} --format gguf\n"
+        f"llama-cli -m small/model.gguf -no-cnv -p {prompt}"
+    )
+    return [("python", "Python", python), ("shell", "Command line", command), ("llama", "llama.cpp", llama)]
+
+
 def client_code() -> str:
     """Every public endpoint called with the real client."""
     return f'''from gradio_client import Client
@@ -27,12 +47,14 @@ client = Client("{ADDRESS}")
 settings = dict(temperature=0, top_p=1, seed=0, length=32, chat=False)
 directions = dict(mode="directions")  # what may be spent: directions, bits or both
 
+written = directions | dict(repetition_penalty=1.1)
+
 # one completion at 70 %; the last message has the whole text
-print(client.predict("The capital of France is", 70, *settings.values(), **directions, api_name="/complete")["text"])
+print(client.predict("The capital of France is", 70, *settings.values(), **written, api_name="/complete")["text"])
 
 # the same prompt at several sizes, side by side
 asked = ("The capital of France is", [100, 60], *settings.values())
-columns = client.predict(*asked, **directions, api_name="/compare")["columns"]
+columns = client.predict(*asked, **written, api_name="/compare")["columns"]
 print({{column["percent"]: "".join(text for text, _ in column["tokens"]) for column in columns}})
 
 # perplexity on held-out text at 60 %, while it is measured

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from ..artifacts.completions import Completions
-from ..figures.tracks import Track
 from ..generation.engine import SamplingConfig
 from ..model.size_planner import DIRECTIONS
+from ..model.tracks import LARGEST_PERCENT, Track
 
-_COARSE, _FINE = 3, 1  # steps of the track between two sizes: of the first batch, of those that follow
+_COARSE, _FINE = 3, 1  # steps of the track between two sizes
 _BATCH = 5  # sizes side by side; about twice the time of one
 _KEPT = 64  # prompts and settings
 _LONGEST = 400  # characters of a prompt that are read at many sizes at once without a noticeable wait
@@ -26,7 +26,7 @@ class Texts:
 
     def __init__(self, made: Sequence[Completions] = ()):
         self._made: dict[str, dict[float, str]] = {
-            key_of(c.prompt, SamplingConfig(max_new_tokens=c.new_tokens), False): dict(c.texts.items()) for c in made
+            key_of(c.prompt, _sampling_of(c), False, c.mode): dict(c.texts) for c in made
         }
         self._guard = threading.Lock()
         self._kept: OrderedDict[str, dict[float, str]] = OrderedDict()
@@ -54,22 +54,30 @@ class Texts:
 def key_of(prompt: str, sampling: SamplingConfig, chat: bool, mode: str = DIRECTIONS) -> str:
     """What a text depends on besides the size."""
     drawn = (sampling.temperature, sampling.top_p, sampling.seed) if sampling.temperature > 0 else ()
-    return json.dumps([prompt, sampling.max_new_tokens, chat, mode, *drawn])
+    return json.dumps([prompt, sampling.max_new_tokens, float(sampling.repetition_penalty), chat, mode, *drawn])
 
 
-def first_sizes(prompt: str, percent: float, track: Track) -> list[float]:
-    """The size asked for, then few others all over the slider; it alone when the prompt is long."""
-    if len(prompt) > _LONGEST:
-        return [percent]
-    every, positions = _COARSE * track.step, track.distinct
-    own = min(range(len(positions)), key=lambda i: abs(positions[i] - percent))
-    coarse = [positions[i] for i in range(0, len(positions), every) if abs(i - own) > every // 2]
-    return [percent, *coarse[: _BATCH - 1]]
+def _sampling_of(made: Completions) -> SamplingConfig:
+    return SamplingConfig(max_new_tokens=made.new_tokens, repetition_penalty=made.repetition_penalty)
+
+
+def first_batches(prompt: str, known: Container[float], percent: float) -> list[list[float]]:
+    """The size asked for and the original, those side by side in a batch of their own.
+
+    The size asked for is always written; where the prompt is long, it does not wait for the original's reading.
+    """
+    if percent == LARGEST_PERCENT or LARGEST_PERCENT in known:
+        return [[percent]]
+    both: list[float] = [percent, LARGEST_PERCENT]
+    return [[size] for size in both] if len(prompt) > _LONGEST else [both]
 
 
 def next_sizes(prompt: str, known: Mapping[float, str], percent: float, track: Track) -> list[float]:
-    """The sizes still missing that are nearest to the slider, as many as run side by side."""
+    """The sizes still missing that are nearest to the slider, as many as run side by side; coarse ones first."""
     if len(prompt) > _LONGEST:
         return []
-    missing = [p for p in track.distinct[:: _FINE * track.step] if p not in known]
-    return sorted(missing, key=lambda p: abs(p - percent))[:_BATCH]
+    for step in (_COARSE, _FINE):
+        missing = [p for p in track.distinct[:: step * track.step] if p not in known]
+        if missing:
+            return sorted(missing, key=lambda p: abs(p - percent))[:_BATCH]
+    return []

@@ -11,7 +11,7 @@ import { measure, onSpeed, speed } from "./speed.js";
 /** @typedef {MeasuredPoint & { percent: number, mode: Mode }} Point */
 /** @typedef {Line & { meta: Line["x"] }} Curve with the percent of every point, whatever the axis is */
 
-/** @type {Axis} */
+/** @type {Axis} the one that the figure is drawn against at first */
 const RATIO = { key: "ratio", title: "size of the compressed layers, %", of: (percent) => percent };
 /** @type {Axis} where bits are spent */
 const MEGABYTES = {
@@ -19,10 +19,16 @@ const MEGABYTES = {
   title: "size of the whole model, MB",
   of: (percent) => (percent / 100) * ((table.published ?? 0) / 1e6),
 };
+/** @type {Axis} */
+const BYTES = {
+  key: "bytes",
+  title: "size of the whole model, MB",
+  of: (percent) => between(percent, (row) => row.bytes / 1e6),
+};
 /** @type {Axis[]} */
 const AXES = [
   RATIO,
-  { key: "bytes", title: "size of the whole model, MB", of: (percent) => between(percent, (row) => row.bytes / 1e6) },
+  BYTES,
   {
     key: "speed",
     title: "tokens per second on this machine",
@@ -62,13 +68,13 @@ export function chart(part) {
 }
 
 class Chart {
-  #axis = RATIO;
+  #axis = BYTES;
   #isDrawn = false;
   /** @type {Map<string, Point>} */
   #measured = new Map(); // by corpus and size
   #measuredTrace = data.figure.data.length;
-  #chosen = RATIO; // axis of the mode directions
-  #showsPeers = false; // other quantizers, where bits are spent
+  #chosen = BYTES; // axis of the mode directions
+  #showsOthers = false; // other methods, or quantizers where bits are spent
 
   /** @param {Part<MeasurementMessage>} part */
   constructor(part) {
@@ -81,9 +87,9 @@ class Chart {
     find(element, "[data-save=csv]").addEventListener("click", () => saveTable(this.plot));
     const select = find(element, "[data-axis]", HTMLSelectElement);
     select.addEventListener("change", () => this.#against(select.value));
-    this.peers = find(element, "[data-peers]");
-    find(this.peers, "input", HTMLInputElement).addEventListener("change", ({ target }) => {
-      this.#showsPeers = /** @type {HTMLInputElement} */ (target).checked;
+    this.others = find(element, "[data-others]");
+    find(this.others, "input", HTMLInputElement).addEventListener("change", ({ target }) => {
+      this.#showsOthers = /** @type {HTMLInputElement} */ (target).checked;
       this.draw();
     });
     onSpeed((message) => {
@@ -110,17 +116,21 @@ class Chart {
 
   /** @returns {Figure<Line>} what is drawn in the mode in force */
   get #figure() {
-    return (this.#showsPeers && table.peers) || (table.figure ?? data.figure);
+    return (this.#showsOthers && this.#withOthers) || (table.figure ?? data.figure);
+  }
+
+  get #withOthers() {
+    return table.figure ? table.others : data.others;
   }
 
   /** Draws it for the first time, or anew in another mode. */
   async draw() {
     const spendsBits = table.figure !== undefined;
     const figure = this.#figure;
-    this.peers.hidden = !table.peers;
+    this.others.style.visibility = this.#withOthers ? "" : "hidden"; // its place stays, so that nothing moves
     const isNew = !this.#isDrawn;
     this.#isDrawn = false;
-    this.#axis = spendsBits ? MEGABYTES : RATIO;
+    this.#axis = spendsBits ? MEGABYTES : this.#chosen.key === "speed" ? BYTES : this.#chosen;
     this.#measuredTrace = figure.data.length;
     const measured = {
       ...{ x: [], y: [], meta: [], mode: "markers", type: "scatter", name: "measured here", showlegend: false },
@@ -131,14 +141,20 @@ class Chart {
     const percents = (/** @type {Line} */ trace) =>
       spendsBits ? trace.x.map((x) => x && (100 * x * 1e6) / (table.published ?? 1)) : trace.x;
     const curves = figure.data.map((trace) => ({ ...structuredClone(trace), meta: percents(trace) }));
-    await draw(this.plot, [...curves, measured], figure.layout);
+    const layout = structuredClone(figure.layout);
+    if (!spendsBits) {
+      const x = curves.map((trace, i) => this.#xOf(trace, i));
+      for (const [i, trace] of curves.entries()) trace.x = x[i];
+      Object.assign(/** @type {object} */ (layout.xaxis), this.#xAxis(x));
+    }
+    await draw(this.plot, [...curves, measured], layout);
     if (figure !== this.#figure) return; // something else was chosen meanwhile
     this.#isDrawn = true;
     this.plot.dataset.axis = this.#axis.key;
     if (isNew) this.#listen();
     this.#showMeasured();
     this.#follow();
-    if (!spendsBits && this.#chosen !== RATIO) await this.#against(this.#chosen.key);
+    if (!spendsBits && this.#chosen !== this.#axis) await this.#against(this.#chosen.key);
     this.plot.dataset.ready = "true";
   }
 
@@ -220,26 +236,38 @@ class Chart {
   /** Shows perplexity against another axis. */
   async #redraw() {
     if (!this.#isDrawn) return;
+    const x = this.plot.data.map((trace, i) => this.#xOf(trace, i));
+    const axis = Object.entries(this.#xAxis(x)).map(([name, value]) => [`xaxis.${name}`, value]);
+    const all = this.plot.data.map((_, i) => i);
+    await change(this.plot, () => Plotly.update(this.plot, { x }, Object.fromEntries(axis), all));
+    this.plot.dataset.axis = this.#axis.key;
+  }
+
+  /**
+   * Where a trace's points lie on the axis.
+   * @param {Curve} trace
+   * @param {number} i its number
+   */
+  #xOf(trace, i) {
+    return trace.meta.map((percent, j) => {
+      const own = this.#axis === BYTES ? trace.customdata?.[j]?.[0] : undefined; // at other precisions a size has other bytes
+      if (typeof own === "number") return own;
+      return percent === null || !this.#hasPlace(trace, i) ? null : this.#axis.of(percent);
+    });
+  }
+
+  /** @param {(number | null)[][]} x of all traces */
+  #xAxis(x) {
     const { key, title, of } = this.#axis;
-    const x = this.plot.data.map((trace, i) =>
-      trace.meta.map((percent, j) => {
-        if (percent === null || !this.#hasPlace(trace, i)) return null;
-        const own = key === "bytes" ? trace.customdata?.[j]?.[0] : undefined; // at other precisions a size has other bytes
-        return typeof own === "number" ? own : of(percent);
-      }),
-    );
     const found = key === "bytes" ? x.flat().filter((value) => value !== null) : [];
     const ends = [...[smallest.percent, full.percent].map(of), ...found];
     const pad = (Math.max(...ends) - Math.min(...ends)) * 0.03;
-    const layout = {
-      "xaxis.range": [Math.min(...ends) - pad, Math.max(...ends) + pad],
-      "xaxis.title.text": title,
-      "xaxis.dtick": key === "ratio" ? 10 : null,
-      "xaxis.autotick": key !== "ratio",
+    return {
+      range: [Math.min(...ends) - pad, Math.max(...ends) + pad],
+      title: { text: title, standoff: 8 },
+      dtick: key === "ratio" ? 10 : null,
+      autotick: key !== "ratio",
     };
-    const all = this.plot.data.map((_, i) => i);
-    await change(this.plot, () => Plotly.update(this.plot, { x }, layout, all));
-    this.plot.dataset.axis = key;
   }
 
   /**

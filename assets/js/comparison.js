@@ -69,23 +69,30 @@ class Column {
     this.root.dataset.percent = String(percent);
     this.root.dataset.finish = finish;
     this.agreement.textContent = agreement(column);
-    const atEnd = this.page.scrollHeight - this.page.scrollTop - this.page.clientHeight < 40;
     this.prompt.textContent = prompt;
     this.#paintTokens(column);
-    if (atEnd) this.page.scrollTop = this.page.scrollHeight;
   }
 
   /** @param {ComparedColumn} column */
-  #paintTokens({ tokens, parted }) {
+  #paintTokens({ tokens, parted, repeated }) {
+    const again = new Set(repeated);
     while (this.text.childElementCount > tokens.length) this.text.lastChild?.remove();
     tokens.forEach(([text, probability], i) => {
       const span = this.text.children[i] ?? within(this.text, "span");
       const likely = probability === null ? "" : `${share(probability)} likely to the full model`;
-      const marks = [probability === null ? "" : level(probability), i === parted ? "parted" : ""];
+      // In a loop every next token is likely, so likelihood is no praise there.
+      const kind = again.has(i) ? "again" : probability === null ? "" : level(probability);
+      const marks = [kind, i === parted ? "parted" : ""];
       const name = marks.join(" ").trim();
       if (span.textContent !== text) span.textContent = text;
       if (span.className !== name) span.className = name;
-      const title = [i === parted ? "leaves the full model's own text here" : "", likely].filter(Boolean).join("; ");
+      const title = [
+        i === parted ? "leaves the full model's own text here" : "",
+        again.has(i) ? "said before" : "",
+        likely,
+      ]
+        .filter(Boolean)
+        .join("; ");
       span.setAttribute("title", title);
     });
   }
@@ -112,10 +119,11 @@ const share = (value) =>
   `${value >= 0.995 || value < 0.0005 ? (100 * value).toFixed(0) : (100 * value).toPrecision(2)} %`;
 
 /** @param {ComparedColumn} column */
-function agreement({ percent, parted, equal, finish }) {
-  if (percent === full.percent) return "the full model";
+function agreement({ percent, parted, equal, finish, tokens, repeated }) {
+  const said = repeated.length ? `; ${share(repeated.length / tokens.length)} said before` : "";
+  if (percent === full.percent) return `the full model${said}`;
   if (equal === null) return " ";
-  if (parted === null) return finish ? "the full model's text" : "the full model's text so far";
-  if (parted === 0) return `another text from the first token, ${share(equal)} equal`;
-  return `equal for ${parted} token${parted === 1 ? "" : "s"}, ${share(equal)} of all`;
+  if (parted === null) return `the full model's text${finish ? "" : " so far"}${said}`;
+  if (parted === 0) return `another text from the first token, ${share(equal)} equal${said}`;
+  return `equal for ${parted} token${parted === 1 ? "" : "s"}, ${share(equal)} of all${said}`;
 }

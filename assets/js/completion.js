@@ -1,15 +1,19 @@
-// The completion: it restarts when the slider comes to rest or something it depends on was changed, and only what belongs
-// to the slider's position is shown. Model output is only ever set as text.
-import { data, mode, named } from "./data.js";
+// The completion beside the original's: it restarts when the slider comes to rest or something it depends on was changed,
+// and only what belongs to the slider's position is shown. A text that is complete is never replaced by one that is not.
+// Model output is only ever set as text.
+import { data, full, mode, named, rowAt } from "./data.js";
+import { differences } from "./differences.js";
 import { find, promptField, write } from "./dom.js";
 import { asked } from "./link.js";
 import { choose, onMode } from "./modes.js";
 import { fixed } from "./numbers.js";
 import { receive } from "./part.js";
 import { markReady } from "./readouts.js";
+import { Ready } from "./ready.js";
 import { follow, onRest, position, settle, show } from "./slider.js";
 
 const ANSWER_MS = 4000; // a run says within this time at least who is ahead
+const LONG = 120; // characters of a prompt that are shown
 
 /** @type {((message: CompletionMessage) => void)[]} */
 const listeners = [];
@@ -53,9 +57,13 @@ export function listenToInputs() {
 class Pane {
   /** @type {CompletionMessage | null} */
   #latest = null;
-  /** @type {(Completion & { state: string }) | null} */
+  /** @type {Completion | null} */
   #recalled = null; // a completion of before
-  #ready = new Ready("", false); // for the next drag
+  #ready = new Ready("", false);
+  /** @type {number | null} */
+  #asked = null; // size of a run of which nothing has come yet
+  /** @type {Map<string, string>} */
+  #originals = new Map(); // beside completions of before
   #unanswered = 0;
   #outdate;
 
@@ -64,10 +72,10 @@ class Pane {
     const { element, trigger } = part;
     this.element = element;
     this.start = () => trigger("release");
-    const [prompt, text, ahead, status, label, page] = [".prompt", ".text", ".ahead", ".status", ".label", "pre"].map(
-      (selector) => find(element, selector),
-    );
-    this.shown = { prompt, text, ahead, status, label, page };
+    this.sides = new Sides(element);
+    this.status = find(element, ".status");
+    this.progress = find(element, "progress", HTMLProgressElement);
+    if (location.hash.length > 1) this.sides.show("", "", ""); // what the page opens with may be another prompt's
     this.#outdate = receive(part, (message) => this.#receive(message));
     follow(() => this.#paint());
     onMode(() => this.forget());
@@ -77,7 +85,7 @@ class Pane {
     });
   }
 
-  /** Forgets the texts of other sizes. */
+  /** Forgets the texts of this prompt. */
   forget() {
     this.#ready = new Ready("", false);
     markReady([]);
@@ -86,6 +94,7 @@ class Pane {
   /** @param {CompletionMessage} message */
   #receive(message) {
     this.#latest = message;
+    this.#asked = null;
     if (message.key !== undefined) {
       if (message.key !== this.#ready.key)
         this.#ready = new Ready(message.key, message.beforehand ?? false, message.prompt);
@@ -93,63 +102,92 @@ class Pane {
       markReady(this.#ready.finished());
     }
     this.#paint();
-    if (message.state === "done") for (const act of listeners) act(message);
+    if (message.state !== "done") return;
+    if (this.#ready.isComplete(full.percent)) this.#originals.set(nameOf(message), this.#ready.textAt(full.percent));
+    for (const act of listeners) act(message);
   }
 
-  /** Makes room for a run that is asked for. */
+  /** Makes room for a run that is asked for; a text that is known stays. */
   clear() {
     this.#outdate();
     this.#latest = this.#recalled = null;
-    const percent = position();
-    this.shown.text.textContent = "";
-    this.shown.ahead.textContent = this.#ready.textAt(percent); // stays until the live text has caught up
-    this.#label(percent, "running", "starting");
+    this.#asked = position();
     clearTimeout(this.#unanswered);
     const characters = promptField().value.length;
     if (characters > data.characters) {
       // one that is much longer never gets to the model
       const most = `at most ${fixed(data.characters, 0)} are taken`;
-      return this.#label(percent, "error", `The prompt has ${fixed(characters, 0)} characters; ${most}.`);
+      this.sides.show("", "", "");
+      return this.#label("error", `The prompt has ${fixed(characters, 0)} characters; ${most}.`);
     }
+    this.#paint();
+    const percent = position();
     // What is asked while Gradio closes its stream is never answered.
     this.#unanswered = setTimeout(() => this.#latest?.percent !== percent && this.start(), ANSWER_MS);
   }
 
   /**
-   * @param {number} percent
    * @param {string} state
    * @param {string} status
    */
-  #label(percent, state, status) {
+  #label(state, status, percent = position(), read = 1) {
     this.element.classList.remove("stale");
     this.element.dataset.state = state;
     this.element.dataset.percent = String(percent);
-    this.shown.label.textContent = `Completion at ${named(percent)}`;
-    this.shown.status.textContent = status;
+    this.status.textContent = status;
+    this.progress.value = read;
+    this.progress.classList.toggle("reading", read < 1);
   }
 
-  /** Shows what belongs to the slider's position: what runs there, or the text that comes nearest. */
+  /** Shows what belongs to the slider's position: what is known there, what runs there, or the nearest text. */
   #paint() {
     if (this.#recalled && !isHere(this.#recalled)) this.#recalled = null; // the slider has left it
-    const now = this.#recalled ?? this.#latest;
-    if (!now || !isHere(now)) return this.#scrub();
-    const { prompt, text, ahead, page } = this.shown;
-    const known = this.#ready.textAt(now.percent);
-    const atEnd = page.scrollHeight - page.scrollTop - page.clientHeight < 40;
-    prompt.textContent = now.prompt;
-    text.textContent = now.text;
-    ahead.textContent = now.state === "running" && known.startsWith(now.text) ? known.slice(now.text.length) : "";
-    this.#label(now.percent, now.state, now.status);
-    if (atEnd) page.scrollTop = page.scrollHeight;
+    if (this.#recalled) return this.#paintRecalled(this.#recalled);
+    const percent = position();
+    const run = this.#latest && isHere(this.#latest) ? this.#latest : null;
+    if (run && run.key === undefined && run.prompt !== this.#ready.prompt) {
+      // it failed before it began
+      this.sides.show(run.prompt, run.text, "");
+      return this.#label(run.state, run.status);
+    }
+    const known = this.#known(percent);
+    const isLive = run !== null && (run.text !== "" || run.state !== "running") && known === null;
+    const source = isLive ? percent : (known ?? this.#ready.nearest(percent));
+    const whose = known === null ? source : percent;
+    const isAsked = this.#asked === percent;
+    if (source === null && !run && !isAsked) return this.element.classList.add("stale");
+    const text = isLive ? run.text : source === null ? "" : this.#ready.textAt(source);
+    const isGrowing = !this.#ready.isComplete(full.percent);
+    this.sides.show(this.#ready.prompt, text, this.#ready.textAt(full.percent), {
+      whose: whose ?? percent,
+      isTyped: isLive && run.state === "running",
+      isGrowing,
+    });
+    if (run) this.#label(run.state, run.status, percent, run.read);
+    else if (isAsked) this.#label("running", "starting");
+    else
+      this.#label(
+        "ready",
+        this.#ready.beforehand ? "written beforehand; let go to run it" : "let go to run it",
+        whose ?? percent,
+      );
   }
 
-  #scrub() {
-    const near = this.#ready.nearest(position());
-    if (near === null) return this.element.classList.add("stale");
-    this.shown.prompt.textContent = this.#ready.prompt;
-    this.shown.text.textContent = this.#ready.textAt(near);
-    this.shown.ahead.textContent = "";
-    this.#label(near, "ready", this.#ready.beforehand ? "written beforehand; let go to run it" : "let go to run it");
+  /**
+   * The size whose complete text is this size's: its own, or where nothing is lost that of another position.
+   * @param {number} percent
+   */
+  #known(percent) {
+    if (this.#ready.isComplete(percent)) return percent;
+    const { bytes } = rowAt(percent);
+    return this.#ready.finished().find((each) => rowAt(each).bytes === bytes) ?? null;
+  }
+
+  /** @param {Completion} former */
+  #paintRecalled(former) {
+    const original = former.percent === full.percent ? former.text : this.#originals.get(nameOf(former));
+    this.sides.show(former.prompt, former.text, original ?? "");
+    this.#label("done", former.status);
   }
 
   /** @param {Completion} former */
@@ -158,57 +196,98 @@ class Pane {
     if (former.prompt && field.value !== former.prompt) write(field, former.prompt);
     choose(former.mode);
     show(former.percent);
-    this.#recalled = { ...former, state: "done" };
+    this.#recalled = former;
     this.#paint();
   }
 }
+
+/** The original's text and the slider's, side by side; words that are not the original's are marked. */
+class Sides {
+  #marked = ""; // what is shown, so that nothing is drawn twice
+
+  /** @param {HTMLElement} element */
+  constructor(element) {
+    const places = [".begin", ".said", ".original .note", ".prompt", ".text", ".label", ".cut .note"];
+    const [begin, said, remark, prompt, text, label, note] = places.map((selector) => find(element, selector));
+    this.element = element;
+    this.places = { begin, said, remark, prompt, text, label, note };
+  }
+
+  /**
+   * @param {string} prompt
+   * @param {string} text
+   * @param {string} original
+   * @param {{ whose?: number, isTyped?: boolean, isGrowing?: boolean }} [how] `whose` is the size that the text is of
+   */
+  show(prompt, text, original, { whose = position(), isTyped = false, isGrowing = false } = {}) {
+    const { begin, said, remark, label } = this.places;
+    const isAlone = text !== "" && original === "";
+    begin.textContent = this.places.prompt.textContent = tail(prompt);
+    said.textContent = original;
+    remark.textContent = isAlone ? "not written yet" : "";
+    label.textContent = named(whose);
+    this.element.classList.toggle("typed", isTyped);
+    this.element.classList.toggle("growing", isTyped && isGrowing);
+    this.element.classList.toggle("stands-in", whose !== position());
+    const words = isAlone ? differences(text, text) : differences(text, original, isTyped || isGrowing);
+    this.#mark(words);
+    this.#note(words, whose, text !== "" && original !== "");
+  }
+
+  /** @param {[word: string, differs: boolean][]} words */
+  #mark(words) {
+    const name = JSON.stringify(words);
+    if (name === this.#marked) return;
+    this.#marked = name;
+    /** @type {Node[]} */
+    const nodes = [];
+    for (let i = 0; i < words.length; ) {
+      const [differs, start] = [words[i][1], i];
+      while (i < words.length && words[i][1] === differs) i += 1;
+      const run = words
+        .slice(start, i)
+        .map(([word]) => word)
+        .join("");
+      const space = differs ? (/^\s*/.exec(run)?.[0] ?? "") : run;
+      if (space) nodes.push(document.createTextNode(space));
+      if (!differs) continue;
+      const mark = document.createElement("mark");
+      mark.textContent = run.slice(space.length);
+      nodes.push(mark);
+    }
+    this.places.text.replaceChildren(...nodes);
+  }
+
+  /**
+   * @param {[word: string, differs: boolean][]} words
+   * @param {number} whose
+   * @param {boolean} isComparable
+   */
+  #note(words, whose, isComparable) {
+    const differing = words.filter(([, differs]) => differs).length;
+    const total = words.filter(([word]) => word.trim()).length;
+    let told = isComparable ? (differing ? `${differing} of ${total} words differ` : "the same words") : "";
+    if (isComparable && whose === full.percent) told = "the original itself";
+    if (whose !== position()) told = `nearest text, for ${named(position())}`;
+    this.places.note.textContent = told;
+  }
+}
+
+/**
+ * A long prompt must not hide the text behind it.
+ * @param {string} prompt
+ */
+function tail(prompt) {
+  if (prompt.length <= LONG) return prompt;
+  const end = prompt.slice(-LONG);
+  return `… ${end.slice(end.search(/\s/) + 1)}`;
+}
+
+/** @param {Completion} completion */
+const nameOf = ({ percent, mode, prompt, text }) => JSON.stringify([percent, mode, prompt, text]);
 
 /**
  * Whether a completion is of the slider's size and mode.
  * @param {Completion} completion
  */
 const isHere = (completion) => completion.percent === position() && (completion.mode ?? mode()) === mode();
-
-/** Texts of one prompt and its settings at other sizes, so that a drag can show them. */
-class Ready {
-  /** @type {Map<number, { text: string, complete: boolean }>} */
-  #texts = new Map();
-
-  /**
-   * @param {string} key
-   * @param {boolean} beforehand written before anybody asked
-   */
-  constructor(key, beforehand, prompt = "") {
-    this.key = key;
-    this.beforehand = beforehand;
-    this.prompt = prompt;
-  }
-
-  /** @param {CompletionMessage["ready"]} texts */
-  add(texts) {
-    for (const [percent, text, complete] of texts) this.#texts.set(percent, { text, complete });
-  }
-
-  /** Sizes whose text is complete. */
-  finished() {
-    return [...this.#texts].filter(([, { complete }]) => complete).map(([percent]) => percent);
-  }
-
-  /** @param {number} percent */
-  textAt(percent) {
-    return this.#texts.get(percent)?.text ?? "";
-  }
-
-  /**
-   * The size that comes nearest, if there is a text at all.
-   * @param {number} percent
-   */
-  nearest(percent) {
-    /** @type {number | null} */
-    let best = null;
-    for (const each of this.#texts.keys()) {
-      if (best === null || Math.abs(each - percent) < Math.abs(best - percent)) best = each;
-    }
-    return best;
-  }
-}

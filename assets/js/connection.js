@@ -5,10 +5,14 @@ import { find, note, pause, promptField, write } from "./dom.js";
 import { isWritten } from "./link.js";
 import { allVisits, putVisits } from "./visits.js";
 
-/** @typedef {{ isExpected: boolean, model: string, prompt: string, text?: string, visits: Completion[] }} Kept */
+/** @typedef {{ isLost: boolean, model: string, prompt?: string, text?: string, visits: Completion[] }} Kept */
 
 const KEY = "acip-kept";
+const PATIENCE_MS = 5000;
+const SLOW = "The server is slow to answer; what runs goes on …";
+const GONE = "The server is gone; connecting again as soon as it is back …";
 let isExpected = false; // another model was asked for
+let isLooking = false;
 let isGone = false; // found out here: a server that stops in an orderly way ends its streams, and Gradio waits on
 let isReloading = false; // by a script: by this one, or by Gradio once it has its connection back
 /** @type {Kept | null} */
@@ -23,9 +27,7 @@ export function listen() {
   window.navigation?.addEventListener("navigate", ({ navigationType, userInitiated }) => {
     isReloading = navigationType === "reload" && !userInitiated;
   });
-  addEventListener("beforeunload", () => {
-    if (isExpected || isGone || (isReloading && isWritten())) keep();
-  });
+  addEventListener("beforeunload", () => keep(isExpected || isGone || (isReloading && isWritten())));
 }
 
 /** What was kept, once. */
@@ -39,24 +41,22 @@ function taken() {
   }
 }
 
-function keep() {
+/** @param {boolean} isAll everything that can be lost without the visitor's will, and not the sizes visited alone */
+function keep(isAll) {
   /** @type {Kept} */
-  const now = {
-    isExpected,
-    model: data.model,
-    prompt: promptField().value,
-    text: ownText()?.value,
-    visits: allVisits(),
-  };
+  const now = { isLost: isAll && !isExpected, model: data.model, visits: allVisits() };
+  if (isAll) Object.assign(now, { prompt: promptField().value, text: ownText()?.value });
   try {
     sessionStorage.setItem(KEY, JSON.stringify(now));
   } catch {} // or full
 }
 
-// Which page the server shows: the "same" as this one, an "other" one (also while that loads its model), or "none".
+// Which page the server shows: the "same" as this one, an "other" one (also while that loads its model), or "none". A "slow"
+// one takes the connection and does not answer yet.
 async function server() {
-  const options = { cache: /** @type {const} */ ("no-store"), signal: AbortSignal.timeout(2000) }; // it may never answer
-  const answer = await fetch("acip/state", options).catch(() => null);
+  const options = { cache: /** @type {const} */ ("no-store"), signal: AbortSignal.timeout(PATIENCE_MS) };
+  const answer = await fetch("acip/state", options).catch((error) => (error.name === "TimeoutError" ? "slow" : null));
+  if (answer === "slow") return "slow";
   const version = answer?.ok ? (await answer.json().catch(() => null))?.version : undefined;
   if (version === undefined) return "none";
   return version === data.version ? "same" : "other";
@@ -64,12 +64,15 @@ async function server() {
 
 // While something runs, its server must be there.
 async function look() {
-  if (isExpected || isGone || !document.querySelector('[data-state="running"]')) return;
-  if ((await server()) === "same") return;
-  isGone = true;
-  const line = note("The server is gone; connecting again as soon as it is back …");
+  if (isExpected || isGone || isLooking || !document.querySelector('[data-state="running"]')) return;
+  isLooking = true;
   let now = await server();
-  while (now === "none") {
+  isLooking = false;
+  if (now === "same") return;
+  isGone = true;
+  const line = note("");
+  while (now === "none" || now === "slow") {
+    line.textContent = now === "slow" ? SLOW : GONE;
     await pause(1000);
     now = await server();
   }
@@ -92,8 +95,7 @@ export const keptPrompt = () => before?.prompt;
 /** Puts back what was kept besides the prompt. */
 export async function restore() {
   if (!before) return;
-  if (!before.isExpected)
-    note("The server was gone for a while. This page is connected again, with what was on it before.");
+  if (before.isLost) note("The server was gone for a while. This page is connected again, with what was on it before.");
   if (before.model === data.model) putVisits(before.visits);
   if (!before.text) return;
   if (!ownText()) find(document, "#reading > button").click();

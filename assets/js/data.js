@@ -1,7 +1,7 @@
 // What the page's server says about its model, once: one JSON value in the page's head; and of the modes that spend bits, as
 // soon as they are there. The table in force is that of the mode; whoever imports it sees the present one.
 import { find } from "./dom.js";
-import { fixed, perplexity } from "./numbers.js";
+import { fixed } from "./numbers.js";
 
 /** @type {PageData} */
 export const data = JSON.parse(find(document, "#acip-data").textContent);
@@ -9,7 +9,9 @@ export const data = JSON.parse(find(document, "#acip-data").textContent);
 /** @typedef {Partial<ModeData> & { mode: Mode, rows: Row[] }} Table of a mode; `published` is there where it spends bits */
 
 /** @type {Map<string, Table>} */
-const tables = new Map([["directions", { mode: "directions", rows: data.rows }]]);
+const tables = new Map([
+  ["directions", { mode: "directions", rows: data.rows, known: data.known, opening: data.opening }],
+]);
 
 export let table = /** @type {Table} */ (tables.get("directions"));
 /** Rows of the table in force by percent. */
@@ -74,27 +76,46 @@ export const named = (percent, of = table) =>
 /** @param {string} name of a mode */
 export const tableOf = (name) => tables.get(name) ?? table;
 
-const titles = new Map(data.corpora.map(({ corpus, title }) => [corpus, title]));
-
 /**
- * What is known of a size beforehand, in words: its megabytes, then its perplexities.
+ * What is known of a size beforehand, in words: its megabytes, then how much worse it is.
  * @param {number} percent
  */
 export function facts(percent, of = table) {
   const row = rowAt(percent, of);
-  if (row.relative !== null) return [`${inMegabytes(row.bytes / 1e6)}`, worse(row)];
-  const values = Object.entries(row.perplexity).map(
-    ([corpus, value]) => `${perplexity(value)} on ${titles.get(corpus) ?? corpus}`,
-  );
-  return [`${fixed(row.bytes / 1e6, 0)} MB`, ...(values.length ? [`perplexity ${values.join(", ")}`] : [])];
+  const [value, more] = worse(row, of);
+  return [inMegabytes(row.bytes / 1e6), ...(value === "–" ? [] : [`${value} ${more}`])];
 }
 
 /**
- * How much worse a size is, where bits are spent.
+ * Perplexity ÷ the full model's, of the worse corpus; undefined where nothing was measured.
  * @param {Row} row
  */
-export function worse({ relative, predicted, bytes }) {
-  if (relative === null) return "";
-  if (bytes >= (table.exact ?? Number.POSITIVE_INFINITY)) return "nothing is lost";
-  return `perplexity ${fixed(relative, 2)} ×, ${predicted ? "predicted" : "measured"}`;
+export function multiple(row, of = table) {
+  if (row.relative !== null) return row.relative;
+  const base = of.rows[of.rows.length - 1].perplexity;
+  const found = Object.entries(row.perplexity).map(([corpus, value]) => value / base[corpus]);
+  return found.length ? Math.max(...found) : undefined;
+}
+
+/**
+ * Whether a size is the original model, bit for bit.
+ * @param {Row} row
+ */
+export const isExact = (row, of = table) =>
+  row.percent === of.rows[of.rows.length - 1].percent || row.bytes >= (of.exact ?? Number.POSITIVE_INFINITY);
+
+/**
+ * How much worse a size is: the multiple of the original's perplexity, and what is to be said of it.
+ * @param {Row} row
+ * @returns {[value: string, more: string]}
+ */
+export function worse(row, of = table) {
+  const value = multiple(row, of);
+  if (isExact(row, of)) {
+    const enough =
+      row.bytes < 0.98e6 * megabytes(row.percent, of) ? `: ${inMegabytes(row.bytes / 1e6)} are enough` : "";
+    return ["1.00 ×", `nothing is lost${enough}`];
+  }
+  if (value === undefined) return ["–", "not measured"];
+  return [`${fixed(value, value < 100 ? 2 : 0)} ×`, `the perplexity${row.predicted ? ", predicted" : ""}`];
 }

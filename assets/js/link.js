@@ -1,5 +1,6 @@
-// The address bar carries prompt, size and settings: whoever opens a shared link sees the same screen.
-import { data, mode } from "./data.js";
+// The address bar carries prompt, size and settings: whoever opens a shared link sees the same screen. Every other size or
+// prompt is a step of the browser's history, which Back and Forward walk through.
+import { data, full, mode, table } from "./data.js";
 import { note } from "./dom.js";
 import { choose } from "./modes.js";
 import { place, position, show } from "./slider.js";
@@ -20,11 +21,16 @@ const PARTS = [
   ["length", 8, 512],
   ["chat", 0, 0],
   ["mode", 0, 0],
+  ["penalty", 1, 2],
 ];
-const SIZE = 1; // place of the size among them
+const [SIZE, MODE] = ["size", "mode"].map((name) => PARTS.findIndex((part) => part[0] === name));
 let written = "";
 /** @type {Value | null} */
 let latest = null;
+let step = history.state?.acip ?? 0; // of those that this page has made
+let lastStep = step;
+/** @type {((former: { prompt: string, percent: number, mode: string }) => void)[]} */
+const listeners = [];
 
 /** The latest prompt that was sent. */
 export const asked = () => latest;
@@ -44,8 +50,9 @@ export function read(inputs) {
   const asked = link.get("mode") ?? (link.has("size") ? "directions" : "both");
   const isThere = choose(asked);
   const found = PARTS.map((part, i) => parsed(link.get(part[0]), part, inputs[i]));
-  found[SIZE] = link.has("size") ? place(show(isThere ? Number(found[SIZE]) : position())) : place(position());
-  found[PARTS.length - 1] = mode();
+  const wanted = link.has("size") ? Number(found[SIZE]) : (table.opening ?? full.percent);
+  found[SIZE] = place(show(isThere || !link.has("size") ? wanted : position()));
+  found[MODE] = mode();
   const model = link.get("model");
   if (model && model !== data.model)
     note(`This link was made with ${model.slice(0, 100)}; this page runs ${data.model}.`);
@@ -70,23 +77,44 @@ function parsed(text, [name, low, high], before) {
  * The page has a base address, so a hash alone would drop what stands before it, and plots lose their clipping by that.
  * @param {URLSearchParams} link
  */
-function put(link) {
+function put(link, isStep = false) {
   written = `#${link}`;
-  history.replaceState(history.state, "", location.pathname + location.search + written);
+  if (isStep) lastStep = ++step;
+  const [state, address] = [{ ...history.state, acip: step }, location.pathname + location.search + written];
+  if (isStep) history.pushState(state, "", address);
+  else history.replaceState(state, "", address);
 }
+
+/**
+ * Whether another size or prompt is meant than in the address.
+ * @param {URLSearchParams} link
+ */
+function isElsewhere(link) {
+  const before = current();
+  return ["prompt", "size", "mode"].some((name) => before.has(name) && before.get(name) !== link.get(name));
+}
+
+/** Whether Back and Forward stay within this page. */
+export const steps = () => ({ isBack: step > 0, isForward: step < lastStep });
+
+/**
+ * Calls with what the address says after Back and Forward.
+ * @param {(former: { prompt: string, percent: number, mode: string }) => void} act
+ */
+export const onStep = (act) => listeners.push(act);
 
 /**
  * Writes inputs that are sent into the link, and hands them on.
  * @param {Value[]} inputs
  */
 export function write(...inputs) {
-  [inputs[SIZE], inputs[PARTS.length - 1]] = [position(), mode()];
+  [inputs[SIZE], inputs[MODE]] = [position(), mode()];
   const link = new URLSearchParams({ model: data.model });
   PARTS.forEach(([name], i) => {
     const text = name === "chat" ? (inputs[i] ? "1" : "") : String(inputs[i] ?? "");
     if (text && text.length <= MOST) link.set(name, text);
   });
-  put(link);
+  put(link, isElsewhere(link));
   latest = inputs[0];
   return inputs;
 }
@@ -104,7 +132,13 @@ export const atSize = (...inputs) => [...inputs.slice(0, -2), position(), mode()
 export const inMode = (...inputs) => [...inputs.slice(0, -1), mode()];
 
 /**
- * Writes a size of before that is shown again.
+ * Inputs in the order of the link, with sizes to compare in the place of the slider's.
+ * @param {Value[]} inputs
+ */
+export const sideBySide = (...inputs) => inputs.with(MODE, mode());
+
+/**
+ * Writes a size of before that is shown again, as another step.
  * @param {Completion} former
  */
 export function rewrite({ prompt, percent, mode }) {
@@ -112,7 +146,7 @@ export function rewrite({ prompt, percent, mode }) {
   link.set("size", String(percent));
   link.set("mode", mode);
   if (prompt && prompt.length <= MOST) link.set("prompt", prompt);
-  put(link);
+  put(link, isElsewhere(link));
 }
 
 /** Leaves the model out: the link will be opened with another one. */
@@ -122,8 +156,19 @@ export function forgetModel() {
   put(link);
 }
 
-/** Another link that is pasted into this tab opens anew. */
+/** Another link that is pasted into this tab opens anew; a step of this page's own is shown again. */
 export function listenToAddress() {
+  addEventListener("popstate", ({ state }) => {
+    if (state?.acip === undefined) return;
+    [step, written] = [state.acip, location.hash];
+    const link = current();
+    const former = {
+      prompt: link.get("prompt") ?? "",
+      percent: Number(link.get("size")),
+      mode: link.get("mode") ?? "directions",
+    };
+    for (const act of listeners) act(former);
+  });
   addEventListener("hashchange", () => {
     if (!isWritten()) location.reload();
   });

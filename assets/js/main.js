@@ -2,9 +2,12 @@
 import { listenToInputs } from "./completion.js";
 import { keptPrompt, listen as listenToServer, restore } from "./connection.js";
 import { data } from "./data.js";
+import { reveal } from "./first.js";
 import { listen as moveGalleries } from "./galleries.js";
 import { listenToAddress, read } from "./link.js";
 import { known } from "./modes.js";
+import { linkOut, listen as listenToShare } from "./share.js";
+import { nameButtons } from "./sizes.js";
 import { listen as listenToSlider } from "./slider.js";
 
 export { chart } from "./chart.js";
@@ -13,7 +16,8 @@ export { completion } from "./completion.js";
 export { efficiency } from "./efficiency.js";
 export { exported } from "./export.js";
 export { pictures, turn } from "./galleries.js";
-export { atSize, inMode, write } from "./link.js";
+export { knowledge } from "./knowledge.js";
+export { atSize, inMode, sideBySide, write } from "./link.js";
 export { method } from "./method.js";
 export { spend } from "./modes.js";
 export { reading } from "./reading.js";
@@ -26,6 +30,7 @@ listenToInputs();
 listenToAddress();
 listenToServer();
 moveGalleries();
+listenToShare();
 
 // A file dropped beside the place for it must not replace the page.
 for (const kind of /** @type {const} */ (["dragover", "drop"])) {
@@ -38,8 +43,11 @@ for (const kind of /** @type {const} */ (["dragover", "drop"])) {
  */
 export async function open(...inputs) {
   await known();
+  linkOut();
+  nameButtons();
   const [prompt, ...others] = read(inputs);
   restore();
+  reveal();
   return [keptPrompt() ?? prompt, ...others];
 }
 

@@ -1,9 +1,8 @@
 // What may be spent: directions, bits, or both. The server makes codes while the page runs; once they are there, the modes
 // that spend bits can be chosen.
-import { addModes, full, inMegabytes, isKnown, megabytes, mode, rowAt, table, use, worse } from "./data.js";
+import { addModes, full, inMegabytes, isKnown, megabytes, mode, table, use } from "./data.js";
 import { find, findAll, pause } from "./dom.js";
-import { fixed } from "./numbers.js";
-import { follow, position, settle, stand } from "./slider.js";
+import { position, settle, stand } from "./slider.js";
 
 const WAIT_MS = 2000; // between two looks at what is being made
 /** @type {((mode: Mode) => void)[]} */
@@ -74,24 +73,15 @@ export function spend(part) {
   const { element } = part;
   const radios = findAll(element, "input[type=radio]", HTMLInputElement);
   const told = find(element, ".told");
-  const size = find(element, "output");
   document.documentElement.dataset.spend = mode();
   tell = () => part.trigger("input");
-  const show = () => {
-    const row = rowAt(position());
-    size.hidden = table.published === undefined;
-    if (!size.hidden) size.replaceChildren(...worded(row));
-    const slider = document.querySelector("#size input[type=range]");
-    if (size.hidden) slider?.removeAttribute("aria-valuetext");
-    else slider?.setAttribute("aria-valuetext", size.textContent);
-  };
   repaint = () => {
     for (const radio of radios) {
       radio.disabled = !isKnown(radio.value);
       radio.checked = radio.value === mode();
     }
-    told.textContent = latest.told || free();
-    told.hidden = !told.textContent;
+    const note = radios.find((radio) => radio.checked)?.dataset.note ?? "";
+    told.textContent = latest.told || `${note} ${free()}`.trim();
     element.dataset.modes = latest.state;
   };
   for (const radio of radios) {
@@ -100,23 +90,8 @@ export function spend(part) {
       settle();
     });
   }
-  follow(show);
   repaint();
-  show();
   known();
-}
-
-/**
- * The slider's size: megabytes, their share, and what they cost.
- * @param {Row} row
- */
-function worded(row) {
-  const size = document.createElement("b");
-  size.textContent = inMegabytes(megabytes(row.percent));
-  const share = `${fixed(row.percent, Number.isInteger(row.percent) ? 0 : 1)} % of the published`;
-  const published = inMegabytes((table.published ?? 0) / 1e6);
-  const enough = row.bytes < 0.98e6 * megabytes(row.percent) ? `: ${inMegabytes(row.bytes / 1e6)} are enough` : "";
-  return [size, ` · ${share} ${published} · ${worse(row)}${row.relative === 1 ? enough : ""}`];
 }
 
 /** Why nothing is lost on a part of the track. */
@@ -124,5 +99,5 @@ function free() {
   const { exact, published, source } = table;
   if (exact === undefined || published === undefined || exact > 0.9 * published) return "";
   const file = source ? `the source file (${inMegabytes(source / 1e6)})` : "its source";
-  return `From ${inMegabytes(exact / 1e6)} on nothing is lost: the packager of ${file} had quantized the weights, which fit as they are.`;
+  return `From ${inMegabytes(exact / 1e6)} on nothing is lost: ${file} holds no more.`;
 }

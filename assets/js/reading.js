@@ -47,14 +47,19 @@ class Reading {
       this.#paint();
       this.#follow();
     });
-    onMode(() => {
-      this.#sizes = new Map(); // they were read in another mode
-      find(element, ".read").hidden = true;
+    onMode(() => this.#forget()); // they were read in another mode
+    document.addEventListener("input", ({ target }) => {
+      if (target instanceof HTMLTextAreaElement && target.closest("#own-text") && !target.value.trim()) this.#forget();
     });
     receive(part, (message) => {
       announce(element, this.status, message);
       if (message.mode === mode() && message.sizes.length) this.#take(message); // what was read before stays until there is more
     });
+  }
+
+  #forget() {
+    this.#sizes = new Map();
+    find(this.element, ".read").hidden = true;
   }
 
   /** @param {ReadingMessage} message */

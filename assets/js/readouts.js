@@ -1,5 +1,5 @@
 // What the size under the slider means, the sizes that can be reached with one click, and a target instead of a size.
-import { data, full, inMegabytes, named, rowAt, table } from "./data.js";
+import { data, full, inMegabytes, isExact, megabytes, named, rowAt, table, worse } from "./data.js";
 import { find, findAll } from "./dom.js";
 import { onMode } from "./modes.js";
 import { fixed, perplexity } from "./numbers.js";
@@ -9,9 +9,17 @@ import { connect } from "./speed.js";
 /** @param {Part<SpeedMessage>} part */
 export function readouts(part) {
   const cells = findAll(part.element, "[data-key]");
+  const figures = findAll(part.element, "[data-figure]");
   const show = () => {
     const row = rowAt(position());
+    for (const figure of figures) {
+      const [value, more] = worded(figure.dataset.figure ?? "", row);
+      find(figure, "b").textContent = value;
+      find(figure, "dd span").textContent = more;
+    }
     for (const cell of cells) cell.textContent = shown(cell.dataset.key ?? "", row);
+    const slider = document.querySelector("#size input[type=range]");
+    slider?.setAttribute("aria-valuetext", figures.map(spoken).join(", "));
   };
   drawTicks(find(part.element, ".ticks"));
   onMode(() => drawTicks(find(part.element, ".ticks")));
@@ -21,6 +29,35 @@ export function readouts(part) {
   connect(part);
 }
 
+/** @param {HTMLElement} figure */
+const spoken = (figure) =>
+  `${find(figure, "dt").textContent}: ${find(figure, "b").textContent} ${find(figure, "dd span").textContent}`.trim();
+
+/**
+ * One of the three figures: its value, and what it is a share or a multiple of.
+ * @param {string} figure
+ * @param {Row} row
+ * @returns {[value: string, more: string]}
+ */
+function worded(figure, row) {
+  if (figure === "size") return [inMegabytes(megabytes(row.percent)), shares(row)];
+  if (figure === "worse") return worse(row);
+  if (isExact(row)) return ["100 %", "of the time"];
+  return row.agreement === null || row.agreement === undefined
+    ? ["–", "not measured"]
+    : [`${fixed(100 * row.agreement, 0)} %`, "of the time"];
+}
+
+/**
+ * Of what a size is how many percent: the layers' share is smaller, as embeddings and head are not cut.
+ * @param {Row} row
+ */
+function shares(row) {
+  const published = (table.published ?? full.bytes) / 1e6;
+  const share = (100 * megabytes(row.percent)) / published;
+  const whole = `${fixed(share, Number.isInteger(share) || share >= 99 ? 0 : 1)} % of ${inMegabytes(published)}`;
+  return table.published === undefined && row !== full ? `${whole} (${row.percent} % of the layers)` : whole;
+}
 /**
  * @param {string} key of a tile
  * @param {Row} row
@@ -35,10 +72,17 @@ function shown(key, row) {
       return `${fixed(row.bytes / 1e6, 0)} MB`;
     case "saved":
       return `${fixed(100 * row.saved, 1)} %`;
+    case "divergence":
+      return isExact(row) ? "0" : number(row.divergence);
+    case "speed":
+      return number(row.speed);
     default:
       return perplexity(row.perplexity[key.slice("ppl-".length)]);
   }
 }
+
+/** @param {number | null | undefined} value */
+const number = (value) => (value === null || value === undefined ? "–" : value.toPrecision(3));
 
 /** @param {HTMLElement} strip */
 function drawTicks(strip) {

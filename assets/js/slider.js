@@ -9,7 +9,7 @@ const PAGES = new Map([
 ]); // places, as screen readers say, and not a tenth of the slider's length
 const FIRST = data.rows[0].percent; // of the slider's own numbers: percent in the mode directions, places in the others
 
-let percent = full.percent;
+let percent = data.opening;
 let settling = 0;
 /** @type {((percent: number, row: Row) => void)[]} */
 const followers = [];

@@ -27,7 +27,7 @@ let isLeaving = false;
 
 /** It was confirmed, perhaps twice. */
 export function leave() {
-  if (isLeaving) return;
+  if (isLeaving || find(document, "#switch-status b").textContent === open().model) return;
   isLeaving = true;
   ask(false);
   forgetModel();

@@ -25,12 +25,44 @@ interface PageData {
   corpora: { corpus: string; title: string; color: string; symbol: string }[];
   /** perplexity against size, as Plotly takes it */
   figure: Figure<Line>;
+  /** the same with other methods, where they were measured */
+  others: Figure<Line> | null;
   /** prompts to try */
   examples: string[];
   /** most characters of a prompt or text */
   characters: number;
   /** stands for the page's address in code that is shown */
   address: string;
+  /** of the strip; null where no facts were asked */
+  facts: FactsData | null;
+  /** in the mode `directions` */
+  known: KnownData | null;
+  /** percent that the page opens with in the mode `directions` */
+  opening: number;
+}
+
+/** Facts that the full model knows. */
+interface FactsData {
+  /** how many were asked in all; those of the strip stand for them */
+  of: number;
+  facts: { group: string; prompt: string; answer: string }[];
+}
+
+/** Which facts are known, by position of the slider, the smallest size first. */
+interface KnownData {
+  /** one character for each fact of the strip: "1" where it is known */
+  flags: string[];
+  /** share of all facts that were asked */
+  shares: number[];
+}
+
+/** What is said after the prompts of a mode's facts. */
+interface SaidData {
+  /** by position of the slider: number in `said` */
+  sizes: number[];
+  tokens: string[];
+  /** by size and fact: probability and rank of the right answer, the likeliest tokens' numbers and probabilities */
+  said: [probability: number, rank: number, top: number[], chances: number[]][][];
 }
 
 /** What the slider means at one position, in whole percent. */
@@ -52,6 +84,10 @@ interface Row {
   predicted: boolean;
   /** share by which one more megabyte lowers the perplexity */
   next_megabyte: number | null;
+  /** share of tokens with the full model's likeliest one, on the worse corpus, where it was measured */
+  agreement: number | null;
+  /** KL from the full model, nats per token, on the worse corpus, where it was measured */
+  divergence: number | null;
   /** tokens per second, once it was measured */
   speed?: number;
 }
@@ -74,7 +110,10 @@ interface ModeData {
   /** perplexity ÷ the full model's against megabytes */
   figure: Figure<Line>;
   /** the same with other quantizers, where they were measured */
-  peers: Figure<Line> | null;
+  others: Figure<Line> | null;
+  known: KnownData | null;
+  /** percent that the page opens with */
+  opening: number;
 }
 
 interface ModesData {
@@ -108,6 +147,8 @@ interface CompletionMessage extends Message, Completion {
   beforehand?: boolean;
   /** percent, text, whether it is complete */
   ready: [number, string, boolean][];
+  /** share of the prompt that is read */
+  read?: number;
 }
 
 interface ComparedColumn {
@@ -118,6 +159,8 @@ interface ComparedColumn {
   parted: number | null;
   /** share of tokens that are the full model's */
   equal: number | null;
+  /** indices of tokens in what the text has said before */
+  repeated: number[];
   finish: string;
 }
 
@@ -170,6 +213,8 @@ interface ReadingMessage extends Message {
 }
 
 interface ExportMessage extends Message {
+  percent: number;
+  mode: Mode;
   name: string;
   /** of the file, relative to the page; empty until there is one */
   address: string;

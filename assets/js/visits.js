@@ -1,10 +1,14 @@
-// What was seen stays: a chip for every size visited, a key that flips between the last two, undo and redo.
+// What was seen stays: a chip for every size and prompt visited, a key that flips between the last two. Undo and redo are the
+// browser's own Back and Forward.
 import { onFinished, recall } from "./completion.js";
 import { facts, named, tableOf } from "./data.js";
-import { find, findAll } from "./dom.js";
-import { rewrite } from "./link.js";
+import { find, findAll, promptField, write } from "./dom.js";
+import { onStep, rewrite, steps } from "./link.js";
+import { choose } from "./modes.js";
+import { go } from "./slider.js";
 
 const MOST = 40;
+const MOST_CHARACTERS = 24; // of a prompt, on a chip
 
 /** @type {Visits | null} */
 let shown = null;
@@ -30,21 +34,24 @@ const isTyping = (target) =>
 class Visits {
   /** @type {Completion[]} */
   all = [];
-  /** @type {Completion[]} */
-  #past = []; // what undo goes back to, the latest last
-  /** @type {Completion[]} */
-  #future = [];
   /** @type {Completion | null} */
   #current = null;
+  /** @type {Completion | null} */
+  #former = null; // what the key flips to
 
   /** @param {HTMLElement} element */
   constructor(element) {
     this.element = element;
     this.list = find(element, ".chips");
     this.actions = new Map([
-      ["undo", () => this.#step(this.#past, this.#future)],
-      ["redo", () => this.#step(this.#future, this.#past)],
-      ["toggle", () => this.#toggle()],
+      ["undo", () => steps().isBack && history.back()],
+      ["redo", () => steps().isForward && history.forward()],
+      [
+        "toggle",
+        () => {
+          if (this.#former) this.#choose(this.#former);
+        },
+      ],
       ["clear", () => this.#clear()],
     ]);
     this.buttons = findAll(element, "[data-do]", HTMLButtonElement);
@@ -56,6 +63,7 @@ class Visits {
       this.#act(name);
     });
     onFinished((message) => this.#add(message));
+    onStep((former) => this.#return(former));
     this.#paint();
   }
 
@@ -67,65 +75,55 @@ class Visits {
   /** @param {Completion} completion */
   #add({ percent, mode, prompt, text, status }) {
     const visit = { percent, mode, prompt, text, status };
-    if (this.#current && isSame(this.#current, visit)) return;
-    const known = this.all.find((each) => isSame(each, visit));
-    if (!known) this.all = [...this.all, visit].slice(-MOST);
-    this.#arrive(known ?? visit);
-    this.#paint();
+    const known = this.all.findIndex((each) => isSame(each, visit));
+    if (known >= 0) this.all[known] = visit;
+    else this.all = [...this.all, visit].slice(-MOST);
+    this.#arrive(visit);
   }
 
   /** @param {Completion[]} before */
   putInFront(before) {
-    this.all = [...before.filter(isOfModel), ...this.all].slice(-MOST);
+    const others = before.filter((visit) => isOfModel(visit) && !this.all.some((each) => isSame(each, visit)));
+    this.all = [...others, ...this.all].slice(-MOST);
     this.#paint();
   }
 
   /**
-   * Another one than before is the current one.
+   * Another one than before is the current one, perhaps.
    * @param {Completion} visit
    */
   #arrive(visit) {
-    if (this.#current) this.#past.push(this.#current);
-    this.#future = [];
+    if (this.#current && !isSame(this.#current, visit)) this.#former = this.#current;
     this.#current = visit;
-  }
-
-  /** @param {Completion} visit */
-  #show(visit) {
-    this.#current = visit;
-    recall(visit);
-    rewrite(visit);
     this.#paint();
-  }
-
-  /**
-   * Undo and redo: what is shown goes onto the one pile, and what lies on the other is shown.
-   * @param {Completion[]} from
-   * @param {Completion[]} to
-   */
-  #step(from, to) {
-    const next = from.pop();
-    if (!next || !this.#current) return;
-    to.push(this.#current);
-    this.#show(next);
-  }
-
-  #toggle() {
-    this.#step(this.#past, this.#past);
   }
 
   #clear() {
     this.all = this.#current ? [this.#current] : [];
-    this.#past = [];
-    this.#future = [];
+    this.#former = null;
     this.#paint();
   }
 
   /** @param {Completion} visit */
   #choose(visit) {
-    if (visit === this.#current) return recall(visit);
+    recall(visit);
+    rewrite(visit);
     this.#arrive(visit);
-    this.#show(visit);
+  }
+
+  /**
+   * Back or Forward: what was seen there is shown again, or written anew where it is known no more.
+   * @param {Pick<Completion, "prompt" | "percent"> & { mode: string }} former
+   */
+  #return(former) {
+    const known = this.all.find((each) => isSame(each, former));
+    if (known) {
+      recall(known);
+      return this.#arrive(known);
+    }
+    if (former.prompt) write(promptField(), former.prompt);
+    if (choose(former.mode)) go(former.percent);
+    this.#paint();
   }
 
   #paint() {
@@ -133,9 +131,9 @@ class Visits {
     for (const [i, visit] of this.all.entries()) this.#paintChip(visit, i);
     /** @type {Record<string, boolean>} */
     const disabled = {
-      undo: !this.#past.length,
-      toggle: !this.#past.length,
-      redo: !this.#future.length,
+      undo: !steps().isBack,
+      toggle: !this.#former,
+      redo: !steps().isForward,
       clear: this.all.length < 2,
     };
     for (const button of this.buttons) button.disabled = disabled[button.dataset.do ?? ""];
@@ -153,9 +151,11 @@ class Visits {
     const [megabytes, ...more] = facts(visit.percent, table);
     const size = named(visit.percent, table);
     chip.type = "button";
-    chip.textContent = table.published === undefined ? `${size} · ${megabytes}` : `${size} · ${table.mode}`;
-    chip.title = [more.join(", "), `${visit.prompt}${visit.text}`.slice(0, 300)].filter(Boolean).join("\n");
-    chip.setAttribute("aria-label", `Back to ${size}: ${[megabytes, ...more].join(", ")}`);
+    const prompt = shortened(visit.prompt);
+    chip.replaceChildren(Object.assign(document.createElement("b"), { textContent: size }), ` ${prompt}`);
+    const facet = [table.mode, table.published === undefined ? megabytes : "", ...more].filter(Boolean).join(", ");
+    chip.title = [facet, `${visit.prompt}${visit.text}`.slice(0, 300)].join("\n");
+    chip.setAttribute("aria-label", `Back to ${size}, ${facet}: ${prompt}`);
     if (visit === this.#current) chip.setAttribute("aria-current", "true");
     else chip.removeAttribute("aria-current");
     chip.onclick = () => this.#choose(visit);
@@ -165,11 +165,20 @@ class Visits {
 /** @param {Completion} visit */
 const isOfModel = ({ percent, mode }) => tableOf(mode).rows.some((row) => row.percent === percent);
 
+/** @typedef {Pick<Completion, "prompt" | "percent"> & { mode: string }} Place */
+
 /**
- * @param {Completion} a
- * @param {Completion} b
+ * Whether two are of one size and prompt; the later text is kept.
+ * @param {Place} a
+ * @param {Place} b
  */
-const isSame = (a, b) => a.percent === b.percent && a.mode === b.mode && a.prompt === b.prompt && a.text === b.text;
+const isSame = (a, b) => a.percent === b.percent && a.mode === b.mode && a.prompt === b.prompt;
+
+/** @param {string} prompt */
+function shortened(prompt) {
+  const line = prompt.trim().replace(/\s+/g, " ");
+  return line.length > MOST_CHARACTERS ? `${line.slice(0, MOST_CHARACTERS - 1).trimEnd()}…` : line;
+}
 
 /**
  * What a key means here, if anything.

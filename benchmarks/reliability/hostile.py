@@ -98,9 +98,9 @@ def _shapes(page: Served, draw: random.Random) -> Request:
 
 
 _RIGHT: dict[str, tuple[Any, ...]] = {
-    "completion.release": ("the rain", 80, 0, 1, 0, 8, False, "directions"),
-    "complete": ("the rain", 80, 0, 1, 0, 8, False, "directions"),
-    "compare": ("the rain", [100, 60], 0, 1, 0, 8, False, "directions"),
+    "completion.release": ("the rain", 80, 0, 1, 0, 8, False, "directions", 1.1),
+    "complete": ("the rain", 80, 0, 1, 0, 8, False, "directions", 1.1),
+    "compare": ("the rain", [100, 60], 0, 1, 0, 8, False, "directions", 1.1),
     "read": ("the rain in", 80, "directions"),
     "measure": (80, "directions"),
     "export": (80, "directions"),

@@ -11,9 +11,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from acip_core.artifacts import completions
 from acip_core.artifacts.comparison import Comparison, Result, write_comparison
 from acip_core.artifacts.task_results import TaskResult, write_evaluation
+from acip_core.pipelines import example_completions
 from acip_core.pipelines.precompute import PrecomputeConfig, precompute
 from acip_core.progress import finish
 from acip_core.training.adapters import AdapterConfig
@@ -128,7 +128,7 @@ def recipe(text: Path, seed: int = 0) -> PrecomputeConfig:
 
 def short_examples() -> None:
     """Complete them at few sizes; for a process of its own."""
-    completions.NEW_TOKENS, completions.PERCENTS = 6, (100, 80, 60)
+    example_completions.NEW_TOKENS, example_completions.STRIDE = 6, 30
 
 
 def write_artifact(model: Path, text: Path, folder: Path, seed: int = 0) -> Path:

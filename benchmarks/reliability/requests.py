@@ -49,7 +49,7 @@ def run_requests(folder: Path, quick: bool = False) -> Tally:
                 memory, disk = page.memory(), page.disk()
             outcome = _sent(page, KINDS[name](page, draw), silent)
             tracebacks = page.log.count("Traceback")
-            if page.process.poll() is not None:
+            if not page.process.is_alive():
                 tally.fault(f"{name}: the server is gone", count - number)
                 return tally
             if tracebacks > told:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import runpy
 import secrets
 import socket
-import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from ..browser import ROOT
 HOST = "127.0.0.1"
 API = "/gradio_api"
 _PATIENCE = 300  # seconds for a start
+_WITHOUT_TEXT = 3  # inputs at most of a function that writes no text, whose last is what may be spent
 
 
 class PageError(Exception):
@@ -43,7 +47,7 @@ class Served:
     """
 
     port: int
-    process: subprocess.Popen[bytes]
+    process: BaseProcess
     folder: Path
     functions: dict[str, int]
     inputs: dict[int, int]
@@ -67,6 +71,8 @@ class Served:
 def served(folder: Path, *arguments: str, cache: Path | None = None) -> Iterator[Served]:
     """Run `app.py` until the block ends; whatever it writes goes below `folder`, but for a cache named.
 
+    It is forked from this process, as trials are: what is imported here takes 4 s of a start.
+
     Raises:
         PageError: it did not start.
     """
@@ -76,27 +82,35 @@ def served(folder: Path, *arguments: str, cache: Path | None = None) -> Iterator
     folder.mkdir(parents=True)
     (folder / "tmp").mkdir()
     places = {"TMPDIR": str(folder / "tmp"), "ACIP_CACHE": str(cache or folder / "cache")}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(port), *arguments],
-            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            env={k: v for k, v in os.environ.items() if k != "GRADIO_TEMP_DIR"} | places,
-        )  # fmt: skip
+    command = ["app.py", "--port", str(port), *arguments]
+    process = get_context("fork").Process(target=_page, args=(command, places, folder / "log"))
+    process.start()
     try:
         functions, inputs = _functions(_configuration(port, process, folder))
         yield Served(port, process, folder, functions, inputs)
     finally:
         process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.join(30)
+        process.kill()
+        process.join()
 
 
-def _configuration(port: int, process: subprocess.Popen[bytes], folder: Path) -> dict[str, Any]:
+def _page(command: list[str], places: dict[str, str], log: Path) -> None:
+    """What the shell would start; Gradio, which reads its places when it is imported, is not imported before."""
+    for stream, file in enumerate((Path(os.devnull), log, log)):
+        os.dup2(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND), stream)
+    assert "gradio" not in sys.modules
+    os.environ.pop("GRADIO_TEMP_DIR", None)
+    os.environ |= places
+    tempfile.tempdir = None  # to be found anew
+    os.chdir(ROOT)
+    sys.argv = command
+    runpy.run_path(command[0], run_name="__main__")
+
+
+def _configuration(port: int, process: BaseProcess, folder: Path) -> dict[str, Any]:
     deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         try:
             status, body = fetched(port, "/config")
             if status == 200 and "dependencies" in (configuration := json.loads(body)):
@@ -165,8 +179,9 @@ class Visitor:
         Raises:
             PageError: it is refused.
         """
-        mode = [DIRECTIONS] * (self.page.inputs[index] - len(values))  # what may be spent comes last
-        call = {"data": [*values, *mode], "fn_index": index, "session_hash": self.session}
+        missing = self.page.inputs[index] - len(values)
+        last = [DIRECTIONS, 1.0] if self.page.inputs[index] > _WITHOUT_TEXT else [DIRECTIONS]
+        call = {"data": [*values, *last[len(last) - missing :]], "fn_index": index, "session_hash": self.session}
         try:
             status, body = fetched(self.page.port, f"{API}/queue/join", call)
         except (OSError, http.client.HTTPException) as error:

@@ -72,7 +72,7 @@ def run_soak(folder: Path, quick: bool = False) -> Tally:
         memory = _watched(page, end - seconds, end, seen)
         for thread in threads:
             thread.join()
-        log, alive = page.log, page.process.poll() is None
+        log, alive = page.log, page.process.is_alive()
     for one in seen:
         tally.counts.update(one.done)
         tally.faults.update(one.wrong)
@@ -100,7 +100,7 @@ def _watched(page: Served, began: float, end: float, seen: list[_Seen]) -> tuple
     """Mean memory of the seconds around the end of the second minute and of the last; None for a short run."""
     samples: list[tuple[float, int]] = []
     told = began
-    while (now := time.monotonic()) < end and page.process.poll() is None:
+    while (now := time.monotonic()) < end and page.process.is_alive():
         samples.append((now - began, page.memory()))
         if now - told > _REPORT:
             told = now

@@ -11,8 +11,8 @@ import torch
 from acip_core.data.passage import MOST_CHARACTERS, cut_passage
 from acip_core.errors import CorpusError
 from acip_core.evaluation.perplexity import token_losses
-from acip_core.figures.tracks import Track, directions_track
 from acip_core.generation.engine import Engine
+from acip_core.model.tracks import Track, directions_track
 from acip_core.ui import reading_job
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.reading_job import read_passage, sizes_to_read

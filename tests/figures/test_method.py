@@ -116,8 +116,9 @@ def test_pictures_that_did_not_arrive_can_be_asked_for_again(browser: Browser, l
 
 SHIFTS = """() => {
   window.shifts = [];
-  const seen = ({ node, previousRect, currentRect }) => node.closest("#how") ? [] :
-    [`${node.outerHTML.slice(0, 70)} ${JSON.stringify(previousRect)} ${JSON.stringify(currentRect)}`];
+  const element = (node) => node instanceof Element ? node : node.parentElement;
+  const seen = ({ node, previousRect, currentRect }) => element(node).closest("#how") ? [] :
+    [`${element(node).outerHTML.slice(0, 70)} ${JSON.stringify(previousRect)} ${JSON.stringify(currentRect)}`];
   new PerformanceObserver((list) => list.getEntries().forEach(({ sources }) => shifts.push(...sources.flatMap(seen))))
     .observe({ type: "layout-shift" });
 }"""

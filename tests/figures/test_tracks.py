@@ -13,12 +13,14 @@ from acip_core.artifacts.coding import CodedCurve, CodedPoint
 from acip_core.artifacts.loading import Loaded
 from acip_core.figures.byte_chart import byte_figure, source_file_bytes
 from acip_core.figures.byte_cut import foretold_picture, held_picture
+from acip_core.figures.byte_rows import byte_rows, fidelity_at, relative_at
 from acip_core.figures.pictures import layer_types
-from acip_core.figures.tracks import Track, byte_rows, byte_track, directions_track, relative_at
+from acip_core.figures.size_table import size_table
 from acip_core.model.base_model import BaseModel
 from acip_core.model.byte_planner import BytePlanner
 from acip_core.model.operating_points import OperatingPoint, coded_state
 from acip_core.model.size_planner import BITS, BOTH, DENSE, MODES
+from acip_core.model.tracks import Track, byte_track, directions_track
 from tests.support.coded import made_up_peers, opened_with_codes
 from tests.support.tiny import tiny_base
 from tests.support.visitor import tiny_loaded
@@ -95,6 +97,31 @@ def test_between_measured_points_figures_lie_on_straight_lines_of_the_logarithms
     assert relative_at(curve, round(20_000 * 2**0.5), 80_000) == pytest.approx(4, rel=0.001)
     assert relative_at(curve, round(40_000 * 2**0.5), 80_000) == pytest.approx(2**0.5, rel=0.001)
     assert relative_at(curve, 19_000, 80_000) is None
+
+
+def test_agreement_and_divergence_lie_between_the_measured_points_and_the_exact_size(loaded: Loaded) -> None:
+    pairs = ((40_000, 0.2, 0.8), (20_000, 1.0, 0.4))
+    curve = CodedCurve(BOTH, "c4", 8, 10.0, tuple(CodedPoint(size, 0, 0, 10, d, a) for size, d, a in pairs))
+    assert fidelity_at(curve, 40_000, 80_000) == pytest.approx((0.2, 0.8)) and fidelity_at(curve, 9, 80_000) is None
+    assert fidelity_at(curve, 80_000, 80_000) == (0.0, 1.0)
+    assert fidelity_at(curve, round(20_000 * 2**0.5), 80_000) == pytest.approx((0.6, 0.6), abs=1e-4)
+    assert fidelity_at(curve, round(40_000 * 2**0.5), 80_000) == pytest.approx((0.1, 0.9), abs=1e-4)
+    assert loaded.coding is not None
+    rows = byte_rows(byte_track(planner(loaded, BOTH), 71), loaded.coding.curves, {})
+    assert (rows[-1].divergence, rows[-1].agreement) == (0.0, 1.0) and rows[0].agreement is None
+    known = [row.agreement for row in rows if row.agreement is not None]
+    assert known == sorted(known) and known[0] < 0.95
+
+
+def test_rows_of_directions_have_the_worse_corpus_where_all_were_compared(loaded: Loaded) -> None:
+    first, second = loaded.artifact.curves
+    far = replace(first, points=tuple(replace(p, divergence=1 - p.ratio, agreement=p.ratio) for p in first.points))
+    near = replace(second, points=tuple(replace(p, divergence=0.0, agreement=1.0) for p in second.points))
+    rows = {row.percent: row for row in size_table(loaded.elastic.planner, (far, near))}
+    assert rows[65].agreement == pytest.approx(0.65, abs=0.01) and rows[65].divergence == pytest.approx(0.35, abs=0.01)
+    assert (rows[100].divergence, rows[100].agreement) == (0.0, 1.0)
+    for curves in ((far, second), (first, second), ()):
+        assert {row.agreement for row in size_table(loaded.elastic.planner, curves)} == {None}
 
 
 def test_rows_say_what_was_measured_and_what_is_predicted(loaded: Loaded) -> None:

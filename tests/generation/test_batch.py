@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import cache
 
 import pytest
 import torch
@@ -20,8 +21,21 @@ PROMPT = "Hello there, how are you today? "
 
 
 @pytest.fixture(params=[0, 2], ids=["plain", "adapters"])
-def elastic(request: pytest.FixtureRequest, family: str) -> ElasticModel:
-    return tiny_elastic(family, adapter_rank=request.param)
+def adapter_rank(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture
+def elastic(family: str, adapter_rank: int) -> ElasticModel:
+    return tiny_elastic(family, adapter_rank=adapter_rank)
+
+
+@cache
+def alone(family: str, adapter_rank: int, size: float, sampling: SamplingConfig) -> list[Token]:
+    """What a size says with nobody beside it, which depends on no order."""
+    engine = Engine(tiny_elastic(family, adapter_rank=adapter_rank))
+    stream = engine.stream(PROMPT, engine.elastic.planner.at_ratio(size), sampling)
+    return [token for token in stream if token.count]
 
 
 def texts(steps: list[dict[int, Token]], columns: int) -> list[str]:
@@ -67,14 +81,13 @@ def test_sizes_may_come_in_any_order() -> None:
     "sampling", [SamplingConfig(max_new_tokens=24), SamplingConfig(0.9, 0.9, 7, 24)], ids=["greedy", "drawn"]
 )
 def test_columns_say_what_they_say_alone(
-    elastic: ElasticModel, order: tuple[int, ...], sampling: SamplingConfig
+    elastic: ElasticModel, family: str, adapter_rank: int, order: tuple[int, ...], sampling: SamplingConfig
 ) -> None:
-    engine = Engine(elastic)
     plans = [elastic.planner.at_ratio(SIZES[i]) for i in order]
-    steps = list(engine.compare(PROMPT, plans, sampling))
-    for column, plan in enumerate(plans):
-        alone = [token for token in engine.stream(PROMPT, plan, sampling) if token.count]
-        assert [step[column] for step in steps if column in step and step[column].count] == alone
+    steps = list(Engine(elastic).compare(PROMPT, plans, sampling))
+    for column, i in enumerate(order):
+        expected = alone(family, adapter_rank, SIZES[i], sampling)
+        assert [step[column] for step in steps if column in step and step[column].count] == expected
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import normalizers, processors
 from transformers import PreTrainedTokenizerBase
+from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
 from acip_core.errors import GenerationError
 from acip_core.evaluation.perplexity import measure_perplexity
 from acip_core.generation import engine as generate
 from acip_core.generation.engine import Engine, SamplingConfig
+from acip_core.generation.sampling import choose_tokens
 from acip_core.generation.tokens import Detokenizer
 from acip_core.model.base_model import load_base
 from acip_core.model.elastic_model import ElasticModel
@@ -103,6 +106,45 @@ def test_greedy_equals_generate(family: str, length: int) -> None:
         steps = list(engine.stream(prompt, plan, SamplingConfig(max_new_tokens=24)))
         assert _text(steps) == elastic.tokenizer.decode(whole, skip_special_tokens=True)
         assert (steps[-1].count, steps[-1].finish) == (24, "length")
+
+
+@pytest.mark.parametrize("penalty", [1.3, 5.0])
+def test_repetition_penalty_as_transformers(engine: Engine, penalty: float) -> None:
+    elastic = engine.elastic
+    engine._ends = frozenset()
+    inputs = elastic.tokenizer(PROMPT, return_tensors="pt")
+    plans = [elastic.planner.at_ratio(ratio) for ratio in (0.4, 1.0, 0.7)]
+    sampling = SamplingConfig(max_new_tokens=24, repetition_penalty=penalty)
+    ids: list[list[int]] = [[], [], []]
+    for step in engine.compare(PROMPT, plans, sampling):
+        for i, token in step.items():
+            ids[i] += [token.id] if token.id is not None else []
+    for plan, written in zip(plans, ids, strict=True):
+        with elastic.on_this_thread(plan):
+            options = {"do_sample": False, "max_new_tokens": 24, "eos_token_id": None, "pad_token_id": 0}
+            whole = elastic.model.generate(**inputs, repetition_penalty=penalty, **options)
+            plain = elastic.model.generate(**inputs, **options)
+        start = inputs.input_ids.shape[1]
+        assert written == whole[0, start:].tolist() != plain[0, start:].tolist()
+
+
+def test_drawn_tokens_are_penalized_each_by_its_own_text() -> None:
+    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    texts = [[1, 2, 2, 3], [7], list(range(50))]
+    sampling = SamplingConfig(temperature=0.7, repetition_penalty=1.6)
+    processor = RepetitionPenaltyLogitsProcessor(1.6)
+    penalized = torch.cat(
+        [processor(torch.tensor([text]), row[None]) for text, row in zip(texts, logits, strict=True)]  # type: ignore[arg-type]
+    )
+
+    def seeded() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in range(3)]
+
+    before = logits.clone()
+    for _ in range(20):
+        chosen = choose_tokens(logits, sampling, seeded(), texts)
+        assert chosen == choose_tokens(penalized, replace(sampling, repetition_penalty=1.0), seeded(), texts)
+    assert torch.equal(logits, before)
 
 
 def test_interleaved_streams_equal_streams_alone(engine: Engine) -> None:
@@ -233,6 +275,9 @@ def test_prompt_of_100_000_characters_names_tokens_and_limit(engine: Engine) -> 
         ({"max_new_tokens": 0}, "length"),
         ({"max_new_tokens": 256}, "length"),
         ({"max_new_tokens": 1.5}, "length"),
+        ({"repetition_penalty": 0.0}, "repetition penalty"),
+        ({"repetition_penalty": -1.2}, "repetition penalty"),
+        ({"repetition_penalty": 1e30}, "repetition penalty"),
     ],
 )
 def test_bad_sampling(engine: Engine, settings: dict, named: str) -> None:
@@ -241,7 +286,7 @@ def test_bad_sampling(engine: Engine, settings: dict, named: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("named", ["temperature", "top_p", "seed", "max_new_tokens"])
+@pytest.mark.parametrize("named", ["temperature", "top_p", "seed", "max_new_tokens", "repetition_penalty"])
 @pytest.mark.parametrize(
     "value",
     [
@@ -265,7 +310,7 @@ def test_bad_sampling(engine: Engine, settings: dict, named: str) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_number_in_range_is_refused_by_name(engine: Engine, named: str, value: object) -> None:
-    words = {"top_p": "top-p", "max_new_tokens": "length"}
+    words = {"top_p": "top-p", "max_new_tokens": "length", "repetition_penalty": "repetition penalty"}
     with pytest.raises(GenerationError) as caught:
         engine.stream(PROMPT, engine.elastic.planner.at_ratio(1.0), SamplingConfig(**{named: value}))  # type: ignore[arg-type]
     assert words.get(named, named) in str(caught.value).lower() and len(str(caught.value)) < 160
@@ -278,6 +323,8 @@ def test_what_is_no_number_in_range_is_refused_by_name(engine: Engine, named: st
         {"temperature": 1e308},
         {"temperature": 1, "seed": 7.0, "max_new_tokens": 3.0},
         {"seed": 2**63 - 1, "temperature": 1.0},
+        {"repetition_penalty": 0.1, "temperature": 5e-324},
+        {"repetition_penalty": 10, "temperature": 1.0},
     ],
 )
 def test_the_ends_of_the_ranges_run(engine: Engine, settings: dict) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
@@ -11,6 +12,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from acip_core.errors import ModelError
 from acip_core.model import base_model as base_module
 from acip_core.model.base_model import BaseModel, fingerprint, load_base
+from benchmarks.reliability.models import write_gguf
 from tests.support.tiny import calibration, save, target_weights, tiny_base
 
 
@@ -134,6 +136,19 @@ def test_file_that_is_not_gguf(cache: Path, tmp_path: Path):
     file.write_text("Dear reader, this is not a model.")
     assert str(file) in refused(str(file))
     assert not cache.exists() or not list(cache.rglob("*.*"))
+
+
+def test_a_gguf_file_is_parsed_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    parsed: list[object] = []
+
+    class Reader(gguf.GGUFReader):
+        def __init__(self, path: object):
+            parsed.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Reader)
+    load_base(str(write_gguf(tmp_path / "tiny.gguf")))
+    assert len(parsed) == 1 and gguf.GGUFReader is Reader
 
 
 @pytest.mark.real

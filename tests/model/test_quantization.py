@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,8 +34,9 @@ from acip_core.pipelines.size_curves import measure_precision
 from acip_core.progress import finish
 from acip_core.training.adapters import AdapterConfig
 from tests.support.commands import run
-from tests.support.exports import SCRIPT, base_of, elastic_of, logits, stored
-from tests.support.tiny import calibration, generator, save, tiny_artifact, tiny_base, tiny_elastic
+from tests.support.exports import base_of, elastic_of, logits, stored
+from tests.support.plain import read_by_others
+from tests.support.tiny import generator, save, tiny_artifact, tiny_base, tiny_elastic
 
 
 def unpacked(matrix: QuantizedMatrix) -> torch.Tensor:
@@ -122,11 +120,8 @@ def test_nothing_of_ours_is_needed_to_read_it(tmp_path: Path) -> None:
     quantized = finish(quantize(elastic, "int4"))
     elastic.set_size(0.6)
     write(elastic, quantized, tmp_path / "out")
-    torch.save(calibration(), tmp_path / "ids.pt")
-    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HOME": str(tmp_path / "hf")}
-    command = [sys.executable, "-c", SCRIPT, tmp_path / "out", tmp_path / "ids.pt", tmp_path / "logits.pt"]
-    subprocess.run(command, env=clean, cwd=tmp_path, check=True)
-    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), logits(elastic.model), rtol=1e-4, atol=1e-4)
+    found = read_by_others(tmp_path / "out", tmp_path)
+    torch.testing.assert_close(found, logits(elastic.model), rtol=1e-4, atol=1e-4)
     assert "# tiny-llama at 60" in (card := (tmp_path / "out/README.md").read_text()) and "size, int4" in card
 
 

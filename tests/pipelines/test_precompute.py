@@ -20,6 +20,7 @@ from acip_core.errors import ArtifactError, CorpusError, ModelError, SizeError, 
 from acip_core.evaluation.perplexity import measure_perplexity
 from acip_core.model.base_model import load_base
 from acip_core.model.factorization import factorize
+from acip_core.model.size_planner import DIRECTIONS
 from acip_core.model.target_layers import target_layers
 from acip_core.pipelines.precompute import PrecomputeConfig, precompute
 from acip_core.progress import Progress, finish
@@ -182,7 +183,7 @@ def test_whole_run(model: str, recipe: PrecomputeConfig, text: str, tmp_path: Pa
     stages: list[Progress] = []
     folder = finish(precompute(model, replace(recipe, examples=("one",)), tmp_path / "out"), stages.append)
     artifact = read_artifact(folder)
-    assert [c.prompt for c in read_completions(folder)] == ["one"]
+    assert [(c.prompt, c.mode) for c in read_completions(folder)] == [("one", DIRECTIONS)]
     methods = [curve.method for curve in artifact.curves]
     assert methods == ["fisher-envelope+adapters", "fisher-envelope", "svd-llm", "svd-magnitude"]
     assert all(1 <= step.done <= step.total or step.done == 0 for step in stages)
@@ -298,7 +299,7 @@ def test_damaged_work_is_made_again(
     files = [path for path in (cache / "precompute").rglob("*.*") if path.is_file()]
     assert {path.name.partition("-")[0] for path in files} == {
         "basis.safetensors", "scores.safetensors", "adapters.safetensors", "refining.safetensors", "curve",
-        "completions.json",
+        "fidelity", "said", "completions.json",
     }  # fmt: skip
     for file in files:
         file.write_bytes(file.read_bytes()[:-9] if damage is None else damage)

@@ -141,6 +141,14 @@ def test_what_keeps_a_result_from_being_published_is_said_before_the_work(
     assert code == 2 and "hf auth login" in output
 
 
+AGAIN = """
+import acip_core
+from acip_core.cli import main
+print(type(acip_core.load_base("user/cut").model).__name__)
+main(["export", "user/tiny-llama@v3", {!r}, "--size", "0.7", "--artifact", "user/art"])
+"""
+
+
 def test_model_and_artifact_from_the_hub_to_the_hub(hub: Hub, artifact: Path, tmp_path: Path) -> None:
     """In a process of its own, for transformers reads the Hub's address when it is imported."""
     base = tiny_base()
@@ -159,8 +167,7 @@ def test_model_and_artifact_from_the_hub_to_the_hub(hub: Hub, artifact: Path, tm
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert {"config.json", "model.safetensors", "README.md", "modeling.py"} <= hub.repos["user/cut"]["main"].keys()
-    check = "import acip_core; base = acip_core.load_base('user/cut'); print(type(base.model).__name__)"
-    again = subprocess.run([sys.executable, "-c", check], cwd=ROOT, env=environment, capture_output=True, text=True)
+    code = AGAIN.format(str(tmp_path / "wrong"))
+    again = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert again.stdout.strip() == "CompressedForCausalLM", again.stderr
-    wrong = cli("export", "user/tiny-llama@v3", str(tmp_path / "wrong"), "--size", "0.7", "--artifact", "user/art")
-    assert wrong.returncode == 2 and "v3" in wrong.stderr and not (tmp_path / "wrong").exists()
+    assert again.returncode == 2 and "v3" in again.stderr and not (tmp_path / "wrong").exists()

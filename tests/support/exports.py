@@ -22,18 +22,6 @@ from tests.support.tiny import (
     tiny_tokenizer,
 )
 
-SCRIPT = """
-import sys, torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-assert not any("acip" in path for path in sys.modules)
-folder, ids, out = sys.argv[1:]
-AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype="auto")
-with torch.inference_mode():
-    torch.save(model(torch.load(ids)).logits, out)
-"""
-
-
 LAYERS: dict[str, Any] = {
     **{"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "hidden_size": 32},
     **{"intermediate_size": 56, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},

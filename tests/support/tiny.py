@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -41,6 +43,7 @@ from acip_core.model.second_moments import Basis, measure_basis
 from acip_core.model.target_layers import linearize, target_layers
 from acip_core.progress import finish
 from acip_core.scoring.iterative import iterative_scores
+from acip_core.storage.digests import digest
 
 VOCABULARY = 128
 _IDS = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -64,6 +67,8 @@ _CLASSES = {
     "pythia": (GPTNeoXConfig, GPTNeoXForCausalLM, {**_IDS, **_LAYERS, "intermediate_size": 56}),
 }
 FAMILIES = tuple(_CLASSES)
+_MADE: dict[tuple[str, ...], Any] = {}
+Made = TypeVar("Made")
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -121,11 +126,22 @@ def target_weights(base: BaseModel, exclude: tuple[str, ...] = ()) -> dict[str, 
 
 
 def tiny_basis(base: BaseModel, exclude: tuple[str, ...] = ()) -> Basis:
-    return finish(measure_basis(base.model, calibration(), rank=16, layers=target_weights(base, exclude)))
+    weights = target_weights(base, exclude)
+    return _once("basis", base, exclude, lambda: finish(measure_basis(base.model, calibration(), 16, layers=weights)))
 
 
 def tiny_factors(base: BaseModel, exclude: tuple[str, ...] = ()) -> dict[str, Factors]:
-    return finish(factorize(target_weights(base, exclude), tiny_basis(base, exclude)))
+    weights = target_weights(base, exclude)
+    return _once("factors", base, exclude, lambda: finish(factorize(weights, tiny_basis(base, exclude))))
+
+
+def _once(kind: str, base: BaseModel, exclude: tuple[str, ...], make: Callable[[], Made]) -> Made:
+    """A copy of what was made of these very numbers before: most tests begin with the same few models."""
+    state = base.model.state_dict().items()
+    key = (kind, digest(str(base.model.config), (part for item in state for part in item)), *exclude)
+    if key not in _MADE:
+        _MADE[key] = make()
+    return deepcopy(_MADE[key])
 
 
 def random_scores(base: BaseModel, seed: int = 3, exclude: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import runpy
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import gradio as gr
@@ -16,11 +19,11 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
-from acip_core.artifacts.completions import EXAMPLES
+from acip_core.artifacts.completions import EXAMPLES, NEW_TOKENS, REPETITION_PENALTY
 from acip_core.artifacts.loading import Loaded
-from acip_core.figures.size_table import plan_at
 from acip_core.generation.engine import Engine, SamplingConfig
 from acip_core.model.elastic_model import build_elastic
+from acip_core.model.tracks import plan_at
 from acip_core.progress import finish
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.launch import MountedPage
@@ -76,11 +79,20 @@ def opened(context: BrowserContext, address: str, wrong: list[str], link: str = 
 
 
 def readout(page: Page, key: str) -> str:
-    return page.locator(f'#readouts [data-key="{key}"]').inner_text()
+    return page.locator(f'#readouts [data-key="{key}"]').text_content() or ""
+
+
+def figure(page: Page, name: str) -> str:
+    """One of the three figures under the slider: size, worse or same."""
+    return page.locator(f'#readouts [data-figure="{name}"] dd').text_content() or ""
 
 
 def text(page: Page) -> str:
     return page.locator("#completion .text").text_content() or ""
+
+
+def original(page: Page) -> str:
+    return page.locator("#completion .said").text_content() or ""
 
 
 def wait_state(page: Page, state: str, percent: int | None = None) -> None:
@@ -112,7 +124,8 @@ def expand(page: Page, part: str) -> None:
 def expected(engine: Engine, percent: int, prompt: str = EXAMPLES[0]) -> str:
     """What the page writes at a size."""
     plan = plan_at(engine.elastic.planner, percent)[1]
-    return "".join(token.text for token in engine.stream(prompt, plan, SamplingConfig(max_new_tokens=96)))
+    sampling = SamplingConfig(max_new_tokens=NEW_TOKENS, repetition_penalty=REPETITION_PENALTY)
+    return "".join(token.text for token in engine.stream(prompt, plan, sampling))
 
 
 def drag(page: Page, percent: float, steps: int = 12) -> list[str]:
@@ -145,25 +158,42 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(folders: tuple[Path, Path], port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`app.py` with a model and its artifact, in a process of its own."""
-    command = [sys.executable, "app.py", str(folders[0]), "--artifact", str(folders[1]), "--port", str(port)]
-    process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def running(folders: tuple[Path, Path], port: int, *options: str) -> Iterator[ForkServerProcess]:
+    """`app.py` with a model and its artifact, in a process of its own.
+
+    It is forked from one that has imported everything, which takes 7 s of a start; `test_app` has a start from nothing.
+    """
+    starter = get_context("forkserver")
+    starter.set_forkserver_preload([__name__])
+    command = ["app.py", str(folders[0]), "--artifact", str(folders[1]), "--port", str(port), *options]
+    process = starter.Process(target=_run, args=(command, dict(os.environ)))
+    process.start()
     try:
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.join()
+
+
+def _run(command: list[str], environment: dict[str, str]) -> None:
+    """A Python program of this repository as the shell starts it, with nothing of it shown."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1), os.dup2(nothing, 2)
+    os.environ |= environment
+    os.chdir(ROOT)
+    sys.argv = command
+    runpy.run_path(command[0], run_name="__main__")
 
 
 def wait_for(port: int) -> None:
     """Until the page answers there."""
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with suppress(httpx.HTTPError):
-            if httpx.get(f"http://127.0.0.1:{port}/").status_code == 200:
-                return
-        time.sleep(0.1)
+    with httpx.Client() as client:  # one for all, for each reads the system's certificates
+        while time.monotonic() < deadline:
+            with suppress(httpx.HTTPError):
+                if client.get(f"http://127.0.0.1:{port}/").status_code == 200:
+                    return
+            time.sleep(0.1)
     pytest.fail("the page did not come")
 
 

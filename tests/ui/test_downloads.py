@@ -127,7 +127,7 @@ def test_from_the_page(browser: Browser, tmp_path: Path) -> None:
         page = opened(browser.new_context(), address, wrong)
         page.locator(SLIDER).fill("60")
         page.get_by_role("button", name="Take it away").click()
-        expect(page.locator("#exported .use code")).to_contain_text(f'Client("{address}")')
+        expect(page.locator("#exported .client code")).to_contain_text(f'Client("{address}")')
         with page.expect_download() as download:
             page.click("#export")
         assert download.value.suggested_filename.endswith("-at-60.zip")

@@ -21,7 +21,7 @@ from acip_core.ui.hosts import Hosts
 from acip_core.ui.names import shown_name, without_places
 from tests.support.visitor import ROOT, served, tiny_loaded
 
-SETTINGS = [0.0, 1.0, 0, 8, False, ""]
+SETTINGS = [0.0, 1.0, 0, 8, False, "", 1.0]
 JSON = {"Content-Type": "application/json"}
 CLOSED = """
 GET gradio_api/deep_link?session_hash=s      POST gradio_api/upload            GET gradio_api/upload_progress

@@ -161,37 +161,6 @@ def test_nothing_else_is_open_and_nothing_past_the_queue() -> None:
         assert handlers.visitors.count == 0
 
 
-def test_a_sweep_writes_every_size_as_it_is_alone(handlers: Handlers) -> None:
-    found: dict[int, str] = {}
-    messages = list(handlers.sweep(REQUEST, "prompt", 62, *SETTINGS))
-    for message in messages:
-        found |= {percent: text for percent, text, finished in message["ready"] if finished}
-    assert messages[-1]["state"] == "done" and 62 in found and set(range(35, 101, 5)) <= set(found)
-    for percent, text in found.items():
-        assert list(handlers.complete("prompt", percent, *SETTINGS, REQUEST))[-1]["text"] == text
-    again = list(handlers.sweep(REQUEST, "prompt", 65, *SETTINGS))
-    assert {percent: text for percent, text, _ in again[0]["ready"]} == found
-    assert again[-1]["status"].endswith(" · same text")
-
-
-def test_a_newer_run_ends_a_sweep(handlers: Handlers) -> None:
-    sweep = handlers.sweep(REQUEST, "prompt", 100, *SETTINGS)
-    while next(sweep)["state"] != "done":
-        pass
-    newer = handlers.complete("prompt", 50, *SETTINGS, REQUEST)
-    next(newer)
-    assert list(sweep) == []
-    assert list(newer)[-1]["state"] == "done" and handlers.visitors.count == 0
-
-
-def test_a_sweep_of_nonsense_is_one_sentence(handlers: Handlers) -> None:
-    for prompt, temperature in (("", 0.0), ("prompt", float("nan")), ("prompt", None)):
-        with pytest.warns(UserWarning):
-            last = list(handlers.sweep(REQUEST, prompt, 100, temperature, 1.0, 0, 16, False))[-1]
-        assert last["state"] == "error" and last["status"]
-    assert handlers.visitors.count == 0
-
-
 def sent_at_once(address: str, calls: list[dict[str, Any]]) -> list[str]:
     """Ids of the events of calls that follow each other on connections of their own without waiting for an answer."""
     url = httpx.URL(address)
@@ -214,7 +183,8 @@ def test_of_two_requests_the_one_that_arrived_later_wins() -> None:
         def race(pair: int) -> str:
             session = f"pair-{pair}"
             asked = [
-                {"session_hash": session, "fn_index": complete, "data": ["Hello", p, *SETTINGS, ""]} for p in (90, 60)
+                {"session_hash": session, "fn_index": complete, "data": ["Hello", p, *SETTINGS, "", 1.0]}
+                for p in (90, 60)
             ]
             events, last = sent_at_once(address, asked), {}
             with httpx.stream("GET", f"{address}gradio_api/queue/data?session_hash={session}", timeout=60) as stream:

@@ -114,12 +114,12 @@ def test_another_mode_is_refused_in_a_sentence(handlers: Handlers, mode: Any) ->
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_without_operating_points_the_page_says_which_command_adds_them() -> None:
+def test_without_operating_points_the_page_says_so() -> None:
     with served(tiny_loaded()) as (address, handlers):
         told = httpx.get(address + "acip/modes").json()
-        assert told["state"] == "absent" and "acip codes" in told["told"] and told["modes"] == {}
+        assert told["state"] == "absent" and "only directions" in told["told"] and told["modes"] == {}
         refused = Client(address, verbose=False).predict("Hello", 40, *SETTINGS, BITS, api_name="/complete")
-        assert refused["state"] == "error" and "acip codes" in refused["status"]
+        assert refused["state"] == "error" and "only directions" in refused["status"]
         assert httpx.get(address + "acip/pictures/bytes.both").status_code == 404
         assert next(iter(handlers.measure(60, REQUEST)))["mode"] == DIRECTIONS
 

@@ -12,17 +12,18 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from acip_core.artifacts.completions import EXAMPLES, NEW_TOKENS, REPETITION_PENALTY
 from acip_core.artifacts.loading import Loaded, install_coding
 from acip_core.progress import Progress, Steps
 from acip_core.ui import modes as modes_module
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.preparation import Preparation
 from tests.support.coded import made_up_peers, with_coding
-from tests.support.visitor import REQUEST, SLIDER, drag, opened, readout, served, text, tiny_loaded, wait_state
+from tests.support.visitor import REQUEST, SLIDER, drag, figure, opened, readout, served, text, tiny_loaded, wait_state
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 Visit = Callable[..., Page]
-OUTPUT, DIRECTIONS = "#spend output", "#spend input[value=directions]"
+SIZE, DIRECTIONS = "#readouts [data-figure=size] dd", "#spend input[value=directions]"
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +68,14 @@ def test_both_is_the_default_and_the_track_ends_at_the_published_size(visit: Vis
     page = visit()
     wait_state(page, "done", 100)
     expect(page.locator("#spend input[value=both]")).to_be_checked()
-    expect(page.locator(OUTPUT)).to_have_text("0.085 MB · 100 % of the published 0.085 MB · nothing is lost")
-    expect(page.locator("#size input[type=number]")).to_be_hidden()
-    assert page.locator(SLIDER).get_attribute("aria-valuetext") == page.locator(OUTPUT).text_content()
+    expect(page.locator(SIZE)).to_have_text("0.085 MB 100 % of 0.085 MB")
+    assert figure(page, "worse") == "1.00 × nothing is lost" and figure(page, "same") == "100 % of the time"
+    spoken = (
+        "size: 0.085 MB 100 % of 0.085 MB",
+        "how much worse: 1.00 × nothing is lost",
+        "says the same: 100 % of the time",
+    )
+    assert page.locator(SLIDER).get_attribute("aria-valuetext") == ", ".join(spoken)
     assert "mode=both" in page.url
     expect(page.locator("#precision")).to_have_count(0)
 
@@ -83,14 +89,13 @@ def test_the_track_is_logarithmic_and_says_what_a_size_costs(visit: Visit, serve
     wait_state(page, "done", percents[35])  # type: ignore[arg-type]
     assert abs(percents[35] - (percents[0] * 100) ** 0.5) < 2
     found = row(server[1], percents[35])
-    expect(page.locator(OUTPUT)).to_contain_text(f"{percents[35]} % of the published 0.085 MB")
-    word = "predicted" if found["predicted"] else "measured"
-    expect(page.locator(OUTPUT)).to_contain_text(f"perplexity {found['relative']:.2f} ×, {word}")
+    expect(page.locator(SIZE)).to_contain_text(f"{percents[35]} % of 0.085 MB")
+    words = "the perplexity, predicted" if found["predicted"] else "the perplexity"
+    assert figure(page, "worse") == f"{found['relative']:.2f} × {words}"
     assert readout(page, "ratio") == f"{found['ratio']:.3f}"
     assert f"size={percents[35]}&" in page.url
-    last = list(
-        server[1].complete("The capital of Germany is called", percents[35], 0.0, 1.0, 0, 96, False, REQUEST, "both")
-    )[-1]
+    settings = (0.0, 1.0, 0, NEW_TOKENS, False, REQUEST, "both", REPETITION_PENALTY)
+    last = list(server[1].complete(EXAMPLES[0], percents[35], *settings))[-1]
     assert text(page) == last["text"]
 
 
@@ -102,8 +107,8 @@ def test_another_mode_stands_at_the_same_megabytes_and_runs_at_once(visit: Visit
     drag(page, 60)
     page.mouse.up()
     wait_state(page, "done", 60)
-    expect(page.locator("#size input[type=number]")).to_have_value("60")
-    expect(page.locator(OUTPUT)).to_be_hidden()
+    expect(page.locator(SLIDER)).to_have_value("60")
+    expect(page.locator(SIZE)).to_contain_text("(60 % of the layers)")
     former, size = text(page), page.locator("#visits [aria-current]").text_content()
     page.check("#spend input[value=bits]")
     expect(page.locator("#visits .chips li")).to_have_count(4)
@@ -137,20 +142,22 @@ def test_the_plot_is_that_of_the_mode(visit: Visit, server: tuple[str, Handlers]
     expect(page.locator("[data-axis] >> visible=true").locator("option")).to_have_count(0)
     read = "(() => document.querySelector('#chart .plot').data.map((trace) => [trace.name, [...trace.x]]))()"
     drawn = dict(page.evaluate(read))
-    figure = server[1].model.modes.told()["modes"]["both"]["figure"]
-    assert all(drawn[trace["name"]] == trace["x"] for trace in figure["data"])
+    made = server[1].model.modes.told()["modes"]["both"]["figure"]
+    assert all(drawn[trace["name"]] == trace["x"] for trace in made["data"])
     page.click("#measure")
     expect(page.locator("#chart .status")).to_contain_text("Measured 0.0846 MB")
     assert len(dict(page.evaluate(read))["measured here"]) == 2
     page.check(DIRECTIONS)
-    expect(plot).to_have_attribute("data-axis", "ratio")
-    assert dict(page.evaluate(read))["C4"][-1] == 100 and dict(page.evaluate(read))["measured here"] == []
+    expect(plot).to_have_attribute("data-axis", "bytes")
+    drawn = dict(page.evaluate(read))
+    own = "document.querySelector('#chart .plot').data[0].customdata.map(([megabytes]) => megabytes)"
+    assert drawn["C4"] == page.evaluate(own) and drawn["measured here"] == []
 
 
 def test_other_quantizers_join_the_plot_when_asked_for(visit: Visit) -> None:
     page = visit()
     wait_state(page, "done", 100)
-    plot, switch = page.locator("#chart .plot"), page.get_by_label("other quantizers")
+    plot, switch = page.locator("#chart .plot"), page.get_by_label("other methods")
     names = "(() => document.querySelector('#chart .plot').data.map((trace) => trace.name))()"
     expect(plot).to_have_attribute("data-axis", "megabytes")
     assert "GPTQ" not in page.evaluate(names) and not switch.is_checked()
@@ -183,7 +190,7 @@ def test_inside_the_cut_shows_what_each_byte_buys(visit: Visit) -> None:
     page.focus(SLIDER)
     for _ in range(2):
         page.keyboard.press("PageDown")
-    percent = re.findall(r"([\d.]+) % of", page.locator(OUTPUT).text_content() or "")[0]
+    percent = re.findall(r"([\d.]+) % of", figure(page, "size"))[0]
     expect(page.locator("#bytes .plot").first).to_have_attribute("data-percent", percent)
     assert page.evaluate(cells) != before
     page.check(DIRECTIONS)
@@ -227,7 +234,7 @@ def test_modes_can_be_chosen_as_soon_as_the_codes_are_made(
         expect(both).to_be_enabled(timeout=20_000)
         expect(page.locator(DIRECTIONS)).to_be_checked()  # nothing moves under the visitor
         both.check()
-        expect(page.locator(OUTPUT)).to_be_visible()
+        expect(page.locator(SIZE)).not_to_contain_text("of the layers")
         wait_state(page, "done", 100)
         page.context.close()
     assert wrong == []

@@ -125,7 +125,7 @@ def test_the_plot_can_be_saved_and_clicked(page: Page) -> None:
           const plot = document.querySelector("#chart .plot"), { xaxis, yaxis } = plot._fullLayout;
           const trace = plot.data[0], box = plot.getBoundingClientRect(), i = 0;
           return { x: box.x + xaxis._offset + xaxis.d2p(trace.x[i]), y: box.y + yaxis._offset + yaxis.d2p(trace.y[i]),
-                   percent: String(Math.round(trace.x[i])) };
+                   percent: String(Math.round(trace.meta[i])) };
         }"""
     )
     page.mouse.move(at["x"], at["y"])
@@ -136,6 +136,8 @@ def test_the_plot_can_be_saved_and_clicked(page: Page) -> None:
 def test_a_target_moves_the_slider_and_follows_it(page: Page) -> None:
     wait_state(page, "done")
     page.click("#stop")
+    if not page.locator("#readouts details[open]").count():
+        page.click("#readouts summary")
     target, unit, told = page.locator(".aim input"), page.locator(".aim select"), page.locator(".aim .told")
     tiles = {"bytes": "megabytes", "parameters": "parameters"}
     for kind in unit.locator("option").evaluate_all("options => options.map((option) => option.value)"):

@@ -1,23 +1,20 @@
-"""What the slider's positions mean in each mode: sizes in percent, and what is known of each beforehand.
+"""What the slider's positions mean in each mode: sizes in percent, and their plans.
 
 In the mode `directions` they are whole percentages of the compressed layers, as ever. Where bits are spent they are
-shares of the published bytes, each position the same factor of the next one; knows nothing of gradio.
+shares of the published bytes, each position the same factor of the next one. Touches no weights.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
-from ..artifacts.coding import CodedCurve
-from ..generation.speed import flops_per_token
-from ..model.byte_planner import BytePlanner
-from ..model.size_planner import DIRECTIONS, Plan, SizePlanner
-from .size_table import LARGEST_PERCENT, Row, plan_at, smallest_percent
+from .byte_planner import BytePlanner
+from .size_planner import DIRECTIONS, Plan, SizePlanner
 
+SMALLEST_PERCENT, LARGEST_PERCENT = 30, 100
 LEAST_SHARE = 40 / 269  # of the published bytes, the slider's lower end: the default model's 40 MB
 COMPARED, COMPARED_BYTES = (100, 80, 60, 40), (100, 40, 30, 24)  # percent, that side by side starts with
 
@@ -74,6 +71,22 @@ class Track:
         return f"{percent / 100 * self.planner.base_bytes / 1e6:.3g} MB"
 
 
+def smallest_percent(planner: SizePlanner) -> int:
+    """The slider's lower end: 30, or the smallest whole percentage that the adapters leave room for."""
+    return max(SMALLEST_PERCENT, math.ceil(100 * planner.smallest / planner.base_target_parameters))
+
+
+def plan_at(planner: SizePlanner, percent: float | None) -> tuple[int, Plan]:
+    """The plan of a slider position; anything outside the slider's range means its nearest end.
+
+    Returns:
+        The whole percentage used, and its plan.
+    """
+    wanted = LARGEST_PERCENT if percent is None or not math.isfinite(percent) else round(percent)
+    used = min(max(wanted, smallest_percent(planner)), LARGEST_PERCENT)
+    return used, planner.at_ratio(used / 100)
+
+
 def directions_track(planner: SizePlanner) -> Track:
     """Whole percentages."""
     return Track(planner, tuple(range(smallest_percent(planner), LARGEST_PERCENT + 1)))
@@ -100,45 +113,14 @@ def _rounded(percent: float) -> float:
     return tenths // 10 if tenths % 10 == 0 else tenths / 10
 
 
-def relative_at(curve: CodedCurve, size: int, exact: int) -> float | None:
-    """Perplexity ÷ base between the measured points, on straight lines of the logarithms; None below the smallest.
-
-    Args:
-        exact: bytes from which on nothing is lost.
-    """
-    if size >= exact:
-        return 1.0
-    points = [(p.bytes, p.perplexity / curve.base_perplexity) for p in curve.points if p.bytes < exact]
-    points = [*sorted(points), (exact, 1.0)]
-    for (low, a), (high, b) in itertools.pairwise(points):
-        if low <= size <= high:
-            share = math.log(size / low) / math.log(high / low)
-            return math.exp(math.log(a) + (math.log(b) - math.log(a)) * share)
-    return None
-
-
-def byte_rows(track: Track, curves: Sequence[CodedCurve], bases: dict[str, float], lookups: int = 0) -> list[Row]:
-    """One row for every position, the smallest first.
-
-    Args:
-        curves: of all modes.
-        bases: perplexity of the full model by corpus.
-        lookups: as `flops_per_token`.
-    """
-    planner = track.planner
-    assert isinstance(planner, BytePlanner)
-    own = [curve for curve in curves if curve.mode == track.mode and curve.points]
-    rows = []
-    for percent in track.percents:
-        plan = track.plan_at(percent)[1]
-        found = {curve.corpus: relative_at(curve, plan.bytes, planner.largest) for curve in own}
-        measured = {corpus: value for corpus, value in found.items() if value is not None}
-        predicted = math.exp(min(planner.measured(plan.loss or 0.0), 50.0))
-        relative = max(measured.values(), default=predicted)
-        perplexity = {corpus: base * measured.get(corpus, predicted) for corpus, base in bases.items()}
-        row = Row(
-            percent, plan.ratio, plan.parameters, plan.bytes, plan.saved, flops_per_token(plan, lookups), perplexity
-        )
-        bought = 1 - math.exp(-max(0.0, planner.slope_at(plan)))
-        rows.append(replace(row, relative=relative, predicted=not measured, next_megabyte=bought))
-    return rows
+def tracks_of(planners: Mapping[str, SizePlanner | BytePlanner]) -> dict[str, Track]:
+    """The slider in every mode that a model has, by the planner of each; as many positions in all of them."""
+    directions = planners[DIRECTIONS]
+    assert isinstance(directions, SizePlanner)
+    track = directions_track(directions)
+    others = {
+        mode: byte_track(planner, len(track.percents))
+        for mode, planner in planners.items()
+        if isinstance(planner, BytePlanner)
+    }
+    return {DIRECTIONS: track, **others}

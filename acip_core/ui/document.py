@@ -1,0 +1,96 @@
+"""The HTML that a browser gets first: the page's own preview tags and a first paint in place of Gradio's.
+
+Gradio sends an empty element and fills it with scripts, one component after another; until they all stand, visitors
+read a picture of the page's upper part, with texts that are known beforehand. `assets/js/first.js` takes it away.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from markupsafe import escape
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+PREVIEW_ROUTE = "acip/preview.png"
+_TAGS = re.compile(r'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>\s*')
+_HEAD, _BODY = "<head>", re.compile(r"<body[^>]*>")
+
+
+@dataclass(frozen=True)
+class Document:
+    """What the page's HTML says of its own.
+
+    Attributes:
+        title, description: for previews of its link.
+        first: gives the HTML of the first paint, which changes with what can be spent.
+    """
+
+    title: str
+    description: str
+    first: Callable[[], str]
+
+
+class Rewriting:
+    """ASGI middleware that rewrites the page itself and nothing else."""
+
+    def __init__(self, app: ASGIApp, document: Document):
+        self._app, self._document = app, document
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "GET":
+            return await self._app(scope, receive, send)
+        start: Message = {}
+        body = bytearray()
+
+        async def rewritten(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            body.extend(message.get("body", b""))
+            if message.get("more_body", False):
+                return
+            whole = bytes(body)
+            if Headers(raw=start["headers"]).get("content-type", "").startswith("text/html"):
+                whole = self._rewritten(whole.decode(), Request(scope)).encode()
+                MutableHeaders(raw=start["headers"])["content-length"] = str(len(whole))
+            await send(start)
+            await send({"type": "http.response.body", "body": whole})
+
+        await self._app(scope, receive, rewritten)
+
+    def _rewritten(self, html: str, request: Request) -> str:
+        html = _TAGS.sub("", html)
+        html = html.replace(_HEAD, _HEAD + self._tags(_address(request)), 1)
+        return _BODY.sub(lambda body: body[0] + self._document.first(), html, count=1)
+
+    def _tags(self, address: str) -> str:
+        """What other sites show of a link to this page; their readers need absolute addresses."""
+        open_graph = {
+            "type": "website",
+            "title": self._document.title,
+            "description": self._document.description,
+            "url": address,
+            "image": address + PREVIEW_ROUTE,
+        }
+        named = {"description": self._document.description, "twitter:card": "summary_large_image"}
+        return "".join(
+            [
+                *(f'<meta property="og:{name}" content="{escape(value)}">' for name, value in open_graph.items()),
+                *(f'<meta name="{name}" content="{escape(value)}">' for name, value in named.items()),
+            ]
+        )
+
+
+def _address(request: Request) -> str:
+    """The page's own, as the visitor's browser knows it; a proxy says by which protocol."""
+    scheme = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
+    host = request.headers.get("x-forwarded-host", "").partition(",")[0].strip()  # checked by the gate, as Host is
+    url = request.url.replace(query="", fragment="")
+    if scheme in ("http", "https"):
+        url = url.replace(scheme=scheme)
+    return str(url.replace(netloc=host) if host else url)

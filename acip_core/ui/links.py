@@ -1,0 +1,48 @@
+"""Where the page's figures and its model come from, as links. Knows nothing of gradio."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..artifacts.loading import Loaded
+from ..model.base_model import DEFAULT_HUB_ID, embedded_gguf
+
+PAPER = "https://arxiv.org/abs/2502.01717"
+_HUB = "https://huggingface.co"
+_LICENSES = {
+    "c4": ("https://huggingface.co/datasets/allenai/c4", "C4, ODC-BY"),
+    "wikipedia": ("https://creativecommons.org/licenses/by-sa/4.0/", "Wikipedia, CC BY-SA 4.0"),
+}
+CODE_VARIABLE = "ACIP_CODE"  # address of the source code that runs here; a Space knows its own
+
+
+def links(loaded: Loaded) -> list[tuple[str, str, str]]:
+    """Address, words and title of each link; what has no known address is left out."""
+    found = [(PAPER, "Paper", "Any Compression via Iterative Pruning, arXiv 2502.01717")]
+    if code := code_address():
+        found.append((code, "Code", "The program that runs here"))
+    if card := model_card_address(loaded.elastic.base.source):
+        found.append((card, "Model", "The model's card on the Hugging Face Hub, with its licence"))
+    corpora = dict.fromkeys(curve.corpus for curve in loaded.artifact.curves)
+    for address, title in (_LICENSES[corpus] for corpus in corpora if corpus in _LICENSES):
+        found.append((address, title.partition(",")[0], f"Licence of the text for measuring: {title}"))
+    return found
+
+
+def code_address() -> str:
+    """That of the variable, or of the Space this runs in; empty where neither is known."""
+    named = os.environ.get(CODE_VARIABLE, "")
+    if named.startswith(("https://", "http://")):
+        return named
+    space = os.environ.get("SPACE_ID", "")
+    return f"{_HUB}/spaces/{space}/tree/main" if space.count("/") == 1 else ""
+
+
+def model_card_address(source: str) -> str:
+    """The model's page on the Hub; empty for a local file."""
+    embedded = embedded_gguf()
+    if embedded is not None and source == embedded.stem:
+        return f"{_HUB}/{DEFAULT_HUB_ID}"
+    is_hub_id = source.count("/") == 1 and not source.startswith((".", "~", "/")) and not Path(source).exists()
+    return f"{_HUB}/{source.partition('@')[0]}" if is_hub_id else ""

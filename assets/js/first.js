@@ -1,0 +1,19 @@
+// The first paint: it stands before everything else until the page's parts do, so that nothing moves before a reader's eyes.
+import { pause } from "./dom.js";
+
+const STILL_MS = 200; // without another size of the page
+const MOST_MS = 15_000;
+
+/** Takes it away once the page's height has come to rest. */
+export async function reveal() {
+  const first = document.querySelector(".first");
+  if (!first) return;
+  const began = performance.now();
+  let [height, since] = [0, began];
+  while (performance.now() - began < MOST_MS && performance.now() - since < STILL_MS) {
+    await pause(20);
+    if (document.body.scrollHeight === height) continue;
+    [height, since] = [document.body.scrollHeight, performance.now()];
+  }
+  first.remove();
+}

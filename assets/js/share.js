@@ -1,0 +1,37 @@
+// The page's link, copied; and the embedded view, which leaves everything out but slider, texts and strip.
+import { copyText, find } from "./dom.js";
+
+const isEmbedded = new URLSearchParams(location.search).has("embed");
+
+/** The link that opens this screen, outside of an embedded view too. */
+export function address() {
+  const link = new URL(location.href);
+  link.searchParams.delete("embed");
+  return link.href;
+}
+
+/** Wires the button in the header, and the embedded view's way out, from now on. */
+export function listen() {
+  if (isEmbedded) document.documentElement.dataset.embed = "";
+  document.addEventListener("click", async ({ target }) => {
+    const button = target instanceof Element ? target.closest("[data-share]") : null;
+    if (!(button instanceof HTMLElement)) return;
+    const before = button.textContent;
+    const isCopied = await copyText(address());
+    button.textContent = isCopied ? "Copied" : "Copy it from the address bar";
+    setTimeout(() => (button.textContent = before), 2000);
+  });
+}
+
+/** A way from an embedded view to the whole page. */
+export function linkOut() {
+  if (!isEmbedded) return;
+  const link = document.createElement("a");
+  link.className = "out";
+  link.textContent = "Open the whole page";
+  link.target = "_blank";
+  link.rel = "noopener";
+  link.href = address();
+  link.addEventListener("pointerdown", () => (link.href = address()));
+  find(document, "#header nav").append(link);
+}

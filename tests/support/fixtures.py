@@ -1,0 +1,123 @@
+"""Fixtures shared by all tests: a cache folder of their own, and one tiny model of each family."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from playwright.sync_api import Browser, sync_playwright
+from transformers.utils import logging as transformers_logging
+
+from acip_core.artifacts.writer import write_artifact
+from acip_core.model.base_model import BaseModel, embedded_gguf
+from acip_core.training import autocast, checkpoint
+from tests.support.tiny import FAMILIES, save, tiny_artifact, tiny_base
+
+transformers_logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nothing a test does reaches the user's own cache; ACIP_TEST_CACHE names one that lasts between runs.
+
+    All processes of a run share one, so that the default model is converted and factorized once.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = Path(os.environ.get("ACIP_TEST_CACHE") or shared / "cache")
+    os.environ["ACIP_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder for one test."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ACIP_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers_in_any_order() -> None:
+    """What draws from torch's global generator, such as initial weights, does not depend on the tests before."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread_for_tiny_models(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Threads only slow down models this small, the more so on a busy machine."""
+    if any(request.node.get_closest_marker(mark) for mark in ("real", "browser")):
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradient runs in float32 whatever the processor multiplies natively, with a checkpoint after every step."""
+    monkeypatch.setattr(autocast, "mixed_precision_is_native", lambda device: False)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", -1)
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def base(family: str) -> BaseModel:
+    """A fresh tiny model of every family in turn."""
+    return tiny_base(family)
+
+
+@pytest.fixture
+def model(cache: Path, tmp_path: Path) -> str:
+    """The folder of a tiny model, with nothing of it in the cache."""
+    return str(save(tiny_base(), tmp_path / "tiny"))
+
+
+@pytest.fixture
+def windows() -> torch.Tensor:
+    """(4, 24) token ids for calibration and evaluation of tiny models."""
+    return torch.randint(3, 128, (4, 24), generator=torch.Generator().manual_seed(7))
+
+
+@pytest.fixture(scope="session")
+def default_gguf() -> Path:
+    """The embedded model's file; `make test` installs it, elsewhere the tests that need it are left out."""
+    file = embedded_gguf()
+    if file is None:
+        if os.environ.get("CI"):
+            pytest.fail("The embedded model is not installed.")
+        pytest.skip("the embedded model is not installed")
+    return file
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    path = os.environ.get("CHROMIUM")
+    if not path:
+        if os.environ.get("CI") or os.environ.get("ACIP_REQUIRE_BROWSER"):
+            pytest.fail("CHROMIUM names no browser; continuous integration runs the browser tests.")
+        pytest.skip("no Chrome or Chromium: `make test` sets CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield instance
+        instance.close()
+
+
+@pytest.fixture(scope="session")
+def app_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tiny model's folder and its artifact's."""
+    base = tiny_base()
+    parent = tmp_path_factory.mktemp("app")
+    save(base, parent / base.name)
+    write_artifact(tiny_artifact(base), parent / "artifact")
+    return parent / base.name, parent / "artifact"

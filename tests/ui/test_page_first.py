@@ -1,0 +1,247 @@
+"""The first screen in a real browser: what is there at once, what can be asked, where it leads."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from acip_core.ui.document import PREVIEW_ROUTE
+from acip_core.ui.handlers import Handlers
+from tests.support.visitor import SLIDER, Visit, drag, expand, figure, opened, served, text, tiny_loaded, wait_state
+
+pytestmark = [pytest.mark.browser, pytest.mark.long]
+SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
+_SHIFTS = """
+  window.shifted = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
+  }).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_texts_and_slider_are_on_the_first_screen_and_nothing_moves(
+    browser: Browser, server: tuple[str, Handlers], size: str, theme: str
+) -> None:
+    width, height = SIZES[size]
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.add_init_script(_SHIFTS)
+    page.goto(f"{server[0]}?__theme={theme}", wait_until="commit")
+    expect(page.locator(".first")).to_contain_text("drag the slider")
+    expect(page.locator(".first")).to_have_attribute("data-theme", theme)
+    expect(page.locator(".first")).to_have_count(0)
+    wait_state(page, "done", 100)
+    for part in ("#completion .original pre", "#completion .cut pre", SLIDER, "#readouts .figures"):
+        box = page.locator(part).bounding_box()
+        assert box is not None and box["y"] >= 0 and box["y"] + box["height"] <= height, part
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width, part
+    assert page.evaluate("window.shifted") <= 0.05
+    assert page.evaluate("scrollY") == 0
+    beyond = """(width) => [...document.querySelectorAll("body *")].filter((each) => !each.closest("#examples")
+      && each.getBoundingClientRect().right > width + 0.5).map((each) => each.id || String(each.className))"""
+    assert page.evaluate(beyond, width) == []
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.close()
+
+
+def test_on_a_phone_the_slider_stays_at_the_bottom(visit: Visit) -> None:
+    page = visit()
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    box = page.locator("#size-group").first.bounding_box()
+    assert box is not None and abs(box["y"] + box["height"] - 844) <= 1
+    expect(page.locator("#spend")).to_be_hidden()
+    page.click("#readouts summary")
+    expect(page.locator("#spend")).to_be_visible()
+
+
+def test_at_200_percent_nothing_is_cut_off(visit: Visit) -> None:
+    page = visit()
+    page.set_viewport_size({"width": 720, "height": 450})  # what 1440 x 900 leaves at a zoom of 200 %
+    assert page.evaluate("document.documentElement.scrollWidth") == 720
+    page.focus("#prompt textarea")
+    page.fill("#prompt textarea", "A fox")
+    page.click("#run")
+    wait_state(page, "done", 100)
+    page.locator("#completion .cut pre").scroll_into_view_if_needed()
+    assert text(page)
+
+
+def test_every_term_is_explained_on_focus(visit: Visit) -> None:
+    page = visit()
+    page.click("#readouts summary")
+    terms = page.locator("#readouts .term")
+    assert terms.count() >= 3 + 7
+    for term in terms.all():
+        meaning = term.get_attribute("data-meaning") or ""
+        assert len(meaning) > 20 and meaning in (term.get_attribute("aria-label") or "")
+    terms.first.focus()
+    assert "share" in page.evaluate("getComputedStyle(document.activeElement, '::after').content")
+
+
+def test_the_three_figures_follow_the_thumb(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    assert figure(page, "worse") == "1.00 × nothing is lost" and figure(page, "same") == "100 % of the time"
+    drag(page, 60)
+    percent = round(float(page.locator(SLIDER).input_value()))
+    assert f"({percent} % of the layers)" in figure(page, "size") and " MB " in figure(page, "size")
+    value = float(figure(page, "worse").split()[0])
+    assert value > 1 and figure(page, "worse").endswith("× the perplexity")
+    spoken = page.locator(SLIDER).get_attribute("aria-valuetext") or ""
+    assert figure(page, "size") in spoken and figure(page, "worse") in spoken
+
+
+def test_back_and_forward_walk_through_what_was_seen(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    texts = {100: text(page)}
+    back = page.locator("#visits [data-do=undo]")
+    expect(back).to_be_disabled()
+    for percent in (80, 50):
+        drag(page, percent)
+        page.mouse.up()
+        wait_state(page, "done", percent)
+        texts[percent] = text(page)
+
+    def shows(percent: int) -> None:
+        expect(page.locator("#completion [data-percent]")).to_have_attribute("data-percent", str(percent))
+        expect(page.locator(SLIDER)).to_have_value(str(percent))
+        assert text(page) == texts[percent] and f"size={percent}&" in page.url
+
+    page.go_back()
+    shows(80)
+    page.go_back()
+    shows(100)
+    expect(back).to_be_disabled()
+    page.go_forward()
+    shows(80)
+    page.click("#visits [data-do=redo]")
+    shows(50)
+    expect(page.locator("#visits [data-do=redo]")).to_be_disabled()
+
+
+def test_chips_name_their_prompt_and_outlive_a_reload(visit: Visit, server: tuple[str, Handlers]) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    page.fill("#prompt textarea", "A prompt that is much longer than any chip")
+    for _ in range(2):  # the same again is the same chip
+        page.click("#run")
+        wait_state(page, "done", 100)
+    chips = page.locator("#visits .chips button")
+    expect(chips).to_have_count(2)
+    expect(chips.last).to_have_text("100 % A prompt that is much l…")
+    before = chips.all_text_contents()
+    page.click("#stop")  # Gradio reports streams that a reload cuts off
+    deadline = time.monotonic() + 30
+    while server[1].visitors.count and time.monotonic() < deadline:
+        time.sleep(0.05)
+    page.reload()
+    wait_state(page, "done", 100)
+    expect(chips).to_have_count(2)
+    assert chips.all_text_contents() == before
+    expect(page.locator("#header .note")).to_have_count(1)  # the model's: nothing was lost, so nothing is said
+
+
+def test_the_link_can_be_copied_and_opens_the_same_screen(visit: Visit, server: tuple[str, Handlers]) -> None:
+    page = visit(link="size=70&mode=directions")
+    wait_state(page, "done", 70)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=server[0].rstrip("/"))
+    page.click("[data-share]")
+    expect(page.locator("[data-share]")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+
+
+def test_the_embedded_view_has_slider_and_texts_alone(browser: Browser, server: tuple[str, Handlers]) -> None:
+    page = browser.new_page(viewport={"width": 800, "height": 640})
+    page.goto(f"{server[0]}?embed#size=60&mode=directions")
+    wait_state(page, "done", 60)
+    for part in ("#completion .cut pre", SLIDER, "#readouts .figures", "#header .out"):
+        expect(page.locator(part)).to_be_visible()
+    for part in ("#prompt", "#chart", "#compare-view", "#take", "#visits", "[data-method]"):
+        expect(page.locator(part)).to_be_hidden()
+    whole = page.locator("#header .out").get_attribute("href") or ""
+    assert "embed" not in whole and "size=60" in whole
+    page.close()
+
+
+def test_a_file_of_another_size_says_so(visit: Visit) -> None:
+    page = visit(link="size=50&mode=directions")
+    wait_state(page, "done", 50)
+    expand(page, "take")
+    with page.expect_download():
+        page.click("#export")
+    other = page.locator("#exported .other")
+    expect(other).to_be_empty()
+    drag(page, 80)
+    expect(other).to_have_text("is 50 %, not the size shown now")
+    codes = page.locator("#exported code").all_text_contents()
+    percent = round(float(page.locator(SLIDER).input_value()))
+    for start in ("from acip_core", "acip generate", "acip export"):
+        code = next(code for code in codes if code.startswith(start))
+        assert f"{percent / 100:g}" in code and "directions" in code and "@" not in code
+    page.mouse.up()
+
+
+def test_buttons_that_remove_a_size_name_it(visit: Visit) -> None:
+    page = visit()
+    removing = page.locator("#compare-sizes .token .token-remove")
+    expect(removing.first).to_have_attribute("title", "Remove 100 %")
+    removing.nth(1).click()
+    titles = [each.get_attribute("title") for each in removing.all()]
+    assert titles == [
+        f"Remove {token.strip()} %" for token in page.locator("#compare-sizes .token").all_text_contents()
+    ]
+
+
+def test_curves_leave_with_the_text_that_they_are_of(visit: Visit) -> None:
+    page = visit()
+    expand(page, "reading")
+    page.fill("#own-text textarea", "A fox sees nine dogs.")
+    page.click("#read")
+    expect(page.locator("#read-out [data-state=done]")).to_be_attached()
+    expect(page.locator("#read-out .read")).to_be_visible()
+    page.fill("#own-text textarea", "")
+    expect(page.locator("#read-out .read")).to_be_hidden()
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("slow", [0.3], indirect=True)
+def test_a_slow_server_is_not_called_gone(visit: Visit) -> None:
+    page = visit()
+    page.route("**/acip/state", lambda route: None)  # no answer, though the connection is taken
+    note = page.locator("#header .note").last
+    expect(note).to_contain_text("slow to answer", timeout=30_000)
+    page.unroute("**/acip/state")
+    expect(page.locator("#header .note")).to_have_count(1, timeout=30_000)
+    page.click("#stop")
+
+
+def test_a_target_out_of_reach_moves_nothing(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    page.click("#readouts summary")
+    places = "['#spend', '#chart', '#compare-view'].map((name) => document.querySelector(name).offsetTop)"
+    before = page.evaluate(places)
+    page.fill(".aim input", "0.00001")
+    page.press(".aim input", "Enter")
+    expect(page.locator(".aim .told")).to_contain_text("not reachable")
+    assert page.evaluate(places) == before
+
+
+def test_others_see_a_preview_of_the_link(browser: Browser) -> None:
+    with served(tiny_loaded()) as (address, _):
+        page: Page = opened(browser.new_context(), address, [])
+        image = page.locator('meta[property="og:image"]')
+        expect(image).to_have_count(1)
+        assert image.get_attribute("content") == address + PREVIEW_ROUTE
+        loaded = page.evaluate(
+            "(source) => new Promise((done) => { const image = new Image(); image.onload = () => done(image.width);"
+            " image.src = source; })",
+            address + PREVIEW_ROUTE,
+        )
+        assert loaded == 1200
+        page.context.close()

@@ -1,0 +1,327 @@
+"""The strip of facts in a real browser: it follows the slider, says what a size says, and becomes a picture."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from acip_core.artifacts.knowledge import Knowledge, KnownSizes
+from acip_core.artifacts.loading import Loaded, install_coding
+from acip_core.model.size_planner import BOTH, DIRECTIONS
+from acip_core.progress import Steps
+from acip_core.ui import modes as modes_module
+from acip_core.ui.handlers import Handlers
+from acip_core.ui.preparation import Preparation
+from tests.support.coded import opened_with_codes, with_coding
+from tests.support.knowledge import with_knowledge
+from tests.support.visitor import SLIDER, drag, opened, served, tiny_loaded, wait_state
+
+pytestmark = [pytest.mark.browser, pytest.mark.long]
+Visit = Callable[..., Page]
+TILES = "#knowledge [data-fact]"
+
+
+def slow_to_forget(loaded: Loaded) -> Loaded:
+    """The same model, whose figures say that it knows all down to 80 % and loses a fact with each further percent."""
+    found = loaded.knowledge
+    assert found is not None
+    of = found.modes[DIRECTIONS]
+    rank = of.rank.clone().fill_(1)
+    for place in range(21, len(rank)):
+        rank[place, list(found.strip)[: place - 20]] = 7
+    changed = KnownSizes(of.bytes, of.probability, rank, of.top, of.top_probability)
+    return replace(loaded, knowledge=replace(found, modes={DIRECTIONS: changed}))
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    return slow_to_forget(with_knowledge(tiny_loaded()))
+
+
+@pytest.fixture(scope="module")
+def knowledge(loaded: Loaded) -> Knowledge:
+    assert loaded.knowledge is not None
+    return loaded.knowledge
+
+
+@pytest.fixture(scope="module")
+def server(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
+    with served(loaded) as (address, handlers):
+        handlers.model.engine._ends = frozenset()
+        yield address, handlers
+
+
+@pytest.fixture
+def visit(browser: Browser, server: tuple[str, Handlers]) -> Iterator[Visit]:
+    wrong: list[str] = []
+    contexts: list[BrowserContext] = []
+
+    def visited(link: str = "", **options: object) -> Page:
+        contexts.append(browser.new_context(**options))  # type: ignore[arg-type]
+        return opened(contexts[-1], server[0], wrong, link)
+
+    yield visited
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def known_at(server: tuple[str, Handlers], percent: float) -> str:
+    modes = server[1].model.modes
+    told = modes.knowledge.known(modes.directions)
+    assert told is not None
+    return told["flags"][modes.directions.percents.index(percent)]
+
+
+def lit(page: Page) -> str:
+    """Flags as the tiles show them."""
+    return page.evaluate(
+        "() => [...document.querySelectorAll('#knowledge [data-fact]')]"
+        ".map(tile => tile.hasAttribute('data-known') ? '1' : '0').join('')"
+    )
+
+
+def test_the_page_opens_at_the_smallest_size_that_knows_nine_in_ten(visit: Visit, server: tuple[str, Handlers]) -> None:
+    modes = server[1].model.modes
+    opening = modes.knowledge.opening(modes.directions)
+    assert 70 < opening < 80
+    page = visit()
+    wait_state(page, "done", int(opening))
+    expect(page.locator(SLIDER)).to_have_value(str(opening))
+    assert lit(page) == known_at(server, opening) and f"size={opening}&" in page.url
+    linked = visit("size=90")
+    wait_state(linked, "done", 90)
+    assert lit(linked) == known_at(server, 90)
+
+
+def test_it_is_in_the_first_paint(server: tuple[str, Handlers], browser: Browser) -> None:
+    context = browser.new_context(java_script_enabled=True)
+    page = context.new_page()
+    page.route(re.compile(r"/acip/js/"), lambda route: route.abort())  # none of the page's own scripts
+    page.goto(server[0])
+    page.wait_for_selector(TILES, state="attached")  # behind what stands there until the scripts take it away
+    modes = server[1].model.modes
+    flags = known_at(server, modes.knowledge.opening(modes.directions))
+    assert lit(page) == flags
+    expect(page.locator("#knowledge .count b")).to_have_text(str(flags.count("1")))
+    context.close()
+
+
+def test_tiles_follow_within_the_sliders_own_event(
+    visit: Visit, server: tuple[str, Handlers], knowledge: Knowledge
+) -> None:
+    page = visit("size=100")
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    seen = page.evaluate(
+        """() => {
+            const slider = document.querySelector('#size input[type=range]'), seen = {};
+            for (let at = 100; at >= 30; at--) {
+                slider.value = String(at);
+                slider.dispatchEvent(new Event('input', { bubbles: true }));
+                const tiles = [...document.querySelectorAll('#knowledge [data-fact]')];
+                seen[at] = [tiles.map(tile => tile.hasAttribute('data-known') ? '1' : '0').join(''),
+                            document.querySelector('#knowledge [data-count]').textContent,
+                            tiles.filter(tile => tile.ariaLabel.endsWith(', forgotten')).length];
+            }
+            return seen;
+        }"""
+    )
+    for percent, (flags, count, forgotten) in seen.items():
+        assert flags == known_at(server, int(percent))
+        assert count == str(flags.count("1")) and forgotten == flags.count("0")
+    assert len({flags for flags, _, _ in seen.values()}) == len(knowledge.strip) + 1
+    assert not [url for url in requests if "knowledge" in url]
+
+
+def test_a_drag_moves_nothing_on_the_page(visit: Visit) -> None:
+    page = visit("size=100")
+    page.evaluate(
+        "() => new PerformanceObserver(list => { for (const entry of list.getEntries())"
+        " for (const source of entry.sources) if (source.node?.parentElement?.closest?.('#knowledge'))"
+        " window.shifted = (window.shifted ?? 0) + entry.value; }).observe({ type: 'layout-shift' })"
+    )
+    height = page.locator("#knowledge").bounding_box()
+    drag(page, 40)
+    after = page.locator("#knowledge").bounding_box()
+    page.mouse.up()
+    assert height is not None and after is not None and height["height"] == after["height"]
+    assert page.evaluate("() => window.shifted ?? 0") == 0
+
+
+def test_a_tile_says_what_the_size_says(visit: Visit, server: tuple[str, Handlers], knowledge: Knowledge) -> None:
+    page = visit("size=60")
+    wait_state(page, "done", 60)
+    card = page.locator("#knowledge .said")
+    fact = knowledge.facts[knowledge.strip[0]]
+    modes = server[1].model.modes
+    said = modes.knowledge.said(modes.directions)
+
+    def check(percent: int) -> None:
+        place = modes.directions.percents.index(percent)
+        chance, rank, top, chances = said["said"][said["sizes"][place]][0]
+        expect(card.locator(".verdict")).to_contain_text(f"{percent} % says")
+        tokens = [said["tokens"][token] for token in top]
+        words = [token.strip() or token.replace("\n", "⏎").replace(" ", "␣") or "∅" for token in tokens]
+        shown = card.locator("li > :first-child").all_inner_texts()
+        if rank <= 5:
+            words[rank - 1] += " ✓"
+        assert shown[:5] == words
+        assert len(shown) == (5 if rank <= 5 else 6) and chances == sorted(chances, reverse=True) and 0 <= chance <= 1
+
+    tile = page.locator(TILES).first
+    expect(card).to_be_hidden()
+    tile.hover()
+    expect(card).to_be_visible()
+    expect(card.locator(".prompt")).to_have_text(f"{fact.prompt} {fact.answer.strip()}")
+    check(60)
+    page.mouse.move(0, 0)
+    expect(card).to_be_hidden()
+    tile.focus()
+    expect(card).to_be_visible()
+    assert tile.get_attribute("aria-describedby") == card.get_attribute("id")
+    page.evaluate(
+        "() => { const slider = document.querySelector('#size input[type=range]'); slider.value = '45';"
+        " slider.dispatchEvent(new Event('input', { bubbles: true })); }"
+    )
+    check(45)
+    page.keyboard.press("Escape")
+    expect(card).to_be_hidden()
+
+
+def test_arrows_go_from_tile_to_tile_and_tab_past_them(visit: Visit) -> None:
+    page = visit()
+    page.locator("#knowledge [data-copy]").focus()
+    page.keyboard.press("Tab")
+    for step, number in (
+        ("", 0),
+        ("ArrowRight", 1),
+        ("ArrowDown", 2),
+        ("ArrowLeft", 1),
+        ("ArrowUp", 0),
+        ("ArrowLeft", 0),
+    ):
+        if step:
+            page.keyboard.press(step)
+        expect(page.locator(f"#knowledge [data-fact='{number}']")).to_be_focused()
+    page.keyboard.press("Tab")
+    assert not page.evaluate("() => document.activeElement.closest('#knowledge')")
+
+
+def test_a_finger_opens_a_card_and_closes_it_elsewhere(visit: Visit) -> None:
+    page = visit(has_touch=True, viewport={"width": 390, "height": 844})
+    page.set_viewport_size({"width": 390, "height": 844})
+    tile, card = page.locator(TILES).nth(3), page.locator("#knowledge .said")
+    tile.scroll_into_view_if_needed()
+    tile.tap()
+    expect(card).to_be_visible()
+    box = card.bounding_box()
+    assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390
+    assert (page.locator("#knowledge").bounding_box() or {})["height"] <= 170
+    page.locator("#knowledge .count").tap()
+    page.locator("#completion .label").tap()
+    expect(card).to_be_hidden()
+
+
+def test_a_screen_reader_hears_one_sentence_at_rest(visit: Visit, knowledge: Knowledge) -> None:
+    page = visit("size=78")
+    spoken = page.locator("#knowledge .rest")
+    total = len(knowledge.strip)
+    expect(spoken).to_have_text(re.compile(rf"^78 % knows {total - 2} of {total}; forgotten: \S+, \S+\.$"))
+    assert spoken.get_attribute("role") == "status"
+    groups = page.locator("#knowledge ul")
+    assert groups.count() > 3 and all(groups.nth(i).get_attribute("aria-label") for i in range(groups.count()))
+    found = Axe().run(page, context="#knowledge")
+    assert not found.response["violations"], found.generate_report()
+
+
+def test_the_strip_is_copied_or_saved_as_a_picture(visit: Visit) -> None:
+    page = visit("size=70")
+    wait_state(page, "done", 70)
+    button = page.locator("#knowledge [data-copy]")
+    page.evaluate(
+        "() => { navigator.clipboard.write = async ([item]) => { window.copied = await item.getType('image/png'); }; }"
+    )
+    button.click()
+    expect(button).to_have_text("Copied")
+    size = page.evaluate(
+        "async () => { const { width, height } = await createImageBitmap(window.copied); return [width, height]; }"
+    )
+    assert size == [2400, 1350]
+    page.evaluate("() => { navigator.clipboard.write = () => Promise.reject(new Error('not allowed')); }")
+    with page.expect_download() as download:
+        button.click()
+    assert download.value.suggested_filename.endswith("-knows.png")
+    assert download.value.path().read_bytes().startswith(b"\x89PNG")
+    expect(button).to_have_text("Saved")
+
+
+def test_codes_that_come_later_move_nothing_and_the_next_page_opens_with_them(
+    browser: Browser, cache: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = with_knowledge(opened_with_codes(tiny_loaded())).knowledge
+    gate = threading.Event()
+
+    def install(loaded: Loaded) -> Steps[bool]:
+        gate.wait(60)
+        return (yield from install_coding(loaded))
+
+    monkeypatch.setattr(modes_module, "Preparation", lambda loaded: Preparation(loaded, install))
+    wrong: list[str] = []
+    with served(replace(with_coding(tiny_loaded()), knowledge=asked)) as (address, handlers):
+        modes = handlers.model.modes
+        first = opened(browser.new_context(), address, wrong)
+        opening = modes.knowledge.opening(modes.directions)
+        wait_state(first, "done", int(opening))
+        before = lit(first)
+        gate.set()
+        expect(first.locator("#spend input[value=both]")).to_be_enabled(timeout=20_000)
+        expect(first.locator("#spend input[value=directions]")).to_be_checked()
+        expect(first.locator(SLIDER)).to_have_value(str(opening))
+        assert lit(first) == before
+        second = opened(browser.new_context(), address, wrong)
+        track = modes.track(BOTH)
+        place = track.percents.index(modes.knowledge.opening(track))
+        wait_state(second, "done")
+        expect(second.locator("#spend input[value=both]")).to_be_checked()
+        expect(second.locator(SLIDER)).to_have_value(str(modes.directions.percents[0] + place))
+        known = modes.knowledge.known(track)
+        assert known is not None and lit(second) == known["flags"][place] and place > 0
+        for page in (first, second):
+            page.context.close()
+    assert wrong == []
+
+
+def test_a_mode_that_was_not_asked_says_so(browser: Browser, cache: object, loaded: Loaded) -> None:
+    wrong: list[str] = []
+    with served(replace(with_coding(tiny_loaded()), knowledge=loaded.knowledge)) as (address, handlers):
+        thread = handlers.model.modes.preparation._thread
+        assert thread is not None
+        thread.join()
+        page = opened(browser.new_context(), address, wrong, "mode=both")
+        expect(page.locator("#spend input[value=both]")).to_be_checked()
+        expect(page.locator("#knowledge .count")).to_contain_text("(not asked)")
+        expect(page.locator("#knowledge [data-copy]")).to_be_disabled()
+        assert "1" not in lit(page)
+        page.check("#spend input[value=directions]")
+        expect(page.locator("#knowledge [data-copy]")).to_be_enabled()
+        assert "1" in lit(page)
+        page.context.close()
+    assert wrong == []
+
+
+def test_without_facts_there_is_no_strip(browser: Browser) -> None:
+    wrong: list[str] = []
+    with served(tiny_loaded()) as (address, _):
+        context = browser.new_context()
+        page = opened(context, address, wrong)
+        wait_state(page, "done", 100)
+        expect(page.locator("#knowledge")).to_have_count(0)
+        context.close()
+    assert wrong == []

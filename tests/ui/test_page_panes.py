@@ -1,0 +1,223 @@
+"""Before and after in a real browser: the original's text beside that of the slider's size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from acip_core.artifacts.completions import EXAMPLES, NEW_TOKENS, REPETITION_PENALTY, Completions
+from acip_core.generation import engine as generate
+from acip_core.generation.engine import Engine
+from acip_core.generation.sampling import SamplingConfig
+from acip_core.ui import sweep
+from acip_core.ui.handlers import Handlers
+from acip_core.ui.sweep import key_of
+from tests.support.visitor import SLIDER, Visit, drag, expected, original, served, text, tiny_loaded, wait_state
+
+pytestmark = [pytest.mark.browser, pytest.mark.long]
+OWN = "Another prompt"  # at 60 % and 100 % the tiny model writes different texts of it
+
+
+def watch(page: Page) -> None:
+    """Keep every text that either pane shows from now on."""
+    page.evaluate(
+        """() => {
+          window.seen = { text: [], said: [] };
+          for (const [name, found] of Object.entries(window.seen)) {
+            const place = document.querySelector(`#completion .${name}`);
+            const note = () => found.push(place.textContent);
+            new MutationObserver(note).observe(place, { childList: true, characterData: true, subtree: true });
+            note();
+          }
+        }"""
+    )
+
+
+def ask(page: Page, prompt: str) -> None:
+    """Have a prompt written and wait for its text."""
+    page.fill("#prompt textarea", prompt)
+    page.click("#run")
+    page.wait_for_function("text => document.querySelector('#completion .prompt').textContent === text", arg=prompt)
+    wait_state(page, "done", 60)
+
+
+def seen(page: Page, name: str = "text") -> set[str]:
+    return set(page.evaluate(f"window.seen.{name}"))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+def test_both_texts_stand_side_by_side_and_what_differs_is_marked(
+    visit: Visit, engine: Engine, width: int, height: int
+) -> None:
+    page = visit(link=f"size=60&prompt={OWN}")
+    page.set_viewport_size({"width": width, "height": height})
+    wait_state(page, "done", 60)
+    assert (original(page), text(page)) == (expected(engine, 100, OWN), expected(engine, 60, OWN))
+    boxes = [page.locator(f"#completion {side} pre").bounding_box() for side in (".original", ".cut")]
+    left, right = (box for box in boxes if box is not None)
+    assert left["y"] == right["y"] and left["x"] + left["width"] < right["x"]
+    assert min(left["width"], right["width"]) > 0.4 * min(width / 2, 390)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    mark = page.locator("#completion .text mark").first
+    assert "underline" in mark.evaluate("element => getComputedStyle(element).textDecorationLine")
+    expect(page.locator("#completion .cut .note")).to_contain_text("differ")
+    page.focus(SLIDER)
+    page.keyboard.press("End")
+    wait_state(page, "done", 100)
+    assert original(page) == text(page) and page.locator("#completion mark").count() == 0
+
+
+@pytest.mark.usefixtures("slow")
+def test_both_are_written_in_step(visit: Visit, engine: Engine) -> None:
+    page = visit(link="size=60")
+    wait_state(page, "done", 60)
+    watch(page)
+    ask(page, prompt := "Once more")  # nobody has asked it yet
+    for name, percent in (("text", 60), ("said", 100)):
+        whole, former = expected(engine, percent, prompt), expected(engine, percent)
+        written = seen(page, name) - {former}
+        assert len(written) > 3 and all(whole.startswith(part) for part in written)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_known_text_stays_while_it_is_written_again(visit: Visit, engine: Engine) -> None:
+    page = visit(link="size=60")
+    wait_state(page, "done", 60)
+    watch(page)
+    page.click("#run")
+    expect(page.locator("#completion .status")).to_contain_text("same so far")
+    wait_state(page, "done", 60)
+    expect(page.locator("#completion .status")).to_contain_text("· same text")
+    assert seen(page) == {expected(engine, 60)} and seen(page, "said") == {expected(engine, 100)}
+
+
+@pytest.mark.usefixtures("slow")
+def test_another_live_text_takes_the_place_of_the_known_one_once_it_is_complete(
+    visit: Visit, server: tuple[str, Handlers], engine: Engine
+) -> None:
+    made = "A text of before."
+    prompt = "A prompt with texts of before"
+    sampling = SamplingConfig(max_new_tokens=NEW_TOKENS, repetition_penalty=REPETITION_PENALTY)
+    for percent in (60, 100):
+        server[1].model.texts.add(key_of(prompt, sampling, False), percent, made)
+    page = visit(link="size=60")
+    wait_state(page, "done", 60)
+    watch(page)
+    ask(page, prompt)
+    expect(page.locator("#completion .status")).to_contain_text("text changed")
+    assert seen(page) == {expected(engine, 60), "", made, expected(engine, 60, prompt)} and original(page) == made
+
+
+def test_the_first_paint_has_the_prepared_texts(browser: Browser) -> None:
+    texts = {100: " the original says so", 60: " the cut says <b>so</b> `${1}`"}
+    made = Completions("Prepared & ready", 24, texts, "directions", 1.2)
+    with served(replace(tiny_loaded(), completions=(made,))) as (address, handlers):
+        page = browser.new_page()
+        page.route("**/queue/join*", lambda route: route.abort())  # nothing is ever answered
+        page.goto(address)
+        page.wait_for_selector("#completion .said", state="attached")
+        assert page.locator("#completion .begin").text_content() == "Prepared & ready"
+        assert (original(page), text(page)) == (texts[100], texts[100])
+        assert page.input_value("#prompt textarea") == "Prepared & ready"
+        page.unroute_all()
+        page.goto("about:blank")
+        page.goto(f"{address}#size=60")
+        wait_state(page, "done", 60)
+        assert "length=24" in page.url and "penalty=1.2" in page.url
+        page.close()
+        sampling = SamplingConfig(max_new_tokens=24, repetition_penalty=1.2)
+        assert handlers.model.texts.known(key_of(made.prompt, sampling, False)) == texts
+
+
+@pytest.mark.usefixtures("slow")
+def test_the_box_stays_at_its_top(visit: Visit) -> None:
+    page = visit(link="size=60")
+    page.add_style_tag(content="#completion pre { height: 50px !important; }")
+    page.set_viewport_size({"width": 390, "height": 844})
+    wait_state(page, "done", 60)
+    ask(page, OWN)
+    pane = page.locator("#completion .cut pre")
+    assert pane.evaluate("element => element.scrollHeight > element.clientHeight && element.scrollTop === 0")
+
+
+def test_a_neighbours_text_says_whose_it_is(visit: Visit, engine: Engine) -> None:
+    page = visit(link=f"size=60&prompt={OWN}")
+    page.wait_for_function("() => document.querySelectorAll('#readouts .ready i').length >= 14")
+    drag(page, 67)
+    here = page.input_value(SLIDER)
+    near = page.locator("#completion [data-state=ready]").get_attribute("data-percent")
+    assert near != here and text(page) == expected(engine, int(near or 0), OWN)
+    assert page.locator("#completion .label").text_content() == f"{near} %"
+    assert page.locator("#completion .cut .note").text_content() == f"nearest text, for {here} %"
+    page.mouse.up()
+    wait_state(page, "done", int(here))
+    assert page.locator("#completion .label").text_content() == f"{here} %"
+
+
+@pytest.mark.parametrize("longest", [1000, 50], ids=["side by side", "one after the other"])
+@pytest.mark.usefixtures("slow")
+def test_reading_a_long_prompt_tells_how_far_it_is(
+    visit: Visit, engine: Engine, monkeypatch: pytest.MonkeyPatch, longest: int
+) -> None:
+    monkeypatch.setattr(generate, "PREFILL_CHUNK", 4)
+    monkeypatch.setattr(sweep, "_LONGEST", longest)
+    prompt = f"{longest} " + "long words " * 17
+    page = visit(link="size=60")
+    wait_state(page, "done", 60)
+    bar, status = page.locator("#completion progress"), page.locator("#completion .status")
+    expect(bar).to_be_hidden()
+    page.fill("#prompt textarea", prompt)
+    page.click("#run")
+    expect(bar).to_be_visible()
+    expect(status).to_contain_text("reading the prompt, ")
+    assert 0 < bar.evaluate("element => element.value") < 1
+    page.click("#stop")
+    wait_state(page, "stopped", 60)
+    expect(bar).to_be_hidden()
+    page.click("#run")
+    if longest == 50:
+        expect(status).to_contain_text("the original: reading the prompt")
+        assert text(page) == expected(engine, 60, prompt)
+    page.wait_for_function(
+        "text => document.querySelector('#completion .said').textContent === text", arg=expected(engine, 100, prompt)
+    )
+    wait_state(page, "done", 60)
+    expect(bar).to_be_hidden()
+
+
+def test_a_visit_comes_back_with_its_original(visit: Visit, engine: Engine) -> None:
+    page = visit(link="size=60")
+    wait_state(page, "done", 60)
+    ask(page, OWN)
+    page.locator("#visits .chips button").first.click()
+    expect(page.locator("#completion .begin")).to_have_text(EXAMPLES[0])
+    assert (original(page), text(page)) == (expected(engine, 100), expected(engine, 60))
+
+
+def test_a_repetition_penalty_travels_in_the_link(visit: Visit, engine: Engine) -> None:
+    page = visit(link="size=60&penalty=2")
+    wait_state(page, "done", 60)
+    plan = engine.elastic.planner.at_ratio(0.6)
+    sampling = SamplingConfig(max_new_tokens=NEW_TOKENS, repetition_penalty=2.0)
+    written = "".join(token.text for token in engine.stream(EXAMPLES[0], plan, sampling))
+    assert text(page) == written != expected(engine, 60) and "penalty=2" in page.url
+
+
+def test_a_loop_is_marked_as_one_and_not_as_likely(visit: Visit) -> None:
+    page = visit(link="penalty=1")
+    page.set_viewport_size({"width": 390, "height": 844})
+    wait_state(page, "done", 100)
+    page.click("#compare")
+    page.wait_for_selector('#comparison [data-state="done"]')
+    column = page.locator("#comparison .column").last
+    tokens = column.locator(".text span")
+    again = column.locator(".text .again")
+    assert again.count() > 0.7 * tokens.count()  # a random model writes one token for ever
+    assert column.locator(".text .again.likely").count() == 0
+    assert "said before" in (again.first.get_attribute("title") or "")
+    expect(column.locator(".agreement")).to_contain_text("said before")
+    expect(page.locator("#comparison .legend .again")).to_be_visible()
+    snaps = page.locator("#comparison .columns").evaluate("element => getComputedStyle(element).scrollSnapType")
+    assert snaps.startswith("x")
