@@ -290,7 +290,7 @@ def test_measure_curve_measures_the_artifacts_primary_curves_again(
     assert read_artifact(out).curves == (*made.curves, other) and read_completions(out) == texts
     write_artifact(replace(made, curves=()), out)
     code, output = run(monkeypatch, capsys, "measure", "curve", model, "--artifact", str(out))
-    assert code == 2 and "has no curve to measure again" in output
+    assert code == 2 and "has no curve to measure" in output
 
 
 FORMER = {  # command lines of READMEs before, and how they are written now; None where nothing changed

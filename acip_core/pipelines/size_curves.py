@@ -44,10 +44,7 @@ def measure_curves(source: str | None, artifact: Path | None = None) -> Steps[li
     """
     loaded = yield from open_model(source, artifact, same_weights=True)
     old = _recounted(loaded)
-    former = primary_curves(old.curves)
-    if not former:
-        raise ArtifactError(f"{loaded.folder} has no curve to measure again; make it again with `acip precompute`.")
-    run = ResumableRun.of("curves", old.name, old.fingerprint, old.recipe)
+    former, run = _own(loaded, old, "curves")
     with only_run(loaded.folder):
         curves = yield from _measure(loaded, old, former[0].method, old.recipe.get("ratios", FINE), run)
         curves = yield from _compare(loaded, curves, run)
@@ -72,10 +69,7 @@ def measure_agreement(source: str | None, artifact: Path | None = None) -> Steps
     """
     loaded = yield from open_model(source, artifact, same_weights=True)
     old = read_artifact(loaded.folder)
-    former = primary_curves(old.curves)
-    if not former:
-        raise ArtifactError(f"{loaded.folder} has no curve; make it again with `acip precompute`.")
-    run = ResumableRun.of("agreement", old.name, old.fingerprint, old.recipe)
+    former, run = _own(loaded, old, "agreement")
     with only_run(loaded.folder):
         curves = yield from _compare(loaded, former, run)
         rewrite_curves((*curves, *(curve for curve in old.curves if curve not in former)), loaded.folder)
@@ -117,6 +111,18 @@ def measure_precision(
         curves = [replace(curve, base_perplexity=reference.base_perplexity) for curve, reference in pairs]
         _write(loaded.folder, old, (*(curve for curve in old.curves if curve.method != method), *curves), run)
     return curves
+
+
+def _own(loaded: Loaded, old: Artifact, purpose: str) -> tuple[list[Curve], ResumableRun]:
+    """The artifact's own curves, and a run on them.
+
+    Raises:
+        ArtifactError: it has none.
+    """
+    curves = primary_curves(old.curves)
+    if not curves:
+        raise ArtifactError(f"{loaded.folder} has no curve to measure; make it again with `acip precompute`.")
+    return curves, ResumableRun.of(purpose, old.name, old.fingerprint, old.recipe)
 
 
 def _recounted(loaded: Loaded) -> Artifact:

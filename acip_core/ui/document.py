@@ -1,7 +1,7 @@
 """The HTML that a browser gets first: the page's own preview tags and a first paint in place of Gradio's.
 
 Gradio sends an empty element and fills it with scripts, one component after another; until they all stand, visitors
-read a picture of the page's upper part, with texts that are known beforehand. `assets/js/first.js` takes it away.
+read a picture of the page's upper part, with texts that are known beforehand. `assets/js/first_paint.js` takes it away.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def first_paint(title: str, claim: str, examples: Examples, published: int) -> s
         published: bytes of the model as published.
     """
     texts = [("Original", examples.original), (_size(examples, published), examples.text)] if examples.text else []
-    return part("first", title=title, claim=claim, prompt=examples.prompts[0], texts=texts)
+    return part("first_paint", title=title, claim=claim, prompt=examples.prompts[0], texts=texts)
 
 
 _SHARES = {20: "a fifth", 25: "a quarter", 33: "a third", 50: "half", 67: "two thirds", 75: "three quarters"}

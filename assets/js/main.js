@@ -1,13 +1,14 @@
 // The page's script: its entry, and what Gradio calls by name. Model output and visitors' texts are only ever set as text.
+
+import { nameButtons } from "./compared_sizes.js";
 import { listenToInputs } from "./completion.js";
 import { keptPrompt, listen as listenToServer, restore } from "./connection.js";
 import { data } from "./data.js";
-import { reveal } from "./first.js";
+import { reveal } from "./first_paint.js";
 import { listen as moveGalleries } from "./galleries.js";
 import { listenToAddress, read } from "./link.js";
 import { known } from "./modes.js";
 import { linkOut, listen as listenToShare } from "./share.js";
-import { nameButtons } from "./sizes.js";
 import { listen as listenToSlider } from "./slider.js";
 
 export { chart } from "./chart.js";
