@@ -65,6 +65,11 @@ class Artifact:
     updates: dict[str, FactorUpdate] | None = None
 
     @property
+    def pivoted(self) -> bool:
+        """Whether its sizes count ranks as they are stored by pivots (`rank_costs`); older artifacts' do not."""
+        return bool(self.recipe.get("pivoted"))
+
+    @property
     def include(self) -> tuple[str, ...]:
         """Patterns of the layers that are compressed, as `target_layers`; none stands for all."""
         return tuple(self.recipe.get("include", ()))

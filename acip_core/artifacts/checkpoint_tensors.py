@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -20,8 +21,10 @@ from ..errors import ModelError
 from ..model.base_model import BaseModel
 from ..model.elastic_model import ElasticModel, is_exact
 from ..model.layers import ElasticLinear
-from ..model.modeling import LowRankLinear, QuantizedLinear, QuantizedLowRankLinear
+from ..model.modeling import LowRankLinear, PivotedLinear, QuantizedLinear, QuantizedLowRankLinear
+from ..model.pivoting import Pivoted, pivoted_factors
 from ..model.quantization import Quantized, prefix
+from ..model.rank_costs import pivot_bytes
 from ..model.size_planner import DENSE, Plan
 
 
@@ -40,6 +43,7 @@ class DeferredTensor:
 
 AnyTensor = torch.Tensor | DeferredTensor
 _CODES = (".codes8", ".scale8", ".codes4", ".scale4", ".offset4")  # ends of the names of a `QuantizedMatrix`'s tensors
+_OF_EXPORTS = ("acip_base", "ranks", "pivoted", "quantized", "codes", "auto_map")  # in configurations
 Tensors = dict[str, AnyTensor]
 
 
@@ -56,6 +60,11 @@ def materialized(tensor: AnyTensor) -> torch.Tensor:
 def earlier_ranks(model: PreTrainedModel) -> dict[str, int]:
     """The ranks of layers that the model, an export itself, holds as factors."""
     return getattr(model.config, "ranks", None) or {}
+
+
+def earlier_pivoted(model: PreTrainedModel) -> list[str]:
+    """Those of these layers that it holds by pivots."""
+    return list(getattr(model.config, "pivoted", None) or ())
 
 
 def cut_ranks(elastic: ElasticModel, plan: Plan) -> dict[str, int]:
@@ -78,24 +87,42 @@ def base_settings(config: dict[str, Any], base: str) -> dict[str, Any]:
     """The configuration of the model that one was exported from."""
     if "acip_base" not in config:
         return config
-    settings = {k: v for k, v in config.items() if k not in ("acip_base", "ranks", "quantized", "codes", "auto_map")}
+    settings = {k: v for k, v in config.items() if k not in _OF_EXPORTS}
     return settings | {"model_type": config["model_type"].removeprefix("acip_"), "architectures": [base]}
 
 
 def factorized(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
-    """Layers as two factors (U, m × rank, in `up`, V, rank × n, in `down`), the others as they are.
+    """Layers as two factors (U, m × rank, in `up`, V, rank × n, in `down`) or by pivots, the others as they are.
 
     Args:
         ranks: rows of the bank, adapter's included, per place in the model.
     """
     tensors = untied_state(elastic.model)
+    # A layer's three tensors stand together in a file, so that one is kept at a time.
+    found = lru_cache(maxsize=1)(lambda name: pivoted_factors(*_factors(elastic, name, ranks[name])))
     for name, rank in ranks.items():
         up, down = _factors(elastic, name, rank)
         del tensors[f"{name}.weight"]
-        tensors |= {f"{name}.down.weight": _view(down), f"{name}.up.weight": _view(up)}
+        if elastic.pivoted:
+            tensors |= _by_pivots(name, up, down, found)
+        else:
+            tensors |= {f"{name}.down.weight": _view(down), f"{name}.up.weight": _view(up)}
         if f"{name}.bias" in tensors:
             tensors[f"{name}.up.bias"] = tensors.pop(f"{name}.bias")
     return tensors
+
+
+def _by_pivots(name: str, up: torch.Tensor, down: torch.Tensor, found: Callable[[str], Pivoted]) -> Tensors:
+    """A product U (m, k) V (k, n) as `PivotedLinear` reads it; `found` computes its parts by the layer's name."""
+    (m, rank), n = up.shape, down.shape[1]
+    empty = up.new_empty(0, device="meta")
+    return {
+        f"{name}.down.weight": DeferredTensor(empty.new_empty(rank, n - rank), lambda: found(name).coefficients),
+        f"{name}.up.weight": DeferredTensor(empty.new_empty(m, rank), lambda: found(name).columns),
+        f"{name}.pivots": DeferredTensor(
+            empty.new_empty(pivot_bytes(n), dtype=torch.uint8), lambda: found(name).pivots
+        ),
+    }
 
 
 def quantized_parts(elastic: ElasticModel, quantized: Quantized, ranks: Mapping[str, int]) -> Tensors:
@@ -149,6 +176,13 @@ def join_earlier(model: PreTrainedModel, tensors: Tensors) -> PreTrainedModel:
 
 def _joined(layer: nn.Module, name: str, tensors: Tensors) -> DeferredTensor:
     """The weight of a layer of an earlier export, whose parts are taken out of `tensors`."""
+    if isinstance(layer, PivotedLinear):
+        for part in ("pivots", "up.weight", "down.weight"):
+            tensors.pop(f"{name}.{part}")
+        shape = len(layer.up.weight), layer.in_features
+        return DeferredTensor(
+            layer.up.weight.new_empty(shape, device="meta"), lambda: layer.weight().to(layer.up.weight.dtype)
+        )
     if isinstance(layer, LowRankLinear):
         return _product(tensors.pop(f"{name}.up.weight"), tensors.pop(f"{name}.down.weight"))
     for part in [key for key in tensors if key.startswith((f"{name}.weight.", f"{name}.up.", f"{name}.down."))]:

@@ -14,12 +14,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 import transformers
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
 from ..errors import ModelError, PrecisionError, StorageError
 from ..evaluation.curves import primary_curves
@@ -37,6 +39,7 @@ from .checkpoint_tensors import (
     base_class,
     base_settings,
     cut_ranks,
+    earlier_pivoted,
     earlier_ranks,
     factorized,
     materialized,
@@ -135,7 +138,7 @@ def _cut_form(
     else:
         tensors = saved_names(model, factorized(elastic, ranks))
     tensors = as_stored(tensors, elastic.base, dtype)
-    settings = {"ranks": {**earlier_ranks(model), **ranks}} | ({"quantized": bits} if bits else {})
+    settings = _ranks(model, ranks, elastic.pivoted and quantized is None) | ({"quantized": bits} if bits else {})
     written, code = dtype or elastic.base.stored_dtype, MODELING if custom else None
     return _Form(tensors, written, code, settings, quantized.precision.name if quantized else "")
 
@@ -152,8 +155,16 @@ def _coded_form(
     _check_class(elastic)
     tensors, codes = yield from coded_parts(elastic, plan, dtype)
     bits = _bits(elastic, None, {})
-    settings = {"ranks": earlier_ranks(elastic.model), "codes": codes} | ({"quantized": bits} if bits else {})
+    settings = _ranks(elastic.model) | {"codes": codes} | ({"quantized": bits} if bits else {})
     return _Form(tensors, written, CODED_MODELING, settings)
+
+
+def _ranks(
+    model: PreTrainedModel, ranks: Mapping[str, int] = MappingProxyType({}), pivoted: bool = False
+) -> dict[str, Any]:
+    """What `modeling.compressed` reads of ranks: those of an earlier export, and new ones."""
+    by_pivots = earlier_pivoted(model) + (list(ranks) if pivoted else [])
+    return {"ranks": {**earlier_ranks(model), **ranks}} | ({"pivoted": by_pivots} if by_pivots else {})
 
 
 def _check_class(elastic: ElasticModel) -> None:

@@ -22,7 +22,7 @@ from ..model.coded_states import coded_matrices, install_coded_adapters, install
 from ..model.elastic_model import ElasticModel, build_elastic
 from ..model.factorization import cached_factors
 from ..model.quantization import FULL, Quantized, at_precision, quantize
-from ..model.size_planner import break_even_rank
+from ..model.rank_costs import break_even_rank
 from ..model.target_layers import TargetLayers, target_layers
 from ..progress import Progress, Steps
 from ..storage.hub import HubOptions, artifact_folder, split_revision
@@ -105,7 +105,7 @@ def open_model(
         source: as `load_base`.
         artifact: folder of the artifact or its name on the Hub (`user/repo`, `user/repo@revision`);
             `artifact.default_artifact` of the model's name by default.
-        count_adapters: False reproduces the paper's size convention.
+        count_adapters: False reproduces the paper's size convention: adapters are free, ranks k cost k (m + n).
         install: False leaves out of the model what the artifact's training added.
         precision: of the target layers, one of `quantization.precisions()`; curves and completions of others do
             not count as this model's.
@@ -124,7 +124,8 @@ def open_model(
     folder, read = fitted.folder, fitted.artifact
     factors = yield from cached_factors(fitted.weights, fitted.fingerprint, read.basis, read.gradients)
     adapters, updates = (read.adapters, read.updates) if install else (None, None)
-    elastic = yield from build_elastic(base, factors, read.scores, adapters, count_adapters, updates=updates)
+    pivoted = read.pivoted and count_adapters
+    elastic = yield from build_elastic(base, factors, read.scores, adapters, count_adapters, True, updates, pivoted)
     read = replace(read, curves=recounted(read.curves, elastic))
     coding = read_coding(folder, read.basis, read.gradients)
     loaded = Loaded(
@@ -262,7 +263,8 @@ def _check_shapes(name: str, m: int, n: int, artifact: Artifact) -> None:
         )
     if artifact.gradients is not None and len(artifact.gradients[name].scale) != m:
         raise ArtifactError(f"basis.safetensors: the gradients of '{name}' do not fit a {m} × {n} layer.")
-    if artifact.updates is not None and len(artifact.updates[name].up.scale) != min(break_even_rank(m, n), m, n):
+    rows = min(break_even_rank(m, n, pivoted=artifact.pivoted), m, n)
+    if artifact.updates is not None and len(artifact.updates[name].up.scale) != rows:
         raise ArtifactError(f"factors.safetensors: '{name}' has another number of directions than a {m} × {n} layer.")
     if artifact.adapters is not None:
         adapter = artifact.adapters[name]

@@ -155,6 +155,7 @@ _RECIPE: dict[str, Callable[[object], bool]] = {
     **dict.fromkeys(("include", "exclude", "corpora"), _are_patterns),
     "window": _is_count,
     "quantized": lambda value: value is None or isinstance(value, str),
+    "pivoted": lambda value: value is None or isinstance(value, bool),
     **dict.fromkeys(("adapters", "factors"), lambda value: value is None or isinstance(value, dict)),
 }
 

@@ -173,7 +173,8 @@ def _ranks_by_percent(artifact: Artifact) -> dict[str, np.ndarray] | None:
             raise ArtifactError(f"The matrices of '{name}' do not fit its {length} scores; restore the artifact.")
     adapters = artifact.adapters or {}
     adapter_rank = max((adapter.a.shape[0] for adapter in adapters.values()), default=0)
-    planner = SizePlanner(shapes, {name: score.numpy() for name, score in artifact.scores.items()}, adapter_rank)
+    scores = {name: score.numpy() for name, score in artifact.scores.items()}
+    planner = SizePlanner(shapes, scores, adapter_rank, pivoted=artifact.pivoted)
     table = np.zeros((101, len(lengths)), dtype=np.int64)
     for percent in range(1, 101):
         if percent * planner.base_target_parameters >= 100 * planner.smallest:

@@ -28,7 +28,7 @@ from transformers.utils import CONFIG_NAME
 
 from ..errors import ModelError
 from .coded_modeling import coded
-from .modeling import compressed
+from .modeling import PivotedLinear, compressed
 from .target_layers import FLOATS
 from .weight_files import (
     MOST,
@@ -109,6 +109,7 @@ def load_checkpoint(
         check_values(model, location, stored.files)
     if settings.get("codes"):
         _decode(model, location)
+    _check_pivots(model, location)
     _note_untied(model)
     return model, stored.dtype, bool(method)
 
@@ -118,6 +119,15 @@ def _decode(model: Any, location: str) -> None:
         model.decode_codes()
     except ValueError as error:
         raise ModelError(f"The files of '{location}' are damaged. {error}") from None
+
+
+def _check_pivots(model: Any, location: str) -> None:
+    for name, layer in model.named_modules():
+        if isinstance(layer, PivotedLinear):
+            try:
+                layer.columns()
+            except ValueError as error:
+                raise ModelError(f"The files of '{location}' are damaged: {name} has {error}") from None
 
 
 def _note_untied(model: Any) -> None:

@@ -22,7 +22,8 @@ from .cut import Cut, Ranking, State
 from .factorization import Factors
 from .kernels import linear
 from .layers import Adapter, ElasticLinear
-from .size_planner import DENSE, DIRECTIONS, BytesPerParameter, Footprint, Plan, SizePlanner, break_even_rank
+from .rank_costs import break_even_rank
+from .size_planner import DENSE, DIRECTIONS, BytesPerParameter, Footprint, Plan, SizePlanner
 from .target_layers import TargetLayers, named_layers
 from .trained_factors import FactorUpdate
 
@@ -97,12 +98,21 @@ class ElasticModel:
         planner: turns targets into plans that spend directions; touches no weights.
         planners: of every mode that this model has, by what may be spent; those of codes come with `install_codes`.
         coded: what `coded_states.install_codes` put in; None before.
+        pivoted: whether ranks cost what pivots and coefficients take, which is what they are exported as.
         cut: the states in force, for layers that are installed later.
         plan: the size in force.
     """
 
-    def __init__(self, base: BaseModel, cut: Cut, scores: Scores, count_adapters: bool = True, reset: bool = True):
-        self.base = base
+    def __init__(
+        self,
+        base: BaseModel,
+        cut: Cut,
+        scores: Scores,
+        count_adapters: bool = True,
+        reset: bool = True,
+        pivoted: bool = False,
+    ):
+        self.base, self.pivoted = base, pivoted
         self.cut, self._scores, self._count_adapters, self._reset = cut, scores, count_adapters, reset
         base.model.register_forward_pre_hook(cut.hold)
         base.model.register_forward_hook(cut.release, always_call=True)
@@ -119,17 +129,20 @@ class ElasticModel:
         """Rank of the adapters that are installed; 0 where none are."""
         return next(iter(self.elastic_layers().values())).adapter_rank
 
-    def planner_for(self, adapter_rank: int, storage: BytesPerParameter | None = None) -> SizePlanner:
-        """A planner for this model's scores.
+    def planner_for(
+        self, adapter_rank: int, storage: BytesPerParameter | None = None, scores: Scores | None = None
+    ) -> SizePlanner:
+        """A planner for this model.
 
         Args:
             adapter_rank: of the adapters that every factorized layer has.
             storage: of the target layers, where they are quantized.
+            scores: other ones than the model's own.
         """
-        shapes = self._layers.shapes
-        scores = {name: self._scores[name].numpy() for name in shapes}
+        shapes, given = self._layers.shapes, self._scores if scores is None else scores
+        arrays = {name: given[name].numpy() for name in shapes}
         footprint = replace(self._footprint, storage=storage)
-        return SizePlanner(shapes, scores, adapter_rank, footprint, self._count_adapters, self._reset)
+        return SizePlanner(shapes, arrays, adapter_rank, footprint, self._count_adapters, self._reset, self.pivoted)
 
     def install(self, adapters: Mapping[str, AdapterWeights]) -> None:
         """Put trained adapters in front of every layer's factors; from now on they count in every size."""
@@ -214,6 +227,7 @@ def build_elastic(
     count_adapters: bool = True,
     reset: bool = True,
     updates: Mapping[str, FactorUpdate] | None = None,
+    pivoted: bool = False,
 ) -> Steps[ElasticModel]:
     """Replace the target layers of a base model by elastic ones, in place.
 
@@ -223,6 +237,7 @@ def build_elastic(
         adapters: trained adapters of one common rank for every target layer, or None.
         count_adapters: False reproduces the paper's size convention.
         updates: what training added to the factors, or None.
+        pivoted: count ranks as they are stored by pivots (`rank_costs`).
 
     Returns:
         The elastic model at size 1.0, where it is the base model bit for bit.
@@ -230,10 +245,10 @@ def build_elastic(
     targets = named_layers(base.model, factors)
     cut = Cut(len(targets))
     for index, (name, layer) in enumerate(targets.items()):
-        down, up = _bank(layer, factors[name], scores[name], reset)
+        down, up = _bank(layer, factors[name], scores[name], reset, pivoted)
         targets.replace(name, ElasticLinear(layer, index, cut, down, up))
         yield Progress("building elastic layers", index + 1, len(targets))
-    elastic = ElasticModel(base, cut, scores, count_adapters, reset)
+    elastic = ElasticModel(base, cut, scores, count_adapters, reset, pivoted)
     if updates is not None:
         elastic.update_factors(updates)
     if adapters is not None:
@@ -266,10 +281,13 @@ def is_exact(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
     return torch.promote_types(tensor.dtype, dtype) == dtype or torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
 
 
-def _bank(layer: nn.Linear, factors: Factors, scores: torch.Tensor, reset: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _bank(
+    layer: nn.Linear, factors: Factors, scores: torch.Tensor, reset: bool, pivoted: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of both factors in descending order of score, up to break-even where the dense weight takes over there."""
     weight = layer.weight.detach()
-    count = min(break_even_rank(*weight.shape), len(scores)) if reset else len(scores)
+    m, n = weight.shape
+    count = min(break_even_rank(m, n, pivoted=pivoted), len(scores)) if reset else len(scores)
     order = scores.argsort(descending=True, stable=True)[:count].to(weight.device)
     up = factors.up[order]  # (K, m)
     down = linear(factors.directions[order], weight.float().t())  # (K, n)

@@ -1,4 +1,4 @@
-"""Causal language models of transformers in which some linear layers are products of two thin matrices, or quantized.
+"""Causal language models of transformers some of whose linear layers have a low rank, or are quantized.
 
 A copy of this file, with last lines that name the base model's class, is part of every exported model; so it needs
 nothing but torch and transformers.
@@ -26,6 +26,52 @@ class LowRankLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.up(self.down(x))
+
+
+class PivotedLinear(nn.Module):
+    """`y = A (x_pivots + T x_others) + b`: a matrix of rank k by k of its columns, A (out_features, k) in `up`, and the
+    coefficients T (k, in_features − k) of all others, in `down`.
+
+    Attributes:
+        pivots: uint8 (⌈in_features / 8⌉,), a bit for each column, the first in the lowest bit; set where it is a pivot.
+    """
+
+    pivots: torch.Tensor
+
+    def __init__(self, in_features: int, out_features: int, rank: int, bias: bool):
+        super().__init__()
+        self.in_features, self.rank = in_features, rank
+        self.down = nn.Linear(in_features - rank, rank, bias=False)
+        self.up = nn.Linear(rank, out_features, bias=bias)
+        self.register_buffer("pivots", torch.zeros(-(-in_features // 8), dtype=torch.uint8))
+        self._order: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def columns(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices of the pivots and of all other columns, both ascending.
+
+        Raises:
+            ValueError: the bits name another number of columns than the rank.
+        """
+        if self._order is None or self._order[0].device != self.pivots.device:
+            bits = (self.pivots[:, None] >> torch.arange(8, device=self.pivots.device, dtype=torch.uint8)) & 1
+            chosen = bits.flatten()[: self.in_features].bool()
+            order = chosen.nonzero()[:, 0], (~chosen).nonzero()[:, 0]
+            if len(order[0]) != self.rank:
+                raise ValueError(f"{len(order[0])} pivots instead of {self.rank}; download the model again.")
+            self._order = order
+        return self._order
+
+    def weight(self) -> torch.Tensor:
+        """The matrix (out_features, in_features) in float32."""
+        pivots, others = self.columns()
+        up = self.up.weight.float()
+        whole = up.new_empty(len(up), self.in_features)
+        whole[:, pivots], whole[:, others] = up, up @ self.down.weight.float()
+        return whole
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pivots, others = self.columns()
+        return self.up(x[..., pivots] + self.down(x[..., others]))
 
 
 class QuantizedMatrix(nn.Module):
@@ -100,6 +146,7 @@ class QuantizedLowRankLinear(nn.Module):
 def compressed(base: type[PreTrainedModel]) -> tuple[type[PreTrainedConfig], type[PreTrainedModel]]:
     """The configuration and the model of a base class whose layers named in `config.ranks` have these ranks.
 
+    Those that `config.pivoted` names, too, are stored by pivots, the others as two factors.
     With `config.quantized` (group, levels, shifted, and of the leading rows with 8 bits: eight in a factor,
     eight_dense in a whole weight) these layers and those it names as `dense` are quantized, but not those it names as
     `plain`. A factor may itself be factorized or quantized; it is named after the layer that it is part of.
@@ -109,6 +156,7 @@ def compressed(base: type[PreTrainedModel]) -> tuple[type[PreTrainedConfig], typ
     class CompressedConfig(base_config):
         model_type = f"acip_{base_config.model_type}"  # so that nothing takes it for the base model
         ranks: Any = None
+        pivoted: Any = None
         quantized: Any = None
 
     class CompressedForCausalLM(base):  # type: ignore[misc, valid-type]
@@ -122,9 +170,8 @@ def compressed(base: type[PreTrainedModel]) -> tuple[type[PreTrainedConfig], typ
                 layer = self.get_submodule(name)
                 m, n = (layer.nf, layer.nx) if isinstance(layer, Conv1D) else (layer.out_features, layer.in_features)
                 form = {} if name in bits.get("plain", ()) else bits
-                self.set_submodule(
-                    name, _replacement(m, n, (config.ranks or {}).get(name), layer.bias is not None, form)
-                )
+                rank, pivoted = (config.ranks or {}).get(name), name in (config.pivoted or ())
+                self.set_submodule(name, _replacement(m, n, rank, layer.bias is not None, form, pivoted))
             self._replaced = {name: stand_in(before[name]) for name in names if name in before}
 
         @classmethod
@@ -154,10 +201,10 @@ def stand_in(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def _replacement(m: int, n: int, rank: int | None, bias: bool, bits: dict[str, Any]) -> nn.Module:
+def _replacement(m: int, n: int, rank: int | None, bias: bool, bits: dict[str, Any], pivoted: bool) -> nn.Module:
     if not bits:
         assert rank is not None
-        return LowRankLinear(n, m, rank, bias)
+        return (PivotedLinear if pivoted else LowRankLinear)(n, m, rank, bias)
     form = bits["group"], bits["levels"], bits["shifted"]
     if rank is None:
         return QuantizedLinear(QuantizedMatrix(m, n, bits["eight_dense"], *form), m, bias)

@@ -5,7 +5,8 @@ any unit is then one binary search. In a layer of shape (m, n) with adapter rank
 
     rank k costs (a + k)(m + n) parameters   until that reaches m n: from there the layer is dense and costs m n
 
-(paper, section D.3), so the cut that keeps everything is the base model itself.
+(paper, section D.3), or less where it is stored by pivots (`rank_costs`); so the cut that keeps everything is the base
+model itself.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import SizeError, finite, shown
+from .rank_costs import break_even_rank, factor_parameters, pivot_bytes
 
 DENSE = -1  # rank of a layer that runs its original weight
 DIRECTIONS, BITS, BOTH = MODES = ("directions", "bits", "both")  # what a size may spend
@@ -108,11 +110,6 @@ class Plan:
         return 1 - self.bytes / self.base_bytes
 
 
-def break_even_rank(m: int, n: int, adapter_rank: int = 0) -> int:
-    """The first rank k with (a + k)(m + n) ≥ m n, from which on a layer is dense."""
-    return max(0, math.ceil(m * n / (m + n)) - adapter_rank)
-
-
 class SizePlanner:
     """Plans sizes from scores and shapes.
 
@@ -123,6 +120,7 @@ class SizePlanner:
         footprint: the rest of the model.
         count_adapters: False reproduces the paper's convention, which leaves adapter parameters out.
         reset: False never returns to the dense weight, however much the factors cost (the paper's ablation D.3).
+        pivoted: ranks cost what pivots and coefficients take; not where the layers are quantized or `reset` is False.
 
     Raises:
         SizeError: layers differ between `shapes` and `scores`, or a score is not finite.
@@ -136,17 +134,21 @@ class SizePlanner:
         footprint: Footprint = Footprint(),
         count_adapters: bool = True,
         reset: bool = True,
+        pivoted: bool = False,
     ):
         if list(shapes) != list(scores):
             raise SizeError("Shapes and scores name different layers; they must come from the same model.")
         self.footprint = footprint
         counted = adapter_rank if count_adapters else 0
+        self._pivoted = pivoted and reset and footprint.storage is None
         m = np.array([s[0] for s in shapes.values()], dtype=np.int64)
         n = np.array([s[1] for s in shapes.values()], dtype=np.int64)
         self._row, self._dense = m + n, m * n  # parameters of one direction, of the dense weight
         self._adapters = counted
-        self._break_even = np.array([break_even_rank(a, b, counted) for a, b in shapes.values()])
-        self._floor = int(np.minimum(counted * self._row, self._dense).sum())
+        self._break_even = np.array([break_even_rank(a, b, counted, self._pivoted) for a, b in shapes.values()])
+        adapters = factor_parameters(counted, self._row, self._pivoted)
+        self._floor = int(np.minimum(adapters, self._dense).sum())
+        self._pivots = np.array([pivot_bytes(b) if self._pivoted else 0 for _, b in shapes.values()], dtype=np.int64)
         self._wider = np.array(footprint.wider or np.zeros(len(shapes)), dtype=np.int64)
         self._reset = reset
         if not reset:
@@ -173,14 +175,14 @@ class SizePlanner:
         self._counts = np.cumsum([np.zeros(len(lengths), dtype=np.int64), *counts], axis=0)
 
     def _steps(self, layer: int, length: int) -> np.ndarray:
-        """Parameters each direction of a layer adds: m + n, the remainder at break-even, then none."""
+        """Parameters each direction of a layer adds: what it is stored in, the remainder at break-even, then none."""
         row, dense, last = self._row[layer], self._dense[layer], self._break_even[layer]
         if not self._reset:
             return np.full(length, row, dtype=np.int64)
+        rows = self._adapters + np.arange(last, dtype=np.int64)
+        costs = factor_parameters(rows, row, self._pivoted)
         steps = np.zeros(length, dtype=np.int64)
-        steps[:last] = row
-        if last > 0:
-            steps[last - 1] = dense - (self._adapters + last - 1) * row
+        steps[:last] = np.diff(costs, append=dense)
         return steps
 
     @property
@@ -305,7 +307,7 @@ class SizePlanner:
         other, width = self.footprint.other_parameters, self.footprint.bytes_per_parameter
         base, other_bytes = self.base_target_parameters, self.footprint.other_bytes
         ranks = tuple(np.where(dense, DENSE, kept_counts).tolist())
-        stored = target * width + int(self._wider[dense].sum())
+        stored = target * width + int(self._wider[dense].sum() + self._pivots[~dense].sum())
         if self.footprint.storage is not None:
             stored = round(self._bytes(kept_counts, np.arange(len(kept_counts))).sum())
         return Plan(ranks, target, base, target + other, base + other, stored + other_bytes, self.base_bytes)

@@ -69,7 +69,9 @@ def compare(
 def _artifact(run: ComparisonRun, name: str) -> Steps[None]:
     own = run.artifact
     factors = yield from factorize(run.weights, own.basis, own.gradients)
-    elastic = yield from build_elastic(run.fresh(), factors, own.scores, own.adapters, updates=own.updates)
+    elastic = yield from build_elastic(
+        run.fresh(), factors, own.scores, own.adapters, updates=own.updates, pivoted=own.pivoted
+    )
     yield from run.measure(elastic, name, own.adapters is not None, run.budget.ratios)
 
 

@@ -9,6 +9,7 @@ from ..artifacts.completions import EXAMPLES
 from ..evaluation.perplexity import WINDOW
 from ..model.quantization import FULL
 from ..model.second_moments import DEFAULT_RANK
+from ..scoring.calibrated import OrderCalibration
 from ..scoring.iterative import STAGES
 from ..scoring.pruning_config import PAPER, SMALL, PruningConfig
 from ..training.adapters import AdapterConfig
@@ -34,6 +35,8 @@ class PrecomputeConfig:
         basis: `two-sided`, `activation` or `svd` (plain, as in the paper).
         scorer: `predicted` (by a two-sided basis) or `fisher`, where there is no pruning run.
         basis_rank: columns kept of each correlation.
+        pivoted: whether sizes count ranks as they are stored by pivots, which the scorer `predicted` knows of.
+        order: how a predicted order is calibrated on a few cuts; None leaves it as predicted.
         pruning: rank the directions by a pruning run (Step 2 of ACIP); None for Fisher information.
         factors: how the factors are trained; None leaves them as they are.
         budget: hours for that and for the text it samples, from which its steps and windows follow; None takes them as
@@ -60,6 +63,8 @@ class PrecomputeConfig:
     basis: str = "activation"
     basis_rank: int = DEFAULT_RANK
     scorer: str = "fisher"
+    pivoted: bool = False
+    order: OrderCalibration | None = None
     pruning: PruningConfig | None = None
     factors: FactorConfig | None = None
     budget: float | None = None
@@ -82,7 +87,13 @@ class PrecomputeConfig:
 
 
 DEFAULT_RECIPE = PrecomputeConfig(
-    basis="two-sided", scorer="predicted", factors=FactorConfig(), adapters=None, refining=None
+    basis="two-sided",
+    scorer="predicted",
+    pivoted=True,
+    order=OrderCalibration(),
+    factors=FactorConfig(),
+    adapters=None,
+    refining=None,
 )
 FISHER_RECIPE = PrecomputeConfig()
 PAPER_RECIPE = PrecomputeConfig(pruning=PAPER, adapters=None, refining=None)
@@ -91,6 +102,7 @@ ITERATED_RECIPE = PrecomputeConfig(score_windows=128, stages=STAGES)
 QUICK = replace(
     DEFAULT_RECIPE,
     moment_windows=12,
+    order=None,
     factors=None,
     curve_windows=6,
     ratios=COARSE,

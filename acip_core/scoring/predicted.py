@@ -10,11 +10,15 @@ from ..model.factorization import Factors
 from .envelope import envelope_scores
 
 
-def predicted_scores(factors: Mapping[str, Factors], shapes: Mapping[str, tuple[int, int]]) -> dict[str, torch.Tensor]:
+def predicted_scores(
+    factors: Mapping[str, Factors], shapes: Mapping[str, tuple[int, int]], pivoted: bool = False
+) -> dict[str, torch.Tensor]:
     """Float32 (r,) per layer: σ² in nats per parameter, on the concave envelope of the layer's size.
 
     Args:
         factors: two-sided, whose singular values are comparable between layers.
         shapes: (out_features m, in_features n) per layer.
+        pivoted: as `envelope_scores`.
     """
-    return {name: envelope_scores(f.singular_values.cpu().square(), shapes[name]) for name, f in factors.items()}
+    gains = {name: f.singular_values.cpu().square() for name, f in factors.items()}
+    return {name: envelope_scores(gain, shapes[name], pivoted=pivoted) for name, gain in gains.items()}

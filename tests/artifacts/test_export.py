@@ -63,6 +63,38 @@ def test_what_is_read_again_is_what_ran(family: str, dense: bool, tmp_path: Path
         assert found == pytest.approx(promised, rel=0.01)
 
 
+def test_ranks_by_pivots_are_what_ran_and_as_large_as_was_said(family: str, tmp_path: Path) -> None:
+    elastic = tiny_elastic(family, adapter_rank=2, pivoted=True)
+    for ratio in (0.5, 0.8):
+        folder = tmp_path / f"{ratio}"
+        promised = write(elastic, folder, ratio)
+        assert bytes_of(folder) == promised
+        loaded = load_base(str(folder))
+        elastic.set_size(ratio)
+        torch.testing.assert_close(logits(loaded.model), logits(elastic.model), rtol=1e-4, atol=1e-4)
+        names = json.loads((folder / "config.json").read_text())
+        assert set(names["pivoted"]) == set(names["ranks"])
+        again = elastic_of(loaded)
+        write(again, folder / "dense", 1.0, dense=True)
+        restored = load_base(str(folder / "dense"))
+        assert type(restored.model) is type(elastic.model)
+        torch.testing.assert_close(logits(restored.model), logits(elastic.model), rtol=1e-4, atol=1e-4)
+
+
+def test_pivots_are_read_by_transformers_alone_and_refused_where_they_are_damaged(tmp_path: Path) -> None:
+    elastic = tiny_elastic(pivoted=True)
+    write(elastic, tmp_path / "out", 0.6, shard_bytes=10**9)
+    elastic.set_size(0.6)
+    read = read_by_others(tmp_path / "out", tmp_path)
+    torch.testing.assert_close(read, logits(elastic.model), rtol=1e-4, atol=1e-4)
+    tensors = load_file(tmp_path / "out/model.safetensors")
+    marks = next(name for name in tensors if name.endswith(".pivots"))
+    tensors[marks] = torch.zeros_like(tensors[marks])
+    save_file(tensors, tmp_path / "out/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="pivots"):
+        load_base(str(tmp_path / "out"))
+
+
 def test_full_size_is_the_original_without_code(family: str, tmp_path: Path) -> None:
     write(tiny_elastic(family, adapter_rank=2), tmp_path / "out", 1.0)
     assert not list((tmp_path / "out").glob("*.py")) and "auto_map" not in (tmp_path / "out/config.json").read_text()

@@ -23,8 +23,8 @@ from acip_core.figures.pictures import history_pictures, score_map_figures
 from acip_core.model.base_model import load_base
 from acip_core.model.coding_moments import measure_coding_moments
 from acip_core.model.factorization import factorize
+from acip_core.model.rank_costs import break_even_rank
 from acip_core.model.second_moments import measure_basis, save_basis
-from acip_core.model.size_planner import break_even_rank
 from acip_core.model.trained_factors import FactorUpdate, Ternary
 from acip_core.progress import finish
 from acip_core.scoring.predicted import predicted_scores

@@ -15,7 +15,8 @@ from acip_core.errors import SizeError
 from acip_core.model.elastic_model import ElasticModel, build_elastic
 from acip_core.model.kernels import use_fast_linears
 from acip_core.model.layers import ElasticLinear
-from acip_core.model.size_planner import DENSE, break_even_rank
+from acip_core.model.rank_costs import break_even_rank
+from acip_core.model.size_planner import DENSE
 from acip_core.progress import finish
 from tests.support.tiny import (
     generator,

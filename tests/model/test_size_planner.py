@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from acip_core.errors import SizeError
-from acip_core.model.size_planner import DENSE, Footprint, Plan, SizePlanner, break_even_rank
+from acip_core.model.rank_costs import PIVOTED_SHARE, break_even_rank
+from acip_core.model.size_planner import DENSE, Footprint, Plan, SizePlanner
 
 Shapes = dict[str, tuple[int, int]]
 
@@ -23,26 +24,33 @@ def random_case(seed: int, ties: bool = False, layers: int = 5) -> tuple[Shapes,
     return shapes, {name: np.asarray(values, dtype=np.float32) for name, values in scores.items()}
 
 
-def layer_cost(shape: tuple[int, int], rank: int, adapter_rank: int) -> int:
+def layer_cost(shape: tuple[int, int], rank: int, adapter_rank: int, pivoted: bool = False) -> int:
     """Parameters of one layer at a rank, by the definition: factorized until that reaches the dense weight."""
-    m, n = shape
-    factorized = (adapter_rank + rank) * (m + n)
-    return min(factorized, m * n)
+    (m, n), rows = shape, adapter_rank + rank
+    if pivoted:  # rows of coefficients, less those of the pivots, and the pivots; dense from nine tenths on
+        stored = m * rows + rows * (n - rows)
+        return stored if 10 * stored < 9 * m * n and rows < min(m, n) else m * n
+    return min(rows * (m + n), m * n)
 
 
-def oracle(shapes: Shapes, scores: dict[str, np.ndarray], adapter_rank: int, wanted: int) -> tuple[list[int], int]:
+def oracle(
+    shapes: Shapes, scores: dict[str, np.ndarray], adapter_rank: int, wanted: int, pivoted: bool = False
+) -> tuple[list[int], int]:
     """Keep directions in descending order of score until the whole model reaches `wanted`; then dense where it pays."""
     order = sorted(((-score, i) for i, values in enumerate(scores.values()) for score in values))
     ranks = [0] * len(shapes)
 
     def total() -> int:
-        return sum(layer_cost(shape, rank, adapter_rank) for shape, rank in zip(shapes.values(), ranks, strict=True))
+        return sum(costs(ranks))
+
+    def costs(ranks: list[int]) -> list[int]:
+        return [layer_cost(s, rank, adapter_rank, pivoted) for s, rank in zip(shapes.values(), ranks, strict=True)]
 
     for _, layer in order:
         if total() >= wanted:
             break
         ranks[layer] += 1
-    dense = [(adapter_rank + k) * (m + n) >= m * n for k, (m, n) in zip(ranks, shapes.values(), strict=True)]
+    dense = [cost == m * n for cost, (m, n) in zip(costs(ranks), shapes.values(), strict=True)]
     return [DENSE if d else k for d, k in zip(dense, ranks, strict=True)], total()
 
 
@@ -55,15 +63,32 @@ def kept(plan: Plan) -> list[float]:
     return [math.inf if rank == DENSE else rank for rank in plan.ranks]
 
 
+@pytest.mark.parametrize("pivoted", [False, True])
 @pytest.mark.parametrize("adapter_rank", [0, 1, 3])
 @pytest.mark.parametrize("seed", range(8))
-def test_equals_the_oracle(seed: int, adapter_rank: int):
+def test_equals_the_oracle(seed: int, adapter_rank: int, pivoted: bool):
     shapes, scores = random_case(seed)
-    planner = SizePlanner(shapes, scores, adapter_rank)
+    planner = SizePlanner(shapes, scores, adapter_rank, pivoted=pivoted)
     for wanted in range(planner.smallest, planner.base_target_parameters + 1, 7):
         plan = planner.at_parameters(wanted)
-        ranks, total = oracle(shapes, scores, adapter_rank, wanted)
+        ranks, total = oracle(shapes, scores, adapter_rank, wanted, pivoted)
         assert (list(plan.ranks), plan.target_parameters) == (ranks, total)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (32, 32), (192, 576), (1536, 576), (14336, 4096)])
+def test_pivots_have_a_break_even_above_that_of_factors(shape: tuple[int, int]):
+    (m, n), rank = shape, break_even_rank(*shape, pivoted=True)
+    assert break_even_rank(m, n) <= rank <= min(m, n)
+    assert rank * (m + n - rank) >= PIVOTED_SHARE * m * n > (rank - 1) * (m + n - rank + 1)
+
+
+def test_pivots_count_a_bit_for_each_column_of_a_layer_that_is_cut():
+    shapes, scores = random_case(0)
+    planner = SizePlanner(shapes, scores, footprint=Footprint(100, 2), pivoted=True)
+    for ratio in (0.3, 0.6, 0.9, 1.0):
+        plan = planner.at_ratio(ratio)
+        marks = sum(-(-n // 8) for (_, n), k in zip(shapes.values(), plan.ranks, strict=True) if k != DENSE)
+        assert plan.bytes == 2 * (plan.target_parameters + 100) + marks
 
 
 @pytest.mark.parametrize("adapter_rank", [0, 2])

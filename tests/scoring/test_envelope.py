@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from acip_core.model.size_planner import DENSE, SizePlanner, break_even_rank
+from acip_core.model.rank_costs import break_even_rank
+from acip_core.model.size_planner import DENSE, SizePlanner
 from acip_core.scoring.envelope import envelope_scores
 
 
@@ -41,23 +42,26 @@ def test_the_order_of_gains_and_the_concave_envelope(shape: tuple[int, int], ada
     assert integral[-1].item() == pytest.approx(gains.sum().item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("pivoted", [False, True])
 @pytest.mark.parametrize("shape", [(32, 32), (56, 32), (16, 96)])
 @pytest.mark.parametrize("adapter_rank", [0, 3])
-def test_scores_are_the_slopes_of_the_upper_hull(shape: tuple[int, int], adapter_rank: int) -> None:
+def test_scores_are_the_slopes_of_the_upper_hull(shape: tuple[int, int], adapter_rank: int, pivoted: bool) -> None:
     """Against the hull by its definition: from each point to the one with the steepest line, until the dense layer."""
     m, n = shape
     gains = torch.rand(min(shape), generator=torch.Generator().manual_seed(3)) ** 3
     ordered = gains.sort(descending=True).values.double()
-    last = break_even_rank(m, n, adapter_rank)
-    points = [(k * (m + n), ordered[:k].sum().item()) for k in range(last)]
-    points.append((m * n - adapter_rank * (m + n), ordered.sum().item()))
+    last = break_even_rank(m, n, adapter_rank, pivoted)
+    rows = [adapter_rank + k for k in range(last)]
+    costs = [k * (m + n - k) if pivoted else k * (m + n) for k in rows]
+    points = [(cost, ordered[:k].sum().item()) for k, cost in enumerate(costs)]
+    points.append((m * n, ordered.sum().item()))
     expected, at = [], 0
     while at < last:
         slopes = [(points[k][1] - points[at][1]) / (points[k][0] - points[at][0]) for k in range(at + 1, last + 1)]
         best = max(range(len(slopes)), key=lambda i: slopes[i])
         expected += [slopes[best]] * (best + 1)
         at += best + 1
-    scores = envelope_scores(gains, shape, adapter_rank).sort(descending=True).values
+    scores = envelope_scores(gains, shape, adapter_rank, pivoted).sort(descending=True).values
     assert scores[:last].tolist() == pytest.approx(expected, rel=1e-3)
 
 
