@@ -79,9 +79,7 @@ def precompute(
             f"The scorer 'predicted' and trained factors need the basis 'two-sided', not '{recipe.basis}'."
         )
     if recipe.scorer != "predicted" and recipe.order is not None:
-        raise ArtifactError(
-            f"Only the order of the scorer 'predicted' can be calibrated, not that of '{recipe.scorer}'."
-        )
+        raise ArtifactError(f"Only the scorer 'predicted' has an order to calibrate, not '{recipe.scorer}'.")
     for corpus in recipe.corpora:  # mistakes that need no model to be seen are said before it is loaded
         for split in ("calibration", "held-out"):
             documents(corpus, split)

@@ -40,6 +40,8 @@ class FactorConfig:
         learning_rate: peak of a one-cycle cosine schedule, of factors whose rows are as long on both sides.
         smallest, largest: sizes are drawn from this range, one of its lower and one of its upper half.
         sampled: windows of text that the model itself writes and that are read beside the corpora's.
+        evenness: a size's gradient is divided by its divergence to this power. At 0 the smallest sizes' own would drown
+            the others; at 1 all sizes count by the logarithm of their divergence.
         seed: fixes the order of windows and the sizes.
     """
 
@@ -49,6 +51,7 @@ class FactorConfig:
     smallest: float = 0.3
     largest: float = 0.97
     sampled: int = 2048
+    evenness: float = 0.5
     seed: int = 0
 
 
@@ -160,10 +163,7 @@ class FactorRun:
         self.ratios.append([plan.ratio for plan in plans])
 
     def _backward(self, ids: torch.Tensor, plans: list, parts: int) -> list[float]:
-        """Divergence (nats per token) of windows (windows, length) at each plan, its gradient added up.
-
-        Gradients are divided by the root of the divergence: its own ones at the smallest size would drown the others.
-        """
+        """Divergence (nats per token) of windows (windows, length) at each plan, its gradient added up."""
         with torch.no_grad():
             teacher = self._logits(ids, self.planner.at_ratio(1.0))
         found = []
@@ -171,7 +171,7 @@ class FactorRun:
             loss = divergence(teacher, F.log_softmax(self._logits(ids, plan), dim=-1))
             found.append(loss.item())
             if math.isfinite(found[-1]):
-                (loss / (parts * math.sqrt(max(found[-1], 0.0) + _SMALL))).backward()
+                (loss / (parts * (max(found[-1], 0.0) + _SMALL) ** self.settings.evenness)).backward()
         return found
 
     def _logits(self, ids: torch.Tensor, plan) -> torch.Tensor:
