@@ -165,9 +165,7 @@ class _Run:
     def _inside(self, index: int) -> dict[str, ElasticLinear]:
         """The layers of a block that are to be cut."""
         inside = set(self.blocks[index].modules())
-        return {
-            name: layer for name, layer in self.layers.items() if layer in inside and self.wanted[name] != DENSE
-        }
+        return {name: layer for name, layer in self.layers.items() if layer in inside and self.wanted[name] != DENSE}
 
     def _groups(self, index: int) -> list[list[str]]:
         """These in the order in which they run, those that read the same input together."""
