@@ -46,7 +46,7 @@ class AaSvdConfig:
 
     epochs: int = 25
     batch: int = 15
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-3
 
 
 def aa_svd(
