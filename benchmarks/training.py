@@ -49,7 +49,7 @@ def measure_training(rounds: int = 4) -> list[Figure]:
             dense.append(_timed(lora))
     start = [seconds / median(dense) for seconds in pruning[:rounds]]
 
-    elastic = finish(build_elastic(load_base(), factors, artifact.scores))
+    elastic = finish(build_elastic(load_base(), factors, artifact.scores, pivoted=artifact.pivoted))
     single = _lora_steps(windows, 1)
     figures = [
         median_of("scoring step at full size ÷ dense LoRA step", start, "×", 1.6),

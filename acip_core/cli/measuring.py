@@ -92,7 +92,10 @@ def methods(
     model: AnyModel = None,
     artifact: Folder = None,
     method: Annotated[list[str] | None, typer.Option(help="A method; may be repeated. All by default.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Adapter training steps per method.")] = 120,
+    size: Annotated[
+        list[float] | None, typer.Option(help="A size that is compared, such as 0.8; may be repeated. All by default.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Windows of text that every method is trained on.")] = 120,
 ) -> None:
     """Measure the score maps of all methods at the same sizes on the same text; continues where it was."""
     from ..pipelines.method_comparison import ComparisonConfig
@@ -100,7 +103,7 @@ def methods(
     from ..training.adapters import AdapterConfig
 
     budget = ComparisonConfig(adapters=AdapterConfig(steps=steps))
-    comparison = draw(run(model, artifact, budget, tuple(method) if method else None))
+    comparison = draw(run(model, artifact, budget, tuple(method) if method else None, tuple(size) if size else None))
     rows = []
     for r in comparison.results:
         relative = r.perplexity / comparison.base_perplexity[r.corpus]

@@ -14,6 +14,8 @@ from ..training.autocast import mixed_precision
 from ..training.distillation import divergence
 from .perplexity import exp
 
+_AT_ONCE = {"cuda": 8}  # windows in a pass; elsewhere one, whose logits are 0.1 GB
+
 
 @dataclass(frozen=True)
 class Fidelity:
@@ -25,14 +27,17 @@ class Fidelity:
 
 
 def full_logits(model: PreTrainedModel, windows: torch.Tensor, corpus: str) -> Steps[tuple[torch.Tensor, float]]:
-    """The full model's logits less their maximum, float16 (windows, length − 1, vocabulary), and its perplexity."""
+    """The full model's logits less their maximum, float16 (windows, length − 1, vocabulary), and its perplexity.
+
+    They stay on the model's device.
+    """
     all_logits, losses = [], []
-    for index, window in enumerate(windows):
-        logits = _logits(model, window)
-        losses.append(F.cross_entropy(logits, window[1:].to(logits.device)).item())
-        all_logits.append((logits - logits.amax(-1, keepdim=True)).half().cpu())  # precise where it matters
-        yield Progress(f"full model, {corpus}", index + 1, len(windows))
-    return torch.stack(all_logits), exp(math.fsum(losses) / len(losses))
+    for part in _parts(model, windows):
+        logits = _logits(model, part)
+        losses.append(F.cross_entropy(logits.flatten(0, 1), _next(part, logits)).item() * len(part))
+        all_logits.append((logits - logits.amax(-1, keepdim=True)).half())  # precise where it matters
+        yield Progress(f"full model, {corpus}", sum(map(len, all_logits)), len(windows))
+    return torch.cat(all_logits), exp(math.fsum(losses) / len(windows))
 
 
 def measure_fidelity(
@@ -42,20 +47,30 @@ def measure_fidelity(
 
     In bfloat16 where that is native, as the full model's logits from `full_logits`.
     """
-    sums = torch.zeros(3, dtype=torch.float64)
-    for index, (window, full) in enumerate(zip(windows, teacher, strict=True)):
-        logits = _logits(model, window)
-        full = full.to(logits.device).float()
+    sums, done = torch.zeros(3, dtype=torch.float64), 0
+    for part in _parts(model, windows):
+        logits = _logits(model, part).flatten(0, 1)  # (tokens, vocabulary)
+        full = teacher[done : done + len(part)].to(logits.device).flatten(0, 1).float()
         log_probabilities = F.log_softmax(logits, dim=-1)
-        loss = F.nll_loss(log_probabilities, window[1:].to(logits.device))
+        loss = F.nll_loss(log_probabilities, _next(part, logits))
         agreement = (logits.argmax(-1) == full.argmax(-1)).float().mean()
-        sums += torch.stack([loss, divergence(full, log_probabilities), agreement]).double().cpu()
-        mean = (sums / (index + 1)).tolist()
-        yield Progress(label, index + 1, len(windows), f"{exp(mean[0]):.2f}, agrees {mean[2]:.0%}")
+        done += len(part)
+        sums += torch.stack([loss, divergence(full, log_probabilities), agreement]).double().cpu() * len(part)
+        mean = (sums / done).tolist()
+        yield Progress(label, done, len(windows), f"{exp(mean[0]):.2f}, agrees {mean[2]:.0%}")
     return Fidelity(exp(mean[0]), mean[1], mean[2])
 
 
-def _logits(model: PreTrainedModel, window: torch.Tensor) -> torch.Tensor:
-    """Logits of all tokens but the last, float32 (length − 1, vocabulary)."""
+def _parts(model: PreTrainedModel, windows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return windows.split(_AT_ONCE.get(model.device.type, 1))
+
+
+def _next(windows: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """(tokens,) what is to be predicted."""
+    return windows[:, 1:].flatten().to(logits.device)
+
+
+def _logits(model: PreTrainedModel, windows: torch.Tensor) -> torch.Tensor:
+    """Logits of all tokens but the last of each window, float32 (windows, length − 1, vocabulary)."""
     with torch.inference_mode(), mixed_precision(model.device):
-        return model(window[None].to(model.device), use_cache=False).logits[0, :-1].float()
+        return model(windows.to(model.device), use_cache=False).logits[:, :-1].float()

@@ -55,6 +55,10 @@ _METHODS = (
         "Directions of K-FAC's two-sided basis by the loss it predicts ÷ cost, on each layer's envelope; the default.",
     ),
     Method(
+        "factors", "two-sided basis, factors", "#d9622b", "solid",
+        "The two-sided basis, all entries of its factors trained on as many tokens as the other methods train on.",
+    ),
+    Method(
         "fisher-iterated", "iterated Fisher", "#e0a030", "dashdot",
         "Fisher information on the envelope, measured anew at ever smaller sizes.",
     ),
@@ -66,6 +70,7 @@ _METHODS = (
     Method("svd-llm", "SVD-LLM", "#2f9e5b", "dash", "Every layer at the same size ratio, by whitened singular values."),
     Method("gradient", "accumulated gradient", "#8a5fd3", "longdash", "Absolute mask gradients, accumulated."),
     Method("dobi-svd", "Dobi-SVD", "#1f9fa8", "longdash", "One learned truncation per layer, one run per size."),
+    Method("aa-svd", "AA-SVD", "#4c6a2f", "longdash", "One run per size, its blocks refined in the cut model."),
     Method("acip", "ACIP as published", "#c2417c", "dashdot", "The paper's pruning run on the plain SVD."),
     Method("asvd", "ASVD", "#7a7f87", "longdash", "Activation-scaled singular values, ranks by layer sensitivity."),
     Method(

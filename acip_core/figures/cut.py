@@ -20,8 +20,8 @@ from .pictures import Picture
 _LINE = {"color": "#2b7bd9", "width": 2, "shape": "hvh"}
 _COLORS = ("rgba(43,123,217,0.06)", "rgba(43,123,217,0.85)")
 _NOTE = (
-    "Every cell is a layer; the fuller it is, the more of its directions are kept, against the rank at which factors "
-    "cost as much as the layer itself. From there on the layer runs its original weight, which a dot marks."
+    "Every cell is a layer; the fuller it is, the more of its directions are kept, against the rank from which on its "
+    "original weight costs hardly more. From there on the layer runs that, which a dot marks."
 )
 
 

@@ -19,6 +19,7 @@ from ..evaluation.curves import Curve, primary_curves
 from ..evaluation.methods import corpus_color, corpus_title, method_of
 from ..model.factorization import factorize_layer
 from ..model.layers import ElasticLinear
+from ..model.rank_costs import factor_parameters
 from .canvas import MUTED, laid_out, title
 from .cut import Cuts
 from .pictures import Picture, layer_types
@@ -51,7 +52,7 @@ def method_pictures(loaded: Loaded, cuts: Cuts) -> list[Picture]:
         _directions(loaded, layers),
         _order(loaded.artifact.scores, cuts),
         _cut(cuts, layer_types(loaded.artifact)),
-        _price(layers, layer_types(loaded.artifact), cuts, rank),
+        _price(layers, layer_types(loaded.artifact), cuts, rank, loaded.elastic.pivoted),
         *_repair(loaded.artifact.curves, cuts),
     ]
     return [replace(step, title=f"{number}. {step.title}") for number, step in enumerate(steps, 1)]
@@ -146,7 +147,11 @@ def _cut(cuts: Cuts, kinds: Mapping[str, Sequence[str]]) -> Picture:
 
 
 def _price(
-    layers: Mapping[str, ElasticLinear], kinds: Mapping[str, Sequence[str]], cuts: Cuts, adapter_rank: int
+    layers: Mapping[str, ElasticLinear],
+    kinds: Mapping[str, Sequence[str]],
+    cuts: Cuts,
+    adapter_rank: int,
+    pivoted: bool,
 ) -> Picture:
     """Every layer's parameters against the directions it keeps, at the slider's position."""
     figure = go.Figure()
@@ -163,7 +168,7 @@ def _price(
     def point(percent: int, name: str) -> tuple[float, float]:
         m, n = layers[name].weight.shape
         rank = cuts.rank(percent, name)
-        cost = 100.0 if rank is None else 100 * (rank + adapter_rank) * (m + n) / (m * n)
+        cost = 100.0 if rank is None else 100 * factor_parameters(rank + adapter_rank, m + n, pivoted) / (m * n)
         return cuts.share(percent, name), round(cost, 1)
 
     frames = {}
@@ -180,7 +185,7 @@ def _price(
     )
     note = (
         "A layer with few directions is stored, and run, as two thin matrices: smaller and faster. Each dot is a "
-        "layer. Before these would cost more than its original weight, that comes back whole, at the dotted line."
+        "layer. Where these would save little, its original weight comes back whole, at the dotted line."
     )
     return Picture("Thin where it pays, whole where not", note, figure, frames)
 

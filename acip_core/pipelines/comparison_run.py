@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from ..errors import SizeError
 from ..evaluation.fidelity import Fidelity, full_logits, measure_fidelity
 from ..model.base_model import BaseModel, load_base
 from ..model.context import fitting_window
-from ..model.elastic_model import AdapterWeights, ElasticModel, build_elastic
-from ..model.factorization import Factors
+from ..model.elastic_model import AdapterWeights, ElasticModel
+from ..model.factorization import Factors, cached_factors
+from ..model.second_moments import Basis
 from ..model.target_layers import named_layers
 from ..progress import Steps
 from ..scoring.acip import AcipResult, acip_scores
@@ -26,10 +28,14 @@ from ..scoring.pruning_config import PAPER, SMALL, PruningConfig
 from ..storage.atomic import same_settings
 from ..storage.digests import digest
 from ..storage.resumable import ResumableRun
+from ..training.aa_svd import AaSvdConfig
 from ..training.adapters import AdapterConfig, train_adapters
+from ..training.distillation import window_at
+from ..training.factors import FactorConfig
 
 Scores = dict[str, torch.Tensor]
-_ONE_VARIANT = ("artifact", "dobi-svd", "svd-magnitude")  # the others are measured with adapters and without
+# The others are measured with adapters and without.
+_ONE_VARIANT = ("artifact", "factors", "dobi-svd", "aa-svd", "svd-magnitude")
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,9 @@ class ComparisonConfig:
         window: tokens per window.
         score_windows: calibration windows per corpus for scores and second moments.
         held_out_windows: windows per corpus that results are measured on.
-        adapters: how adapters are trained for every method.
+        adapters: how adapters are trained for every method; whatever else is trained reads the very same windows.
+        factors: how factors are trained, in as many steps as these windows give.
+        aa_svd: how AA-SVD refines its blocks.
         small, published: settings of the two pruning runs.
     """
 
@@ -52,6 +60,8 @@ class ComparisonConfig:
     score_windows: int = 32
     held_out_windows: int = 32
     adapters: AdapterConfig = field(default_factory=lambda: AdapterConfig(steps=120))
+    factors: FactorConfig = field(default_factory=lambda: FactorConfig(batch=4))
+    aa_svd: AaSvdConfig = field(default_factory=AaSvdConfig)
     small: PruningConfig = SMALL
     # As published but for the batch: one window a step instead of 4 of 1,024 tokens.
     published: PruningConfig = field(
@@ -60,9 +70,22 @@ class ComparisonConfig:
 
 
 class ComparisonRun:
-    """One comparison: the model, the text, the results so far."""
+    """One comparison: the model, the text, the results so far.
 
-    def __init__(self, source: str | None, base: BaseModel, artifact: Artifact, budget: ComparisonConfig, path: Path):
+    Attributes:
+        ratios: sizes to be measured now, some of the budget's.
+    """
+
+    def __init__(
+        self,
+        source: str | None,
+        base: BaseModel,
+        artifact: Artifact,
+        budget: ComparisonConfig,
+        path: Path,
+        ratios: tuple[float, ...],
+    ):
+        self.ratios = ratios
         self.source, self.artifact, self.budget, self.path = source, artifact, budget, path
         targets = named_layers(base.model, artifact.scores)
         self.weights, self.shapes = targets.weight_copies(), targets.shapes
@@ -91,13 +114,23 @@ class ComparisonRun:
     def score_windows(self) -> torch.Tensor:
         return torch.cat([windows[: self.budget.score_windows] for windows in self.calibration.values()])
 
-    def missing(self, method: str) -> bool:
-        variants = {(r.adapters, r.corpus, r.wanted) for r in self.results if r.method == method}
-        count = 1 if method in _ONE_VARIANT else 2
-        return len(variants) < count * len(self.budget.corpora) * len(self.budget.ratios)
+    def training_windows(self) -> torch.Tensor:
+        """The windows that adapters are trained on, each as often as they read it."""
+        windows, s = torch.cat(list(self.calibration.values())), self.budget.adapters
+        return windows[[window_at(index, len(windows), s.seed) for index in range(s.steps * s.batch)]]
+
+    def missing(self, method: str) -> tuple[float, ...]:
+        """Sizes at which a method lacks results."""
+        count = (1 if method in _ONE_VARIANT else 2) * len(self.budget.corpora)
+        found = Counter(r.wanted for r in self.results if r.method == method)
+        return tuple(ratio for ratio in self.ratios if found[ratio] < count)
 
     def fresh(self) -> BaseModel:
         return load_base(self.source)
+
+    def factors(self, basis: Basis, gradients: Basis | None = None) -> Steps[dict[str, Factors]]:
+        """Of the model's weights, from this machine's cache: most methods share a basis."""
+        return (yield from cached_factors(self.weights, self.artifact.fingerprint, basis, gradients))
 
     def measure_base(self) -> Steps[None]:
         """Logits of the full model on the held-out text, kept in memory for the comparisons."""
@@ -105,8 +138,11 @@ class ComparisonRun:
         for corpus, windows in self.held_out.items():
             self.teacher[corpus], self.base_perplexity[corpus] = yield from full_logits(base.model, windows, corpus)
 
-    def measure(self, elastic: ElasticModel, method: str, adapters: bool, ratios: tuple[float, ...]) -> Steps[None]:
-        for ratio in ratios:
+    def measure(
+        self, elastic: ElasticModel, method: str, adapters: bool, ratios: tuple[float, ...] | None = None
+    ) -> Steps[None]:
+        """Measure a model at these sizes, by default at all; what has been measured is left out."""
+        for ratio in self.ratios if ratios is None else ratios:
             try:
                 plan = elastic.planner.at_ratio(ratio)
             except SizeError:  # the adapters alone are larger
@@ -134,19 +170,14 @@ class ComparisonRun:
         return (yield from acip_scores(self.fresh(), factors, torch.cat(texts), settings, warm, checkpoint))
 
     def measure_both(
-        self,
-        method: str,
-        factors: dict[str, Factors],
-        scores: Scores,
-        adapters: dict[str, AdapterWeights] | None = None,
+        self, method: str, elastic: ElasticModel, adapters: dict[str, AdapterWeights] | None = None
     ) -> Steps[None]:
-        """Measure a score map without adapters, then with the given ones or, by default, newly trained ones."""
-        elastic = yield from build_elastic(self.fresh(), factors, scores)
-        yield from self.measure(elastic, method, False, self.budget.ratios)
+        """Measure a model without adapters, then with the given ones or, by default, newly trained ones."""
+        yield from self.measure(elastic, method, False)
         if adapters is None:
             checkpoint = self.resumable.path(f"{method}-adapters.safetensors")
             windows = torch.cat(list(self.calibration.values()))
             trained = yield from train_adapters(elastic, windows, self.budget.adapters, checkpoint)
             adapters = trained.weights
         elastic.install(adapters)
-        yield from self.measure(elastic, method, True, self.budget.ratios)
+        yield from self.measure(elastic, method, True)

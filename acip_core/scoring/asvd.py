@@ -141,7 +141,7 @@ def asvd_scores(
 
 
 def _loss(base: BaseModel, windows: torch.Tensor) -> float:
-    return sum(token_losses(base.model, window[None]).mean().item() for window in windows) / len(windows)
+    return token_losses(base.model, windows).mean().item()
 
 
 def _interpolated(sizes: list[float], rises: list[float], at: torch.Tensor) -> torch.Tensor:

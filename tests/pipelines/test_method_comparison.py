@@ -34,6 +34,9 @@ pytestmark = pytest.mark.usefixtures("exact")
 METHODS = (
     "artifact",
     "svd-magnitude",
+    "factors",
+    "aa-svd",
+    "dobi-svd",
     "predicted",
     "fisher-envelope",
     "fisher-iterated",
@@ -41,7 +44,10 @@ METHODS = (
     "fisher-density",
     "svd-llm",
     "acip",
+    "gradient",
+    "asvd",
 )
+ONCE = 5  # of them are measured without adapters or with their own alone
 
 
 @pytest.fixture
@@ -73,8 +79,8 @@ def run(model: str, budget: ComparisonConfig, tmp_path: Path, methods=METHODS, w
 def test_every_method_is_measured_at_every_size(model: str, budget: ComparisonConfig, tmp_path: Path):
     comparison = run(model, budget, tmp_path)
     found = {(r.method, r.adapters, r.wanted) for r in comparison.results}
-    both = {(m, a, r) for m in METHODS[2:] for a in (False, True) for r in budget.ratios}
-    once = {(m, m == "artifact", r) for m in METHODS[:2] for r in budget.ratios}
+    both = {(m, a, r) for m in METHODS[ONCE:] for a in (False, True) for r in budget.ratios}
+    once = {(m, m == "artifact", r) for m in METHODS[:ONCE] for r in budget.ratios}
     assert found == both | once and len(comparison.results) == len(found)
     for result in comparison.results:
         assert result.ratio == pytest.approx(result.wanted, abs=0.02)
@@ -185,7 +191,7 @@ def test_a_damaged_file_is_one_sentence(model: str, budget: ComparisonConfig, tm
 
 
 def test_an_unknown_method_is_one_sentence(model: str, budget: ComparisonConfig, tmp_path: Path):
-    with pytest.raises(ArtifactError, match="Unknown method 'magic'; choose among artifact, predicted, fisher"):
+    with pytest.raises(ArtifactError, match="Unknown method 'magic'; choose among artifact, predicted, factors, fisher"):
         run(model, budget, tmp_path, ("magic",))
 
 
