@@ -61,7 +61,7 @@ def aa_svd(
         windows: (windows, length) calibration token ids, for the closed form and for all epochs.
 
     Raises:
-        ModelError: the output of a block is not finite.
+        ModelError: the output of a block or what a layer reads is not finite.
     """
     run = _Run(elastic, plan, windows, settings)
     total = len(run.blocks) * (settings.epochs + 1)
@@ -85,7 +85,7 @@ def anchored_factors(
         cross: X X'ᵀ (n, n).
     """
     moment = moment.double()
-    root = torch.linalg.cholesky(moment + torch.eye(len(moment)).to(moment) * (_DAMPING * moment.diagonal().mean()))
+    root = torch.linalg.cholesky(moment + torch.eye(len(moment)).to(moment) * _DAMPING * moment.diagonal().mean())
     images = torch.linalg.solve_triangular(root, (weight.double() @ cross.double()).T, upper=False).T  # (m, n)
     tall = len(images) > images.shape[1]
     energies, vectors = torch.linalg.eigh(images.T @ images if tall else images @ images.T)
@@ -197,7 +197,10 @@ class _Run:
 
     def _factorize(self, name: str, moment: torch.Tensor, cross: torch.Tensor) -> None:
         layer, rank = self.layers[name], self.wanted[name]
-        layer.down, layer.up = anchored_factors(layer.weight, moment, cross, rank)
+        try:
+            layer.down, layer.up = anchored_factors(layer.weight, moment, cross, rank)
+        except torch.linalg.LinAlgError:
+            raise ModelError(f"Cannot cut {name}: what it reads is not finite, or always zero.") from None
         self.ranks = tuple(rank if i == layer.index else other for i, other in enumerate(self.ranks))
 
     def _refine(self, index: int, targets: list[torch.Tensor]) -> Iterator[float]:

@@ -17,16 +17,20 @@ from acip_core.artifacts.comparison import FILE, Comparison, read_comparison, wo
 from acip_core.artifacts.reader import read_artifact
 from acip_core.artifacts.writer import write_artifact
 from acip_core.data.corpus import documents, token_windows
-from acip_core.errors import ArtifactError
+from acip_core.errors import ArtifactError, SizeError
 from acip_core.evaluation.fidelity import full_logits, measure_fidelity
 from acip_core.evaluation.perplexity import measure_perplexity
 from acip_core.model.base_model import load_base
 from acip_core.model.elastic_model import build_elastic
-from acip_core.pipelines.ablation import VARIANTS, AblationConfig, ablate
+from acip_core.pipelines import method_comparison
+from acip_core.pipelines.ablation import ROWS, VARIANTS, ablate
+from acip_core.pipelines.ablation_run import AblationConfig
 from acip_core.pipelines.method_comparison import ComparisonConfig, compare
 from acip_core.progress import Progress, finish
 from acip_core.scoring.pruning_config import PruningConfig
-from acip_core.training.adapters import AdapterConfig
+from acip_core.training.aa_svd import AaSvdConfig
+from acip_core.training.adapters import AdapterConfig, AdapterRun
+from acip_core.training.factors import FactorConfig, FactorRun
 from tests.support.tiny import calibration, random_scores, save, tiny_artifact, tiny_base, tiny_factors
 
 pytestmark = pytest.mark.usefixtures("exact")
@@ -68,6 +72,7 @@ def budget(tmp_path: Path) -> ComparisonConfig:
     pruning = PruningConfig(mask_learning_rate=4e-3, penalty=1e-2, batch=1, window=32, rank=2, post_steps=2)
     return ComparisonConfig(
         (0.8, 0.7), (text,), window=32, score_windows=4, held_out_windows=3, adapters=adapters,
+        factors=FactorConfig(batch=2), aa_svd=AaSvdConfig(epochs=2, batch=2),
         small=replace(pruning, warm_start=0.5), published=pruning,
     )  # fmt: skip
 
@@ -191,8 +196,50 @@ def test_a_damaged_file_is_one_sentence(model: str, budget: ComparisonConfig, tm
 
 
 def test_an_unknown_method_is_one_sentence(model: str, budget: ComparisonConfig, tmp_path: Path):
-    with pytest.raises(ArtifactError, match="Unknown method 'magic'; choose among artifact, predicted, factors, fisher"):
+    with pytest.raises(
+        ArtifactError, match="Unknown method 'magic'; choose among artifact, predicted, factors, fisher"
+    ):
         run(model, budget, tmp_path, ("magic",))
+
+
+def test_some_sizes_now_and_the_others_later(model: str, budget: ComparisonConfig, tmp_path: Path):
+    methods = ("svd-llm", "aa-svd")
+    finish(compare(model, tmp_path / "artifact", budget, methods, (0.7,)))
+    seen: list[str] = []
+    later = run(model, budget, tmp_path, methods, lambda step: seen.append(step.stage))
+    assert {stage for stage in seen if stage.startswith("AA-SVD")} == {"AA-SVD at 80%"}
+    (tmp_path / "artifact" / FILE).unlink()
+    at_once = run(model, budget, tmp_path, methods)
+    assert sorted(later.results, key=str) == sorted(at_once.results, key=str)
+    with pytest.raises(SizeError, match=r"not compared at a size of 0.75; choose among 0.8, 0.7\."):
+        finish(compare(model, tmp_path / "artifact", budget, methods, (0.7, 0.75)))
+
+
+def test_all_that_is_trained_reads_the_same_text(
+    model: str, budget: ComparisonConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read: dict[str, list[torch.Tensor]] = {"adapters": [], "factors": [], "aa-svd": []}
+    draw, advance, first = AdapterRun._draw, FactorRun._backward, method_comparison.aa_svd
+
+    def drawn(self: AdapterRun, index: int):
+        read["adapters"].append((found := draw(self, index))[0])
+        return found
+
+    def backward(self: FactorRun, ids: torch.Tensor, *rest):
+        read["factors"] += ids.unbind()
+        return advance(self, ids, *rest)
+
+    def refined(elastic, plan, windows, settings):
+        read["aa-svd"] += windows.unbind()
+        return first(elastic, plan, windows, settings)
+
+    monkeypatch.setattr(AdapterRun, "_draw", drawn)
+    monkeypatch.setattr(FactorRun, "_backward", backward)
+    monkeypatch.setattr(method_comparison, "aa_svd", refined)
+    finish(compare(model, tmp_path / "artifact", budget, ("svd-llm", "factors", "aa-svd"), (0.8,)))
+    texts = {name: sorted(window.tolist() for window in windows) for name, windows in read.items()}
+    assert len(texts["adapters"]) == budget.adapters.steps
+    assert texts["adapters"] == texts["factors"] == texts["aa-svd"]
 
 
 def test_a_cut_beyond_all_numbers_is_kept_as_such(model: str, budget: ComparisonConfig, tmp_path: Path, monkeypatch):
@@ -214,17 +261,20 @@ def settings(budget: ComparisonConfig, monkeypatch: pytest.MonkeyPatch) -> Ablat
         VARIANTS, quantized, replace(VARIANTS[quantized], quantized="int4")
     )  # layers too narrow for nf4
     pruning = replace(budget.small, post_steps=3)
-    return AblationConfig(pruning, (0.8, 0.6), budget.corpora, score_windows=4, held_out_windows=3)
+    factors = FactorConfig(steps=3, batch=2)
+    return AblationConfig(
+        pruning, budget.adapters, factors, (0.8, 0.6), budget.corpora, score_windows=4, held_out_windows=3
+    )
 
 
 def test_every_row_is_measured_and_kept(model: str, settings: AblationConfig, tmp_path: Path):
     seen: list[str] = []
     rows = finish(ablate(model, tmp_path / "artifact", settings), lambda step: seen.append(step.stage))
-    assert [row.name for row in rows] == list(VARIANTS)
+    assert [row.name for row in rows] == list(ROWS)
     by_name = {row.name: row.relative for row in rows}
     assert all(list(relative) == ["0.80", "0.60"] for relative in by_name.values())
     assert all(value is not None and value > 0 for relative in by_name.values() for value in relative.values())
-    assert len({tuple(relative.values()) for relative in by_name.values()}) == len(VARIANTS)
+    assert len({tuple(relative.values()) for relative in by_name.values()}) == len(ROWS)
     again: list[str] = []
     assert finish(ablate(model, tmp_path / "artifact", settings), lambda step: again.append(step.stage)) == rows
     assert set(again) == {"loading the model"} < set(seen)

@@ -1,0 +1,67 @@
+"""Rows of the ablation without a pruning run: what this project's own parts, basis and training, are worth one by one.
+
+All are scored alike, by the loss that dropping a direction is predicted to cost, on the envelope.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..model.coding_moments import measure_coding_moments, read_coding_moments, save_coding_moments
+from ..model.elastic_model import ElasticModel, build_elastic
+from ..model.factorization import factorize
+from ..model.second_moments import plain_basis
+from ..progress import Steps
+from ..scoring.envelope import envelope_scores
+from ..scoring.predicted import predicted_gains
+from ..training.adapters import train_adapters
+from ..training.factors import train_factors
+from .ablation_run import AblationRun
+
+
+@dataclass(frozen=True)
+class Part:
+    """Attributes:
+    basis: two-sided, activation (whitened by the inputs) or plain.
+    trained: factors, adapters or nothing.
+    """
+
+    basis: str = "two-sided"
+    trained: str = ""
+
+
+PARTS = {
+    "two-sided basis": Part(),
+    "activation-aware basis": Part(basis="activation"),
+    "plain basis": Part(basis="plain"),
+    "two-sided basis, factors trained": Part(trained="factors"),
+    "two-sided basis, adapters trained": Part(trained="adapters"),
+}
+
+
+def part_model(run: AblationRun, part: Part) -> Steps[ElasticModel]:
+    """The model of a row."""
+    moments = yield from run.resumable.step(
+        "moments.safetensors",
+        measure_coding_moments(run.fresh().model, run.score_windows, run.weights, run.basis),
+        lambda path: read_coding_moments(path, run.basis),
+        lambda found, path: save_coding_moments(found, path, run.basis),
+    )
+    if part.basis == "two-sided":
+        factors = yield from factorize(run.weights, moments.inputs, moments.gradients)
+    else:
+        factors = yield from factorize(
+            run.weights, run.basis if part.basis == "activation" else plain_basis(run.weights)
+        )
+    gains = predicted_gains(factors, run.weights, moments.inputs, moments.gradients)
+    scores = {name: envelope_scores(gain, run.shapes[name]) for name, gain in gains.items()}
+    elastic = yield from build_elastic(run.fresh(), factors, scores)
+    if part.trained == "factors":
+        trained = yield from train_factors(
+            elastic, run.calibration, run.settings.factors, run.resumable.path("factors.safetensors")
+        )
+        elastic.update_factors(trained.updates)
+    elif part.trained == "adapters":
+        path = run.resumable.path("adapters.safetensors")
+        elastic.install((yield from train_adapters(elastic, run.calibration, run.settings.adapters, path)).weights)
+    return elastic
