@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from ..model.coding_moments import measure_coding_moments, read_coding_moments, save_coding_moments
 from ..model.elastic_model import ElasticModel, build_elastic
-from ..model.factorization import factorize
-from ..model.second_moments import plain_basis
+from ..model.factorization import cached_factors
+from ..model.second_moments import Basis, plain_basis
 from ..progress import Steps
 from ..scoring.envelope import envelope_scores
 from ..scoring.predicted import predicted_gains
@@ -47,12 +47,12 @@ def part_model(run: AblationRun, part: Part) -> Steps[ElasticModel]:
         lambda path: read_coding_moments(path, run.basis),
         lambda found, path: save_coding_moments(found, path, run.basis),
     )
-    if part.basis == "two-sided":
-        factors = yield from factorize(run.weights, moments.inputs, moments.gradients)
-    else:
-        factors = yield from factorize(
-            run.weights, run.basis if part.basis == "activation" else plain_basis(run.weights)
-        )
+    bases: dict[str, tuple[Basis, Basis | None]] = {
+        "two-sided": (moments.inputs, moments.gradients),
+        "activation": (run.basis, None),
+        "plain": (plain_basis(run.weights), None),
+    }
+    factors = yield from cached_factors(run.weights, run.fingerprint, *bases[part.basis])
     gains = predicted_gains(factors, run.weights, moments.inputs, moments.gradients)
     scores = {name: envelope_scores(gain, run.shapes[name]) for name, gain in gains.items()}
     elastic = yield from build_elastic(run.fresh(), factors, scores)

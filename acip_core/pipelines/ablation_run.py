@@ -53,7 +53,7 @@ class AblationRun:
         self.source, self.settings, self.folder = source, settings, folder
         targets = named_layers(base.model, artifact.scores)
         self.weights, self.shapes = targets.weight_copies(), targets.shapes
-        self.basis = artifact.basis
+        self.basis, self.fingerprint = artifact.basis, artifact.fingerprint
         window, tokenizer = fitting_window(base.model, settings.pruning.window), base.tokenizer
         texts = [corpus_windows(tokenizer, c, "calibration", window) for c in settings.corpora]
         self.calibration = torch.cat(texts)
