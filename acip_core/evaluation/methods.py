@@ -25,6 +25,7 @@ class Method:
         title: as people write it.
         color, dash: of its lines, as plotly names them.
         description: what it does, in one sentence.
+        paper: arXiv number of the paper that it is from; none where it is this project's.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Method:
     color: str = _OTHER_COLOR
     dash: str = "longdash"
     description: str = ""
+    paper: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,32 @@ _METHODS = (
         "ACIP's pruning run, started from the Fisher ranking.",
     ),
     Method("fisher-density", "Fisher ÷ cost", "#2b7bd9", "longdash", "Fisher information ÷ cost, no envelope."),
-    Method("svd-llm", "SVD-LLM", "#2f9e5b", "dash", "Every layer at the same size ratio, by whitened singular values."),
-    Method("gradient", "accumulated gradient", "#8a5fd3", "longdash", "Absolute mask gradients, accumulated."),
-    Method("dobi-svd", "Dobi-SVD", "#1f9fa8", "longdash", "One learned truncation per layer, one run per size."),
-    Method("aa-svd", "AA-SVD", "#4c6a2f", "longdash", "One run per size, its blocks refined in the cut model."),
-    Method("acip", "ACIP as published", "#c2417c", "dashdot", "The paper's pruning run on the plain SVD."),
-    Method("asvd", "ASVD", "#7a7f87", "longdash", "Activation-scaled singular values, ranks by layer sensitivity."),
     Method(
-        "svd-magnitude", "plain SVD", "#a0764d", "dot", "Singular values of the weights, model-wide.",
+        "svd-llm", "SVD-LLM", "#2f9e5b", "dash",
+        "Every layer at the same size ratio, by whitened singular values.", "2403.07378",
+    ),
+    Method(
+        "gradient", "accumulated gradient", "#8a5fd3", "longdash",
+        "Absolute mask gradients, accumulated.", "2502.01717",
+    ),
+    Method(
+        "dobi-svd", "Dobi-SVD", "#1f9fa8", "longdash",
+        "One learned truncation per layer, one run per size.", "2502.02723",
+    ),
+    Method(
+        "aa-svd", "AA-SVD", "#4c6a2f", "longdash",
+        "One run per size, its blocks refined in the cut model.", "2604.02119",
+    ),
+    Method(
+        "acip", "ACIP as published", "#c2417c", "dashdot",
+        "The paper's pruning run on the plain SVD.", "2502.01717",
+    ),
+    Method(
+        "asvd", "ASVD", "#7a7f87", "longdash",
+        "Activation-scaled singular values, ranks by layer sensitivity.", "2312.05821",
+    ),
+    Method(
+        "svd-magnitude", "plain SVD", "#a0764d", "dot", "Singular values of the weights, model-wide.", "2502.01717",
     ),
 )  # fmt: skip
 METHODS = {method.id: method for method in _METHODS}
