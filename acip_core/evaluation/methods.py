@@ -26,6 +26,7 @@ class Method:
         color, dash: of its lines, as plotly names them.
         description: what it does, in one sentence.
         paper: arXiv number of the paper that it is from; none where it is this project's.
+        trained: whether its weights are trained, so that adapters are no part of its comparison.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Method:
     dash: str = "longdash"
     description: str = ""
     paper: str = ""
+    trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ class Corpus:
 
 
 _METHODS = (
-    Method("artifact", "this project's artifact", "#d9622b", "solid", "The artifact with all that was trained."),
+    Method(
+        "artifact", "this project's artifact", "#d9622b", "solid",
+        "The artifact with all that was trained.", trained=True,
+    ),
     Method(
         "fisher-envelope", "Fisher on the envelope", "#d9622b", "dashdot",
         "Fisher information of every direction ÷ its cost, on each layer's concave envelope.",
@@ -59,6 +64,7 @@ _METHODS = (
     Method(
         "factors", "two-sided basis, factors", "#d9622b", "solid",
         "The two-sided basis, all entries of its factors trained on as many tokens as the other methods train on.",
+        trained=True,
     ),
     Method(
         "fisher-iterated", "iterated Fisher", "#e0a030", "dashdot",
@@ -83,7 +89,7 @@ _METHODS = (
     ),
     Method(
         "aa-svd", "AA-SVD", "#4c6a2f", "longdash",
-        "One run per size, its blocks refined in the cut model.", "2604.02119",
+        "One run per size, its blocks refined in the cut model.", "2604.02119", trained=True,
     ),
     Method(
         "acip", "ACIP as published", "#c2417c", "dashdot",
