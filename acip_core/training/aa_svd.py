@@ -31,7 +31,7 @@ from ..progress import Progress, Steps
 from .autocast import mixed_precision
 from .distillation import one_cycle
 
-_DAMPING = 1e-6  # of the mean of the diagonal of X' X'ᵀ
+_DAMPING = 1e-8  # of the mean of the diagonal of X' X'ᵀ, for texts of fewer tokens than channels
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,11 @@ def anchored_factors(
 
     Args:
         weight: W (m, n).
-        moment: X' X'ᵀ (n, n).
-        cross: X X'ᵀ (n, n).
+        moment: X' X'ᵀ (n, n), double precision.
+        cross: X X'ᵀ (n, n), likewise.
     """
-    moment = moment.double()
     root = torch.linalg.cholesky(moment + torch.eye(len(moment)).to(moment) * _DAMPING * moment.diagonal().mean())
-    images = torch.linalg.solve_triangular(root, (weight.double() @ cross.double()).T, upper=False).T  # (m, n)
+    images = torch.linalg.solve_triangular(root, (weight.double() @ cross).T, upper=False).T  # (m, n)
     tall = len(images) > images.shape[1]
     energies, vectors = torch.linalg.eigh(images.T @ images if tall else images @ images.T)
     vectors = vectors.flip(1)[:, :rank].T  # (rank, n) or (rank, m)
@@ -181,11 +180,11 @@ class _Run:
         return [names for _, names in groups]
 
     def _moments(self, index: int, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """X' X'ᵀ and X X'ᵀ (n, n) of a layer."""
+        """X' X'ᵀ and X X'ᵀ (n, n) of a layer, in double precision: a few channels are far larger than the others."""
         read: list[torch.Tensor] = []
         width = self.layers[name].in_features
-        moment, cross = torch.zeros(2, width, width, device=self.model.device)
-        with _inputs({name: self.layers[name]}, lambda _, x: read.append(x.flatten(0, -2).float())):
+        moment, cross = torch.zeros(2, width, width, dtype=torch.float64, device=self.model.device)
+        with _inputs({name: self.layers[name]}, lambda _, x: read.append(x.flatten(0, -2).double())):
             for states, cut_off in zip(self.full, self.cut_off, strict=True):
                 self._output(index, states, self.dense)
                 self._output(index, cut_off, self.ranks)

@@ -37,7 +37,7 @@ def test_the_closed_form_is_the_best_of_its_rank(shape: tuple[int, int], rank: i
     m, n = shape
     weight, full = torch.randn(m, n, generator=generator(1)), torch.randn(n, 200, generator=generator(2))
     cut = full + 0.5 * torch.randn(n, 200, generator=generator(3))
-    down, up = anchored_factors(weight, cut @ cut.T, full @ cut.T, rank)
+    down, up = anchored_factors(weight, cut.double() @ cut.double().T, full.double() @ cut.double().T, rank)
     assert down.shape == (rank, n) and up.shape == (rank, m)
     assert torch.allclose(down.norm(dim=1) > 0, torch.ones(rank, dtype=torch.bool))
     # W X projected onto the rows of X' is all that a product with X' can give; the best of a rank is its SVD's.
@@ -88,6 +88,14 @@ def test_text_that_does_not_split_evenly_is_read_whole():
     elastic.model.get_input_embeddings().register_forward_hook(lambda _, inputs, __: read.append(inputs[0]))
     finish(aa_svd(elastic, elastic.planner.at_ratio(0.6), calibration()[:5], AaSvdConfig(epochs=0, batch=3)))
     assert torch.equal(torch.cat(read), calibration()[:5])
+
+
+def test_one_huge_channel_and_few_tokens_can_be_cut():
+    elastic = uniform()
+    layer = elastic.elastic_layers()["model.layers.0.self_attn.q_proj"]
+    elastic.model.model.layers[0].input_layernorm.weight.data[3] = 1e5  # as channels of trained models are
+    finish(aa_svd(elastic, elastic.planner.at_ratio(0.6), calibration()[:1, :20], AaSvdConfig(epochs=0)))
+    assert layer.down.isfinite().all() and layer.up.isfinite().all()
 
 
 def test_what_is_not_finite_is_one_sentence():
