@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import random
-import string
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from acip_core.artifacts.ablation_rows import FILE as ABLATION
 from acip_core.artifacts.comparison import FILE, Comparison, read_comparison, worst_relative
 from acip_core.artifacts.reader import read_artifact
 from acip_core.artifacts.writer import write_artifact
@@ -23,15 +20,11 @@ from acip_core.evaluation.perplexity import measure_perplexity
 from acip_core.model.base_model import load_base
 from acip_core.model.elastic_model import build_elastic
 from acip_core.pipelines import method_comparison
-from acip_core.pipelines.ablation import ROWS, VARIANTS, ablate
-from acip_core.pipelines.ablation_run import AblationConfig
 from acip_core.pipelines.method_comparison import ComparisonConfig, compare
 from acip_core.progress import Progress, finish
-from acip_core.scoring.pruning_config import PruningConfig
-from acip_core.training.aa_svd import AaSvdConfig
-from acip_core.training.adapters import AdapterConfig, AdapterRun
-from acip_core.training.factors import FactorConfig, FactorRun
-from tests.support.tiny import calibration, random_scores, save, tiny_artifact, tiny_base, tiny_factors
+from acip_core.training.adapters import AdapterRun
+from acip_core.training.factors import FactorRun
+from tests.support.tiny import calibration, random_scores, tiny_base, tiny_factors
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -52,29 +45,6 @@ METHODS = (
     "asvd",
 )
 ONCE = 5  # of them are measured without adapters or with their own alone
-
-
-@pytest.fixture
-def model(cache: Path, tmp_path: Path) -> str:
-    base = tiny_base()
-    save(base, tmp_path / "tiny")
-    write_artifact(replace(tiny_artifact(base), name="tiny"), tmp_path / "artifact")
-    return str(tmp_path / "tiny")
-
-
-@pytest.fixture
-def budget(tmp_path: Path) -> ComparisonConfig:
-    source = random.Random(0)
-    lines = ["".join(source.choices(string.ascii_lowercase + " ", k=60)) for _ in range(60)]
-    (tmp_path / "text.txt").write_text("\n\n".join(lines), encoding="utf-8")
-    text = str(tmp_path / "text.txt")
-    adapters = AdapterConfig(rank=2, alpha=4, steps=4, smallest=0.5)
-    pruning = PruningConfig(mask_learning_rate=4e-3, penalty=1e-2, batch=1, window=32, rank=2, post_steps=2)
-    return ComparisonConfig(
-        (0.8, 0.7), (text,), window=32, score_windows=4, held_out_windows=3, adapters=adapters,
-        factors=FactorConfig(batch=2), aa_svd=AaSvdConfig(epochs=2, batch=2),
-        small=replace(pruning, warm_start=0.5), published=pruning,
-    )  # fmt: skip
 
 
 def run(model: str, budget: ComparisonConfig, tmp_path: Path, methods=METHODS, watch=None) -> Comparison:
@@ -249,56 +219,3 @@ def test_a_cut_beyond_all_numbers_is_kept_as_such(model: str, budget: Comparison
     json.loads((tmp_path / "artifact" / FILE).read_text())
     kept = read_comparison(tmp_path / "artifact")
     assert kept is not None and kept.results == results
-
-
-# Ablations
-
-
-@pytest.fixture
-def settings(budget: ComparisonConfig, monkeypatch: pytest.MonkeyPatch) -> AblationConfig:
-    quantized = "scored in nf4, measured in full (3.4)"
-    monkeypatch.setitem(
-        VARIANTS, quantized, replace(VARIANTS[quantized], quantized="int4")
-    )  # layers too narrow for nf4
-    pruning = replace(budget.small, post_steps=3)
-    factors = FactorConfig(steps=3, batch=2)
-    return AblationConfig(
-        pruning, budget.adapters, factors, (0.8, 0.6), budget.corpora, score_windows=4, held_out_windows=3
-    )
-
-
-def test_every_row_is_measured_and_kept(model: str, settings: AblationConfig, tmp_path: Path):
-    seen: list[str] = []
-    rows = finish(ablate(model, tmp_path / "artifact", settings), lambda step: seen.append(step.stage))
-    assert [row.name for row in rows] == list(ROWS)
-    by_name = {row.name: row.relative for row in rows}
-    assert all(list(relative) == ["0.80", "0.60"] for relative in by_name.values())
-    assert all(value is not None and value > 0 for relative in by_name.values() for value in relative.values())
-    assert len({tuple(relative.values()) for relative in by_name.values()}) == len(ROWS)
-    again: list[str] = []
-    assert finish(ablate(model, tmp_path / "artifact", settings), lambda step: again.append(step.stage)) == rows
-    assert set(again) == {"loading the model"} < set(seen)
-
-
-def test_killed_ablations_continue(model: str, settings: AblationConfig, tmp_path: Path):
-    def kill(step: Progress) -> None:
-        if step.stage.startswith("measuring stop at 60 %"):
-            raise KeyboardInterrupt
-
-    names = ("all as it is", "stop at 60 % (D.4)")
-    with pytest.raises(KeyboardInterrupt):
-        finish(ablate(model, tmp_path / "artifact", settings, names), kill)
-    seen: list[str] = []
-    continued = finish(ablate(model, tmp_path / "artifact", settings, names), lambda step: seen.append(step.stage))
-    assert not any("pruning" in stage or "all as it is" in stage for stage in seen)
-    (tmp_path / "artifact" / ABLATION).unlink()
-    assert finish(ablate(model, tmp_path / "artifact", settings, names)) == continued
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}"])
-def test_damaged_rows_are_one_sentence(model: str, settings: AblationConfig, tmp_path: Path, content: str):
-    (tmp_path / "artifact" / ABLATION).write_text(content)
-    with pytest.raises(ArtifactError, match=r"ablation.json is damaged"):
-        finish(ablate(model, tmp_path / "artifact", settings))
-    with pytest.raises(ArtifactError, match="Unknown ablation 'magic'; choose among: all as it is; without"):
-        finish(ablate(model, tmp_path / "artifact", settings, ("magic",)))
