@@ -1,4 +1,4 @@
-"""Rows of the ablation without a pruning run: what this project's own parts, basis and training, are worth one by one.
+"""Rows of the ablation without a pruning run: what our own parts, basis and training, are worth one by one.
 
 All are scored alike, by the loss that dropping a direction is predicted to cost, on the envelope.
 """
