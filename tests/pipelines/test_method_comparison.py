@@ -24,6 +24,7 @@ from acip_core.pipelines.method_comparison import ComparisonConfig, compare
 from acip_core.progress import Progress, finish
 from acip_core.training.adapters import AdapterRun
 from acip_core.training.factors import FactorRun
+from tests.support.commands import run as command
 from tests.support.tiny import calibration, random_scores, tiny_base, tiny_factors
 
 pytestmark = pytest.mark.usefixtures("exact")
@@ -155,6 +156,20 @@ def test_the_full_model_agrees_with_itself(tmp_path: Path):
     assert cut.agreement == pytest.approx((full.argmax(-1) == logits.argmax(-1)).float().mean().item())
 
 
+def test_windows_side_by_side_are_measured_as_alone(monkeypatch: pytest.MonkeyPatch):
+    base = tiny_base()
+    elastic = finish(build_elastic(base, tiny_factors(base), random_scores(base)))
+    found = []
+    for at_once in (1, 4):  # of six
+        monkeypatch.setattr("acip_core.evaluation.fidelity._AT_ONCE", {"cpu": at_once})
+        elastic.set_size(1.0)
+        teacher, perplexity = finish(full_logits(base.model, calibration(), "text"))
+        elastic.set_size(0.5)
+        cut = finish(measure_fidelity(base.model, calibration(), teacher, "cut"))
+        found.append((perplexity, cut.perplexity, cut.divergence, cut.agreement))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"budget": {}, "base_perplexity": {}, "results": [{"method": 1}]}']
 )
@@ -183,6 +198,13 @@ def test_some_sizes_now_and_the_others_later(model: str, budget: ComparisonConfi
     assert sorted(later.results, key=str) == sorted(at_once.results, key=str)
     with pytest.raises(SizeError, match=r"not compared at a size of 0.75; choose among 0.8, 0.7\."):
         finish(compare(model, tmp_path / "artifact", budget, methods, (0.7, 0.75)))
+
+
+def test_a_size_that_is_not_compared_is_one_sentence_on_the_command_line(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    code, said = command(monkeypatch, capsys, "measure", "methods", model, "--size", "0.75")
+    assert code == 1 and "not compared at a size of 0.75; choose among 0.9, 0.8, 0.7, 0.6, 0.5, 0.4." in said
 
 
 def test_all_that_is_trained_reads_the_same_text(
