@@ -204,7 +204,7 @@ def test_a_size_that_is_not_compared_is_one_sentence_on_the_command_line(
     model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     code, said = command(monkeypatch, capsys, "measure", "methods", model, "--size", "0.75")
-    assert code == 1 and "not compared at a size of 0.75; choose among 0.9, 0.8, 0.7, 0.6, 0.5, 0.4." in " ".join(
+    assert code == 2 and "not compared at a size of 0.75; choose among 0.9, 0.8, 0.7, 0.6, 0.5, 0.4." in " ".join(
         said.split()
     )
 
