@@ -7,7 +7,7 @@ With X a layer's inputs in the full model and X' those in the model cut so far, 
 anchored to the full model's outputs, adapted to the cut one's inputs. The layers of a block are cut in the order in
 which they run, those with a common input together; then AdamW moves all that the block stores, factors, biases and
 norms, towards the full block's output. As published: all layers at one size ratio, 25 epochs, 200 steps a block. Where
-this is not the paper's method: the learning rate is chosen for a small model, and falls to 0 instead of a tenth.
+this is not the paper's method: the learning rate falls to 0 instead of a tenth.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class AaSvdConfig:
 
     epochs: int = 25
     batch: int = 15
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-4
 
 
 def aa_svd(
