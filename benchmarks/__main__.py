@@ -16,6 +16,7 @@ from .documents import refresh
 from .factorization import measure_factorization
 from .figure import Figure, merge, table
 from .gguf_files import measure_gguf
+from .methods import measure_methods
 from .page import measure_page
 from .peers.results import measure_peers
 from .planning import measure_planning
@@ -32,6 +33,7 @@ from .visitors import measure_visitors
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "quality": measure_quality,
     "closeness": measure_closeness,
+    "methods": measure_methods,
     "bytes": measure_coded,
     "gguf": measure_gguf,
     "peers": measure_peers,

@@ -97,7 +97,7 @@ def methods(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Windows of text that every method is trained on.")] = 120,
 ) -> None:
-    """Measure the score maps of all methods at the same sizes on the same text; continues where it was."""
+    """Measure all methods at the same sizes on the same text, trained alike; continues where it was."""
     from ..pipelines.method_comparison import ComparisonConfig
     from ..pipelines.method_comparison import compare as run
     from ..training.adapters import AdapterConfig
@@ -117,7 +117,7 @@ def ablations(
     artifact: Folder = None,
     row: Annotated[list[str] | None, typer.Option(help="A row; may be repeated. All by default.")] = None,
 ) -> None:
-    """Answer the paper's questions on this model: pruning runs that differ in one thing; continues where it was."""
+    """Answer the paper's questions on this model, and what each of our parts is worth; continues where it was."""
     from ..pipelines.ablation import ablate as run
 
     rows = draw(run(model, artifact, rows=tuple(row) if row else None))

@@ -25,6 +25,8 @@ class Method:
         title: as people write it.
         color, dash: of its lines, as plotly names them.
         description: what it does, in one sentence.
+        paper: arXiv number of the paper that it is from; none where it is this project's.
+        trained: whether its weights are trained, so that adapters are no part of its comparison.
     """
 
     id: str
@@ -32,6 +34,8 @@ class Method:
     color: str = _OTHER_COLOR
     dash: str = "longdash"
     description: str = ""
+    paper: str = ""
+    trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,10 @@ class Corpus:
 
 
 _METHODS = (
-    Method("artifact", "this project's artifact", "#d9622b", "solid", "The artifact with all that was trained."),
+    Method(
+        "artifact", "this project's artifact", "#d9622b", "solid",
+        "The artifact with all that was trained.", trained=True,
+    ),
     Method(
         "fisher-envelope", "Fisher on the envelope", "#d9622b", "dashdot",
         "Fisher information of every direction ÷ its cost, on each layer's concave envelope.",
@@ -57,6 +64,7 @@ _METHODS = (
     Method(
         "factors", "two-sided basis, factors", "#d9622b", "solid",
         "The two-sided basis, all entries of its factors trained on as many tokens as the other methods train on.",
+        trained=True,
     ),
     Method(
         "fisher-iterated", "iterated Fisher", "#e0a030", "dashdot",
@@ -67,14 +75,32 @@ _METHODS = (
         "ACIP's pruning run, started from the Fisher ranking.",
     ),
     Method("fisher-density", "Fisher ÷ cost", "#2b7bd9", "longdash", "Fisher information ÷ cost, no envelope."),
-    Method("svd-llm", "SVD-LLM", "#2f9e5b", "dash", "Every layer at the same size ratio, by whitened singular values."),
-    Method("gradient", "accumulated gradient", "#8a5fd3", "longdash", "Absolute mask gradients, accumulated."),
-    Method("dobi-svd", "Dobi-SVD", "#1f9fa8", "longdash", "One learned truncation per layer, one run per size."),
-    Method("aa-svd", "AA-SVD", "#4c6a2f", "longdash", "One run per size, its blocks refined in the cut model."),
-    Method("acip", "ACIP as published", "#c2417c", "dashdot", "The paper's pruning run on the plain SVD."),
-    Method("asvd", "ASVD", "#7a7f87", "longdash", "Activation-scaled singular values, ranks by layer sensitivity."),
     Method(
-        "svd-magnitude", "plain SVD", "#a0764d", "dot", "Singular values of the weights, model-wide.",
+        "svd-llm", "SVD-LLM", "#2f9e5b", "dash",
+        "Every layer at the same size ratio, by whitened singular values.", "2403.07378",
+    ),
+    Method(
+        "gradient", "accumulated gradient", "#8a5fd3", "longdash",
+        "Absolute mask gradients, accumulated.", "2502.01717",
+    ),
+    Method(
+        "dobi-svd", "Dobi-SVD", "#1f9fa8", "longdash",
+        "One learned truncation per layer, one run per size.", "2502.02723",
+    ),
+    Method(
+        "aa-svd", "AA-SVD", "#4c6a2f", "longdash",
+        "One run per size, its blocks refined in the cut model.", "2604.02119", trained=True,
+    ),
+    Method(
+        "acip", "ACIP as published", "#c2417c", "dashdot",
+        "The paper's pruning run on the plain SVD.", "2502.01717",
+    ),
+    Method(
+        "asvd", "ASVD", "#7a7f87", "longdash",
+        "Activation-scaled singular values, ranks by layer sensitivity.", "2312.05821",
+    ),
+    Method(
+        "svd-magnitude", "plain SVD", "#a0764d", "dot", "Singular values of the weights, model-wide.", "2502.01717",
     ),
 )  # fmt: skip
 METHODS = {method.id: method for method in _METHODS}

@@ -14,8 +14,8 @@ _HIGHEST = 50  # × base; what is worse leaves the frame
 _TICKS = (1, 1.5, 2, 3, 5, 10, 20, 50)
 _NOTE = (
     "Perplexity on held-out text relative to the full model, the worse of both corpora, at sizes that count adapters. "
-    "Dashed: cut alone. Solid: with adapters, trained on the same number of tokens for every method but this project's "
-    "artifact, which was trained for longer. Click a name to hide its line."
+    "Dashed: cut alone. Solid: with adapters or with weights that were trained, on the same number of tokens for every "
+    "method but this project's artifact, which was trained for longer. Click a name to hide its line."
 )
 
 
@@ -29,17 +29,17 @@ def comparison_figure(comparison: Comparison) -> go.Figure:
     figure = go.Figure()
     for method, adapters in dict.fromkeys((r.method, r.adapters) for r in comparison.results):
         relative = worst_relative(comparison, method, adapters)
-        name = method_title(method, adapters)
+        name, trained = method_title(method, adapters), adapters or registered(method).trained
         figure.add_trace(
             go.Scatter(
                 x=[100 * ratio for ratio in relative],
                 y=list(relative.values()),
                 name=name,
-                mode="lines+markers" if adapters else "lines",
+                mode="lines+markers" if trained else "lines",
                 line={
                     "color": registered(method).color,
                     "width": 3.5 if method == "artifact" else 1.8,
-                    "dash": "solid" if adapters else "dash",
+                    "dash": "solid" if trained else "dash",
                 },
                 marker={"size": 5},
                 hovertemplate=f"{name}<br>%{{x:.0f}} %: %{{y:.3g}} ×<extra></extra>",

@@ -7,7 +7,7 @@ With X a layer's inputs in the full model and X' those in the model cut so far, 
 anchored to the full model's outputs, adapted to the cut one's inputs. The layers of a block are cut in the order in
 which they run, those with a common input together; then AdamW moves all that the block stores, factors, biases and
 norms, towards the full block's output. As published: all layers at one size ratio, 25 epochs, 200 steps a block. Where
-this is not the paper's method: the learning rate is chosen for a small model, and falls to 0 instead of a tenth.
+this is not the paper's method: the learning rate falls to 0 instead of a tenth.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..progress import Progress, Steps
 from .autocast import mixed_precision
 from .distillation import one_cycle
 
-_DAMPING = 1e-6  # of the mean of the diagonal of X' X'ᵀ
+_DAMPING = 1e-8  # of the mean of the diagonal of X' X'ᵀ, for texts of fewer tokens than channels
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class AaSvdConfig:
 
     epochs: int = 25
     batch: int = 15
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-4
 
 
 def aa_svd(
@@ -61,7 +61,7 @@ def aa_svd(
         windows: (windows, length) calibration token ids, for the closed form and for all epochs.
 
     Raises:
-        ModelError: the output of a block is not finite.
+        ModelError: the output of a block or what a layer reads is not finite.
     """
     run = _Run(elastic, plan, windows, settings)
     total = len(run.blocks) * (settings.epochs + 1)
@@ -81,12 +81,11 @@ def anchored_factors(
 
     Args:
         weight: W (m, n).
-        moment: X' X'ᵀ (n, n).
-        cross: X X'ᵀ (n, n).
+        moment: X' X'ᵀ (n, n), double precision.
+        cross: X X'ᵀ (n, n), likewise.
     """
-    moment = moment.double()
-    root = torch.linalg.cholesky(moment + torch.eye(len(moment)).to(moment) * (_DAMPING * moment.diagonal().mean()))
-    images = torch.linalg.solve_triangular(root, (weight.double() @ cross.double()).T, upper=False).T  # (m, n)
+    root = torch.linalg.cholesky(moment + torch.eye(len(moment)).to(moment) * _DAMPING * moment.diagonal().mean())
+    images = torch.linalg.solve_triangular(root, (weight.double() @ cross).T, upper=False).T  # (m, n)
     tall = len(images) > images.shape[1]
     energies, vectors = torch.linalg.eigh(images.T @ images if tall else images @ images.T)
     vectors = vectors.flip(1)[:, :rank].T  # (rank, n) or (rank, m)
@@ -181,11 +180,11 @@ class _Run:
         return [names for _, names in groups]
 
     def _moments(self, index: int, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """X' X'ᵀ and X X'ᵀ (n, n) of a layer."""
+        """X' X'ᵀ and X X'ᵀ (n, n) of a layer, in double precision: a few channels are far larger than the others."""
         read: list[torch.Tensor] = []
         width = self.layers[name].in_features
-        moment, cross = torch.zeros(2, width, width, device=self.model.device)
-        with _inputs({name: self.layers[name]}, lambda _, x: read.append(x.flatten(0, -2).float())):
+        moment, cross = torch.zeros(2, width, width, dtype=torch.float64, device=self.model.device)
+        with _inputs({name: self.layers[name]}, lambda _, x: read.append(x.flatten(0, -2).double())):
             for states, cut_off in zip(self.full, self.cut_off, strict=True):
                 self._output(index, states, self.dense)
                 self._output(index, cut_off, self.ranks)
@@ -197,7 +196,10 @@ class _Run:
 
     def _factorize(self, name: str, moment: torch.Tensor, cross: torch.Tensor) -> None:
         layer, rank = self.layers[name], self.wanted[name]
-        layer.down, layer.up = anchored_factors(layer.weight, moment, cross, rank)
+        try:
+            layer.down, layer.up = anchored_factors(layer.weight, moment, cross, rank)
+        except torch.linalg.LinAlgError:
+            raise ModelError(f"Cannot cut {name}: what it reads is not finite, or always zero.") from None
         self.ranks = tuple(rank if i == layer.index else other for i, other in enumerate(self.ranks))
 
     def _refine(self, index: int, targets: list[torch.Tensor]) -> Iterator[float]:

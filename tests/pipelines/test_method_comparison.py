@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import json
 import math
-import random
-import string
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from acip_core.artifacts.ablation_rows import FILE as ABLATION
 from acip_core.artifacts.comparison import FILE, Comparison, read_comparison, worst_relative
 from acip_core.artifacts.reader import read_artifact
 from acip_core.artifacts.writer import write_artifact
 from acip_core.data.corpus import documents, token_windows
-from acip_core.errors import ArtifactError
+from acip_core.errors import ArtifactError, SizeError
 from acip_core.evaluation.fidelity import full_logits, measure_fidelity
 from acip_core.evaluation.perplexity import measure_perplexity
 from acip_core.model.base_model import load_base
 from acip_core.model.elastic_model import build_elastic
-from acip_core.pipelines.ablation import VARIANTS, AblationConfig, ablate
+from acip_core.pipelines import method_comparison
 from acip_core.pipelines.method_comparison import ComparisonConfig, compare
 from acip_core.progress import Progress, finish
-from acip_core.scoring.pruning_config import PruningConfig
-from acip_core.training.adapters import AdapterConfig
-from tests.support.tiny import calibration, random_scores, save, tiny_artifact, tiny_base, tiny_factors
+from acip_core.training.adapters import AdapterRun
+from acip_core.training.factors import FactorRun
+from tests.support.commands import run as command
+from tests.support.tiny import calibration, random_scores, tiny_base, tiny_factors
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -48,28 +46,6 @@ METHODS = (
     "asvd",
 )
 ONCE = 5  # of them are measured without adapters or with their own alone
-
-
-@pytest.fixture
-def model(cache: Path, tmp_path: Path) -> str:
-    base = tiny_base()
-    save(base, tmp_path / "tiny")
-    write_artifact(replace(tiny_artifact(base), name="tiny"), tmp_path / "artifact")
-    return str(tmp_path / "tiny")
-
-
-@pytest.fixture
-def budget(tmp_path: Path) -> ComparisonConfig:
-    source = random.Random(0)
-    lines = ["".join(source.choices(string.ascii_lowercase + " ", k=60)) for _ in range(60)]
-    (tmp_path / "text.txt").write_text("\n\n".join(lines), encoding="utf-8")
-    text = str(tmp_path / "text.txt")
-    adapters = AdapterConfig(rank=2, alpha=4, steps=4, smallest=0.5)
-    pruning = PruningConfig(mask_learning_rate=4e-3, penalty=1e-2, batch=1, window=32, rank=2, post_steps=2)
-    return ComparisonConfig(
-        (0.8, 0.7), (text,), window=32, score_windows=4, held_out_windows=3, adapters=adapters,
-        small=replace(pruning, warm_start=0.5), published=pruning,
-    )  # fmt: skip
 
 
 def run(model: str, budget: ComparisonConfig, tmp_path: Path, methods=METHODS, watch=None) -> Comparison:
@@ -180,6 +156,20 @@ def test_the_full_model_agrees_with_itself(tmp_path: Path):
     assert cut.agreement == pytest.approx((full.argmax(-1) == logits.argmax(-1)).float().mean().item())
 
 
+def test_windows_side_by_side_are_measured_as_alone(monkeypatch: pytest.MonkeyPatch):
+    base = tiny_base()
+    elastic = finish(build_elastic(base, tiny_factors(base), random_scores(base)))
+    found = []
+    for at_once in (1, 4):  # of six
+        monkeypatch.setattr("acip_core.evaluation.fidelity._AT_ONCE", {"cpu": at_once})
+        elastic.set_size(1.0)
+        teacher, perplexity = finish(full_logits(base.model, calibration(), "text"))
+        elastic.set_size(0.5)
+        cut = finish(measure_fidelity(base.model, calibration(), teacher, "cut"))
+        found.append((perplexity, cut.perplexity, cut.divergence, cut.agreement))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"budget": {}, "base_perplexity": {}, "results": [{"method": 1}]}']
 )
@@ -191,8 +181,59 @@ def test_a_damaged_file_is_one_sentence(model: str, budget: ComparisonConfig, tm
 
 
 def test_an_unknown_method_is_one_sentence(model: str, budget: ComparisonConfig, tmp_path: Path):
-    with pytest.raises(ArtifactError, match="Unknown method 'magic'; choose among artifact, predicted, factors, fisher"):
+    with pytest.raises(
+        ArtifactError, match="Unknown method 'magic'; choose among artifact, predicted, factors, fisher"
+    ):
         run(model, budget, tmp_path, ("magic",))
+
+
+def test_some_sizes_now_and_the_others_later(model: str, budget: ComparisonConfig, tmp_path: Path):
+    methods = ("svd-llm", "aa-svd")
+    finish(compare(model, tmp_path / "artifact", budget, methods, (0.7,)))
+    seen: list[str] = []
+    later = run(model, budget, tmp_path, methods, lambda step: seen.append(step.stage))
+    assert {stage for stage in seen if stage.startswith("AA-SVD")} == {"AA-SVD at 80%"}
+    (tmp_path / "artifact" / FILE).unlink()
+    at_once = run(model, budget, tmp_path, methods)
+    assert sorted(later.results, key=str) == sorted(at_once.results, key=str)
+    with pytest.raises(SizeError, match=r"not compared at a size of 0.75; choose among 0.8, 0.7\."):
+        finish(compare(model, tmp_path / "artifact", budget, methods, (0.7, 0.75)))
+
+
+def test_a_size_that_is_not_compared_is_one_sentence_on_the_command_line(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    code, said = command(monkeypatch, capsys, "measure", "methods", model, "--size", "0.75")
+    assert code == 2 and "not compared at a size of 0.75; choose among 0.9, 0.8, 0.7, 0.6, 0.5, 0.4." in " ".join(
+        said.split()
+    )
+
+
+def test_all_that_is_trained_reads_the_same_text(
+    model: str, budget: ComparisonConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read: dict[str, list[torch.Tensor]] = {"adapters": [], "factors": [], "aa-svd": []}
+    draw, advance, first = AdapterRun._draw, FactorRun._backward, method_comparison.aa_svd
+
+    def drawn(self: AdapterRun, index: int):
+        read["adapters"].append((found := draw(self, index))[0])
+        return found
+
+    def backward(self: FactorRun, ids: torch.Tensor, *rest):
+        read["factors"] += ids.unbind()
+        return advance(self, ids, *rest)
+
+    def refined(elastic, plan, windows, settings):
+        read["aa-svd"] += windows.unbind()
+        return first(elastic, plan, windows, settings)
+
+    monkeypatch.setattr(AdapterRun, "_draw", drawn)
+    monkeypatch.setattr(FactorRun, "_backward", backward)
+    monkeypatch.setattr(method_comparison, "aa_svd", refined)
+    finish(compare(model, tmp_path / "artifact", budget, ("svd-llm", "factors", "aa-svd"), (0.8,)))
+    texts = {name: sorted(window.tolist() for window in windows) for name, windows in read.items()}
+    assert len(texts["adapters"]) == budget.adapters.steps
+    assert texts["adapters"] == texts["factors"] == texts["aa-svd"]
 
 
 def test_a_cut_beyond_all_numbers_is_kept_as_such(model: str, budget: ComparisonConfig, tmp_path: Path, monkeypatch):
@@ -202,53 +243,3 @@ def test_a_cut_beyond_all_numbers_is_kept_as_such(model: str, budget: Comparison
     json.loads((tmp_path / "artifact" / FILE).read_text())
     kept = read_comparison(tmp_path / "artifact")
     assert kept is not None and kept.results == results
-
-
-# Ablations
-
-
-@pytest.fixture
-def settings(budget: ComparisonConfig, monkeypatch: pytest.MonkeyPatch) -> AblationConfig:
-    quantized = "scored in nf4, measured in full (3.4)"
-    monkeypatch.setitem(
-        VARIANTS, quantized, replace(VARIANTS[quantized], quantized="int4")
-    )  # layers too narrow for nf4
-    pruning = replace(budget.small, post_steps=3)
-    return AblationConfig(pruning, (0.8, 0.6), budget.corpora, score_windows=4, held_out_windows=3)
-
-
-def test_every_row_is_measured_and_kept(model: str, settings: AblationConfig, tmp_path: Path):
-    seen: list[str] = []
-    rows = finish(ablate(model, tmp_path / "artifact", settings), lambda step: seen.append(step.stage))
-    assert [row.name for row in rows] == list(VARIANTS)
-    by_name = {row.name: row.relative for row in rows}
-    assert all(list(relative) == ["0.80", "0.60"] for relative in by_name.values())
-    assert all(value is not None and value > 0 for relative in by_name.values() for value in relative.values())
-    assert len({tuple(relative.values()) for relative in by_name.values()}) == len(VARIANTS)
-    again: list[str] = []
-    assert finish(ablate(model, tmp_path / "artifact", settings), lambda step: again.append(step.stage)) == rows
-    assert set(again) == {"loading the model"} < set(seen)
-
-
-def test_killed_ablations_continue(model: str, settings: AblationConfig, tmp_path: Path):
-    def kill(step: Progress) -> None:
-        if step.stage.startswith("measuring stop at 60 %"):
-            raise KeyboardInterrupt
-
-    names = ("all as it is", "stop at 60 % (D.4)")
-    with pytest.raises(KeyboardInterrupt):
-        finish(ablate(model, tmp_path / "artifact", settings, names), kill)
-    seen: list[str] = []
-    continued = finish(ablate(model, tmp_path / "artifact", settings, names), lambda step: seen.append(step.stage))
-    assert not any("pruning" in stage or "all as it is" in stage for stage in seen)
-    (tmp_path / "artifact" / ABLATION).unlink()
-    assert finish(ablate(model, tmp_path / "artifact", settings, names)) == continued
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}"])
-def test_damaged_rows_are_one_sentence(model: str, settings: AblationConfig, tmp_path: Path, content: str):
-    (tmp_path / "artifact" / ABLATION).write_text(content)
-    with pytest.raises(ArtifactError, match=r"ablation.json is damaged"):
-        finish(ablate(model, tmp_path / "artifact", settings))
-    with pytest.raises(ArtifactError, match="Unknown ablation 'magic'; choose among: all as it is; without"):
-        finish(ablate(model, tmp_path / "artifact", settings, ("magic",)))

@@ -1,0 +1,41 @@
+"""A tiny model with its artifact, and a budget for comparisons that tiny models finish in seconds."""
+
+from __future__ import annotations
+
+import random
+import string
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from acip_core.artifacts.writer import write_artifact
+from acip_core.pipelines.comparison_run import ComparisonConfig
+from acip_core.scoring.pruning_config import PruningConfig
+from acip_core.training.aa_svd import AaSvdConfig
+from acip_core.training.adapters import AdapterConfig
+from acip_core.training.factors import FactorConfig
+from tests.support.tiny import save, tiny_artifact, tiny_base
+
+
+@pytest.fixture
+def model(cache: Path, tmp_path: Path) -> str:
+    base = tiny_base()
+    save(base, tmp_path / "tiny")
+    write_artifact(replace(tiny_artifact(base), name="tiny"), tmp_path / "artifact")
+    return str(tmp_path / "tiny")
+
+
+@pytest.fixture
+def budget(tmp_path: Path) -> ComparisonConfig:
+    source = random.Random(0)
+    lines = ["".join(source.choices(string.ascii_lowercase + " ", k=60)) for _ in range(60)]
+    (tmp_path / "text.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    text = str(tmp_path / "text.txt")
+    adapters = AdapterConfig(rank=2, alpha=4, steps=4, smallest=0.5)
+    pruning = PruningConfig(mask_learning_rate=4e-3, penalty=1e-2, batch=1, window=32, rank=2, post_steps=2)
+    return ComparisonConfig(
+        (0.8, 0.7), (text,), window=32, score_windows=4, held_out_windows=3, adapters=adapters,
+        factors=FactorConfig(batch=2), aa_svd=AaSvdConfig(epochs=2, batch=2),
+        small=replace(pruning, warm_start=0.5), published=pruning,
+    )  # fmt: skip
