@@ -1,4 +1,4 @@
-"""Rows of the ablation without a pruning run: what our own parts, basis and training, are worth one by one.
+"""Rows of the ablation without a pruning run: what our own parts, basis, storage and training, are worth one by one.
 
 All are scored alike, by the loss that dropping a direction is predicted to cost, on the envelope.
 """
@@ -26,14 +26,17 @@ class Part:
     """Attributes:
     basis: two-sided, activation (whitened by the inputs) or plain.
     trained: factors, adapters or nothing.
+    pivoted: whether ranks count as they are stored by pivots.
     """
 
     basis: str = "two-sided"
     trained: str = ""
+    pivoted: bool = False
 
 
 PARTS = {
     "two-sided basis": Part(),
+    "two-sided basis, stored by pivots": Part(pivoted=True),
     "activation-aware basis": Part(basis="activation"),
     "plain basis": Part(basis="plain"),
     "two-sided basis, factors trained": Part(trained="factors"),
@@ -56,8 +59,8 @@ def part_model(run: AblationRun, part: Part) -> Steps[ElasticModel]:
     }
     factors = yield from cached_factors(run.weights, run.fingerprint, *bases[part.basis])
     gains = predicted_gains(factors, run.weights, moments)
-    scores = {name: envelope_scores(gain, run.shapes[name]) for name, gain in gains.items()}
-    elastic = yield from build_elastic(run.fresh(), factors, scores)
+    scores = {name: envelope_scores(gain, run.shapes[name], pivoted=part.pivoted) for name, gain in gains.items()}
+    elastic = yield from build_elastic(run.fresh(), factors, scores, pivoted=part.pivoted)
     if part.trained == "factors":
         trained = yield from train_factors(
             elastic, run.calibration, run.settings.factors, run.resumable.path("factors.safetensors")
