@@ -1,4 +1,4 @@
-"""The stage of `precompute` that trains factors: text of the model's own, steps within a budget, training."""
+"""The stage of `precompute` that trains factors: text of the model's own, steps within a budget, blocks, end to end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import torch
 
 from ..data.framing import framing
 from ..model.elastic_model import ElasticModel
+from ..model.trained_factors import FactorUpdate
 from ..progress import Progress, Steps
 from ..storage.resumable import ResumableRun
+from ..training.balanced import updates_of
+from ..training.blocks import BlockConfig, train_blocks
 from ..training.factors import FactorConfig, TrainedFactors, train_factors
 from ..training.sampled_text import sampled_windows
 
@@ -19,20 +22,43 @@ _TIMED = 2  # windows that are sampled and read to find out what a budget buys
 
 
 def train_within_budget(
-    elastic: ElasticModel, text: torch.Tensor, settings: FactorConfig, budget: float | None, resumable: ResumableRun
-) -> Steps[TrainedFactors]:
-    """Train the factors on a corpus and on text that the model writes; each part of a killed run stays.
+    elastic: ElasticModel,
+    text: torch.Tensor,
+    settings: FactorConfig | None,
+    blocks: BlockConfig | None,
+    budget: float | None,
+    resumable: ResumableRun,
+) -> Steps[tuple[dict[str, FactorUpdate], TrainedFactors | None]]:
+    """Train the factors block by block, end to end, or both; each part of a killed run stays.
 
     Args:
-        text: (windows, length) of calibration.
-        budget: hours for both; None takes steps and windows as `settings` has them.
+        text: (windows, length) of calibration. End to end, and by blocks before that, text of the model's own is read
+            besides.
+        settings: of the training end to end; None leaves it out.
+        blocks: of that block by block before it; None leaves it out.
+        budget: hours for all of it; None takes steps and windows as `settings` has them.
+
+    Returns:
+        What training adds to the factors of every layer, and what the training end to end was.
     """
-    if budget is not None:
+    if settings is not None and budget is not None:
         second = yield from resumable.number("seconds", _seconds_per_step(elastic, text, settings))
-        steps = max(1, int(budget * 3600 / second))
+        steps = max(1, int(budget * 3600 / second) - (0 if blocks is None else _as_steps(blocks)))
         settings = replace(settings, steps=steps, sampled=settings.sampled * steps // settings.steps)
-    text = torch.cat([(yield from _sampled(elastic, text, settings, resumable)), text])
-    return (yield from train_factors(elastic, text, settings, resumable.path("factors.safetensors")))
+    if settings is not None:
+        text = torch.cat([(yield from _sampled(elastic, text, settings, resumable)), text])
+    start = None
+    if blocks is not None:
+        start = (yield from train_blocks(elastic, text, blocks, resumable)).factors
+    if settings is None:
+        return updates_of(elastic.elastic_layers(), start or {}), None
+    found = yield from train_factors(elastic, text, settings, resumable.path("factors.safetensors"), start)
+    return found.updates, found
+
+
+def _as_steps(blocks: BlockConfig) -> int:
+    """How many steps end to end take at least as long: one over all blocks, or two batches moved through them."""
+    return blocks.steps + -(-blocks.windows // (2 * blocks.batch))
 
 
 def _seconds_per_step(elastic: ElasticModel, text: torch.Tensor, settings: FactorConfig) -> Steps[float]:
