@@ -43,7 +43,7 @@ def train_within_budget(
     """
     if settings is not None and budget is not None:
         second = yield from resumable.number("seconds", _seconds_per_step(elastic, text, settings))
-        steps = max(1, int(budget * 3600 / second) - (0 if blocks is None else _as_steps(blocks)))
+        steps = max(1, int(budget * 3600 / second) - (0 if blocks is None else _as_steps(blocks, len(text))))
         settings = replace(settings, steps=steps, sampled=settings.sampled * steps // settings.steps)
     if settings is not None:
         text = torch.cat([(yield from _sampled(elastic, text, settings, resumable)), text])
@@ -56,9 +56,9 @@ def train_within_budget(
     return found.updates, found
 
 
-def _as_steps(blocks: BlockConfig) -> int:
-    """How many steps end to end take at least as long: one over all blocks, or two batches moved through them."""
-    return blocks.steps + -(-blocks.windows // (2 * blocks.batch))
+def _as_steps(blocks: BlockConfig, windows: int) -> int:
+    """How many steps end to end take at least as long: a step of all blocks, or two batches passing them, counts one."""
+    return blocks.steps + -(-min(blocks.windows, windows) // (2 * blocks.batch))
 
 
 def _seconds_per_step(elastic: ElasticModel, text: torch.Tensor, settings: FactorConfig) -> Steps[float]:

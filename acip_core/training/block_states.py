@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,6 @@ import torch
 from ..model.block_chain import BlockChain
 from ..model.elastic_model import ElasticModel
 from ..model.size_planner import Plan
-from ..progress import Progress, Steps
 from .autocast import mixed_precision
 from .data_parallel import own_share
 from .distillation import window_at
@@ -73,8 +73,8 @@ class BlockStates:
             self.chain = BlockChain(elastic.model, windows[[0, -1]].to(self.device))
             self.chain.record(self.batches[0].ids[: self.part].to(self.device))
 
-    def begin(self) -> Steps[None]:
-        """In front of the first block, which reads the same at every size."""
+    def begin(self) -> Iterator[None]:
+        """Go in front of the first block, which reads the same at every size; yields after each batch."""
         for index, batch in enumerate(self.batches):
             with self.elastic.on_this_thread(self.dense), mixed_precision(self.device):
                 parts = [self.chain.inputs(ids.to(self.device)) for ids in batch.ids.split(self.part)]
@@ -82,20 +82,20 @@ class BlockStates:
                 self.home = self._home(parts[0])
             batch.full = torch.cat([part.to(self.home) for part in parts])
             batch.cuts = batch.full, batch.full
-            yield Progress("embedding text", index + 1, len(self.batches))
+            yield
 
-    def aim(self, block: int) -> Steps[None]:
+    def aim(self, block: int) -> Iterator[None]:
         """Compute every batch's target of a block."""
         for batch in self.batches:
             batch.target = self._moved(block, batch.full, self.dense)
-            yield from ()
+            yield
 
-    def move(self, block: int) -> Steps[None]:
+    def move(self, block: int) -> Iterator[None]:
         """Go behind a block, which runs the factors that are attached."""
         for batch in self.batches:
             small, large = (self._moved(block, h, plan) for h, plan in zip(batch.cuts, batch.plans, strict=True))
             batch.full, batch.target, batch.cuts = batch.target, _NOTHING, (small, large)
-            yield from ()
+            yield
 
     def outputs(self, block: int, hidden: torch.Tensor, plan: Plan) -> torch.Tensor:
         """What a block makes of hidden states (≤ part, length, width) at a size, on the device."""

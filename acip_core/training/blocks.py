@@ -15,6 +15,7 @@ on the accelerator, and on the CPU 4.3 GB for 256 windows of 512 tokens in bfloa
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -93,15 +94,18 @@ def train_blocks(
     factors: dict[str, FactorPair] = {}
     errors = [torch.empty(0, settings.steps, 2)]
     with frozen(elastic.model):
-        yield from run.states.begin()
+        yield from run.passing(0, run.states.begin())
         for block in range(len(run.states.chain)):
-            yield from run.states.aim(block)
+            yield from run.passing(block, run.states.aim(block))
             if layers := run.layers_of(block):
-                found = yield from kept.tensors(f"block-{block}", run.trained(block, kept.path("state.safetensors")))
+                state = kept.path(f"state-{block}.safetensors")
+                found = yield from kept.tensors(f"block-{block}", run.trained(block, state))
+                if state is not None:
+                    state.unlink(missing_ok=True)
                 errors.append(found["errors"][None])
                 factors |= {name: (found[f"{name}.down"], found[f"{name}.up"]) for name in layers}
             with BalancedFactors(layers, factors).attached():
-                yield from run.states.move(block)
+                yield from run.passing(block, run.states.move(block))
     return TrainedBlocks(factors, torch.cat(errors), settings)
 
 
@@ -112,6 +116,11 @@ class BlockRun:
         self.elastic, self.windows, self.settings = elastic, windows, settings
         sizes = settings.smallest, settings.largest
         self.states = BlockStates(elastic, windows, settings.batch, settings.windows, sizes, settings.seed)
+
+    def passing(self, block: int, batches: Iterator[None]) -> Steps[None]:
+        """Hidden states of one batch after another pass a block."""
+        for _ in batches:
+            yield self._progress(block, 0, "hidden states")
 
     def layers_of(self, block: int) -> dict[str, ElasticLinear]:
         """The elastic layers of a block by name."""
@@ -131,7 +140,9 @@ class BlockRun:
                 errors.append(self._advance(block, len(errors), factors.parameters, optimizer))
                 if PartialState().is_main_process and store.due():
                     store.save(len(errors), factors.parameters, optimizer, {"errors": torch.tensor(errors)})
-                yield self._progress(block, errors)
+                small, large = torch.tensor(errors[-len(self.states.batches) :]).mean(0).tolist()
+                said = f"error {small:.1%} at small, {large:.1%} at large sizes"
+                yield self._progress(block, len(errors), said)
         result = {"errors": torch.tensor(errors)}
         for name, (down, up) in factors.factors().items():
             result |= {f"{name}.down": down.cpu(), f"{name}.up": up.cpu()}
@@ -168,11 +179,9 @@ class BlockRun:
                     error.backward()
         return mean_numbers(errors, self.states.device)
 
-    def _progress(self, block: int, errors: list[list[float]]) -> Progress:
+    def _progress(self, block: int, done: int, said: str) -> Progress:
         blocks, steps = len(self.states.chain), self.settings.steps
-        small, large = torch.tensor(errors[-len(self.states.batches) :]).mean(0).tolist()
-        said = f"block {block + 1}: error {small:.1%} at small, {large:.1%} at large sizes"
-        return Progress("training blocks", block * steps + len(errors), blocks * steps, said)
+        return Progress("training blocks", block * steps + done, blocks * steps, f"block {block + 1}: {said}")
 
     def identity(self) -> str:
         """What makes two runs the same: settings, text and the factors they start from."""
