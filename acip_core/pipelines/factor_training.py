@@ -57,7 +57,7 @@ def train_within_budget(
 
 
 def _as_steps(blocks: BlockConfig, windows: int) -> int:
-    """How many steps end to end take at least as long: a step of all blocks, or two batches passing them, counts one."""
+    """Steps end to end that take at least as long: a step of all blocks, or two batches that pass them, is one."""
     return blocks.steps + -(-min(blocks.windows, windows) // (2 * blocks.batch))
 
 

@@ -8,8 +8,9 @@ over the order; a size is a prefix of it all along.
 
 Memory: one block at a time has gradients and an optimizer (16 bytes for each entry of its factors); hidden states take
 four times windows · length · width numbers, on the CPU unless the accelerator has plenty of room; the trained factors,
-4 bytes an entry, wait on the CPU. A 7B model (32 blocks of 0.2 · 10⁹ entries, width 4,096) needs 3.2 GB beside itself
-on the accelerator, and on the CPU 4.3 GB for 256 windows of 512 tokens in bfloat16 and 26 GB for the result.
+4 bytes an entry, wait on the CPU. A 7B model (32 blocks of 0.2 · 10⁹ entries, width 4,096) needs 3.2 GB and a block's
+activations beside itself on the accelerator, and on the CPU 4.3 GB for 256 windows of 512 tokens in bfloat16 and 26 GB
+for the result.
 """
 
 from __future__ import annotations
@@ -69,7 +70,6 @@ class TrainedBlocks:
 
     factors: dict[str, FactorPair]
     errors: torch.Tensor
-    settings: BlockConfig
 
 
 def train_blocks(
@@ -82,7 +82,7 @@ def train_blocks(
 
     Args:
         windows: (windows, length) token ids.
-        resumable: where the factors of every block are kept.
+        resumable: where the factors of every block are kept; one place for all processes.
 
     Raises:
         ModelError: an error is not finite (the message names block and step), a batch cannot be split over the
@@ -106,7 +106,7 @@ def train_blocks(
                 factors |= {name: (found[f"{name}.down"], found[f"{name}.up"]) for name in layers}
             with BalancedFactors(layers, factors).attached():
                 yield from run.passing(block, run.states.move(block))
-    return TrainedBlocks(factors, torch.cat(errors), settings)
+    return TrainedBlocks(factors, torch.cat(errors))
 
 
 class BlockRun:
@@ -131,7 +131,7 @@ class BlockRun:
         """A block's factors after its steps, on the CPU, by layer and side, and the relative errors on the way."""
         steps, factors = self.settings.steps, BalancedFactors(self.layers_of(block))
         optimizer = factors.adam(self.settings.learning_rate)
-        store = Checkpoint(checkpoint, f"{self.identity()} {block}")
+        store = Checkpoint(checkpoint, f"block {block}")  # its folder is that of this very run
         errors: list[list[float]] = []
         if state := store.load(factors.parameters, optimizer, {"errors": None}):
             errors = state[1]["errors"].tolist()
