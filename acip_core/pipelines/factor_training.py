@@ -51,7 +51,8 @@ def train_within_budget(
     if blocks is not None:
         start = (yield from train_blocks(elastic, text, blocks, resumable)).factors
     if settings is None:
-        return updates_of(elastic.elastic_layers(), start or {}), None
+        assert start is not None
+        return updates_of(elastic.elastic_layers(), start), None
     found = yield from train_factors(elastic, text, settings, resumable.path("factors.safetensors"), start)
     return found.updates, found
 
