@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import torch
+from accelerate import PartialState
 
 from ..data.framing import framing
 from ..model.elastic_model import ElasticModel
@@ -14,6 +15,7 @@ from ..progress import Progress, Steps
 from ..storage.resumable import ResumableRun
 from ..training.balanced import updates_of
 from ..training.blocks import BlockConfig, train_blocks
+from ..training.data_parallel import mean_numbers
 from ..training.factors import FactorConfig, TrainedFactors, train_factors
 from ..training.sampled_text import sampled_windows
 
@@ -63,15 +65,17 @@ def _as_steps(blocks: BlockConfig, windows: int) -> int:
 
 
 def _seconds_per_step(elastic: ElasticModel, text: torch.Tensor, settings: FactorConfig) -> Steps[float]:
-    """What a step takes on this machine, its share of the sampled text with it."""
+    """What a step takes on this machine, its share of the sampled text with it; the same for all processes."""
     yield Progress("timing the training", 0, 1)
+    processes = PartialState().num_processes
     started = time.monotonic()
     sampled_windows(elastic.model, text, framing(elastic.tokenizer).lead, _TIMED, settings.seed)
     sampling = (time.monotonic() - started) / _TIMED
     started = time.monotonic()
-    yield from train_factors(elastic, text, replace(settings, steps=1, batch=_TIMED))
+    yield from train_factors(elastic, text, replace(settings, steps=1, batch=_TIMED * processes))
     training = (time.monotonic() - started) / _TIMED
-    return settings.batch * training + settings.sampled / settings.steps * sampling
+    step = settings.batch / processes * training + settings.sampled / settings.steps * sampling
+    return mean_numbers([step], elastic.model.device)[0]
 
 
 def _sampled(

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,50 +161,6 @@ def test_a_long_token_weighs_no_more_than_others() -> None:
     longer = torch.tensor([1000.0, 1.0, 1.0, 1.0])[:, None]
     torch.testing.assert_close(relative_error(off, target), torch.tensor([0.1]), rtol=1e-3, atol=0)
     torch.testing.assert_close(relative_error(off * longer, target * longer), relative_error(off, target))
-
-
-_WORKERS = """
-import json, sys, torch
-from accelerate import PartialState, debug_launcher
-from acip_core.progress import finish
-from acip_core.storage.resumable import ResumableRun
-from acip_core.training import autocast
-from acip_core.training.blocks import BlockConfig, train_blocks
-from acip_core.training.factors import FactorConfig, train_factors
-from tests.support.tiny import calibration, tiny_elastic
-autocast.mixed_precision_is_native = lambda device: False
-
-def work(blocks, factors, out):
-    torch.set_num_threads(1)
-    state = PartialState(cpu=True)
-    elastic = tiny_elastic()
-    trained = finish(train_blocks(elastic, calibration(), BlockConfig(**blocks)))
-    ended = finish(train_factors(elastic, calibration(), FactorConfig(**factors), start=trained.factors))
-    sides = {name: update.down.matrix() for name, update in ended.updates.items()}
-    result = {"processes": state.num_processes, "factors": trained.factors, "losses": ended.losses, "updates": sides}
-    torch.save(result, f"{out}.{state.process_index}")
-
-debug_launcher(work, (*map(json.loads, sys.argv[1:3]), sys.argv[3]), num_processes=2)
-"""
-
-
-def test_two_processes_end_like_one(tmp_path: Path) -> None:
-    """Forked by accelerate from one that has imported everything: a launcher for each takes four starts."""
-    blocks, factors = replace(SETTINGS, steps=4), FactorConfig(steps=4, batch=4, learning_rate=1e-2)
-    arguments = [json.dumps(asdict(settings)) for settings in (blocks, factors)]
-    command = [sys.executable, "-c", _WORKERS, *arguments, str(tmp_path / "out")]
-    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=120)
-    results = [torch.load(tmp_path / f"out.{i}") for i in range(2)]
-    assert [r["processes"] for r in results] == [2, 2]
-    elastic = tiny_elastic()
-    single = finish(train_blocks(elastic, calibration(), blocks))
-    ended = finish(train_factors(elastic, calibration(), factors, start=single.factors))
-    torch.testing.assert_close(results[0]["losses"], ended.losses, rtol=1e-3, atol=1e-4)
-    for name, pair in single.factors.items():
-        for side, other, alone in zip(results[0]["factors"][name], results[1]["factors"][name], pair, strict=True):
-            assert torch.equal(side, other)
-            torch.testing.assert_close(side, alone, rtol=1e-3, atol=1e-4)
-        assert torch.equal(results[0]["updates"][name], results[1]["updates"][name])
 
 
 def test_a_batch_that_cannot_be_split_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
