@@ -71,6 +71,10 @@ def test_a_mistake_is_one_sentence(
     "arguments",
     [
         ("precompute", "--steps", "0"),
+        ("precompute", "--block-steps", "-1"),
+        ("precompute", "--block-steps", "5", "--quick"),
+        ("precompute", "--block-steps", "5", "--scorer", "fisher"),
+        ("precompute", "--block-steps", "5", "--steps", "0", "--scorer", "acip"),
         ("precompute", "--steps", "many"),
         ("precompute", "--seed", "-1"),
         ("precompute", "--seed", "99999999999999999999"),

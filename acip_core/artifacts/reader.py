@@ -55,7 +55,8 @@ def read_artifact(folder: Path) -> Artifact:
     basis, gradients = _read_basis(folder / "basis.safetensors", set(scores))
     recipe = description["recipe"]
     adapters = _read_peft(folder, set(scores)) if recipe.get("adapters") is not None else None
-    updates = _read_updates(folder / "factors.safetensors", basis, gradients) if recipe.get("factors") else None
+    is_trained = recipe.get("factors") or recipe.get("blocks")
+    updates = _read_updates(folder / "factors.safetensors", basis, gradients) if is_trained else None
     with reporting_damage(folder / "acip.json", "field 'curves' is malformed; restore the file"):
         curves = tuple(_curve(entry, recipe) for entry in description["curves"])
     return Artifact(
@@ -156,7 +157,7 @@ _RECIPE: dict[str, Callable[[object], bool]] = {
     "window": _is_count,
     "quantized": lambda value: value is None or isinstance(value, str),
     "pivoted": lambda value: value is None or isinstance(value, bool),
-    **dict.fromkeys(("adapters", "factors"), lambda value: value is None or isinstance(value, dict)),
+    **dict.fromkeys(("adapters", "factors", "blocks"), lambda value: value is None or isinstance(value, dict)),
 }
 
 

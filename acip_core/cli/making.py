@@ -59,9 +59,17 @@ Float32 = Annotated[bool, typer.Option("--float32", help="No bfloat16 in the pru
 Steps = Annotated[
     int | None,
     typer.Option(
-        min=1,
+        min=0,
         help="Training steps: of factors, sixteen windows each; of adapters, one window each, and a sixth as many of "
         "four follow.",
+    ),
+]
+BlockSteps = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Steps of training the factors block by block before that, as many for each decoder block: one block's "
+        "gradients at a time in memory. With --steps 0 nothing follows.",
     ),
 ]
 Budget = Annotated[
@@ -95,6 +103,7 @@ def precompute(
     checkpointing: Checkpointing = False,
     float32: Float32 = False,
     steps: Steps = None,
+    block_steps: BlockSteps = 0,
     budget: Budget = None,
     corpus: Corpus = None,
     seed: Seed = None,
@@ -106,9 +115,12 @@ def precompute(
 ) -> None:
     """Order a model's directions, train its factors, make its codes, measure its curves, write its artifact."""
     from ..pipelines.precompute import precompute as run
+    from ..training.blocks import BlockConfig
 
-    if quick and any(value is not None for value in (steps, seed, budget, scorer)):
-        raise typer.BadParameter("--steps, --budget, --seed and --scorer belong to runs that --quick leaves out.")
+    if quick and (block_steps or any(value is not None for value in (steps, seed, budget, scorer))):
+        raise typer.BadParameter(
+            "--steps, --block-steps, --budget, --seed and --scorer belong to runs that --quick leaves out."
+        )
     one_sided = basis not in (None, "two-sided")
     scorer = scorer or ("fisher" if one_sided and not quick else "predicted")
     if scorer == "predicted" and one_sided:
@@ -117,11 +129,17 @@ def precompute(
         raise typer.BadParameter(
             "--budget sets the training steps of factors; it needs --scorer predicted, no --steps."
         )
+    if block_steps and scorer != "predicted":
+        raise typer.BadParameter("--block-steps trains factors; it needs --scorer predicted.")
+    if steps == 0 and not block_steps:
+        raise typer.BadParameter("--steps 0 leaves training to --block-steps; without any, use --quick.")
     if scorer != "acip" and (preset != "small" or stop or micro_batch or checkpointing or float32):
         raise typer.BadParameter("--preset, --stop, --micro-batch, --checkpointing and --float32 need --scorer acip.")
     pruning = {"stop_ratio": stop, "micro_batch": micro_batch, "seed": seed, "checkpointing": checkpointing or None}
     pruning["mixed_precision"] = False if float32 else None
     recipe = _training("quick" if quick else scorer, preset, pruning, steps, seed)
+    if block_steps:
+        recipe = replace(recipe, blocks=BlockConfig(steps=block_steps, seed=seed or 0))
     recipe = replace(
         recipe,
         basis=basis or recipe.basis,
@@ -165,6 +183,8 @@ def _training(
         refining = replace(REFINING, seed=adapters.seed + 1, steps=-(-adapters.steps // 6))
         recipe = replace(recipe, adapters=adapters, refining=refining)
     elif recipe.factors is not None:
+        if steps == 0:
+            return replace(recipe, factors=None)
         whole = recipe.factors
         count = steps or whole.steps
         sampled = whole.sampled * count // whole.steps

@@ -74,7 +74,7 @@ def precompute(
     Raises:
         ModelError, CorpusError, ArtifactError, PrecisionError, StorageError: one sentence each; finished stages stay.
     """
-    if recipe.basis != "two-sided" and (recipe.scorer == "predicted" or recipe.factors is not None):
+    if recipe.basis != "two-sided" and (recipe.scorer == "predicted" or recipe.trains_factors):
         raise ArtifactError(
             f"The scorer 'predicted' and trained factors need the basis 'two-sided', not '{recipe.basis}'."
         )
@@ -119,13 +119,14 @@ def _precompute(run: PrecomputeRun, target: Path) -> Steps[Path]:
         adapters, trained = yield from run.adapters(elastic, recipe.adapters)
         history |= trained
     curves: list[Curve] = []
-    if adapters is not None or recipe.factors is not None:
+    if adapters is not None or recipe.trains_factors:
         curves += yield from run.curves(elastic, method, COARSE)
-    if recipe.factors is not None:
-        steps = train_within_budget(elastic, run.calibration(), recipe.factors, recipe.budget, run.resumable)
-        found = yield from steps
-        updates, told = found.updates, {"factors": asdict(found.settings)}
-        history |= {"factors.loss": found.losses.mean(1), "factors.ratio": found.ratios.mean(1)}
+    if recipe.trains_factors:
+        how = recipe.factors, recipe.blocks, recipe.budget
+        updates, found = yield from train_within_budget(elastic, run.calibration(), *how, run.resumable)
+        if found is not None:
+            told = {"factors": asdict(found.settings)}
+            history |= {"factors.loss": found.losses.mean(1), "factors.ratio": found.ratios.mean(1)}
         elastic.update_factors(updates)
         method += "+factors"
     if adapters is not None:

@@ -13,6 +13,7 @@ from ..scoring.calibrated import OrderCalibration
 from ..scoring.iterative import STAGES
 from ..scoring.pruning_config import PAPER, SMALL, PruningConfig
 from ..training.adapters import AdapterConfig
+from ..training.blocks import BlockConfig
 from ..training.factors import FactorConfig
 from .coding import SHARES, CodingConfig
 
@@ -38,8 +39,9 @@ class PrecomputeConfig:
         pivoted: whether sizes count ranks as they are stored by pivots, which the scorer `predicted` knows of.
         order: how a predicted order is calibrated on a few cuts; None leaves it as predicted.
         pruning: rank the directions by a pruning run (Step 2 of ACIP); None for Fisher information.
-        factors: how the factors are trained; None leaves them as they are.
-        budget: hours for that and for the text it samples, from which its steps and windows follow; None takes them as
+        factors: how the factors are trained end to end; None leaves it out.
+        blocks: how they are trained block by block before that; None leaves it out.
+        budget: hours for both and for the text it samples, from which its steps and windows follow; None takes them as
             `factors` has them.
         adapters: how adapters are trained; None keeps those of the pruning run, if there is one.
         refining: how they are trained further afterwards, at the same rank; None leaves them as they are.
@@ -67,6 +69,7 @@ class PrecomputeConfig:
     order: OrderCalibration | None = None
     pruning: PruningConfig | None = None
     factors: FactorConfig | None = None
+    blocks: BlockConfig | None = None
     budget: float | None = None
     adapters: AdapterConfig | None = field(default_factory=AdapterConfig)
     refining: AdapterConfig | None = REFINING
@@ -78,6 +81,10 @@ class PrecomputeConfig:
     quantized: str = FULL
     knowledge: bool = True
     codes: CodingConfig | None = field(default_factory=CodingConfig)
+
+    @property
+    def trains_factors(self) -> bool:
+        return self.factors is not None or self.blocks is not None
 
     def facts(self) -> dict[str, Any]:
         """Plain values of what fixes everything but the codes, whose own settings are kept with them, and the facts."""

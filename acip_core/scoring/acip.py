@@ -18,12 +18,13 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from ..errors import CorpusError, ModelError
+from ..errors import CorpusError
 from ..model.base_model import BaseModel
 from ..model.elastic_model import AdapterWeights
 from ..model.factorization import Factors
 from ..progress import Steps
 from ..training.checkpoint import Checkpoint
+from ..training.data_parallel import check_batch
 from .pruning_config import PAPER, PruningConfig
 from .pruning_run import PruningRun
 
@@ -72,8 +73,7 @@ def acip_scores(
             f"The calibration text has {len(windows)} windows of {windows.shape[1]} tokens, fewer than one batch of "
             f"{settings.batch}; give more text or a smaller batch."
         )
-    if settings.batch % state.num_processes:
-        raise ModelError(f"A batch of {settings.batch} windows cannot be split over {state.num_processes} processes.")
+    check_batch(settings.batch)
     run = PruningRun(base, factors, windows, settings, warm, state)
     store = Checkpoint(checkpoint, run.identity())
     run.resume(store)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 
@@ -26,6 +25,7 @@ from ..storage.digests import digest
 from ..training import autocast
 from ..training.autocast import mixed_precision
 from ..training.checkpoint import Checkpoint
+from ..training.data_parallel import average_gradients, mean_numbers, mean_over_processes, own_share
 from ..training.distillation import distilled_loss, window_at
 from .mask_parameters import Masks, initial_masks, sampled_directions
 from .masked import MaskedLinear, swapped_modules
@@ -145,9 +145,9 @@ class PruningRun:
 
     def _gradients(self) -> tuple[float, torch.Tensor]:
         """Fill the adapters' gradients from this step's batch; returns its mean loss and the gradient of the masks."""
-        s, state = self.settings, self.process
+        s = self.settings
         chosen = [window_at(self.step * s.batch + i, len(self.windows), s.seed) for i in range(s.batch)]
-        share = chosen[state.process_index :: state.num_processes]
+        share = own_share(chosen)
         while True:
             try:
                 loss = self._accumulate(share)
@@ -165,11 +165,9 @@ class PruningRun:
         gradient = torch.zeros_like(self.masks.values)
         for layer, part in zip(self.layers, self.masks.slices, strict=True):
             gradient[part][layer.left] = layer.gradient
-        if state.num_processes > 1:
-            gradient = reduce(gradient, "mean")
-            for parameter in self.parameters[1:]:
-                parameter.grad = reduce(parameter.grad, "mean")
-            loss = reduce(torch.tensor(loss, device=self.model.device), "mean").item()
+        gradient = mean_over_processes(gradient)
+        average_gradients(self.parameters[1:])
+        (loss,) = mean_numbers([loss], self.model.device)
         if not math.isfinite(loss):
             raise ModelError(
                 f"The loss is not finite at step {self.step + 1}, calibration windows {sorted(chosen)}; lower the "
@@ -177,7 +175,7 @@ class PruningRun:
             )
         return loss, gradient
 
-    def _accumulate(self, share: list[int]) -> float:
+    def _accumulate(self, share: Sequence[int]) -> float:
         self.optimizer.zero_grad(set_to_none=True)
         for layer in self.layers:
             layer.gradient.zero_()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from accelerate import PartialState
 
 from ..paths import cache_dir
 from ..progress import Steps
@@ -55,13 +56,13 @@ class ResumableRun:
         return None if path is None else read_unless_damaged(path, read)
 
     def write(self, name: str, content: T, write: Callable[[T, Path], object]) -> None:
-        """Write a file of this run.
+        """Write a file of this run; of several processes (`accelerate launch`), whose results are equal, one does.
 
         Raises:
             StorageError: it cannot be written.
         """
         path = self.path(name)
-        if path is not None:
+        if path is not None and PartialState().is_main_process:
             with atomic_path(path) as temporary:
                 write(content, temporary)
 

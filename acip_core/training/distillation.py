@@ -43,8 +43,9 @@ def distilled_loss(logits: torch.Tensor, ids: torch.Tensor, teacher: torch.Tenso
 def divergence(teacher: torch.Tensor, log_probabilities: torch.Tensor) -> torch.Tensor:
     """Mean KL divergence per token from the teacher's logits to log-probabilities, both (tokens, vocabulary).
 
-    Two dot products instead of elementwise `kl_div`, which costs a quarter of a step at 49,152 tokens of vocabulary.
+    Two dot products a token instead of elementwise `kl_div`, which takes longer; in one over all tokens, a float32 sum
+    loses what most words of the vocabulary add, up to 0.07 nats.
     """
-    p = teacher.softmax(dim=-1).flatten()
-    negative_entropy = p @ teacher.flatten() - teacher.logsumexp(dim=-1).sum()
-    return (negative_entropy - p @ log_probabilities.flatten()) / len(teacher)
+    p = teacher.softmax(dim=-1)
+    negative_entropy = torch.linalg.vecdot(p, teacher) - teacher.logsumexp(dim=-1)
+    return (negative_entropy - torch.linalg.vecdot(p, log_probabilities)).mean()

@@ -9,21 +9,24 @@ model at size 1.0. Nothing is added to a cut's size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch.nn import functional as F
 
 from ..errors import ModelError
 from ..model.elastic_model import ElasticModel
-from ..model.trained_factors import FactorUpdate, Ternary
+from ..model.trained_factors import FactorUpdate
 from ..progress import Progress, Steps
 from ..storage.digests import digest
 from .autocast import mixed_precision
+from .balanced import BalancedFactors, FactorPair, frozen, updates_of
 from .checkpoint import Checkpoint
+from .data_parallel import average_gradients, check_batch, mean_numbers, own_share
 from .distillation import divergence, one_cycle, window_at
 
 _CHECKPOINT_EVERY = 6  # times as seldom as of adapters: a state is a hundred times as large
@@ -66,24 +69,32 @@ class TrainedFactors:
 
 
 def train_factors(
-    elastic: ElasticModel, windows: torch.Tensor, settings: FactorConfig, checkpoint: Path | None = None
+    elastic: ElasticModel,
+    windows: torch.Tensor,
+    settings: FactorConfig,
+    checkpoint: Path | None = None,
+    start: Mapping[str, FactorPair] | None = None,
 ) -> Steps[TrainedFactors]:
     """Train the factors of an elastic model without adapters; its own stay as they are.
 
     Every random draw depends on the seed and the step alone, so a run that is killed and continued from its
-    checkpoint ends in the same factors as one that was not.
+    checkpoint ends in the same factors as one that was not. Under `accelerate launch` every process reads its share of
+    each batch and all end with the same factors.
 
     Args:
         windows: (windows, length) token ids.
         checkpoint: file written every few minutes and read when it belongs to this very run.
+        start: factors to start from, as `train_blocks` leaves them; the model's own by default.
 
     Returns:
-        What training adds to the factors, not yet installed, with the history of the run.
+        What training adds to the model's factors, not yet installed, with the history of the run.
 
     Raises:
-        ModelError: the divergence is not finite; the message names the step, the checkpoint keeps the last good state.
+        ModelError: the divergence is not finite (the message names the step, the checkpoint keeps the last good state),
+            or a batch cannot be split over the processes.
     """
-    run = FactorRun(elastic, windows, settings)
+    check_batch(settings.batch)
+    run = FactorRun(elastic, windows, settings, start)
     store = Checkpoint(checkpoint, run.identity(), _CHECKPOINT_EVERY)
     if state := store.load(run.parameters, run.optimizer, dict.fromkeys(run.history())):
         run.step, run.losses, run.ratios = state[0], *(state[1][name].tolist() for name in run.history())
@@ -93,31 +104,28 @@ def train_factors(
             small, large = torch.tensor(run.losses[-20:]).mean(0).tolist()
             said = f"divergence {small:.3f} at small, {large:.3f} at large sizes"
             yield Progress("training factors", run.step, settings.steps, said)
-            if run.step == settings.steps or store.due():
+            if PartialState().is_main_process and (run.step == settings.steps or store.due()):
                 store.save(run.step, run.parameters, run.optimizer, run.history())
-    return TrainedFactors(run.updates(), torch.tensor(run.losses), torch.tensor(run.ratios), settings)
+    updates = updates_of(run.layers, run.factors.factors())
+    return TrainedFactors(updates, torch.tensor(run.losses), torch.tensor(run.ratios), settings)
 
 
 class FactorRun:
     """State of one training run: factors, optimizer, history."""
 
-    def __init__(self, elastic: ElasticModel, windows: torch.Tensor, settings: FactorConfig):
+    def __init__(
+        self,
+        elastic: ElasticModel,
+        windows: torch.Tensor,
+        settings: FactorConfig,
+        start: Mapping[str, FactorPair] | None = None,
+    ):
         self.elastic, self.windows, self.settings = elastic, windows, settings
         self.layers = elastic.elastic_layers()
         self.planner = elastic.planner_for(0)
-        self.start = {name: (layer.down, layer.up) for name, layer in self.layers.items()}
-        # Rows as long on both sides, so that one learning rate serves both; their product stays.
-        self.balance = {name: _balance(down, up) for name, (down, up) in self.start.items()}
-        self.trained = {
-            name: tuple(
-                side.float().mul(scale).requires_grad_()
-                for side, scale in zip(self.start[name], (self.balance[name], 1 / self.balance[name]), strict=True)
-            )
-            for name in self.layers
-        }
-        self.parameters = [side for sides in self.trained.values() for side in sides]
-        fused = self.parameters[0].device.type == "cuda"
-        self.optimizer = torch.optim.Adam(self.parameters, settings.learning_rate, betas=(0.9, 0.98), fused=fused)
+        self.factors = BalancedFactors(self.layers, start)
+        self.parameters = self.factors.parameters
+        self.optimizer = self.factors.adam(settings.learning_rate)
         self.step = 0
         self.losses: list[list[float]] = []
         self.ratios: list[list[float]] = []
@@ -125,18 +133,8 @@ class FactorRun:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """The model with the factors in training, its own parameters frozen."""
-        model = self.elastic.model
-        trainable = {p: p.requires_grad for p in model.parameters()}
-        model.requires_grad_(False)
-        for name, layer in self.layers.items():
-            layer.down, layer.up = self.trained[name]
-        try:
+        with frozen(self.elastic.model), self.factors.attached():
             yield
-        finally:
-            for name, layer in self.layers.items():
-                layer.down, layer.up = self.start[name]
-            for parameter, flag in trainable.items():
-                parameter.requires_grad_(flag)
 
     def advance(self) -> None:
         """One optimization step."""
@@ -146,15 +144,17 @@ class FactorRun:
         draws = torch.rand(2, generator=torch.Generator().manual_seed(s.seed * 1_000_003 + self.step)).tolist()
         half = (s.largest - s.smallest) / 2
         plans = [self.planner.at_ratio(s.smallest + half * (place + draw)) for place, draw in enumerate(draws)]
-        indices = range(self.step * s.batch, (self.step + 1) * s.batch)
+        indices = own_share(range(self.step * s.batch, (self.step + 1) * s.batch))
         ids = torch.stack([self.windows[window_at(index, len(self.windows), s.seed)] for index in indices])
-        parts = ids.split(s.batch if self.elastic.model.device.type == "cuda" else 1)
+        parts = ids.split(len(ids) if self.elastic.model.device.type == "cuda" else 1)
         losses = [0.0, 0.0]
         for part in parts:
             for place, loss in enumerate(self._backward(part.to(self.elastic.model.device), plans, len(parts))):
                 losses[place] += loss / len(parts)
+        losses = mean_numbers(losses, self.elastic.model.device)
         if not all(map(math.isfinite, losses)):
             raise ModelError(f"The divergence is not finite at step {self.step + 1}; lower the learning rate.")
+        average_gradients(self.parameters)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -181,23 +181,8 @@ class FactorRun:
     def history(self) -> dict[str, torch.Tensor]:
         return {"factors.loss": torch.tensor(self.losses), "factors.ratio": torch.tensor(self.ratios)}
 
-    def updates(self) -> dict[str, FactorUpdate]:
-        """What was trained so far, as it is kept."""
-        result = {}
-        for name, (down, up) in self.start.items():
-            trained_down, trained_up = (side.detach() for side in self.trained[name])
-            scale = self.balance[name]
-            result[name] = FactorUpdate(Ternary.of(trained_down / scale - down), Ternary.of(trained_up * scale - up))
-        return result
-
     def identity(self) -> str:
-        """What makes two runs the same: settings, text and the factors they start from."""
-        factors = (up[:, :8].float() for _, up in self.start.values())
+        """What makes two runs the same, asked for before the first step: settings, text and where the factors start."""
+        factors = (up.detach()[:, :8] for _, up in self.factors.trained.values())
         smallest = self.planner.at_ratio(self.settings.smallest).states  # tells one order from another
         return digest(asdict(self.settings), str(smallest), self.windows, factors)
-
-
-def _balance(down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """(K, 1), what rows of `down` are to be multiplied with, and those of `up` divided by, to be as long."""
-    lengths = [side.float().norm(dim=1, keepdim=True).clamp_min(1e-20) for side in (up, down)]
-    return (lengths[0] / lengths[1]).sqrt()

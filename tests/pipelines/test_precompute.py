@@ -28,6 +28,7 @@ from acip_core.scoring.fisher import fisher_scores
 from acip_core.scoring.iterative import iterative_scores
 from acip_core.scoring.pruning_config import PruningConfig
 from acip_core.training.adapters import AdapterConfig
+from acip_core.training.blocks import BlockConfig
 from acip_core.training.factors import FactorConfig
 from tests.support.faults import full_disk
 from tests.support.tiny import save, tiny_base
@@ -103,17 +104,17 @@ def test_a_pruning_run_makes_an_artifact(
 
 @pytest.fixture
 def trained_recipe(recipe: PrecomputeConfig) -> PrecomputeConfig:
-    """A two-sided basis with trained factors."""
+    """A two-sided basis with factors trained block by block, then end to end."""
     factors = FactorConfig(steps=6, batch=2, learning_rate=1e-2, sampled=5)
-    return replace(
-        recipe, basis="two-sided", scorer="predicted", factors=factors, adapters=None, refining=None, comparisons=False
-    )
+    blocks = BlockConfig(steps=3, batch=2, windows=4, learning_rate=1e-2)
+    trained = replace(recipe, factors=factors, blocks=blocks, adapters=None, refining=None)
+    return replace(trained, basis="two-sided", scorer="predicted", comparisons=False)
 
 
 def test_trained_factors_are_in_the_artifact_and_in_every_cut(
     model: str, trained_recipe: PrecomputeConfig, tmp_path: Path
 ):
-    for stage in ("gradient moments", "training factors"):
+    for stage in ("gradient moments", "training blocks", "training factors"):
 
         def kill(step: Progress, stage: str = stage) -> None:
             if (step.stage, step.done) == (stage, 2):
@@ -143,6 +144,19 @@ def test_trained_factors_are_in_the_artifact_and_in_every_cut(
     assert measured.value == pytest.approx(untrained.perplexity, rel=1e-3) != point.perplexity
 
 
+def test_blocks_alone_are_in_the_artifact(model: str, trained_recipe: PrecomputeConfig, tmp_path: Path):
+    stages: set[str] = set()
+    recipe = replace(trained_recipe, factors=None)
+    finish(precompute(model, recipe, tmp_path / "out"), lambda step: stages.add(step.stage))
+    assert "training blocks" in stages and not stages & {"training factors", "sampling text"}
+    artifact = read_artifact(tmp_path / "out")
+    assert artifact.updates is not None and not artifact.history
+    assert [curve.method for curve in artifact.curves] == ["predicted+factors", "predicted"]
+    after, before = (next(p.perplexity for p in c.points if p.ratio < 0.7) for c in artifact.curves)
+    assert after != before
+    assert finish(open_model(model, tmp_path / "out")).elastic.set_size(0.6).ratio >= 0.6
+
+
 @pytest.mark.parametrize("change", [{"basis": "svd"}, {"basis": "activation", "scorer": "fisher"}])
 def test_factors_for_another_basis_are_refused_before_the_work(
     model: str, trained_recipe: PrecomputeConfig, tmp_path: Path, change: dict[str, str]
@@ -153,7 +167,8 @@ def test_factors_for_another_basis_are_refused_before_the_work(
 
 def test_a_budget_sets_the_steps(model: str, trained_recipe: PrecomputeConfig, tmp_path: Path):
     seen: list[Progress] = []
-    finish(precompute(model, replace(trained_recipe, budget=2 / 3600), tmp_path / "out"), seen.append)
+    recipe = replace(trained_recipe, budget=2 / 3600, blocks=None)
+    finish(precompute(model, recipe, tmp_path / "out"), seen.append)
     assert "timing the training" in {step.stage for step in seen}
     steps = {step.total for step in seen if step.stage == "training factors"} - {1}
     assert len(steps) == 1 and steps != {6}

@@ -204,3 +204,12 @@ def test_the_divergence_is_that_of_torch() -> None:
     log_q = F.log_softmax(student, dim=-1)
     expected = F.kl_div(log_q, F.log_softmax(teacher, dim=-1), log_target=True, reduction="batchmean")
     torch.testing.assert_close(training.divergence(teacher, log_q), expected)
+
+
+def test_a_small_divergence_over_a_large_vocabulary_is_exact() -> None:
+    source = torch.Generator().manual_seed(0)
+    teacher = torch.randn(64, 49152, generator=source) * 3 + 10
+    student = teacher + torch.randn(teacher.shape, generator=source) * 0.1
+    expected = F.kl_div(*(x.double().log_softmax(-1) for x in (student, teacher)), log_target=True, reduction="sum")
+    measured = training.divergence(teacher, student.log_softmax(-1))
+    torch.testing.assert_close(measured, expected.float() / 64, rtol=0.02, atol=0)

@@ -1,0 +1,86 @@
+"""Factors in training: float32 parameters with rows as long on both sides, so that one learning rate serves both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ..model.layers import ElasticLinear
+from ..model.trained_factors import FactorUpdate, Ternary
+
+FactorPair = tuple[torch.Tensor, torch.Tensor]  # down (K, in_features) and up (K, out_features), float32
+
+
+class BalancedFactors:
+    """The factors of some elastic layers as parameters; the layers' own stay as they are.
+
+    Attributes:
+        trained: by layer, `down` times a scale for each row and `up` divided by it; their product is the factors'.
+        parameters: all of them.
+    """
+
+    def __init__(self, layers: Mapping[str, ElasticLinear], start: Mapping[str, FactorPair] | None = None):
+        self.layers = layers
+        self.own = {name: (layer.down, layer.up) for name, layer in layers.items()}
+        begun = {
+            name: tuple(s.float().to(self.own[name][0].device) for s in (start or self.own)[name]) for name in layers
+        }
+        self.scales = {name: _balance(down, up) for name, (down, up) in begun.items()}
+        self.trained = {
+            name: ((down * self.scales[name]).requires_grad_(), (up / self.scales[name]).requires_grad_())
+            for name, (down, up) in begun.items()
+        }
+        self.parameters = [side for sides in self.trained.values() for side in sides]
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """The layers run these factors within the block, then their own."""
+        for name, layer in self.layers.items():
+            layer.down, layer.up = self.trained[name]
+        try:
+            yield
+        finally:
+            for name, layer in self.layers.items():
+                layer.down, layer.up = self.own[name]
+
+    def adam(self, learning_rate: float) -> torch.optim.Optimizer:
+        """Adam over all entries."""
+        fused = self.parameters[0].device.type == "cuda"
+        return torch.optim.Adam(self.parameters, learning_rate, betas=(0.9, 0.98), fused=fused)
+
+    def factors(self) -> dict[str, FactorPair]:
+        """The factors as they are now, on the layers' own scale."""
+        return {
+            name: (down.detach() / self.scales[name], up.detach() * self.scales[name])
+            for name, (down, up) in self.trained.items()
+        }
+
+
+def updates_of(layers: Mapping[str, ElasticLinear], factors: Mapping[str, FactorPair]) -> dict[str, FactorUpdate]:
+    """What makes the layers' own factors into these, as it is kept."""
+    result = {}
+    for name, layer in layers.items():
+        down, up = (side.to(layer.down.device) for side in factors[name])
+        result[name] = FactorUpdate(Ternary.of(down - layer.down), Ternary.of(up - layer.up))
+    return result
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Within the block no parameter of the model has a gradient."""
+    trainable = {p: p.requires_grad for p in model.parameters()}
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, flag in trainable.items():
+            parameter.requires_grad_(flag)
+
+
+def _balance(down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """(K, 1), what rows of `down` are to be multiplied with, and those of `up` divided by, to be as long."""
+    lengths = [side.norm(dim=1, keepdim=True).clamp_min(1e-20) for side in (up, down)]
+    return (lengths[0] / lengths[1]).sqrt()
