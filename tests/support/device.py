@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from acip_core.model.base_model import best_device
 
-DEVICE = best_device()
+DEVICE = torch.empty(0, device=best_device()).device  # with its index, as tensors say it
 
 
 def bring_inputs(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
