@@ -12,6 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from acip_core.artifacts.loading import install_coding, open_model
 from acip_core.data.corpus import documents, token_windows
+from acip_core.model.base_model import best_device
 from acip_core.model.byte_planner import BytePlanner
 from acip_core.model.elastic_model import ElasticModel
 from acip_core.model.size_planner import Plan
@@ -35,8 +36,8 @@ class _Stream:
 
 
 def measure_accelerator(rounds: int = 3) -> list[Figure]:
-    """Nothing where there is no GPU."""
-    if not torch.cuda.is_available():
+    """Nothing where the model would not run on a GPU."""
+    if best_device().type != "cuda":
         return []
     loaded = finish(open_model())
     elastic, text = loaded.elastic, documents("wikipedia", "held-out")
