@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
+from .accelerator import measure_accelerator
 from .closeness import measure_closeness
 from .coded import measure_coded
 from .documents import refresh
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "resizing": measure_resizing,
     "training": measure_training,
     "speed": measure_speed,
+    "gpu": measure_accelerator,
     "start": measure_start,
     "page": measure_page,
     "visitors": measure_visitors,

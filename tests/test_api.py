@@ -35,6 +35,7 @@ from acip_core.errors import (
 )
 from acip_core.model.size_planner import MODES
 from acip_core.pipelines.recipes import QUICK
+from tests.support.device import DEVICE
 from tests.support.hub import TOKEN, local_hub
 from tests.support.tiny import tiny_artifact, tiny_base
 
@@ -69,8 +70,8 @@ def test_size(model: AcipModel) -> None:
 
 def test_what_it_is(model: AcipModel) -> None:
     assert model.config.model_type == "llama" and model.tokenizer("a").input_ids
-    assert (model.device, model.dtype) == (torch.device("cpu"), torch.float32)
-    assert repr(model) == "AcipModel(tiny-llama, size=1.000, torch.float32 on cpu)"
+    assert (model.device, model.dtype) == (DEVICE, torch.float32)
+    assert repr(model) == f"AcipModel(tiny-llama, size=1.000, torch.float32 on {DEVICE})"
 
 
 def test_generate_and_complete_continue_as_transformers_does(model: AcipModel) -> None:
@@ -91,7 +92,7 @@ def test_generate_and_complete_continue_as_transformers_does(model: AcipModel) -
 
 def test_generate_takes_what_transformers_takes(model: AcipModel) -> None:
     model.set_size(0.6)
-    batch = model.tokenizer([PROMPT, "Hi"], return_tensors="pt", padding=True, padding_side="left")
+    batch = model.tokenizer([PROMPT, "Hi"], return_tensors="pt", padding=True, padding_side="left").to(model.device)
     ids, mask = batch.input_ids, batch.attention_mask
     greedy = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=6, do_sample=False)
     for options in ({"streamer": None}, {"prompt_lookup_num_tokens": 3}):
@@ -229,7 +230,7 @@ def test_from_pretrained_refuses_by_name(files: tuple[str, Path], wrong: dict, k
 def test_save_pretrained(model: AcipModel, tmp_path: Path) -> None:
     model.set_size(0.5)
     folder = model.save_pretrained(tmp_path / "out")
-    again = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    again = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).to(DEVICE)
     ids = torch.arange(5, 45)[None]
     with torch.no_grad():
         assert torch.allclose(again(ids).logits, model.elastic.model(ids).logits, atol=1e-4)

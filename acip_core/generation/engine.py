@@ -44,13 +44,13 @@ class Engine:
     One thread owns the model and runs requests in the order they come, a token or a slice of a prompt at a time.
 
     Attributes:
-        static_cache: give a lone sequence a key-value cache that never changes its shape, by default on a GPU; on the
-            CPU attention would pay for its empty end.
+        static_cache: give a lone sequence a key-value cache that never changes its shape, for what records a pass
+            and plays it again. Attention pays for its empty end, and its steps join no other caller's pass.
     """
 
-    def __init__(self, elastic: ElasticModel, static_cache: bool | None = None):
+    def __init__(self, elastic: ElasticModel, static_cache: bool = False):
         self.elastic = elastic
-        self.static_cache = elastic.base.device.type == "cuda" if static_cache is None else static_cache
+        self.static_cache = static_cache
         self._scheduler = DecodeScheduler(elastic)
         self.context = context_length(elastic.model.config)  # tokens
         self._ends = _end_ids(elastic)

@@ -81,7 +81,7 @@ def test_peft_reads_the_adapters(family: str, tmp_path: Path) -> None:
     merged = tiny_base(family).model
     with torch.no_grad():
         for name, layer in target_layers(merged).items():
-            layer.weight += adapters[name].b @ adapters[name].a
+            layer.weight += (adapters[name].b @ adapters[name].a).to(layer.weight)
     tuned = PeftModel.from_pretrained(tiny_model(family), tmp_path / "tiny")  # as transformers loads it
     torch.testing.assert_close(tuned(calibration()).logits, merged(calibration()).logits, rtol=1e-3, atol=1e-3)
 

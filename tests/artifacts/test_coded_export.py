@@ -236,7 +236,7 @@ def test_an_earlier_export_has_codes_too(tmp_path: Path) -> None:
     """Its factors are layers like any other."""
     first = tiny_elastic()
     write(first, first.planner.at_ratio(0.7), tmp_path / "first")
-    elastic = with_codes(elastic_of(load_base(str(tmp_path / "first"), "cpu")))
+    elastic = with_codes(elastic_of(load_base(str(tmp_path / "first"))))
     plan = plan_between(elastic, BITS, 0.4)
     folder = write(elastic, plan, tmp_path / "second")
     assert bytes_of(folder) == plan.bytes

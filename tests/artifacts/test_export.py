@@ -22,6 +22,7 @@ from acip_core.model.quantization import FULL, quantize
 from acip_core.model.target_layers import target_layers
 from acip_core.progress import finish
 from tests.support.commands import run
+from tests.support.device import DEVICE
 from tests.support.exports import base_of, elastic_of, logits, stored
 from tests.support.faults import full_disk
 from tests.support.plain import read_by_others
@@ -151,7 +152,7 @@ def narrow(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Elasti
     model.model.norm.weight.data = 1 + 0.1 * torch.rand(32, generator=generator())
     model.save_pretrained(tmp_path / "original")
     tiny_tokenizer().save_pretrained(tmp_path / "original")
-    return tmp_path / "original", elastic_of(load_base(str(tmp_path / "original"), "cpu"))
+    return tmp_path / "original", elastic_of(load_base(str(tmp_path / "original")))
 
 
 @pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16], indirect=True)
@@ -211,34 +212,34 @@ def export_again(elastic: ElasticModel, folder: Path, ratio: float, precision: s
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_an_export_is_exported_again(kind: str, tmp_path: Path) -> None:
     export_again(tiny_elastic(kind, adapter_rank=2), tmp_path / "first", 0.7)
-    elastic = elastic_of(load_base(str(tmp_path / "first"), "cpu"))
+    elastic = elastic_of(load_base(str(tmp_path / "first")))
     export_again(elastic, tmp_path / "whole", 1.0)
     export_again(elastic, tmp_path / "cut", 0.8)
     export_again(elastic, tmp_path / "dense", 0.6, dense=True)
     assert type(load_base(str(tmp_path / "dense")).model) is type(tiny_model(kind))
     assert bytes_of(tmp_path / "cut") < bytes_of(tmp_path / "first") == bytes_of(tmp_path / "whole")
-    export_again(elastic_of(load_base(str(tmp_path / "cut"), "cpu")), tmp_path / "third", 0.8)
-    export_again(elastic_of(load_base(str(tmp_path / "cut"), "cpu")), tmp_path / "third dense", 0.8, dense=True)
+    export_again(elastic_of(load_base(str(tmp_path / "cut"))), tmp_path / "third", 0.8)
+    export_again(elastic_of(load_base(str(tmp_path / "cut"))), tmp_path / "third dense", 0.8, dense=True)
 
 
 def test_what_was_left_in_full_is_quantized_later(tmp_path: Path) -> None:
     export_again(elastic_of(base_of("llama"), exclude=("mlp",)), tmp_path / "first", 0.5)
-    elastic = elastic_of(load_base(str(tmp_path / "first"), "cpu"), exclude=("self_attn",))
+    elastic = elastic_of(load_base(str(tmp_path / "first")), exclude=("self_attn",))
     export_again(elastic, tmp_path / "second", 0.5, "int8")
     with pytest.raises(ModelError, match="exclude leave none"):
-        elastic_of(load_base(str(tmp_path / "second"), "cpu"), exclude=("self_attn",))
+        elastic_of(load_base(str(tmp_path / "second")), exclude=("self_attn",))
 
 
 def test_what_is_quantized_is_not_compressed_again(tmp_path: Path) -> None:
     export_again(elastic_of(base_of("llama"), exclude=("mlp",)), tmp_path / "first", 0.5, "int8")
-    export_again(elastic_of(load_base(str(tmp_path / "first"), "cpu")), tmp_path / "second", 0.5)
-    export_again(elastic_of(load_base(str(tmp_path / "first"), "cpu")), tmp_path / "dense", 0.5, dense=True)
-    elastic = elastic_of(load_base(str(tmp_path / "first"), "cpu"))
+    export_again(elastic_of(load_base(str(tmp_path / "first"))), tmp_path / "second", 0.5)
+    export_again(elastic_of(load_base(str(tmp_path / "first"))), tmp_path / "dense", 0.5, dense=True)
+    elastic = elastic_of(load_base(str(tmp_path / "first")))
     with pytest.raises(PrecisionError, match="quantized already; export it in full precision"):
         export_again(elastic, tmp_path / "third", 0.5, "int8")
     export_again(tiny_elastic(), tmp_path / "all", 0.5, "int8")
     with pytest.raises(ModelError, match="quantized already; compress the model it was exported from"):
-        target_layers(load_base(str(tmp_path / "all"), "cpu").model)
+        target_layers(load_base(str(tmp_path / "all")).model)
 
 
 COMPUTED: dict[str, dict[str, Any]] = {  # kinds with buffers that are computed and not stored
@@ -260,7 +261,7 @@ def test_buffers_that_are_not_stored_are_computed_again(kind: str, tmp_path: Pat
     for model in (plain, load_base(str(tmp_path / "out")).model):
         computed = dict(model.named_non_persistent_buffers())
         wanted = {name: b for name, b in elastic.model.named_non_persistent_buffers() if name in computed}
-        assert wanted and all(torch.equal(computed[name], wanted[name]) for name in wanted)
+        assert wanted and all(torch.equal(computed[name].to(DEVICE), wanted[name]) for name in wanted)
         torch.testing.assert_close(logits(model), logits(elastic.model), rtol=1e-4, atol=1e-4)
 
 

@@ -30,6 +30,7 @@ from acip_core.model.target_layers import linearize
 from acip_core.progress import Progress, finish
 from tests.support.coded import with_coding
 from tests.support.commands import run
+from tests.support.device import DEVICE
 from tests.support.exports import base_of, logits
 from tests.support.faults import full_disk
 from tests.support.tiny import (
@@ -98,11 +99,11 @@ def test_full_size_is_the_model_bit_for_bit(family: str, tmp_path: Path, cache: 
     elastic = elastic_of(family)
     file = write(elastic, elastic.planner.at_ratio(1.0), tmp_path / "out")
     wanted = {name: tensor for name, tensor in elastic.model.state_dict().items()}
-    base = load_base(str(file), "cpu")
+    base = load_base(str(file))
     assert base.stored_dtype == torch.bfloat16 and not base.is_dequantized
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out", gguf_file=FILE, dtype=torch.float32)
     for model in (base.model, plain):
-        assert all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items())
+        assert all(torch.equal(tensor.to(DEVICE), wanted[name]) for name, tensor in model.state_dict().items())
         torch.testing.assert_close(logits(model), logits(elastic.model), rtol=1e-4, atol=1e-4)
     assert set(types_of(file).values()) == {Type.BF16, Type.F32}
     card = (tmp_path / "out/README.md").read_text()
@@ -120,7 +121,7 @@ def test_sizes_in_bytes(family: str, tmp_path: Path, cache: Path) -> None:
         file = write(elastic, plan, tmp_path / f"{share}", coding)
         held = sum(tensor.n_bytes for tensor in GGUFReader(file).tensors)
         assert held == plan.bytes <= size and plan.bytes > 0.8 * size
-        model = load_base(str(file), "cpu").model
+        model = load_base(str(file)).model
         losses.append(float((logits(model) - logits(elastic.model)).square().mean()))
         assert plan.loss == pytest.approx(0, abs=1e-12) or losses[-1] > 0
     assert losses[-1] == 0 and losses[0] > losses[2] > 0
@@ -139,7 +140,7 @@ def test_directions_are_multiplied_out(family: str, tmp_path: Path, cache: Path)
     file = write(elastic, plan, tmp_path / "out")
     with elastic.at(plan):
         wanted = logits(elastic.model)
-    found = logits(load_base(str(file), "cpu").model)
+    found = logits(load_base(str(file)).model)
     assert float((found - wanted).norm() / wanted.norm()) < 0.02
     assert Type.Q8_0 in types_of(file).values()
 
@@ -170,7 +171,7 @@ def test_the_source_file_is_written_again(tmp_path: Path, cache: Path) -> None:
     elastic, coding = elastic_of("llama"), coding_of("llama")
     smallest = finish(plan_gguf(elastic, coding)).smallest
     source = write(elastic, finish(gguf_plan(elastic, coding, smallest)), tmp_path / "source", coding)
-    base = load_base(str(source), "cpu")
+    base = load_base(str(source))
     assert base.is_dequantized and base.stored_dtype == torch.bfloat16
     again = made(base)
     file = write(again, again.planner.at_ratio(1.0), tmp_path / "again")

@@ -45,7 +45,7 @@ def configure(folder: Path, **settings: Any) -> None:
 
 def refused(source: Path) -> str:
     with pytest.raises(ModelError) as caught:
-        load_base(str(source), device="cpu")
+        load_base(str(source))
     message = str(caught.value)
     assert "\n" not in message and str(source) in message and len(message) < 600
     return message
@@ -97,19 +97,19 @@ def test_tensors_of_another_architecture(tmp_path: Path) -> None:
 def test_what_older_versions_stored_is_no_left_over(tmp_path: Path) -> None:
     computed = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(4) for i in range(2)}
     change(saved(tmp_path), lambda t: t | computed)
-    assert torch.equal(logits(load_base(str(tmp_path), "cpu").model), logits(tiny_model("llama")))
+    assert torch.equal(logits(load_base(str(tmp_path)).model), logits(tiny_model("llama")))
     masks = {f"transformer.h.{i}.attn.bias": torch.ones(1, 1, 256, 256, dtype=torch.uint8) for i in range(2)}
     change(saved(tmp_path / "gpt2", tiny_model("gpt2")), lambda t: t | masks)
-    assert torch.equal(logits(load_base(str(tmp_path / "gpt2"), "cpu").model), logits(tiny_model("gpt2")))
+    assert torch.equal(logits(load_base(str(tmp_path / "gpt2")).model), logits(tiny_model("gpt2")))
 
 
 def test_a_tied_head_is_shared_and_another_head_is_kept(tmp_path: Path) -> None:
-    tied = load_base(str(saved(tmp_path / "tied")), "cpu").model
+    tied = load_base(str(saved(tmp_path / "tied"))).model
     assert tied.lm_head.weight is tied.model.embed_tokens.weight and tied.config.tie_word_embeddings
     head = torch.randn(128, 32)
     change(saved(tmp_path / "other"), lambda t: t | {"lm_head.weight": head})
-    other = load_base(str(tmp_path / "other"), "cpu").model
-    assert torch.equal(other.lm_head.weight, head) and not other.config.tie_word_embeddings
+    other = load_base(str(tmp_path / "other")).model
+    assert torch.equal(other.lm_head.weight.cpu(), head) and not other.config.tie_word_embeddings
     other.save_pretrained(tmp_path / "again")
     assert torch.equal(logits(LlamaForCausalLM.from_pretrained(tmp_path / "again")), logits(other))
 
@@ -117,7 +117,7 @@ def test_a_tied_head_is_shared_and_another_head_is_kept(tmp_path: Path) -> None:
 def test_the_type_that_is_stored_and_the_type_that_is_computed_in(tmp_path: Path) -> None:
     saved(tmp_path, tiny_model("llama").bfloat16())
     change(tmp_path, lambda t: t | {"model.norm.weight": t["model.norm.weight"].float()})
-    base = load_base(str(tmp_path), "cpu")
+    base = load_base(str(tmp_path))
     assert base.stored_dtype == torch.bfloat16 and base.dtype == torch.float32
     for dtype in ("bfloat16", torch.bfloat16):
         assert load_base(str(tmp_path), "cpu", dtype).dtype == torch.bfloat16
@@ -154,7 +154,7 @@ def test_quantized_checkpoints_are_turned_back(config: BitsAndBytesConfig, tmp_p
     saved(tmp_path / "whole", tiny_model("llama").bfloat16())
     quantized = LlamaForCausalLM.from_pretrained(tmp_path / "whole", quantization_config=config)
     saved(tmp_path / "small", quantized)
-    base = load_base(str(tmp_path / "small"), "cpu")
+    base = load_base(str(tmp_path / "small"))
     assert base.stored_dtype == torch.bfloat16
     assert len(target_layers(base.model)) == 14
     assert {p.dtype for p in base.model.parameters()} == {torch.float32}
@@ -183,7 +183,7 @@ def test_float8_checkpoints_are_turned_back(tmp_path: Path) -> None:
     stored = load_file(tmp_path / "model.safetensors")
     method = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [block, block]}
     configure(tmp_path, quantization_config=method)
-    base = load_base(str(tmp_path), "cpu")
+    base = load_base(str(tmp_path))
     assert {p.dtype for p in base.model.parameters()} == {torch.float32} and len(target_layers(base.model)) == 14
     scale = stored[f"{UP}_scale_inv"].repeat_interleave(block, 0).repeat_interleave(block, 1)
     weight = target_layers(base.model)[UP.removesuffix(".weight")].weight
@@ -228,7 +228,7 @@ CONFIGURATIONS: list[dict[str, Any]] = [
 def test_damaged_settings(settings: dict[str, Any], tmp_path: Path) -> None:
     configure(saved(tmp_path), **settings)
     try:
-        base = load_base(str(tmp_path), device="cpu")
+        base = load_base(str(tmp_path))
     except ModelError as error:
         assert "\n" not in str(error) and str(tmp_path) in str(error)
     else:  # what changes nothing may be anything
@@ -240,7 +240,7 @@ def test_damaged_settings(settings: dict[str, Any], tmp_path: Path) -> None:
 def test_damaged_files(name: str, content: str, tmp_path: Path) -> None:
     (saved(tmp_path) / name).write_text(content)
     try:
-        load_base(str(tmp_path), device="cpu")
+        load_base(str(tmp_path))
     except ModelError as error:
         assert "\n" not in str(error) and str(tmp_path) in str(error)
     else:
@@ -290,7 +290,7 @@ def test_without_a_tokenizer(tmp_path: Path) -> None:
 )
 def test_names_that_almost_say_which(name: str, words: str) -> None:
     with pytest.raises(ModelError) as caught:
-        load_base(name, device="cpu")
+        load_base(name)
     assert words in str(caught.value)
 
 
@@ -343,7 +343,7 @@ def write_gguf(file: Path, without: str = "", extra: Tensors | None = None, **co
             heads = len(tensor) // 8
             tensor = tensor.view(heads, 2, 4, 32).transpose(1, 2).reshape(len(tensor), 32)
         if f"{place}.weight" != without:
-            writer.add_tensor(f"{place}.weight", tensor.numpy())
+            writer.add_tensor(f"{place}.weight", tensor.cpu().numpy())
     for name, tensor in (extra or {}).items():
         writer.add_tensor(name, tensor.numpy().astype(np.float32))
     writer.write_header_to_file()
@@ -355,27 +355,27 @@ def write_gguf(file: Path, without: str = "", extra: Tensors | None = None, **co
 
 def test_a_gguf_file_and_its_copy(cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = write_gguf(tmp_path / "tiny.gguf")
-    base = load_base(str(file), "cpu")
+    base = load_base(str(file))
     assert base.stored_dtype == torch.float32 and not base.is_dequantized and base.file == file
     torch.testing.assert_close(logits(base.model), logits(tiny_model("llama")))
     (copy,) = (cache / "models").iterdir()
     assert (copy / "digests.json").is_file() and not caplog.text
-    expected = logits(load_base(str(file), "cpu").model)
+    expected = logits(load_base(str(file)).model)
     assert not caplog.text
     weights = copy / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-3] ^= 1
     weights.write_bytes(data)
-    assert torch.equal(logits(load_base(str(file), "cpu").model), expected)
+    assert torch.equal(logits(load_base(str(file)).model), expected)
     assert "model.safetensors differs from what was written" in caplog.text and "converting again" in caplog.text
     caplog.clear()
     (copy / "digests.json").unlink()  # as older versions left it
-    assert torch.equal(logits(load_base(str(file), "cpu").model), expected)
+    assert torch.equal(logits(load_base(str(file)).model), expected)
     assert "converting again" in caplog.text and (copy / "digests.json").is_file()
     caplog.clear()
     size = weights.stat().st_size
     os.truncate(weights, size // 2)
-    assert torch.equal(logits(load_base(str(file), "cpu").model), expected)
+    assert torch.equal(logits(load_base(str(file)).model), expected)
     assert "damaged" in caplog.text and weights.stat().st_size == size
     assert list((cache / "models").iterdir()) == [copy]
 
@@ -400,13 +400,14 @@ def test_gguf_files_that_are_not_all_of_a_model(
 
 def test_rotary_factors_that_change_nothing(cache: Path, tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "tiny.gguf", extra={"rope_freqs.weight": torch.ones(4)})
-    torch.testing.assert_close(logits(load_base(str(file), "cpu").model), logits(tiny_model("llama")))
+    torch.testing.assert_close(logits(load_base(str(file)).model), logits(tiny_model("llama")))
 
 
 def test_errors_of_the_device_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
-    monkeypatch.setattr(LlamaForCausalLM, "to", full)
-    assert "OutOfMemoryError: CUDA out of memory." in refused(saved(tmp_path))
+    folder = saved(tmp_path)
     assert tiny_base().stored_dtype == torch.float32
+    monkeypatch.setattr(LlamaForCausalLM, "to", full)
+    assert "OutOfMemoryError: CUDA out of memory." in refused(folder)

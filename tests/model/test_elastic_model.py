@@ -18,6 +18,7 @@ from acip_core.model.layers import ElasticLinear
 from acip_core.model.rank_costs import break_even_rank
 from acip_core.model.size_planner import DENSE
 from acip_core.progress import finish
+from tests.support.device import DEVICE
 from tests.support.tiny import (
     generator,
     random_adapters,
@@ -93,7 +94,7 @@ def test_in_a_batch_too_a_bias_is_added_before_rounding(tokens: int):
     wrong = []
     with torch.no_grad():
         for layer in elastic.elastic_layers().values():
-            x = torch.randn(4, tokens, layer.in_features, generator=generator()).bfloat16()
+            x = torch.randn(4, tokens, layer.in_features, generator=generator()).to(DEVICE, torch.bfloat16)
             y, own = layer(x), [plan.ranks[layer.index] for plan in plans]
             for row in (row for row in range(4) if own[row] == DENSE):
                 exact = x[row].double() @ layer.weight.double().T + layer.bias.double()
@@ -113,7 +114,7 @@ def explicit(family: str, adapter_rank: int, ranks: tuple[int, ...]) -> torch.nn
         u = factors[name].directions[best].double()
         cut = u.T @ u @ weight.double()
         if name in adapters:
-            cut += adapters[name].b.double() @ adapters[name].a.double()
+            cut += (adapters[name].b.double() @ adapters[name].a.double()).to(cut)
         weight.copy_(cut)
     return base.model
 
@@ -143,7 +144,7 @@ def test_a_token_sees_new_adapters_and_another_precision(family: str, windows):
     expected = logits(explicit(family, 2, plan.ranks), token)
     assert not torch.allclose(expected, others, atol=2e-4, rtol=1e-3)
     torch.testing.assert_close(logits(elastic.model, token), expected, atol=2e-4, rtol=1e-3)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         torch.testing.assert_close(logits(elastic.model, token).float(), expected, atol=0.1, rtol=0.1)
     elastic.model.double()
     assert logits(elastic.model, token).dtype == torch.float64
@@ -159,7 +160,8 @@ def test_no_direction_at_all_leaves_adapter_and_bias():
         (n, e) for n, e in elastic.elastic_layers().items() if "q_proj" in n and plan.ranks[e.index] == 0
     )
     adapter, x = random_adapters(tiny_base("qwen2"), 2)[name], torch.randn(3, 32)
-    torch.testing.assert_close(layer(x), x @ adapter.a.T @ adapter.b.T + layer.bias)
+    expected = (x @ adapter.a.T @ adapter.b.T).to(DEVICE) + layer.bias
+    torch.testing.assert_close(layer(x.to(DEVICE)), expected)
 
 
 def storages(elastic: ElasticModel) -> list[tuple[int, int]]:
@@ -188,7 +190,7 @@ def multiplied(layer: ElasticLinear) -> int:
     """Parameters that one token is multiplied by, from counted floating-point operations."""
     flops = {torch.ops.aten.mv: lambda weight, vector, out_shape=None, **_: 2 * weight[0] * weight[1]}
     with FlopCounterMode(display=False, custom_mapping=flops) as counter, torch.no_grad():
-        layer(torch.randn(1, layer.in_features))
+        layer(torch.randn(1, layer.in_features, device=DEVICE))
     return counter.get_total_flops() // 2
 
 
@@ -231,7 +233,7 @@ def test_size_in_force_and_size_within_a_block(windows):
 
 def test_generate_equals_greedy_steps_of_the_explicit_cut(elastic: ElasticModel, family: str, adapter_rank: int):
     plan = elastic.set_size(0.7)
-    prompt = torch.arange(5, 17)[None]
+    prompt = torch.arange(5, 17, device=DEVICE)[None]
     options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     made = elastic.model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
     model, ids = explicit(family, adapter_rank, plan.ranks), prompt
@@ -270,7 +272,7 @@ def test_saved_files_are_the_base_models(elastic: ElasticModel, family: str, win
     expected, state = original.state_dict(), elastic.model.state_dict()
     assert list(state) == list(expected) and all(torch.equal(state[key], expected[key]) for key in expected)
     elastic.model.save_pretrained(tmp_path)
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).to(DEVICE).eval()
     assert torch.equal(logits(loaded, windows), logits(original, windows))
 
 
@@ -283,7 +285,7 @@ def test_without_reset_ranks_beyond_break_even_run_as_factors(windows):
     shapes = [(layer.out_features, layer.in_features) for layer in elastic.elastic_layers().values()]
     assert any(k > break_even_rank(*shape) for k, shape in zip(plan.ranks, shapes, strict=True))
     for (name, layer), k in zip(elastic.elastic_layers().items(), plan.ranks, strict=True):
-        x = torch.randn(3, layer.in_features, generator=generator())
+        x = torch.randn(3, layer.in_features, generator=generator()).to(DEVICE)
         order = random_scores(base)[name].argsort(descending=True)[:k]
         u = factors[name].directions[order]
         expected = x @ (u.T @ (u @ plain.get_submodule(name).weight)).T

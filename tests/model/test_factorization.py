@@ -51,7 +51,7 @@ def assert_exact(weight: torch.Tensor, factors: Factors) -> None:
     """Orthonormal rows, and a full-rank product within 1e-5 of the weight."""
     u = factors.directions
     assert u.shape == (min(weight.shape), weight.shape[0]) and u.is_contiguous()
-    assert torch.dist(u @ u.T, torch.eye(len(u))) <= 1e-5 * len(u) ** 0.5
+    assert torch.dist(u @ u.T, torch.eye(len(u)).to(u)) <= 1e-5 * len(u) ** 0.5
     assert torch.dist(u.T @ factors.down(weight), weight) <= 1e-5 * weight.norm()
 
 
@@ -65,7 +65,7 @@ def captured(base: BaseModel) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     def hook(name: str):
         def keep(layer, inputs, output):
             x = inputs[0].flatten(0, -2).double()
-            seen[name] = (x, x @ layer.weight.double().T)
+            seen[name] = (x.cpu(), (x @ layer.weight.double().T).cpu())
 
         return keep
 

@@ -18,6 +18,7 @@ from acip_core.model.second_moments import measure_basis
 from acip_core.model.target_layers import linearize, named_layers, target_layers
 from acip_core.progress import finish
 from acip_core.scoring.fisher import fisher_densities
+from tests.support.device import DEVICE
 from tests.support.tiny import calibration, tiny_base, tiny_model, tiny_tokenizer
 
 SPLIT = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -273,7 +274,7 @@ def test_all_layers_that_do_not_read_every_token_are_refused_at_once(
     every: int, named: str, advice: tuple[str, ...]
 ) -> None:
     model = tiny_model("llama")
-    model.model.layers[1].mlp = _Experts(every)
+    model.model.layers[1].mlp = _Experts(every).to(DEVICE)
     with pytest.raises(ModelError, match=f"{named} tokens") as error:
         finish(measure_basis(model, calibration()))
     assert advised(error) == advice
@@ -282,7 +283,7 @@ def test_all_layers_that_do_not_read_every_token_are_refused_at_once(
 
 def test_a_model_whose_chosen_layers_all_read_a_part() -> None:
     model = tiny_model("llama")
-    model.model.layers[1].mlp = _Experts(2)
+    model.model.layers[1].mlp = _Experts(2).to(DEVICE)
     with pytest.raises(ModelError, match="no chosen layer does, so nothing can be compressed"):
         finish(measure_basis(model, calibration(), layers=target_layers(model, include=("experts",))))
 

@@ -13,6 +13,7 @@ from acip_core.model.base_model import BaseModel
 from acip_core.model.elastic_model import ElasticModel, build_elastic
 from acip_core.model.target_layers import linearize
 from acip_core.progress import finish
+from tests.support.device import DEVICE
 from tests.support.tiny import (
     VOCABULARY,
     calibration,
@@ -38,7 +39,7 @@ def base_of(kind: str, **settings: Any) -> BaseModel:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.copy_(torch.randn(parameter.shape, generator=source) * parameter.shape[-1] ** -0.5)
-    return BaseModel(model, tiny_tokenizer(), f"tiny-{kind}", "memory")
+    return BaseModel(model.to(DEVICE), tiny_tokenizer(), f"tiny-{kind}", "memory")
 
 
 def elastic_of(base: BaseModel, exclude: tuple[str, ...] = ()) -> ElasticModel:
@@ -48,7 +49,8 @@ def elastic_of(base: BaseModel, exclude: tuple[str, ...] = ()) -> ElasticModel:
 
 @torch.inference_mode()
 def logits(model: PreTrainedModel) -> torch.Tensor:
-    return model(calibration()).logits
+    """Of a model that was read anywhere, computed where tests run."""
+    return model.to(DEVICE)(calibration()).logits
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:

@@ -12,11 +12,15 @@ from playwright.sync_api import Browser, sync_playwright
 from transformers.utils import logging as transformers_logging
 
 from acip_core.artifacts.writer import write_artifact
+from acip_core.model import base_model
 from acip_core.model.base_model import BaseModel, embedded_gguf
 from acip_core.training import autocast, checkpoint
+from tests.support.device import DEVICE, bring_inputs
 from tests.support.tiny import FAMILIES, save, tiny_artifact, tiny_base
 
 transformers_logging.disable_progress_bar()
+if DEVICE.type != "cpu":
+    torch.nn.modules.module.register_module_forward_pre_hook(bring_inputs)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,6 +48,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def same_random_numbers_in_any_order() -> None:
     """What draws from torch's global generator, such as initial weights, does not depend on the tests before."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def float32_on_every_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that are loaded compute in float32 by default, as on a CPU: their numbers are compared with others'."""
+    if DEVICE.type != "cpu":
+        chosen = base_model.computing_dtype
+        monkeypatch.setattr(base_model, "computing_dtype", lambda dtype, device: chosen(dtype, torch.device("cpu")))
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from tests.support.device import DEVICE
 from tests.support.tiny import calibration
 
 _READER = """
@@ -42,7 +43,7 @@ def read_by_others(folder: Path, place: Path) -> torch.Tensor:
     torch.save(calibration(), place / "ids.pt")
     print(folder, place / "ids.pt", place / "logits.pt", sep="\t", file=reader.stdin, flush=True)
     assert reader.stdout.readline() == "0\n"
-    return torch.load(place / "logits.pt")
+    return torch.load(place / "logits.pt", map_location=DEVICE)
 
 
 @cache

@@ -44,6 +44,7 @@ from acip_core.model.target_layers import linearize, target_layers
 from acip_core.progress import finish
 from acip_core.scoring.iterative import iterative_scores
 from acip_core.storage.digests import digest
+from tests.support.device import DEVICE
 
 VOCABULARY = 128
 _IDS = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -87,7 +88,7 @@ def tiny_model(family: str, seed: int = 0) -> PreTrainedModel:
                 parameter.copy_(center + 0.1 * torch.randn(parameter.shape, generator=source))
             else:
                 parameter.copy_(torch.randn(parameter.shape, generator=source) * parameter.shape[1] ** -0.5)
-    return model.eval()
+    return model.to(DEVICE).eval()
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
