@@ -129,20 +129,17 @@ class ElasticModel:
         """Rank of the adapters that are installed; 0 where none are."""
         return next(iter(self.elastic_layers().values())).adapter_rank
 
-    def planner_for(
-        self, adapter_rank: int, storage: BytesPerParameter | None = None, scores: Scores | None = None
-    ) -> SizePlanner:
-        """A planner for this model.
+    def planner_for(self, adapter_rank: int, storage: BytesPerParameter | None = None) -> SizePlanner:
+        """A planner for this model's scores.
 
         Args:
             adapter_rank: of the adapters that every factorized layer has.
             storage: of the target layers, where they are quantized.
-            scores: other ones than the model's own.
         """
-        shapes, given = self._layers.shapes, self._scores if scores is None else scores
-        arrays = {name: given[name].numpy() for name in shapes}
+        shapes = self._layers.shapes
+        scores = {name: self._scores[name].numpy() for name in shapes}
         footprint = replace(self._footprint, storage=storage)
-        return SizePlanner(shapes, arrays, adapter_rank, footprint, self._count_adapters, self._reset, self.pivoted)
+        return SizePlanner(shapes, scores, adapter_rank, footprint, self._count_adapters, self._reset, self.pivoted)
 
     def install(self, adapters: Mapping[str, AdapterWeights]) -> None:
         """Put trained adapters in front of every layer's factors; from now on they count in every size."""

@@ -41,7 +41,6 @@ from ..paths import artifacts_home
 from ..progress import Progress, Steps
 from ..scoring.acip import acip_scores
 from ..scoring.baselines import svd_magnitude_scores, uniform_scores
-from ..scoring.calibrated import OrderCalibration, calibrated_scores
 from ..scoring.fisher import fisher_densities, fisher_scores
 from ..scoring.iterative import iterative_scores
 from ..scoring.predicted import predicted_scores
@@ -78,8 +77,6 @@ def precompute(
         raise ArtifactError(
             f"The scorer 'predicted' and trained factors need the basis 'two-sided', not '{recipe.basis}'."
         )
-    if recipe.scorer != "predicted" and recipe.order is not None:
-        raise ArtifactError(f"Only the scorer 'predicted' has an order to calibrate, not '{recipe.scorer}'.")
     for corpus in recipe.corpora:  # mistakes that need no model to be seen are said before it is loaded
         for split in ("calibration", "held-out"):
             documents(corpus, split)
@@ -106,9 +103,6 @@ def _precompute(run: PrecomputeRun, target: Path) -> Steps[Path]:
     factors = yield from cached_factors(run.weights, run.fingerprint, basis, gradients)
     method, scores, adapters, history = yield from run.scores(factors)
     elastic = yield from build_elastic(base, factors, scores, pivoted=recipe.pivoted)
-    if recipe.order is not None:
-        scores = yield from run.calibrated(elastic, factors, recipe.order)
-        elastic = yield from build_elastic(base, factors, scores, pivoted=recipe.pivoted)
     updates: dict[str, FactorUpdate] | None = None
     told: dict[str, Any] = {}  # what a budget came to
     trained_as = asdict(recipe.pruning) if recipe.pruning is not None else {}
@@ -232,14 +226,6 @@ class PrecomputeRun:
         result = yield from acip_scores(self.base, factors, torch.cat(texts), pruning, warm, checkpoint)
         history = {f"acip.{name}": values for name, values in result.history.items()}
         return method, result.scores, result.adapters, history
-
-    def calibrated(
-        self, elastic: ElasticModel, factors: dict[str, Factors], settings: OrderCalibration
-    ) -> Steps[dict[str, torch.Tensor]]:
-        """The predicted order, calibrated on a few cuts of an elastic model in that order."""
-        gains = {name: found.singular_values.cpu().square() for name, found in factors.items()}
-        steps = calibrated_scores(elastic, gains, self.calibration(settings.windows), settings)
-        return (yield from self.resumable.tensors("calibrated", steps))
 
     def adapters(
         self, elastic: ElasticModel, settings: AdapterConfig

@@ -9,7 +9,6 @@ from ..artifacts.completions import EXAMPLES
 from ..evaluation.perplexity import WINDOW
 from ..model.quantization import FULL
 from ..model.second_moments import DEFAULT_RANK
-from ..scoring.calibrated import OrderCalibration
 from ..scoring.iterative import STAGES
 from ..scoring.pruning_config import PAPER, SMALL, PruningConfig
 from ..training.adapters import AdapterConfig
@@ -37,7 +36,6 @@ class PrecomputeConfig:
         scorer: `predicted` (by a two-sided basis) or `fisher`, where there is no pruning run.
         basis_rank: columns kept of each correlation.
         pivoted: whether sizes count ranks as they are stored by pivots, which the scorer `predicted` knows of.
-        order: how a predicted order is calibrated on a few cuts; None leaves it as predicted.
         pruning: rank the directions by a pruning run (Step 2 of ACIP); None for Fisher information.
         factors: how the factors are trained end to end; None leaves it out.
         blocks: how they are trained block by block before that; None leaves it out.
@@ -66,7 +64,6 @@ class PrecomputeConfig:
     basis_rank: int = DEFAULT_RANK
     scorer: str = "fisher"
     pivoted: bool = False
-    order: OrderCalibration | None = None
     pruning: PruningConfig | None = None
     factors: FactorConfig | None = None
     blocks: BlockConfig | None = None
@@ -97,7 +94,6 @@ DEFAULT_RECIPE = PrecomputeConfig(
     basis="two-sided",
     scorer="predicted",
     pivoted=True,
-    order=OrderCalibration(),
     factors=FactorConfig(),
     adapters=None,
     refining=None,
@@ -109,7 +105,6 @@ ITERATED_RECIPE = PrecomputeConfig(score_windows=128, stages=STAGES)
 QUICK = replace(
     DEFAULT_RECIPE,
     moment_windows=12,
-    order=None,
     factors=None,
     curve_windows=6,
     ratios=COARSE,

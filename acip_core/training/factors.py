@@ -48,13 +48,13 @@ class FactorConfig:
         seed: fixes the order of windows and the sizes.
     """
 
-    steps: int = 200
+    steps: int = 120
     batch: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     smallest: float = 0.3
     largest: float = 0.97
-    sampled: int = 2048
-    evenness: float = 0.5
+    sampled: int = 1228
+    evenness: float = 0.75
     seed: int = 0
 
 
