@@ -81,9 +81,13 @@ class ElasticLinear(Linear):
         self.train(layer.training)
 
     def update(self, down: torch.Tensor, up: torch.Tensor) -> None:
-        """Add what training changed, (K, in_features) and (K, out_features), to the first K directions of the bank."""
+        """Add what training changed, (K, in_features) and (K, out_features), to the first K directions of the bank.
+
+        One that ends earlier, as break-even of another storage makes it, takes what it has rows for.
+        """
         for bank, more in ((self.down, down), (self.up, up)):
-            bank[self.adapter_rank : self.adapter_rank + len(more)] += more.to(bank)
+            rows = bank[self.adapter_rank : self.adapter_rank + len(more)]
+            rows += more[: len(rows)].to(bank)
         self._slices.clear()
 
     def prepend_adapter(self, a: torch.Tensor, b: torch.Tensor) -> None:

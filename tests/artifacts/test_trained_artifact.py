@@ -25,6 +25,7 @@ from acip_core.model.coding_moments import measure_coding_moments
 from acip_core.model.factorization import factorize
 from acip_core.model.rank_costs import break_even_rank
 from acip_core.model.second_moments import measure_basis, save_basis
+from acip_core.model.size_planner import DENSE
 from acip_core.model.trained_factors import FactorUpdate, Ternary
 from acip_core.progress import finish
 from acip_core.scoring.predicted import predicted_scores
@@ -32,9 +33,10 @@ from acip_core.storage.verified import write_json
 from tests.support.tiny import calibration, generator, save, target_weights, tiny_artifact, tiny_base
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact, Path]:
+@pytest.fixture(scope="module", params=[False, True], ids=["factors", "pivots"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact, Path]:
     """A saved model, the artifact, and its folder."""
+    pivoted = request.param
     home = tmp_path_factory.mktemp("trained")
     base = tiny_base()
     save(base, home / "model")
@@ -43,14 +45,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact, Path
     basis = finish(measure_basis(base.model, calibration(), rank=16, of_inputs=True))
     gradients = finish(measure_coding_moments(base.model, calibration(), list(weights), basis)).gradients
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-    scores = predicted_scores(finish(factorize(weights, basis, gradients)), shapes)
+    scores = predicted_scores(finish(factorize(weights, basis, gradients)), shapes, pivoted)
     source, updates = generator(), {}
     for name, (m, n) in shapes.items():
-        rows = min(break_even_rank(m, n), m, n)
+        rows = min(break_even_rank(m, n, pivoted=pivoted), m, n)
         down, up = (torch.randn(rows, width, generator=source) * 0.02 for width in (n, m))
         updates[name] = FactorUpdate(Ternary.of(down), Ternary.of(up))
     plain = tiny_artifact(base, adapter_rank=0)
-    recipe = plain.recipe | {"factors": {"steps": 1}, "basis": "two-sided"}
+    recipe = plain.recipe | {"factors": {"steps": 1}, "basis": "two-sided", "pivoted": pivoted}
     artifact = replace(
         plain, recipe=recipe, scores=scores, basis=basis, gradients=gradients, updates=updates,
         history={"factors.loss": torch.ones(3), "factors.ratio": torch.ones(3)},
@@ -91,6 +93,18 @@ def test_a_cut_runs_the_trained_factors_and_full_size_the_base(made: tuple[Path,
         elastic.set_size(0.5)
     assert not torch.allclose(loaded.elastic.model(ids).logits, bare.elastic.model(ids).logits)
     assert loaded.elastic.plan == bare.elastic.plan
+
+
+def test_the_papers_convention_counts_two_factors(made: tuple[Path, Artifact, Path]) -> None:
+    model, artifact, folder = made
+    for count in (True, False):
+        elastic = finish(open_model(str(model), folder, count_adapters=count)).elastic
+        plan, stored = elastic.set_size(0.5), 0
+        for rank, layer in zip(plan.ranks, elastic.elastic_layers().values(), strict=True):
+            m, n = layer.weight.shape
+            saved = rank if artifact.pivoted and count else 0
+            stored += m * n if rank == DENSE else rank * (m + n - saved)
+        assert plan.target_parameters == stored
 
 
 @torch.no_grad()
