@@ -19,7 +19,7 @@ from tests.support.tiny import save, tiny_artifact, tiny_base
 
 
 @pytest.fixture
-def model(cache: Path, tmp_path: Path) -> str:
+def fitted(cache: Path, tmp_path: Path) -> str:
     base = tiny_base()
     save(base, tmp_path / "tiny")
     write_artifact(replace(tiny_artifact(base), name="tiny"), tmp_path / "artifact")

@@ -37,41 +37,41 @@ def settings(budget: ComparisonConfig, monkeypatch: pytest.MonkeyPatch) -> Ablat
     )
 
 
-def test_every_row_is_measured_and_kept(model: str, settings: AblationConfig, tmp_path: Path):
+def test_every_row_is_measured_and_kept(fitted: str, settings: AblationConfig, tmp_path: Path):
     seen: list[str] = []
-    rows = finish(ablate(model, tmp_path / "artifact", settings), lambda step: seen.append(step.stage))
+    rows = finish(ablate(fitted, tmp_path / "artifact", settings), lambda step: seen.append(step.stage))
     assert [row.name for row in rows] == list(ROWS)
     by_name = {row.name: row.relative for row in rows}
     assert all(list(relative) == ["0.80", "0.60"] for relative in by_name.values())
     assert all(value is not None and value > 0 for relative in by_name.values() for value in relative.values())
     assert len({tuple(relative.values()) for relative in by_name.values()}) == len(ROWS)
     again: list[str] = []
-    assert finish(ablate(model, tmp_path / "artifact", settings), lambda step: again.append(step.stage)) == rows
+    assert finish(ablate(fitted, tmp_path / "artifact", settings), lambda step: again.append(step.stage)) == rows
     assert set(again) == {"loading the model"} < set(seen)
 
 
-def test_killed_ablations_continue(model: str, settings: AblationConfig, tmp_path: Path):
+def test_killed_ablations_continue(fitted: str, settings: AblationConfig, tmp_path: Path):
     def kill(step: Progress) -> None:
         if step.stage.startswith("measuring stop at 60 %"):
             raise KeyboardInterrupt
 
     names = ("all as it is", "stop at 60 % (D.4)")
     with pytest.raises(KeyboardInterrupt):
-        finish(ablate(model, tmp_path / "artifact", settings, names), kill)
+        finish(ablate(fitted, tmp_path / "artifact", settings, names), kill)
     seen: list[str] = []
-    continued = finish(ablate(model, tmp_path / "artifact", settings, names), lambda step: seen.append(step.stage))
+    continued = finish(ablate(fitted, tmp_path / "artifact", settings, names), lambda step: seen.append(step.stage))
     assert not any("pruning" in stage or "all as it is" in stage for stage in seen)
     (tmp_path / "artifact" / ABLATION).unlink()
-    assert finish(ablate(model, tmp_path / "artifact", settings, names)) == continued
+    assert finish(ablate(fitted, tmp_path / "artifact", settings, names)) == continued
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}"])
-def test_damaged_rows_are_one_sentence(model: str, settings: AblationConfig, tmp_path: Path, content: str):
+def test_damaged_rows_are_one_sentence(fitted: str, settings: AblationConfig, tmp_path: Path, content: str):
     (tmp_path / "artifact" / ABLATION).write_text(content)
     with pytest.raises(ArtifactError, match=r"ablation.json is damaged"):
-        finish(ablate(model, tmp_path / "artifact", settings))
+        finish(ablate(fitted, tmp_path / "artifact", settings))
     with pytest.raises(ArtifactError, match="Unknown ablation 'magic'; choose among: all as it is; without"):
-        finish(ablate(model, tmp_path / "artifact", settings, ("magic",)))
+        finish(ablate(fitted, tmp_path / "artifact", settings, ("magic",)))
 
 
 def test_gains_in_any_basis_are_what_dropping_a_direction_is_predicted_to_cost():

@@ -48,12 +48,12 @@ METHODS = (
 ONCE = 5  # of them are measured without adapters or with their own alone
 
 
-def run(model: str, budget: ComparisonConfig, tmp_path: Path, methods=METHODS, watch=None) -> Comparison:
-    return finish(compare(model, tmp_path / "artifact", budget, methods), watch)
+def run(fitted: str, budget: ComparisonConfig, tmp_path: Path, methods=METHODS, watch=None) -> Comparison:
+    return finish(compare(fitted, tmp_path / "artifact", budget, methods), watch)
 
 
-def test_every_method_is_measured_at_every_size(model: str, budget: ComparisonConfig, tmp_path: Path):
-    comparison = run(model, budget, tmp_path)
+def test_every_method_is_measured_at_every_size(fitted: str, budget: ComparisonConfig, tmp_path: Path):
+    comparison = run(fitted, budget, tmp_path)
     found = {(r.method, r.adapters, r.wanted) for r in comparison.results}
     both = {(m, a, r) for m in METHODS[ONCE:] for a in (False, True) for r in budget.ratios}
     once = {(m, m == "artifact", r) for m in METHODS[:ONCE] for r in budget.ratios}
@@ -61,19 +61,19 @@ def test_every_method_is_measured_at_every_size(model: str, budget: ComparisonCo
     for result in comparison.results:
         assert result.ratio == pytest.approx(result.wanted, abs=0.02)
         assert result.perplexity > 1 and result.divergence > 0 and 0 <= result.agreement <= 1
-    windows = token_windows(load_base(model).tokenizer, documents(budget.corpora[0], "held-out"), 32, 3)
-    *_, base = measure_perplexity(load_base(model).model, windows)
+    windows = token_windows(load_base(fitted).tokenizer, documents(budget.corpora[0], "held-out"), 32, 3)
+    *_, base = measure_perplexity(load_base(fitted).model, windows)
     assert comparison.base_perplexity == {budget.corpora[0]: pytest.approx(base.value, rel=1e-5)}
     assert read_comparison(tmp_path / "artifact") == comparison
 
 
-def test_a_new_artifact_is_measured_again_and_nothing_else(model: str, budget: ComparisonConfig, tmp_path: Path):
+def test_a_new_artifact_is_measured_again_and_nothing_else(fitted: str, budget: ComparisonConfig, tmp_path: Path):
     methods = ("artifact", "svd-llm")
-    before = run(model, budget, tmp_path, methods)
+    before = run(fitted, budget, tmp_path, methods)
     read = read_artifact(tmp_path / "artifact")
     write_artifact(replace(read, recipe=read.recipe | {"steps": 1}), tmp_path / "artifact")
     stages: list[str] = []
-    after = run(model, budget, tmp_path, methods, lambda step: stages.append(step.stage))
+    after = run(fitted, budget, tmp_path, methods, lambda step: stages.append(step.stage))
     assert {stage.split()[1] for stage in stages if stage.startswith("measuring")} == {"artifact+adapters"}
     assert {r for r in after.results if r.method == "svd-llm"} == {r for r in before.results if r.method == "svd-llm"}
     other = replace(read, fingerprint="another model's")
@@ -81,8 +81,8 @@ def test_a_new_artifact_is_measured_again_and_nothing_else(model: str, budget: C
     assert not (tmp_path / "artifact" / FILE).exists()
 
 
-def test_the_worse_corpus_counts(model: str, budget: ComparisonConfig, tmp_path: Path):
-    comparison = run(model, replace(budget, corpora=(budget.corpora[0],)), tmp_path, ("svd-llm",))
+def test_the_worse_corpus_counts(fitted: str, budget: ComparisonConfig, tmp_path: Path):
+    comparison = run(fitted, replace(budget, corpora=(budget.corpora[0],)), tmp_path, ("svd-llm",))
     (base,) = comparison.base_perplexity.values()
     found = worst_relative(comparison, "svd-llm", True)
     assert list(found) == [0.7, 0.8]
@@ -91,7 +91,9 @@ def test_the_worse_corpus_counts(model: str, budget: ComparisonConfig, tmp_path:
     assert worst_relative(two, "svd-llm", True) == {}  # the other corpus has not been measured
 
 
-def test_a_killed_comparison_continues_and_measures_nothing_twice(model: str, budget: ComparisonConfig, tmp_path: Path):
+def test_a_killed_comparison_continues_and_measures_nothing_twice(
+    fitted: str, budget: ComparisonConfig, tmp_path: Path
+):
     seen: list[str] = []
 
     def kill(step: Progress) -> None:
@@ -101,39 +103,39 @@ def test_a_killed_comparison_continues_and_measures_nothing_twice(model: str, bu
 
     methods = ("fisher-density", "svd-llm")
     with pytest.raises(KeyboardInterrupt):
-        run(model, budget, tmp_path, methods, kill)
+        run(fitted, budget, tmp_path, methods, kill)
     kept = read_comparison(tmp_path / "artifact")
     assert kept is not None and len(kept.results) == 3
     again: list[str] = []
-    continued = run(model, budget, tmp_path, methods, lambda step: again.append(step.stage))
+    continued = run(fitted, budget, tmp_path, methods, lambda step: again.append(step.stage))
     measured = {stage for stage in again if stage.startswith("measuring fisher-density")}
     assert {stage.split(",")[0] for stage in measured} == {"measuring fisher-density+adapters at 70%"}
     assert "scoring" not in again and continued.results[:3] == kept.results
     (tmp_path / "artifact" / FILE).unlink()
-    assert run(model, budget, tmp_path, methods).results == continued.results
+    assert run(fitted, budget, tmp_path, methods).results == continued.results
     finished: list[str] = []
-    run(model, budget, tmp_path, methods, lambda step: finished.append(step.stage))
+    run(fitted, budget, tmp_path, methods, lambda step: finished.append(step.stage))
     assert set(finished) == {"loading the model"}
 
 
-def test_results_outlive_a_setting_that_was_added_later(model: str, budget: ComparisonConfig, tmp_path: Path):
-    before, file = run(model, budget, tmp_path, ("svd-llm",)), tmp_path / "artifact" / "comparison.json"
+def test_results_outlive_a_setting_that_was_added_later(fitted: str, budget: ComparisonConfig, tmp_path: Path):
+    before, file = run(fitted, budget, tmp_path, ("svd-llm",)), tmp_path / "artifact" / "comparison.json"
     content = json.loads(file.read_text())
     del content["sha256"]  # as a file from before there were digests
     assert content["budget"]["adapters"].pop("batch") == 1  # as today's default has it
     file.write_text(json.dumps(content))
     stages: list[str] = []
-    after = run(model, budget, tmp_path, ("svd-llm",), lambda step: stages.append(step.stage))
+    after = run(fitted, budget, tmp_path, ("svd-llm",), lambda step: stages.append(step.stage))
     assert after.results == before.results and set(stages) == {"loading the model"}
     content["budget"]["adapters"].pop("steps")  # 120 by default, but not here
     file.write_text(json.dumps(content))
-    run(model, budget, tmp_path, ("svd-llm",), lambda step: stages.append(step.stage))
+    run(fitted, budget, tmp_path, ("svd-llm",), lambda step: stages.append(step.stage))
     assert any(stage.startswith("measuring svd-llm") for stage in stages)
 
 
-def test_another_budget_is_another_comparison(model: str, budget: ComparisonConfig, tmp_path: Path):
-    run(model, budget, tmp_path, ("artifact",))
-    other = run(model, replace(budget, ratios=(0.9,)), tmp_path, ("artifact",))
+def test_another_budget_is_another_comparison(fitted: str, budget: ComparisonConfig, tmp_path: Path):
+    run(fitted, budget, tmp_path, ("artifact",))
+    other = run(fitted, replace(budget, ratios=(0.9,)), tmp_path, ("artifact",))
     assert [r.wanted for r in other.results] == [0.9]
 
 
@@ -173,44 +175,44 @@ def test_windows_side_by_side_are_measured_as_alone(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"budget": {}, "base_perplexity": {}, "results": [{"method": 1}]}']
 )
-def test_a_damaged_file_is_one_sentence(model: str, budget: ComparisonConfig, tmp_path: Path, content: str):
+def test_a_damaged_file_is_one_sentence(fitted: str, budget: ComparisonConfig, tmp_path: Path, content: str):
     (tmp_path / "artifact" / FILE).write_text(content)
     with pytest.raises(ArtifactError, match=r"comparison.json is damaged \(.*delete it"):
-        run(model, budget, tmp_path)
+        run(fitted, budget, tmp_path)
     assert (tmp_path / "artifact" / FILE).read_text() == content
 
 
-def test_an_unknown_method_is_one_sentence(model: str, budget: ComparisonConfig, tmp_path: Path):
+def test_an_unknown_method_is_one_sentence(fitted: str, budget: ComparisonConfig, tmp_path: Path):
     with pytest.raises(
         ArtifactError, match="Unknown method 'magic'; choose among artifact, predicted, factors, fisher"
     ):
-        run(model, budget, tmp_path, ("magic",))
+        run(fitted, budget, tmp_path, ("magic",))
 
 
-def test_some_sizes_now_and_the_others_later(model: str, budget: ComparisonConfig, tmp_path: Path):
+def test_some_sizes_now_and_the_others_later(fitted: str, budget: ComparisonConfig, tmp_path: Path):
     methods = ("svd-llm", "aa-svd")
-    finish(compare(model, tmp_path / "artifact", budget, methods, (0.7,)))
+    finish(compare(fitted, tmp_path / "artifact", budget, methods, (0.7,)))
     seen: list[str] = []
-    later = run(model, budget, tmp_path, methods, lambda step: seen.append(step.stage))
+    later = run(fitted, budget, tmp_path, methods, lambda step: seen.append(step.stage))
     assert {stage for stage in seen if stage.startswith("AA-SVD")} == {"AA-SVD at 80%"}
     (tmp_path / "artifact" / FILE).unlink()
-    at_once = run(model, budget, tmp_path, methods)
+    at_once = run(fitted, budget, tmp_path, methods)
     assert sorted(later.results, key=str) == sorted(at_once.results, key=str)
     with pytest.raises(SizeError, match=r"not compared at a size of 0.75; choose among 0.8, 0.7\."):
-        finish(compare(model, tmp_path / "artifact", budget, methods, (0.7, 0.75)))
+        finish(compare(fitted, tmp_path / "artifact", budget, methods, (0.7, 0.75)))
 
 
 def test_a_size_that_is_not_compared_is_one_sentence_on_the_command_line(
-    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fitted: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    code, said = command(monkeypatch, capsys, "measure", "methods", model, "--size", "0.75")
+    code, said = command(monkeypatch, capsys, "measure", "methods", fitted, "--size", "0.75")
     assert code == 2 and "not compared at a size of 0.75; choose among 0.9, 0.8, 0.7, 0.6, 0.5, 0.4." in " ".join(
         said.split()
     )
 
 
 def test_all_that_is_trained_reads_the_same_text(
-    model: str, budget: ComparisonConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitted: str, budget: ComparisonConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     read: dict[str, list[torch.Tensor]] = {"adapters": [], "factors": [], "aa-svd": []}
     draw, advance, first = AdapterRun._draw, FactorRun._backward, method_comparison.aa_svd
@@ -230,15 +232,15 @@ def test_all_that_is_trained_reads_the_same_text(
     monkeypatch.setattr(AdapterRun, "_draw", drawn)
     monkeypatch.setattr(FactorRun, "_backward", backward)
     monkeypatch.setattr(method_comparison, "aa_svd", refined)
-    finish(compare(model, tmp_path / "artifact", budget, ("svd-llm", "factors", "aa-svd"), (0.8,)))
+    finish(compare(fitted, tmp_path / "artifact", budget, ("svd-llm", "factors", "aa-svd"), (0.8,)))
     texts = {name: sorted(window.tolist() for window in windows) for name, windows in read.items()}
     assert len(texts["adapters"]) == budget.adapters.steps
     assert texts["adapters"] == texts["factors"] == texts["aa-svd"]
 
 
-def test_a_cut_beyond_all_numbers_is_kept_as_such(model: str, budget: ComparisonConfig, tmp_path: Path, monkeypatch):
+def test_a_cut_beyond_all_numbers_is_kept_as_such(fitted: str, budget: ComparisonConfig, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("acip_core.evaluation.fidelity.exp", lambda x: math.inf)
-    results = run(model, budget, tmp_path, ("svd-magnitude",)).results
+    results = run(fitted, budget, tmp_path, ("svd-magnitude",)).results
     assert all(r.perplexity == math.inf for r in results)
     json.loads((tmp_path / "artifact" / FILE).read_text())
     kept = read_comparison(tmp_path / "artifact")
