@@ -45,6 +45,7 @@ class CodedPoint:
         perplexity: of held-out text.
         divergence: KL from the full model, nats per token; agreement: share of tokens with the same likeliest one.
         facts: share of the facts kept that the full model knows; None where it was not measured.
+        error: as `curves.CurvePoint`.
     """
 
     bytes: int
@@ -54,6 +55,7 @@ class CodedPoint:
     divergence: float
     agreement: float
     facts: float | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,9 @@ def read_coding(folder: Path, basis: Basis, gradients: Basis | None = None) -> C
 
 
 def _curve(entry: dict[str, Any]) -> CodedCurve:
-    points = tuple(parse_dataclass(CodedPoint, point) for point in entry["points"])
+    points = tuple(parse_dataclass(CodedPoint, {"error": None, **point}) for point in entry["points"])
     curve = parse_dataclass(CodedCurve, {**entry, "points": points})
-    if curve.mode not in MODES or not all(p.bytes > 0 and p.perplexity > 0 for p in points):
+    if curve.mode not in MODES or not all(p.bytes > 0 and p.perplexity > 0 and (p.error or 0) >= 0 for p in points):
         raise ValueError(f"the curve of {curve.mode}, {curve.corpus} is malformed")
     return curve
 

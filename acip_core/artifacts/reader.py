@@ -85,7 +85,7 @@ def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _curve(entry: dict[str, Any], recipe: Mapping[str, Any]) -> Curve:
-    unmeasured = {"divergence": None, "agreement": None}  # of artifacts before they were
+    unmeasured = {"divergence": None, "agreement": None, "error": None}  # of artifacts before they were
     points = tuple(parse_dataclass(CurvePoint, {**unmeasured, **point}) for point in entry["points"])
     curve = parse_dataclass(Curve, {**entry, "method": current_label(entry["method"], recipe), "points": points})
     numbers = [curve.tokens, curve.base_perplexity, *(value for point in points for value in _sizes_of(point))]
@@ -97,6 +97,8 @@ def _curve(entry: dict[str, Any], recipe: Mapping[str, Any]) -> Curve:
     for point in points:
         if not ((point.divergence or 0) >= 0 and 0 <= (point.agreement or 0) <= 1):
             raise ValueError(f"divergence or agreement in {curve.method}, {curve.corpus}")
+        if not (math.isfinite(point.error or 0) and (point.error or 0) >= 0):
+            raise ValueError(f"error in {curve.method}, {curve.corpus}")
     return curve
 
 

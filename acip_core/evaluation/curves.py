@@ -11,8 +11,9 @@ import torch
 
 from ..errors import ModelError
 from ..model.elastic_model import ElasticModel
+from ..model.size_planner import Plan
 from ..progress import Progress, Steps
-from .perplexity import measure_perplexity
+from .perplexity import exp, measure_perplexity, standard_error
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class CurvePoint:
     Attributes:
         divergence: KL from the full model, nats per token; None where it was not measured.
         agreement: share of tokens with the same likeliest one as the full model's, 0 to 1; None likewise.
+        error: standard error, over windows of text, of the logarithm of the perplexity as a multiple of the full
+            model's; None likewise.
     """
 
     ratio: float
@@ -30,6 +33,7 @@ class CurvePoint:
     perplexity: float
     divergence: float | None = None
     agreement: float | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def measure_curve(
     windows: torch.Tensor,
     ratios: Sequence[float],
     label: tuple[str, str, str],
-    known: dict[float, CurvePoint] | None = None,
+    known: dict[float, tuple[float, ...]] | None = None,
     on_point: Callable[[], object] = lambda: None,
 ) -> Steps[Curve]:
     """Perplexity at several sizes on the same text, 100 % always among them.
@@ -100,7 +104,7 @@ def measure_curve(
         windows: (windows, length) held-out token ids.
         ratios: size ratios, adapters counted.
         label: method, corpus and split, for the curve.
-        known: points measured before, by requested ratio; new ones are added to it.
+        known: nats of each window at sizes measured before, by requested ratio; new ones are added to it.
         on_point: called after every new point.
 
     Returns:
@@ -115,15 +119,28 @@ def measure_curve(
     for index, ratio in enumerate(wanted):
         if ratio in known:
             continue
-        plan = elastic.planner.at_ratio(ratio)
-        with elastic.at(plan):
+        with elastic.at(elastic.planner.at_ratio(ratio)):
             for step in measure_perplexity(elastic.model, windows):
                 done = index * len(windows) + step.done
                 note = f"{ratio:.0%}: {step.value:.2f}"
                 yield Progress(f"measuring {method}, {corpus}", done, len(wanted) * len(windows), note)
-        known[ratio] = CurvePoint(plan.ratio, plan.parameters, plan.bytes, step.value)
+        known[ratio] = step.losses
         on_point()
-    if not math.isfinite(known[1.0].perplexity):
+    points = [_point(elastic.planner.at_ratio(ratio), known[ratio], known[1.0], windows) for ratio in wanted]
+    if not math.isfinite(points[0].perplexity):
         raise ModelError(f"The base model's perplexity on {corpus} is not finite; the model is damaged.")
-    points = tuple(known[ratio] for ratio in wanted if math.isfinite(known[ratio].perplexity))
-    return Curve(method, corpus, split, windows.shape[0] * (windows.shape[1] - 1), points[0].perplexity, points)
+    finite = tuple(point for point in points if math.isfinite(point.perplexity))
+    return Curve(method, corpus, split, _predicted_tokens(windows), points[0].perplexity, finite)
+
+
+def _point(plan: Plan, losses: Sequence[float], base: Sequence[float], windows: torch.Tensor) -> CurvePoint:
+    """A size's point by the nats of its windows and those of the full model."""
+    perplexity = exp(math.fsum(losses) / _predicted_tokens(windows))
+    rises = [(loss - full) / (windows.shape[1] - 1) for loss, full in zip(losses, base, strict=True)]
+    error = standard_error(rises) if math.isfinite(perplexity) else None
+    return CurvePoint(plan.ratio, plan.parameters, plan.bytes, perplexity, error=error)
+
+
+def _predicted_tokens(windows: torch.Tensor) -> int:
+    """Of every window all but the first."""
+    return windows.shape[0] * (windows.shape[1] - 1)

@@ -12,18 +12,23 @@ from transformers import PreTrainedModel
 from ..progress import Progress, Steps
 from ..training.autocast import mixed_precision
 from ..training.distillation import divergence
-from .perplexity import exp
+from .perplexity import exp, standard_error
 
 _AT_ONCE = {"cuda": 8}  # windows in a pass; elsewhere one, whose logits are 0.1 GB
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How close a cut is to text and to the full model: see `artifacts.comparison.Result`."""
+    """How close a cut is to text and to the full model: see `artifacts.comparison.Result`.
+
+    Attributes:
+        error: as `curves.CurvePoint`.
+    """
 
     perplexity: float
     divergence: float
     agreement: float
+    error: float
 
 
 def full_logits(model: PreTrainedModel, windows: torch.Tensor, corpus: str) -> Steps[tuple[torch.Tensor, float]]:
@@ -47,18 +52,21 @@ def measure_fidelity(
 
     In bfloat16 where that is native, as the full model's logits from `full_logits`.
     """
-    sums, done = torch.zeros(3, dtype=torch.float64), 0
+    sums, done, rises = torch.zeros(3, dtype=torch.float64), 0, []
     for part in _parts(model, windows):
         logits = _logits(model, part).flatten(0, 1)  # (tokens, vocabulary)
         full = teacher[done : done + len(part)].to(logits.device).flatten(0, 1).float()
         log_probabilities = F.log_softmax(logits, dim=-1)
-        loss = F.nll_loss(log_probabilities, _next(part, logits))
+        token = _next(part, logits)
+        loss = F.nll_loss(log_probabilities, token)
+        rise = F.nll_loss(log_probabilities, token, reduction="none") - F.cross_entropy(full, token, reduction="none")
+        rises += rise.view(len(part), -1).mean(1).tolist()
         agreement = (logits.argmax(-1) == full.argmax(-1)).float().mean()
         done += len(part)
         sums += torch.stack([loss, divergence(full, log_probabilities), agreement]).double().cpu() * len(part)
         mean = (sums / done).tolist()
         yield Progress(label, done, len(windows), f"{exp(mean[0]):.2f}, agrees {mean[2]:.0%}")
-    return Fidelity(exp(mean[0]), mean[1], mean[2])
+    return Fidelity(exp(mean[0]), mean[1], mean[2], standard_error(rises))
 
 
 def _parts(model: PreTrainedModel, windows: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ class Perplexity:
         low, high: one standard error (over windows) below and above.
         tokens: predicted tokens so far.
         done, total: windows.
+        losses: nats of each window so far, summed over its tokens.
     """
 
     value: float
@@ -30,6 +31,7 @@ class Perplexity:
     tokens: int
     done: int
     total: int
+    losses: tuple[float, ...] = ()
 
 
 def token_losses(model: PreTrainedModel, windows: torch.Tensor) -> torch.Tensor:
@@ -58,9 +60,16 @@ def measure_perplexity(model: PreTrainedModel, windows: torch.Tensor) -> Iterato
         per_window = windows.shape[1] - 1
         tokens = per_window * len(sums)
         mean = math.fsum(sums) / tokens
-        spread = math.fsum((s / per_window - mean) ** 2 for s in sums)
-        error = math.sqrt(spread / (len(sums) - 1) / len(sums)) if len(sums) > 1 else 0.0
-        yield Perplexity(exp(mean), exp(mean - error), exp(mean + error), tokens, index + 1, len(windows))
+        error = standard_error([s / per_window for s in sums])
+        low, high = exp(mean - error), exp(mean + error)
+        yield Perplexity(exp(mean), low, high, tokens, index + 1, len(windows), tuple(sums))
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of independent values; 0 where there is one alone, which says nothing of it."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count) if count > 1 else 0.0
 
 
 def exp(x: float) -> float:

@@ -226,7 +226,7 @@ class CodingRun:
             label = f"{plan.mode} at {plan.bytes / 1e6:.1f} MB, {teacher.corpus}"
             found = yield from measure_fidelity(self.elastic.model, teacher.windows, logits, label)
         facts = yield from self._facts(plan)
-        measured = found.perplexity, found.divergence, found.agreement, facts_kept(known, facts)
+        measured = found.perplexity, found.divergence, found.agreement, facts_kept(known, facts), found.error
         return CodedPoint(plan.bytes, plan.ratio, plan.loss or 0.0, *measured), base
 
 

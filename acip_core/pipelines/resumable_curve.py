@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from ..evaluation.curves import Curve, CurvePoint, measure_curve
+from ..evaluation.curves import Curve, measure_curve
 from ..evaluation.fidelity import full_logits, measure_fidelity
 from ..model.elastic_model import ElasticModel
 from ..progress import Steps
@@ -39,8 +39,8 @@ def measured_curve(
     """
     method, corpus, _ = label
     name = f"curve-{method}-{cache_key(corpus, length=8)}.json"
-    known = run.read(name, _read_points) or {}
-    keep = partial(run.write, name, known, _write_points)
+    known = run.read(name, _read_losses) or {}
+    keep = partial(run.write, name, known, _write_losses)
     return (yield from measure_curve(elastic, windows, ratios, label, known, keep))
 
 
@@ -77,10 +77,10 @@ def _write_fidelity(found: tuple[float, float], path: Path) -> None:
     write_json(path, {"fidelity": list(found)})
 
 
-def _read_points(path: Path) -> dict[float, CurvePoint]:
-    return {ratio: CurvePoint(*values) for ratio, values in listed(read_json(path), "points")}
+def _read_losses(path: Path) -> dict[float, tuple[float, ...]]:
+    return {ratio: tuple(map(float, losses)) for ratio, losses in listed(read_json(path), "losses")}
 
 
-def _write_points(known: dict[float, CurvePoint], path: Path) -> None:
-    points = [[ratio, list(astuple(point))] for ratio, point in known.items() if math.isfinite(point.perplexity)]
-    write_json(path, {"points": points}, indent=None)
+def _write_losses(known: dict[float, tuple[float, ...]], path: Path) -> None:
+    finite = [[ratio, list(losses)] for ratio, losses in known.items() if all(map(math.isfinite, losses))]
+    write_json(path, {"losses": finite}, indent=None)

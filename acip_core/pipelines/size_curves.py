@@ -108,9 +108,15 @@ def measure_precision(
     with only_run(loaded.folder):
         measured = yield from _measure(loaded, old, method, ratios, run)
         pairs = zip(measured, full, strict=True)
-        curves = [replace(curve, base_perplexity=reference.base_perplexity) for curve, reference in pairs]
+        curves = [_beside(curve, reference) for curve, reference in pairs]
         _write(loaded.folder, old, (*(curve for curve in old.curves if curve.method != method), *curves), run)
     return curves
+
+
+def _beside(curve: Curve, full: Curve) -> Curve:
+    """A curve relative to another model than its own at full size, of which its errors say nothing."""
+    points = tuple(replace(point, error=None) for point in curve.points)
+    return replace(curve, base_perplexity=full.base_perplexity, points=points)
 
 
 def _own(loaded: Loaded, old: Artifact, purpose: str) -> tuple[list[Curve], ResumableRun]:

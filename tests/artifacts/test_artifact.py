@@ -180,6 +180,10 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "unknown curve field": (_edit_json("acip.json", lambda c: c["curves"][0].update(color="red")), "field 'curves'"),
     "no tokens": (_edit_json("acip.json", lambda c: c["curves"][0].update(tokens=0)), "field 'curves'"),
     "curves": (_edit_json("acip.json", lambda c: c["curves"][0].pop("points")), "field 'curves'"),
+    "error below 0": (
+        _edit_json("acip.json", lambda c: c["curves"][0]["points"][0].update(error=-0.1)),
+        "field 'curves'",
+    ),
     "curve point": (_edit_json("acip.json", lambda c: c["curves"][0]["points"][0].pop("ratio")), "field 'curves'"),
     "NaN curve": (
         _edit_json("acip.json", lambda c: c["curves"][0]["points"][0].update(perplexity=float("nan"))),

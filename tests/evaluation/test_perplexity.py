@@ -81,7 +81,7 @@ def test_cancelling_runs_no_further_window(windows):
 
 def test_a_curve_is_made_of_plain_perplexities(family: str, windows):
     elastic = tiny_elastic(family, adapter_rank=2)
-    known: dict[float, CurvePoint] = {}
+    known: dict[float, tuple[float, ...]] = {}
     steps: list[Progress] = []
     label = ("method", "corpus", "held-out")
     curve = finish(measure_curve(elastic, windows, (0.6, 0.8), label, known), steps.append)
@@ -90,12 +90,24 @@ def test_a_curve_is_made_of_plain_perplexities(family: str, windows):
     assert curve.tokens == windows.numel() - len(windows) and elastic.plan.ratio == 1
     for point, ratio in zip(curve.points, (1.0, 0.8, 0.6), strict=True):
         plan = elastic.set_size(ratio)
-        assert point == CurvePoint(plan.ratio, plan.parameters, plan.bytes, last(elastic.model, windows).value)
+        measured = last(elastic.model, windows)
+        assert point == CurvePoint(plan.ratio, plan.parameters, plan.bytes, measured.value, error=point.error)
+        assert measured.losses == known[ratio]
     assert [step.done for step in steps] == list(range(1, 13)) and steps[-1].total == 12
     assert list(known) == [1.0, 0.8, 0.6]
     again: list[Progress] = []
     assert finish(measure_curve(elastic, windows, (0.6, 0.8), label, known), again.append) == curve
     assert not again, "points that are known are not measured again"
+
+
+def test_the_error_of_a_point_is_that_of_its_rise_over_the_full_model(windows):
+    elastic = tiny_elastic(adapter_rank=2)
+    curve = finish(measure_curve(elastic, windows, (0.6,), ("method", "corpus", "held-out")))
+    full = torch.tensor(plain_loop(tiny_base().model, windows)).mean(1)
+    elastic.set_size(0.6)
+    rises = torch.tensor(plain_loop(elastic.model, windows)).mean(1) - full
+    assert curve.points[1].error == pytest.approx((rises.std(correction=1) / len(rises) ** 0.5).item(), rel=1e-3)
+    assert curve.points[0].error == 0
 
 
 def test_sizes_beyond_all_numbers_are_left_out(windows):

@@ -139,6 +139,12 @@ def test_another_budget_is_another_comparison(fitted: str, budget: ComparisonCon
     assert [r.wanted for r in other.results] == [0.9]
 
 
+def measured_alone(windows: torch.Tensor) -> torch.Tensor:
+    """Mean nats of each window to the full model."""
+    *_, full = measure_perplexity(tiny_base().model, windows)
+    return torch.tensor(full.losses) / (windows.shape[1] - 1)
+
+
 def test_the_full_model_agrees_with_itself(tmp_path: Path):
     base = tiny_base()
     elastic = finish(build_elastic(base, tiny_factors(base), random_scores(base)))
@@ -150,6 +156,9 @@ def test_the_full_model_agrees_with_itself(tmp_path: Path):
     cut = finish(measure_fidelity(base.model, calibration(), teacher, "cut"))
     *_, expected = measure_perplexity(base.model, calibration())
     assert cut.perplexity == pytest.approx(expected.value, rel=1e-5)
+    rises = torch.tensor(expected.losses) / (calibration().shape[1] - 1) - measured_alone(calibration())
+    assert cut.error == pytest.approx((rises.std(correction=1) / len(rises) ** 0.5).item(), rel=1e-2)
+    assert same.error == pytest.approx(0, abs=1e-4)  # of logits in 16 bits
     with torch.no_grad():
         logits = base.model(calibration()).logits[:, :-1]
     full = teacher.float()
@@ -168,7 +177,7 @@ def test_windows_side_by_side_are_measured_as_alone(monkeypatch: pytest.MonkeyPa
         teacher, perplexity = finish(full_logits(base.model, calibration(), "text"))
         elastic.set_size(0.5)
         cut = finish(measure_fidelity(base.model, calibration(), teacher, "cut"))
-        found.append((perplexity, cut.perplexity, cut.divergence, cut.agreement))
+        found.append((perplexity, cut.perplexity, cut.divergence, cut.agreement, cut.error))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
