@@ -40,10 +40,15 @@ class Method:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text; color is not the only way to tell its lines from those of another."""
+    """A text; color is not the only way to tell its lines from those of another.
+
+    Attributes:
+        kind: what it is made of.
+    """
 
     id: str
     title: str
+    kind: str = "a text of your own"
     color: str = _OTHER_COLOR
     symbol: str = "circle"
 
@@ -119,9 +124,9 @@ PEERS = {
 CORPORA = {
     corpus.id: corpus
     for corpus in (
-        Corpus("c4", "C4", "#d9622b"),  # readable on light and dark
-        Corpus("wikipedia", "Wikipedia", "#2b7bd9", "square"),
-        Corpus("wikitext2", "WikiText-2"),
+        Corpus("c4", "C4", "web pages", "#d9622b"),  # readable on light and dark
+        Corpus("wikipedia", "Wikipedia", "encyclopedia articles", "#2b7bd9", "square"),
+        Corpus("wikitext2", "WikiText-2", "encyclopedia articles"),
     )
 }
 # Ids in files of `compare` that were written before an id meant the same everywhere.
@@ -195,9 +200,32 @@ def relative_title(label: str, own: str) -> str:
     return "before training" if "+factors" in own else "no adapters"
 
 
+_SAME_CUTS = {
+    "before training": "The same cuts before their factors were trained.",
+    "before tuning": "The same cuts before their adapters were tuned.",
+    "no adapters": "The same cuts without trained adapters.",
+    "full precision": "The same cuts with weights in full precision.",
+}
+
+
+def relative_meaning(label: str, own: str) -> str:
+    """What a curve beside the artifact's own shows, in one sentence; arguments as `relative_title`."""
+    title = relative_title(label, own)
+    if title in PRECISIONS:
+        return f"The same cuts with weights in {title}."
+    return _SAME_CUTS.get(title) or method_of(label).description or f"The method {title}."
+
+
 def corpus_title(corpus: str) -> str:
     """A corpus as people write it; a text file is called by its name."""
     return _corpus(corpus).title
+
+
+def corpus_meaning(corpus: str, with_error: bool) -> str:
+    """What a corpus's line shows, and the band around it where its errors are known."""
+    line = f"Measured on held-out text of {corpus_title(corpus)}, {_corpus(corpus).kind}."
+    band = "two standard errors, over windows of text, of how much worse it is than the original"
+    return f"{line} The band around it: {band}." if with_error else line
 
 
 def corpus_color(corpus: str) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
 MUTED = "#7a7f87"
+SOURCE_MEANING = "The file that the model was read from. What it holds is the original here, so it loses nothing."
+_ERRORS = 2  # standard errors to either side of a line: 95 of 100 texts of the kind lie within
 
 
 def laid_out(figure: go.Figure, x: dict[str, Any], y: dict[str, Any]) -> go.Figure:
@@ -29,6 +33,47 @@ def laid_out(figure: go.Figure, x: dict[str, Any], y: dict[str, Any]) -> go.Figu
 def title(text: str) -> dict[str, Any]:
     """An axis title."""
     return {"text": text, "font": {"size": 12}}
+
+
+def spread(error: float | None) -> float | None:
+    """Percent that a perplexity may be off whose logarithm has this standard error; None where it is not known."""
+    return None if error is None else 100 * math.expm1(_ERRORS * error)
+
+
+def spread_words(error: float | None) -> str:
+    """The same, to follow the perplexity."""
+    return f" ± {spread(error):.2g} %" if error else ""
+
+
+def band(
+    x: Sequence[float], y: Sequence[float], errors: Sequence[float | None], color: str, **options: Any
+) -> list[go.Scatter]:
+    """What lies within the error of a line of perplexities; nothing where it is not known of every point.
+
+    Args:
+        x, y: of the line's points, in order.
+        errors: standard errors of their logarithms.
+        color: of the line, as #rrggbb.
+    """
+    known = [error for error in errors if error is not None]
+    if len(known) < len(errors) or not any(known):
+        return []
+    factors = [math.exp(_ERRORS * error) for error in known]
+    low = [value / factor for value, factor in zip(y, factors, strict=True)]
+    high = [value * factor for value, factor in zip(y, factors, strict=True)]
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    outline = go.Scatter(
+        x=[*x, *reversed(x)],
+        y=[*low, *reversed(high)],
+        mode="lines",
+        line={"width": 0},
+        fill="toself",
+        fillcolor=f"rgba({red},{green},{blue},0.25)",
+        hoverinfo="skip",
+        showlegend=False,
+        **options,
+    )
+    return [outline]
 
 
 def color_bar(low: str, high: str) -> dict[str, Any]:

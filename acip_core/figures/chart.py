@@ -9,8 +9,17 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ..evaluation.curves import Curve, primary_curves
-from ..evaluation.methods import corpus_color, corpus_symbol, corpus_title, method_of, relative_title
+from ..evaluation.curves import Curve, CurvePoint, primary_curves
+from ..evaluation.methods import (
+    corpus_color,
+    corpus_meaning,
+    corpus_symbol,
+    corpus_title,
+    method_of,
+    relative_meaning,
+    relative_title,
+)
+from .canvas import SOURCE_MEANING, band, spread, spread_words
 
 _PRECISION_DASHES = {"int8": "12px,2px", "int4": "4px,2px"}
 _OTHER_COLOR = "#7a7f87"
@@ -27,6 +36,8 @@ def curve_figure(
 ) -> dict[str, Any]:
     """The figure as plain JSON values, without colors of the page's theme, which the browser fills in.
 
+    `meta` of a trace says in a sentence what it shows.
+
     Args:
         base_bytes: of the full model, where another axis may show them.
         source: bytes of the one file that the model was read from, for an axis of bytes.
@@ -37,8 +48,10 @@ def curve_figure(
     for curve in curves if others else own:
         if curve.points:
             figure.add_trace(_line(curve, curve in own, relative_title(curve.method, curves[0].method)))
+    for curve in own:
+        figure.add_traces(_band(curve))
     for method in dict.fromkeys(curve.method for curve in curves if others and curve not in own):
-        figure.add_trace(_legend_entry(method, relative_title(method, curves[0].method)))
+        figure.add_trace(_legend_entry(method, curves[0].method))
     for curve in own:
         figure.add_trace(_base_mark(curve, base_bytes))
     if source is not None and own:
@@ -49,16 +62,18 @@ def curve_figure(
 
 def _line(curve: Curve, own: bool, title: str) -> go.Scatter:
     """One curve; `title` is what its method is called where it is not the model's own."""
-    points = sorted(curve.points, key=lambda point: point.ratio)
+    points = _ordered(curve)
     name = corpus_title(curve.corpus)
     if not own:
         name += f", {title}"
-    hover = "%{customdata[1]:.0f} % · %{customdata[0]:.0f} MB<br>perplexity %{y:.4g}<extra></extra>"
+    hover = "%{customdata[1]:.0f} % · %{customdata[0]:.0f} MB<br>perplexity %{y:.4g}%{text}<extra></extra>"
     return go.Scatter(
         x=[100 * point.ratio for point in points],
         y=[point.perplexity for point in points],
-        customdata=[[point.bytes / 1e6, 100 * point.ratio] for point in points],  # the axis may show something else
+        customdata=[[p.bytes / 1e6, 100 * p.ratio, spread(p.error)] for p in points],  # another axis may show them
+        text=[spread_words(point.error) for point in points],
         name=name,
+        meta=corpus_meaning(curve.corpus, bool(_band(curve))),
         legendgroup=curve.corpus if own else curve.method,
         showlegend=own,
         mode="lines+markers" if own else "lines",
@@ -73,10 +88,29 @@ def _line(curve: Curve, own: bool, title: str) -> go.Scatter:
     )
 
 
-def _legend_entry(method: str, title: str) -> go.Scatter:
+def _band(curve: Curve) -> list[go.Scatter]:
+    points = _ordered(curve)
+    return band(
+        [100 * point.ratio for point in points],
+        [point.perplexity for point in points],
+        [point.error for point in points],
+        corpus_color(curve.corpus),
+        customdata=[[point.bytes / 1e6] for point in (*points, *reversed(points))],
+        name=corpus_title(curve.corpus),
+        legendgroup=curve.corpus,
+    )
+
+
+def _ordered(curve: Curve) -> list[CurvePoint]:
+    return sorted(curve.points, key=lambda point: point.ratio)
+
+
+def _legend_entry(method: str, own: str) -> go.Scatter:
     """One entry for a method's lines on all corpora; clicking it hides them."""
+    title = relative_title(method, own)
     line = {"color": _OTHER_COLOR, "width": 1.5, "dash": _dash(method, title)}
-    return go.Scatter(x=[None], y=[None], name=title, legendgroup=method, mode="lines", line=line)
+    told = relative_meaning(method, own)
+    return go.Scatter(x=[None], y=[None], name=title, meta=told, legendgroup=method, mode="lines", line=line)
 
 
 def _dash(method: str, title: str) -> str:
@@ -107,6 +141,7 @@ def _source_mark(own: Sequence[Curve], source: int) -> go.Scatter:
         y=[curve.base_perplexity for curve in own],
         customdata=[[source / 1e6]] * len(own),
         name=name,
+        meta=SOURCE_MEANING,
         mode="markers",
         marker={"symbol": "diamond-open", "size": 11, "color": _OTHER_COLOR, "line": {"width": 2}},
         hovertemplate=f"{name}<br>perplexity %{{y:.4g}}<extra></extra>",
@@ -116,7 +151,7 @@ def _source_mark(own: Sequence[Curve], source: int) -> go.Scatter:
 def _layout(curves: Sequence[Curve], smallest_percent: int, frame: int) -> dict[str, Any]:
     return {
         "xaxis": {
-            "title": {"text": "size of the compressed layers, %", "standoff": 8},
+            "title": {"text": "size of the compressed layers, %", "standoff": 8, "font": {"size": 12}},
             "range": [smallest_percent - 2, 102],
             "dtick": 10,
             "fixedrange": True,
@@ -124,7 +159,7 @@ def _layout(curves: Sequence[Curve], smallest_percent: int, frame: int) -> dict[
         },
         "yaxis": {
             "type": "log",
-            "title": {"text": "perplexity, lower is better", "standoff": 6},
+            "title": {"text": "perplexity, lower is better", "standoff": 6, "font": {"size": 12}},
             "range": _visible_range(curves, frame),
             "fixedrange": True,
             "zeroline": False,

@@ -22,7 +22,7 @@ from ..model.size_planner import DIRECTIONS
 from ..paths import assets_dir
 from .examples import Examples
 from .links import links
-from .names import shown_name, without_places
+from .names import known_name, without_places
 
 _PARTS = assets_dir() / "parts"
 
@@ -52,9 +52,12 @@ def part(template: str, **values: Any) -> str:
 
 def header(title: str, loaded: Loaded) -> str:
     """The page's title, its model, where they come from, and the model's note, if it has one."""
-    source = loaded.elastic.base.source
-    note = without_places(loaded.note, source, loaded.artifact.source)
-    return part("header", title=title, note=note, claim=claim(loaded), links=links(loaded))
+    base = loaded.elastic.base
+    note = without_places(loaded.note, base.source, loaded.artifact.source)
+    name = known_name(base)
+    told = "" if base.file is None else f"Read from the file {base.file.name}; what it holds is the original here."
+    words = claim(loaded).partition(name)
+    return part("header", title=title, note=note, claim=words, told=told, links=links(loaded))
 
 
 _FIGURES = (
@@ -83,7 +86,7 @@ _SHARES = {20: "a fifth", 25: "a quarter", 33: "a third", 50: "half", 67: "two t
 
 def claim(loaded: Loaded) -> str:
     """The page in one sentence: the smallest size that still knows nine in ten facts, where they were asked."""
-    name = shown_name(loaded.elastic.base.source)
+    name = known_name(loaded.elastic.base)
     modes = loaded.knowledge.modes.values() if loaded.knowledge else ()
     found = [size for size in (known.opening_bytes for known in modes) if size is not None]
     percent = 100 * min(found) / loaded.elastic.planner.base_bytes if found else 100

@@ -48,8 +48,8 @@ def frames(steps: TokenSteps, sizes: Sequence[float], known: str | None = None) 
 def _beside(known: str, text: str, finished: bool) -> str:
     """What a text that is written anew says of the one that is known."""
     if finished:
-        return " · same text" if text == known else " · text changed"
-    return " · same so far" if known.startswith(text) else " · differs"
+        return " · as before" if text == known else " · not as before"
+    return " · the same so far" if known.startswith(text) else " · differs"
 
 
 def columns_shown(columns: Sequence[Column], full: Column) -> list[Message]:

@@ -6,6 +6,10 @@ import os
 import re
 from pathlib import Path
 
+from ..model.base_model import BaseModel
+
+# What ends a GGUF file's name: the kind of its blocks.
+_BLOCKS = re.compile(r"([.-](I?Q\d\w*|B?F16|F32))?(\.gguf)?$", re.IGNORECASE)
 # A path of at least two parts that begins at the root or at home; a part ends at white space, quotes and brackets.
 _PART = r"""[^\s/\\"'“”‘’`<>()\[\],;]"""
 _PLACE = re.compile(rf"(?<![\w:/.~])(?:~|[A-Za-z]:)?[/\\](?:{_PART}+[/\\])+({_PART}*)")
@@ -16,6 +20,12 @@ def shown_name(source: str) -> str:
     path = Path(source).expanduser()
     local = path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1 or path.exists()
     return (os.path.basename(os.path.abspath(path)) or source) if local else source
+
+
+def known_name(base: BaseModel) -> str:
+    """What people call a model: that of a GGUF file is its name without the kind of its blocks."""
+    name = shown_name(base.source)
+    return (_BLOCKS.sub("", name, count=1) or name) if base.file is not None else name
 
 
 def without_places(text: str, *known: str | None) -> str:

@@ -24,7 +24,7 @@ from .examples import Examples, examples_of
 from .handlers import Handlers
 from .model_choices import ModelChoice, ModelChoices
 from .modes import Modes
-from .names import shown_name
+from .names import known_name, shown_name
 from .snippets import ADDRESS
 
 TITLE = "One model, every size"
@@ -140,6 +140,7 @@ def _values(rows: list[Row], loaded: Loaded, examples: Examples) -> dict[str, An
 
     return {
         "model": shown_name(loaded.elastic.base.source),
+        "name": known_name(loaded.elastic.base),
         "rows": [asdict(row) for row in rows],
         "measured": sorted({round(100 * point.ratio) for curve in own for point in curve.points}),
         "corpora": [

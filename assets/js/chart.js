@@ -1,4 +1,5 @@
 // Perplexity against size: the cursor follows the slider, a click moves it, and what is measured here joins the curves.
+import { drawLegend } from "./chart_legend.js";
 import { data, full, mode, rowAt, smallest, table } from "./data.js";
 import { find } from "./dom.js";
 import { change, draw } from "./figures.js";
@@ -82,6 +83,7 @@ class Chart {
     this.plot = /** @type {Plot<Curve>} */ (find(element, ".plot"));
     this.status = find(element, ".status");
     this.cursor = find(element, ".cursor");
+    this.legend = find(element, ".entries");
     this.rings = data.corpora.map((each) => this.#ring(each));
     find(element, "[data-save=png]").addEventListener("click", () => saveImage(this.plot));
     find(element, "[data-save=csv]").addEventListener("click", () => saveTable(this.plot));
@@ -142,6 +144,7 @@ class Chart {
       spendsBits ? trace.x.map((x) => x && (100 * x * 1e6) / (table.published ?? 1)) : trace.x;
     const curves = figure.data.map((trace) => ({ ...structuredClone(trace), meta: percents(trace) }));
     const layout = structuredClone(figure.layout);
+    layout.showlegend = false; // it stands above the plot
     if (!spendsBits) {
       const x = curves.map((trace, i) => this.#xOf(trace, i));
       for (const [i, trace] of curves.entries()) trace.x = x[i];
@@ -150,6 +153,7 @@ class Chart {
     await draw(this.plot, [...curves, measured], layout);
     if (figure !== this.#figure) return; // something else was chosen meanwhile
     this.#isDrawn = true;
+    drawLegend(this.legend, this.plot, figure.data);
     this.plot.dataset.axis = this.#axis.key;
     if (isNew) this.#listen();
     this.#showMeasured();
@@ -264,7 +268,7 @@ class Chart {
     const pad = (Math.max(...ends) - Math.min(...ends)) * 0.03;
     return {
       range: [Math.min(...ends) - pad, Math.max(...ends) + pad],
-      title: { text: title, standoff: 8 },
+      title: { text: title, standoff: 8, font: { size: 12 } },
       dtick: key === "ratio" ? 10 : null,
       autotick: key !== "ratio",
     };
@@ -299,7 +303,8 @@ const described = ({ title, done, total, value }) =>
 
 /** @param {Plot} plot */
 function saveImage(plot) {
-  const layout = { ...plot.layout, paper_bgcolor: getComputedStyle(document.body).backgroundColor };
+  const paper = { paper_bgcolor: getComputedStyle(document.body).backgroundColor, showlegend: true };
+  const layout = { ...plot.layout, ...paper };
   Plotly.downloadImage(
     { data: plot.data, layout },
     { format: "png", width: 1200, height: 700, filename: "perplexity" },
@@ -308,13 +313,15 @@ function saveImage(plot) {
 
 /** @param {Plot<Curve>} plot */
 function saveTable(plot) {
-  const lines = plot.data.flatMap((trace) => {
+  const series = plot.data.filter(({ fill }) => fill === undefined); // a band is the last column of its line
+  const lines = series.flatMap((trace) => {
     const name = `"${trace.name.replaceAll('"', '""')}"`;
-    return trace.meta.flatMap((percent, i) =>
-      percent === null ? [] : [[name, percent, trace.customdata?.[i]?.[0] ?? "", trace.y[i]].join(",")],
-    );
+    return trace.meta.flatMap((percent, i) => {
+      const [megabytes = "", , spread = ""] = trace.customdata?.[i] ?? [];
+      return percent === null ? [] : [[name, percent, megabytes, trace.y[i], spread].join(",")];
+    });
   });
-  const table = ["series,size in %,MB,perplexity", ...lines, ""].join("\n");
+  const table = ["series,size in %,MB,perplexity,± %", ...lines, ""].join("\n");
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([table], { type: "text/csv" }));
   link.download = "perplexity.csv";

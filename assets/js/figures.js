@@ -1,4 +1,4 @@
-// Plotly figures in the colors around them and as wide as their place, and galleries of them, for the page and the report.
+// Plotly figures in the colors around them and as large as their place, and galleries of them, for the page and the report.
 // This file imports nothing, because the report holds it whole.
 
 // ---- one figure ------------------------------------------------------------------------------------------------------
@@ -51,7 +51,10 @@ async function library() {
 /** @param {HTMLElement} element */
 function fit(element) {
   const plot = /** @type {Plot} */ (element);
-  const isWrong = () => plot.clientWidth && plot.clientWidth !== plot._fullLayout.width;
+  const isWrong = () => {
+    const { width, height } = plot._fullLayout;
+    return plot.clientWidth && (plot.clientWidth !== width || plot.clientHeight !== height);
+  };
   change(plot, () => isWrong() && Plotly.Plots.resize(plot)).catch(() => {}); // it was hidden meanwhile
 }
 

@@ -45,7 +45,7 @@ export async function share(facts, flags) {
   } catch {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(await picture);
-    link.download = `${data.model.split("/").pop()}-knows.png`;
+    link.download = `${data.name.split("/").pop()}-knows.png`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     return "Saved";
@@ -87,7 +87,7 @@ function heading(pen, color, flags) {
   const published = (table.published ?? table.rows[table.rows.length - 1].bytes) / 1e6;
   const share = row.bytes / 1e6 / published;
   const size = `${inMegabytes(row.bytes / 1e6)} of ${inMegabytes(published)} · ${fixed(100 * share, 0)} %`;
-  const title = `${data.model.split("/").pop()} at ${fixed(100 * share, 0)} % of its size`;
+  const title = `${data.name.split("/").pop()} at ${fixed(100 * share, 0)} % of its size`;
   write(pen, title, EDGE, 82, `700 38px ${FONT}`, color.ink);
   const known = flags.split("1").length - 1;
   const sentence = `knows ${known} of ${flags.length}`;

@@ -15,8 +15,10 @@ interface Part<Message = unknown> {
 interface PageData {
   /** of this page; the server's state names that of the page it shows */
   version: string;
-  /** name of the model for people */
+  /** name of the model in links, that of its file where it is one */
   model: string;
+  /** what people call it */
+  name: string;
   /** of the size table, smallest size first; the last is the full model */
   rows: Row[];
   /** sizes that were measured, in percent */
@@ -272,7 +274,7 @@ interface PlotlyAxis {
 interface Plot<T extends Trace = Trace> extends HTMLElement {
   data: T[];
   layout: Layout & { yaxis: { range: [number, number] } };
-  _fullLayout: { width: number; xaxis: PlotlyAxis; yaxis: PlotlyAxis };
+  _fullLayout: { width: number; height: number; xaxis: PlotlyAxis; yaxis: PlotlyAxis };
   on: (
     event: string,
     act: (event: { points: { x: number; curveNumber: number; pointNumber: number }[] }) => void,

@@ -9,6 +9,7 @@ import { go } from "./slider.js";
 
 const MOST = 40;
 const MOST_CHARACTERS = 24; // of a prompt, on a chip
+const FADED = 48; // pixels at the end of a row that goes on
 
 /** @type {Visits | null} */
 let shown = null;
@@ -138,6 +139,15 @@ class Visits {
     };
     for (const button of this.buttons) button.disabled = disabled[button.dataset.do ?? ""];
     this.element.dataset.visits = String(this.all.length);
+    this.#reveal();
+  }
+
+  /** Scrolls the row, and nothing else, to the current chip. */
+  #reveal() {
+    const chip = this.list.querySelector("[aria-current]")?.getBoundingClientRect();
+    const { left, right } = this.list.getBoundingClientRect();
+    if (chip && chip.left < left) this.list.scrollLeft -= left - chip.left;
+    if (chip && chip.right > right - FADED) this.list.scrollLeft += chip.right - (right - FADED);
   }
 
   /**

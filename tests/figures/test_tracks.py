@@ -14,11 +14,13 @@ from acip_core.artifacts.loading import Loaded
 from acip_core.figures.byte_chart import byte_figure, source_file_bytes
 from acip_core.figures.byte_cut import foretold_picture, held_picture
 from acip_core.figures.byte_rows import byte_rows, fidelity_at, relative_at
+from acip_core.figures.chart import curve_figure
 from acip_core.figures.pictures import layer_types
 from acip_core.figures.size_table import size_table
 from acip_core.model.base_model import BaseModel
 from acip_core.model.byte_planner import BytePlanner
 from acip_core.model.operating_points import OperatingPoint, coded_state
+from acip_core.model.quantization import at_precision
 from acip_core.model.size_planner import BITS, BOTH, DENSE, MODES
 from acip_core.model.tracks import Track, byte_track, directions_track
 from tests.support.coded import made_up_peers, opened_with_codes
@@ -152,6 +154,59 @@ def test_every_trace_has_its_own_bytes(loaded: Loaded) -> None:
         assert source["x"] == [0.05, 0.05] and "source file" in source["name"]
         assert figure["layout"]["xaxis"]["type"] == figure["layout"]["yaxis"]["type"] == "log"
         assert len(byte_figure(track, (), None)["data"]) == 1
+
+
+def test_what_loses_nothing_is_drawn_up_to_the_published_size(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    track, base = byte_track(planner(loaded, BOTH), 71), planner(loaded, BOTH).base_bytes
+    least = planner(loaded, BOTH).smallest + 1
+    monkeypatch.setattr(BytePlanner, "largest", property(lambda _: least))
+    *_, original = byte_figure(track, (), None)["data"]
+    assert original["name"] == "the original" and f"{least / 1e6:.1f} MB" in original["meta"]
+    assert (original["x"], original["y"]) == ([least / 1e6, base / 1e6], [1, 1])
+
+
+def test_a_line_has_its_error_as_a_band_and_in_words(loaded: Loaded) -> None:
+    assert loaded.coding is not None
+    track = byte_track(planner(loaded, BOTH), 71)
+
+    def with_errors(curve):
+        return replace(curve, points=tuple(replace(p, error=0.1 * i) for i, p in enumerate(curve.points)))
+
+    coded = [with_errors(curve) for curve in loaded.coding.curves if curve.mode == BOTH]
+    own = [with_errors(curve) for curve in loaded.artifact.curves]
+    for figure, plain in (
+        (byte_figure(track, coded, None), byte_figure(track, loaded.coding.curves, None)),
+        (curve_figure(own, 30), curve_figure(loaded.artifact.curves, 30)),
+    ):
+        lines = [t for t in figure["data"] if t["name"] in ("C4", "Wikipedia") and "fill" not in t]
+        bands = [t for t in figure["data"] if "fill" in t]
+        assert not [t for t in plain["data"] if "fill" in t], "without errors there is no band"
+        assert [t["name"] for t in bands] == [t["name"] for t in lines] == ["C4", "Wikipedia"]
+        for line, band in zip(lines, bands, strict=True):
+            count = len(line["x"])
+            assert band["x"] == [*line["x"], *reversed(line["x"])]
+            low, high = band["y"][:count], band["y"][: count - 1 : -1]
+            spread = [math.exp(0.2 * i) for i in reversed(range(count))]  # the largest size came first
+            assert [h / y for h, y in zip(high, line["y"], strict=True)] == pytest.approx(spread)
+            assert [y / under for under, y in zip(low, line["y"], strict=True)] == pytest.approx(spread)
+            assert line["text"][-1] == "" and line["text"][-2] == f" ± {100 * math.expm1(0.2):.2g} %"
+            assert "band" in line["meta"]
+        assert not [t for t in plain["data"] if "band" in t.get("meta", "")]
+
+
+def test_every_name_in_a_legend_has_a_sentence(loaded: Loaded) -> None:
+    track = byte_track(planner(loaded, BOTH), 71)
+    others = replace(loaded.artifact.curves[0], method="fisher-envelope")
+    quantized = [
+        replace(others, method=at_precision(loaded.artifact.curves[0].method, name)) for name in ("int8", "nf4")
+    ]
+    assert loaded.coding is not None
+    for figure in (
+        byte_figure(track, loaded.coding.curves, 50_000, made_up_peers()),
+        curve_figure([*loaded.artifact.curves, others, *quantized], 30, 100_000, 50_000),
+    ):
+        named = [t for t in figure["data"] if t.get("showlegend", True)]
+        assert len(named) >= 6 and all(len(t["meta"]) > 20 and t["meta"].endswith(".") for t in named)
 
 
 def test_other_quantizers_are_drawn_at_their_own_bytes_and_what_one_of_theirs_beats_is_not_joined(

@@ -25,7 +25,7 @@ def test_a_sweep_writes_every_size_as_it_is_alone(handlers: Handlers) -> None:
         assert list(handlers.complete("prompt", percent, *SETTINGS, REQUEST))[-1]["text"] == text
     again = list(handlers.sweep(REQUEST, "prompt", 65, *SETTINGS))
     assert {percent: text for percent, text, _ in again[0]["ready"]} == found
-    assert again[-1]["status"].endswith(" · same text")
+    assert again[-1]["status"].endswith(" · as before")
 
 
 def test_a_sweep_writes_the_original_beside_the_size_that_was_asked_for(handlers: Handlers) -> None:

@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import pytest
 from acip_core.ui.gate import MOST_BYTES
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.hosts import Hosts
-from acip_core.ui.names import shown_name, without_places
+from acip_core.ui.names import known_name, shown_name, without_places
+from tests.support.tiny import tiny_base
 from tests.support.visitor import ROOT, served, tiny_loaded
 
 SETTINGS = [0.0, 1.0, 0, 8, False, "", 1.0]
@@ -215,6 +217,19 @@ def test_which_names_a_server_has(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         space.know("somebody-page.hf.space") and space.know("page.somebody.example") and not space.know("evil.example")
     )
+
+
+def test_a_model_is_called_what_people_call_it() -> None:
+    base = tiny_base()
+    for source, name in (
+        ("SmolLM2-135M-Instruct.Q4_1", "SmolLM2-135M-Instruct"),
+        ("/somewhere/llama-3-8b-IQ4_XS.gguf", "llama-3-8b"),
+        ("/somewhere/model-f16.gguf", "model"),
+        ("/somewhere/my.model.gguf", "my.model"),
+        ("/somewhere/Q8_0.gguf", "Q8_0"),
+    ):
+        assert known_name(replace(base, source=source, file=Path(source))) == name
+        assert known_name(replace(base, source="org/model-Q4_0", file=None)) == "org/model-Q4_0"
 
 
 def test_names_are_shown_and_places_are_not(tmp_path: Path) -> None:

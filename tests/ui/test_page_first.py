@@ -47,6 +47,15 @@ def test_texts_and_slider_are_on_the_first_screen_and_nothing_moves(
     page.close()
 
 
+def test_without_scripts_it_says_what_is_missing(browser: Browser, server: tuple[str, Handlers]) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(server[0])
+    expect(page.locator(".first noscript p")).to_be_visible()
+    expect(page.locator(".first progress")).to_be_hidden()
+    context.close()
+
+
 def test_on_a_phone_the_slider_stays_at_the_bottom(visit: Visit) -> None:
     page = visit()
     page.set_viewport_size({"width": 390, "height": 844})
@@ -56,6 +65,12 @@ def test_on_a_phone_the_slider_stays_at_the_bottom(visit: Visit) -> None:
     expect(page.locator("#spend")).to_be_hidden()
     page.click("#readouts summary")
     expect(page.locator("#spend")).to_be_visible()
+    examples = page.locator("#examples > .gallery")  # a row that goes on fades out, and its end can be read
+    assert "gradient" in examples.evaluate("row => getComputedStyle(row).maskImage")
+    examples.evaluate("row => { row.scrollLeft = 1e6; }")
+    ends = "row => [row, row.lastElementChild].map((each) => each.getBoundingClientRect().right)"
+    row, last = examples.evaluate(ends)
+    assert last <= row - 40
 
 
 def test_at_200_percent_nothing_is_cut_off(visit: Visit) -> None:
@@ -73,13 +88,16 @@ def test_at_200_percent_nothing_is_cut_off(visit: Visit) -> None:
 def test_every_term_is_explained_on_focus(visit: Visit) -> None:
     page = visit()
     page.click("#readouts summary")
-    terms = page.locator("#readouts .term")
-    assert terms.count() >= 3 + 7
-    for term in terms.all():
-        meaning = term.get_attribute("data-meaning") or ""
-        assert len(meaning) > 20 and meaning in (term.get_attribute("aria-label") or "")
-    terms.first.focus()
-    assert "share" in page.evaluate("getComputedStyle(document.activeElement, '::after').content")
+    expand(page, "pictures")
+    for part, least in (("#readouts", 3 + 7), ("#chart .entries", 2), ("#efficiency", 4)):
+        terms = page.locator(f"{part} .term")
+        terms.nth(least - 1).wait_for()
+        for term in terms.all():
+            meaning = term.get_attribute("data-meaning") or ""
+            assert len(meaning) > 20 and meaning in (term.get_attribute("aria-label") or "")
+        terms.first.focus()
+        shown = page.evaluate("getComputedStyle(document.activeElement, '::after').content")
+        assert shown.strip('"') == terms.first.get_attribute("data-meaning")
 
 
 def test_the_three_figures_follow_the_thumb(visit: Visit) -> None:
@@ -134,6 +152,12 @@ def test_chips_name_their_prompt_and_outlive_a_reload(visit: Visit, server: tupl
     chips = page.locator("#visits .chips button")
     expect(chips).to_have_count(2)
     expect(chips.last).to_have_text("100 % A prompt that is much l…")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.click("#run")
+    wait_state(page, "done", 100)
+    beyond = "chip => chip.getBoundingClientRect().right - chip.closest('ol').getBoundingClientRect().right"
+    expect(page.locator("#visits [aria-current]")).to_have_count(1)
+    page.wait_for_function(f"({beyond})(document.querySelector('#visits [aria-current]')) < -40")
     before = chips.all_text_contents()
     page.click("#stop")  # Gradio reports streams that a reload cuts off
     deadline = time.monotonic() + 30

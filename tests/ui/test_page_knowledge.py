@@ -155,6 +155,21 @@ def test_a_drag_moves_nothing_on_the_page(visit: Visit) -> None:
     assert page.evaluate("() => window.shifted ?? 0") == 0
 
 
+def test_no_answer_is_cut_off_and_every_group_is_named(visit: Visit) -> None:
+    page = visit("size=60")
+    for width, height in ((1440, 900), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        cut = "tiles => tiles.filter(tile => tile.scrollWidth > tile.clientWidth).map(tile => tile.textContent)"
+        assert page.locator(TILES).evaluate_all(cut) == []
+        names = page.locator("#knowledge .facts p")
+        expect(names.first).to_be_visible()
+        hidden = (
+            "names => names.filter((e) => !e.clientHeight || e.scrollWidth > e.clientWidth).map((e) => e.innerText)"
+        )
+        assert names.evaluate_all(hidden) == []
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
 def test_a_tile_says_what_the_size_says(visit: Visit, server: tuple[str, Handlers], knowledge: Knowledge) -> None:
     page = visit("size=60")
     wait_state(page, "done", 60)

@@ -87,9 +87,9 @@ def test_a_known_text_stays_while_it_is_written_again(visit: Visit, engine: Engi
     wait_state(page, "done", 60)
     watch(page)
     page.click("#run")
-    expect(page.locator("#completion .status")).to_contain_text("same so far")
+    expect(page.locator("#completion .status")).to_contain_text("the same so far")
     wait_state(page, "done", 60)
-    expect(page.locator("#completion .status")).to_contain_text("· same text")
+    expect(page.locator("#completion .status")).to_contain_text("· as before")
     assert seen(page) == {expected(engine, 60)} and seen(page, "said") == {expected(engine, 100)}
 
 
@@ -106,7 +106,7 @@ def test_another_live_text_takes_the_place_of_the_known_one_once_it_is_complete(
     wait_state(page, "done", 60)
     watch(page)
     ask(page, prompt)
-    expect(page.locator("#completion .status")).to_contain_text("text changed")
+    expect(page.locator("#completion .status")).to_contain_text("not as before")
     assert seen(page) == {expected(engine, 60), "", made, expected(engine, 60, prompt)} and original(page) == made
 
 

@@ -107,6 +107,24 @@ def test_sizes_side_by_side(page: Page) -> None:
     assert page.input_value("#size input[type=number]") == "60"
 
 
+def test_a_name_in_the_legend_hides_its_lines_and_shows_them_again(page: Page) -> None:
+    name = page.locator("#chart .entries .term", has_text="Wikipedia")
+    visible = "() => document.querySelector('#chart .plot').data.map(({ visible }) => visible ?? true)"
+    before = page.evaluate(visible)
+    name.focus()
+    page.keyboard.press("Enter")
+    expect(name).to_have_attribute("aria-pressed", "false")
+    page.wait_for_function("() => document.querySelector('#chart .plot').data.some(({ visible }) => visible === false)")
+    hidden = page.evaluate("() => document.querySelector('#chart .plot').data.filter((t) => t.visible === false)")
+    assert {trace["name"] for trace in hidden} == {"Wikipedia"}
+    name.click()
+    expect(name).to_have_attribute("aria-pressed", "true")
+    page.wait_for_function(
+        "() => document.querySelector('#chart .plot').data.every(({ visible }) => visible !== false)"
+    )
+    assert len(before) == len(page.evaluate(visible))
+
+
 def test_the_plot_can_be_saved_and_clicked(page: Page) -> None:
     wait_state(page, "done")
     page.click("#stop")
@@ -114,9 +132,9 @@ def test_the_plot_can_be_saved_and_clicked(page: Page) -> None:
     with page.expect_download() as table:
         page.click('[data-save="csv"]')
     head, *lines = table.value.path().read_text(encoding="utf-8").splitlines()
-    assert head == "series,size in %,MB,perplexity" and len(lines) > 4
+    assert head == "series,size in %,MB,perplexity,± %" and len(lines) > 4
     assert {line.split(",")[0] for line in lines} >= {'"C4"', '"Wikipedia"'}
-    assert all(float(line.rsplit(",", 1)[1]) > 0 for line in lines)
+    assert all(float(line.rsplit(",", 2)[1]) > 0 for line in lines)
     with page.expect_download() as image:
         page.click('[data-save="png"]')
     assert image.value.path().read_bytes().startswith(b"\x89PNG")
