@@ -98,11 +98,17 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def opened(browser: Browser, address: str, width: int = 1280, height: int = 900, theme: str = "light") -> Page:
-    """The page, ready to be used."""
+def opened(
+    browser: Browser, address: str, width: int = 1280, height: int = 900, theme: str = "light", link: str = ""
+) -> Page:
+    """The page, ready to be used.
+
+    Args:
+        link: what follows the # in the address.
+    """
     page = browser.new_page(viewport={"width": width, "height": height})
     page.set_default_timeout(300_000)
-    page.goto(f"{address}?__theme={theme}")
+    page.goto(f"{address}?__theme={theme}#{link}" if link else f"{address}?__theme={theme}")
     page.wait_for_selector(SLIDER)
     page.wait_for_selector("#chart .plot[data-ready=true]")
     return page

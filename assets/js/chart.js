@@ -263,7 +263,7 @@ class Chart {
   /** @param {(number | null)[][]} x of all traces */
   #xAxis(x) {
     const { key, title, of } = this.#axis;
-    const found = key === "bytes" ? x.flat().filter((value) => value !== null) : [];
+    const found = x.flat().filter((value) => value !== null); // a size between two may be slower than both
     const ends = [...[smallest.percent, full.percent].map(of), ...found];
     const pad = (Math.max(...ends) - Math.min(...ends)) * 0.03;
     return {

@@ -238,6 +238,11 @@ def test_the_plot_against_megabytes_and_speed(visit: Visit) -> None:
     page.select_option("[data-axis]", "speed")
     expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "speed", timeout=60_000)  # once it is measured
     expect(page.locator("#chart .status")).to_contain_text("Speed measured on this machine")
+    within = """() => {
+      const { data, layout } = document.querySelector("#chart .plot"), [low, high] = layout.xaxis.range;
+      return data.flatMap(({ x }) => x).every((value) => value === null || (value >= low && value <= high));
+    }"""
+    assert page.evaluate(within)
     page.select_option("[data-axis]", "ratio")
     expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "ratio")
     assert page.evaluate(ends) == percents
