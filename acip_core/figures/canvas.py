@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 MUTED = "#7a7f87"
 SOURCE_MEANING = "The file that the model was read from. What it holds is the original here, so it loses nothing."
-_ERRORS = 2  # standard errors to either side of a line: 95 of 100 texts of the kind lie within
+_ERRORS = 2  # standard errors to either side of a line: 95 of 100 such bands hold the true value
 
 
 def laid_out(figure: go.Figure, x: dict[str, Any], y: dict[str, Any]) -> go.Figure:
