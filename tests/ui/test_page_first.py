@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from acip_core.ui.document import PREVIEW_ROUTE
 from acip_core.ui.handlers import Handlers
+from tests.support.browser import Newcomer
 from tests.support.visitor import SLIDER, Visit, drag, expand, figure, opened, served, text, tiny_loaded, wait_state
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
@@ -214,9 +215,9 @@ def test_a_slow_server_is_not_called_gone(visit: Visit) -> None:
     page = visit()
     page.route("**/acip/state", lambda route: None)  # no answer, though the connection is taken
     note = page.locator("#header .note").last
-    expect(note).to_contain_text("slow to answer", timeout=30_000)
+    expect(note).to_contain_text("slow to answer")
     page.unroute("**/acip/state")
-    expect(page.locator("#header .note")).to_have_count(1, timeout=30_000)
+    expect(page.locator("#header .note")).to_have_count(1)
     page.click("#stop")
 
 
@@ -232,9 +233,9 @@ def test_a_target_out_of_reach_moves_nothing(visit: Visit) -> None:
     assert page.evaluate(places) == before
 
 
-def test_others_see_a_preview_of_the_link(browser: Browser) -> None:
+def test_others_see_a_preview_of_the_link(newcomer: Newcomer) -> None:
     with served(tiny_loaded()) as (address, _):
-        page: Page = opened(browser.new_context(), address, [])
+        page: Page = opened(newcomer(), address, [])
         image = page.locator('meta[property="og:image"]')
         expect(image).to_have_count(1)
         assert image.get_attribute("content") == address + PREVIEW_ROUTE
@@ -244,4 +245,4 @@ def test_others_see_a_preview_of_the_link(browser: Browser) -> None:
             address + PREVIEW_ROUTE,
         )
         assert loaded == 1200
-        page.context.close()
+        page.close()
