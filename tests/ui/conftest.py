@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -32,11 +33,12 @@ def engine(server: tuple[str, Handlers]) -> Engine:
 
 @pytest.fixture
 def slow(engine: Engine, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """A model slow enough to be caught in the middle of a text."""
+    """A page slow enough to be caught in the middle of a text."""
     forward = engine.forward
 
     def slowed(*arguments, **options):
-        time.sleep(getattr(request, "param", SLOW))
+        if threading.current_thread() is not threading.main_thread():  # what a test compares with comes at once
+            time.sleep(getattr(request, "param", SLOW))
         return forward(*arguments, **options)
 
     monkeypatch.setattr(engine, "forward", slowed)

@@ -213,6 +213,7 @@ def test_curves_leave_with_the_text_that_they_are_of(visit: Visit) -> None:
 @pytest.mark.parametrize("slow", [0.3], indirect=True)
 def test_a_slow_server_is_not_called_gone(visit: Visit) -> None:
     page = visit()
+    page.evaluate("() => { const wait = AbortSignal.timeout; AbortSignal.timeout = (time) => wait(time / 5); }")
     page.route("**/acip/state", lambda route: None)  # no answer, though the connection is taken
     note = page.locator("#header .note").last
     expect(note).to_contain_text("slow to answer")
