@@ -203,14 +203,23 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
 
 def wait_for(port: int) -> None:
     """Until the page answers there."""
-    deadline = time.monotonic() + 120
+
+    def answers() -> bool:
+        with suppress(httpx.HTTPError):
+            return client.get(f"http://127.0.0.1:{port}/").status_code == 200
+        return False
+
     with httpx.Client() as client:  # one for all, for each reads the system's certificates
-        while time.monotonic() < deadline:
-            with suppress(httpx.HTTPError):
-                if client.get(f"http://127.0.0.1:{port}/").status_code == 200:
-                    return
-            time.sleep(0.1)
-    pytest.fail("the page did not come")
+        wait_until(answers)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """For what the page does not show."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not true():
+        if time.monotonic() > deadline:
+            pytest.fail("it did not come")
+        time.sleep(0.05)
 
 
 REQUEST = gr.Request(session_hash="somebody")

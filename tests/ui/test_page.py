@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 from playwright.sync_api import expect
@@ -20,6 +18,7 @@ from tests.support.visitor import (
     readout,
     text,
     wait_state,
+    wait_until,
 )
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
@@ -196,7 +195,4 @@ def test_closing_the_tab_stops_its_run(visit: Visit, server: tuple[str, Handlers
     expect(page.locator("#completion .status")).to_contain_text("so far")
     assert server[1].visitors.count == 1
     page.close()
-    deadline = time.monotonic() + 30
-    while server[1].visitors.count and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert server[1].visitors.count == 0
+    wait_until(lambda: server[1].visitors.count == 0)

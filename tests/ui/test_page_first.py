@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from acip_core.ui.document import PREVIEW_ROUTE
 from acip_core.ui.handlers import Handlers
 from tests.support.browser import Newcomer
-from tests.support.visitor import SLIDER, Visit, drag, expand, figure, opened, served, text, tiny_loaded, wait_state
+from tests.support.visitor import (
+    SLIDER,
+    Visit,
+    drag,
+    expand,
+    figure,
+    opened,
+    served,
+    text,
+    tiny_loaded,
+    wait_state,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
@@ -137,9 +147,7 @@ def test_chips_name_their_prompt_and_outlive_a_reload(visit: Visit, server: tupl
     expect(chips.last).to_have_text("100 % A prompt that is much l…")
     before = chips.all_text_contents()
     page.click("#stop")  # Gradio reports streams that a reload cuts off
-    deadline = time.monotonic() + 30
-    while server[1].visitors.count and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: server[1].visitors.count == 0)
     page.reload()
     wait_state(page, "done", 100)
     expect(chips).to_have_count(2)
