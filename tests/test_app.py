@@ -26,7 +26,7 @@ from acip_core.progress import Progress
 from acip_core.ui.port import PortError, listening_socket
 from acip_core.ui.server import PageServer
 from tests.support.browser import Newcomer
-from tests.support.visitor import SLIDER, free_port, opened, running, wait_for, wait_state
+from tests.support.visitor import SLIDER, free_port, opened, page_port, running, wait_for, wait_state
 
 pytestmark = pytest.mark.long
 
@@ -151,8 +151,7 @@ def test_a_browser_reads_what_is_loading_and_why_nothing_comes() -> None:
 def test_a_page_whose_server_restarts_connects_again_and_loses_nothing(
     newcomer: Newcomer, app_folders: tuple[Path, Path]
 ) -> None:
-    port = free_port()
-    with running(app_folders, port) as server:
+    with page_port() as port, running(app_folders, port) as server:
         wait_for(port)
         page = opened(newcomer(), f"http://localhost:{port}/", [])
         wait_state(page, "done", 100)

@@ -17,7 +17,7 @@ from acip_core.ui.model_choices import ModelChoice, ModelChoiceError, model_choi
 from acip_core.ui.page import build_page
 from acip_core.ui.server import PageServer
 from tests.support.browser import Newcomer
-from tests.support.visitor import free_port, opened, running, shown, tiny_loaded, wait_for, wait_state
+from tests.support.visitor import free_port, opened, page_port, running, shown, tiny_loaded, wait_for, wait_state
 
 pytestmark = pytest.mark.long
 
@@ -109,9 +109,8 @@ def test_switching_on_the_page(newcomer: Newcomer, app_folders: tuple[Path, Path
     model, artifact = app_folders
     second = tmp_path / "second"
     second.symlink_to(model)
-    port = free_port()
     others = (str(second), "--artifact", str(artifact), "nobody/nothing")
-    with running(app_folders, port, *others):
+    with page_port() as port, running(app_folders, port, *others):
         wait_for(port)
         page = opened(newcomer(), f"http://localhost:{port}/", [])
         wait_state(page, "done", 100)

@@ -23,8 +23,8 @@ from tests.support.visitor import (
     Visit,
     drag,
     expected,
-    free_port,
     opened,
+    page_port,
     readout,
     served,
     shown,
@@ -37,8 +37,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 
 def test_a_server_that_stops_in_an_orderly_way_is_missed(newcomer: Newcomer) -> None:
-    port = free_port()
-    with PageServer("127.0.0.1", port) as server:
+    with page_port() as port, PageServer("127.0.0.1", port) as server:
         handlers = shown(server, tiny_loaded())
         handlers.model.engine._ends, forward = frozenset(), handlers.model.engine.forward
         handlers.model.engine.forward = lambda *rest, **options: (time.sleep(10 * SLOW), forward(*rest, **options))[1]
