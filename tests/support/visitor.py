@@ -80,6 +80,13 @@ def opened(context: BrowserContext, address: str, wrong: list[str], link: str = 
     return page
 
 
+def requests_of(page: Page) -> list[str]:
+    """Addresses that the page asks for from now on; that it looks every 3 s whether its server is there is none."""
+    asked: list[str] = []
+    page.on("request", lambda request: request.url.endswith("/acip/state") or asked.append(request.url))
+    return asked
+
+
 def readout(page: Page, key: str) -> str:
     return page.locator(f'#readouts [data-key="{key}"]').text_content() or ""
 

@@ -16,6 +16,7 @@ from tests.support.visitor import (
     expected,
     original,
     readout,
+    requests_of,
     text,
     wait_state,
     wait_until,
@@ -38,8 +39,7 @@ def test_opens_with_a_completion_and_all_figures(visit: Visit, engine: Engine) -
 def test_dragging_shows_the_texts_of_other_sizes(visit: Visit, engine: Engine) -> None:
     page = visit()
     page.wait_for_function("() => document.querySelectorAll('#readouts .ready i').length >= 14")
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    asked = requests_of(page)
     drag(page, 60)
     at = page.locator("#completion [data-state=ready]")
     near = int(at.get_attribute("data-percent") or 0)
@@ -54,8 +54,7 @@ def test_dragging_shows_the_texts_of_other_sizes(visit: Visit, engine: Engine) -
 def test_mouse_drag_updates_without_asking_and_restarts_on_release(visit: Visit, engine: Engine) -> None:
     page = visit()
     wait_state(page, "done", 100)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    asked = requests_of(page)
     seen = drag(page, 60)
     assert len(set(seen)) > 8
     assert asked == []

@@ -21,7 +21,7 @@ from acip_core.ui.preparation import Preparation
 from tests.support.browser import Newcomer, newcomers
 from tests.support.coded import opened_with_codes, with_coding
 from tests.support.knowledge import with_knowledge
-from tests.support.visitor import SLIDER, drag, opened, served, tiny_loaded, wait_state
+from tests.support.visitor import SLIDER, drag, opened, requests_of, served, tiny_loaded, wait_state
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 Visit = Callable[..., Page]
@@ -111,8 +111,7 @@ def test_tiles_follow_within_the_sliders_own_event(
     visit: Visit, server: tuple[str, Handlers], knowledge: Knowledge
 ) -> None:
     page = visit("size=100")
-    requests: list[str] = []
-    page.on("request", lambda request: requests.append(request.url))
+    requests = requests_of(page)
     seen = page.evaluate(
         """() => {
             const slider = document.querySelector('#size input[type=range]'), seen = {};
