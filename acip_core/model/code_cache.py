@@ -226,9 +226,7 @@ def _measured(
             counts = counts + sum(histogram(code.z, *code.classes()) for code in of_matrix)
             yield Progress("counting codes", index + 1, len(codes))
         tables, streams = Tables.of(counts.long()), torch.zeros(len(codes), count, dtype=torch.int64)
-        together = max(
-            1, _PART // sum(of[0].z.numel() for of in codes.values())
-        )  # levels of a small model
+        together = max(1, _PART // sum(of[0].z.numel() for of in codes.values()))  # levels of a small model
         for level in range(0, count, together):
             coded = [Coded(code.z, *code.classes()) for of in codes.values() for code in of[level : level + together]]
             sizes = torch.tensor([len(stream) for stream in encode(coded, tables)])
