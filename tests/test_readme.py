@@ -60,17 +60,17 @@ def test_documents_are_refreshed_and_nothing_measured(
 
 @pytest.fixture
 def rounded_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Codes of the default model in seconds instead of minutes: at few levels, rounded without feedback."""
+    """Codes of the default model in seconds instead of minutes: at one level, rounded without feedback."""
 
     def rounded(weight: torch.Tensor, *moments: torch.Tensor) -> list[Codes]:
         *_, levels = moments
         step = weight.abs().amax(1).div(100).log2().mul(8).ceil()
         nothing = torch.zeros(weight.shape[1], dtype=torch.int16)
-        exponents = [(step + 24 * coarser).to(torch.int16) for coarser in range(1, 1 + len(levels))]
-        return [Codes((weight / steps(rows)[:, None]).round().to(torch.int8), rows, nothing) for rows in exponents]
+        rows = (step + 48).to(torch.int16)
+        return [Codes((weight / steps(rows)[:, None]).round().to(torch.int8), rows, nothing)] * len(levels)
 
     monkeypatch.setattr(code_cache, "quantize", rounded)
-    monkeypatch.setattr(code_cache, "LEVELS", 2)
+    monkeypatch.setattr(code_cache, "LEVELS", 1)
     monkeypatch.setattr(code_cache, "_FORMAT", "rounded:")  # nobody else is to read them
 
 

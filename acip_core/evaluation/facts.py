@@ -87,13 +87,13 @@ def known_facts(
     return tuple(known.get(i, False) for i in range(len(facts)))
 
 
-def answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]) -> Steps[Answers]:
+def answers(model: PreTrainedModel, questions: Mapping[int, tuple[list[int], int]]) -> Steps[Answers]:
     """What a model says at the size in force, each fact read as in `known_facts`.
 
     Args:
-        facts: all of which the tokenizer has tokens for, as `asked` finds.
+        questions: what `asked` finds of facts all of which the tokenizer has tokens for.
     """
-    questions, count = asked(tokenizer, facts), len(facts)
+    count = len(questions)
     probability, rank = torch.zeros(count), torch.zeros(count, dtype=torch.int64)
     top, top_probability = torch.zeros(count, TOP, dtype=torch.int64), torch.zeros(count, TOP)
     done = 0

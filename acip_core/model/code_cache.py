@@ -226,10 +226,12 @@ def _measured(
             counts = counts + sum(histogram(code.z, *code.classes()) for code in of_matrix)
             yield Progress("counting codes", index + 1, len(codes))
         tables, streams = Tables.of(counts.long()), torch.zeros(len(codes), count, dtype=torch.int64)
-        for level in range(count):
-            coded = [Coded(of[level].z, *of[level].classes()) for of in codes.values()]
-            streams[:, level] = torch.tensor([len(stream) for stream in encode(coded, tables)])
-            yield Progress("measuring codes", level + 1, count)
+        together = max(1, _PART // sum(of[0].z.numel() for of in codes.values()))  # levels of a small model
+        for level in range(0, count, together):
+            coded = [Coded(code.z, *code.classes()) for of in codes.values() for code in of[level : level + together]]
+            sizes = torch.tensor([len(stream) for stream in encode(coded, tables)])
+            streams[:, level : level + together] = sizes.view(len(codes), -1)
+            yield Progress("measuring codes", min(level + together, count), count)
         lengths = {"frequencies": tables.tensor()} | dict(zip(codes, streams.unbind(), strict=True))
         lengths = _write(path, lengths)
     result = {}

@@ -70,6 +70,7 @@ class KnowledgeRun:
         self._modes: dict[str, _SizedAnswers] = {}
         self._said: dict[str, Answers] = {}  # modes share plans
         self._full: Answers | None = None
+        self._questions: dict[int, tuple[list[int], int]] = {}  # of the facts that count
 
     def ask(self, elastic: ElasticModel, *made_as: object) -> Steps[None]:
         """Ask every size of all modes that a model has and that were not asked yet; of equal plans one.
@@ -87,7 +88,7 @@ class KnowledgeRun:
         shown = [self._may_be_shown(fact) for fact in self.facts]
         names = [fact.field for fact in self.facts], [fact.answer for fact in self.facts]
         strip = choose_strip(known.numpy(), *names, shown, GROUPS)
-        tokens = [token for _, token in asked(self.tokenizer, self.facts).values()]
+        tokens = [token for _, token in self._questions.values()]
         modes = {mode: _known_sizes(sizes, strip) for mode, sizes in self._modes.items()}
         return Knowledge(self.facts, tuple(tokens), tuple(strip), self.vocabulary, modes)
 
@@ -108,15 +109,16 @@ class KnowledgeRun:
     def _known_by_all(self, elastic: ElasticModel) -> Steps[Answers]:
         """The full model's answers; from then on only the facts that it knows count."""
         if self._full is None:
-            steps = answers(elastic.model, self.tokenizer, self.facts)
+            steps = answers(elastic.model, asked(self.tokenizer, self.facts))
             said = yield from self.resumable.step("said-full.safetensors", steps, _read, _write)
             self.facts = tuple(fact for fact, right in zip(self.facts, said.known.tolist(), strict=True) if right)
+            self._questions = asked(self.tokenizer, self.facts)
             self._full = Answers(*(getattr(said, part.name)[said.known] for part in fields(Answers)))
         return self._full
 
     def _at(self, elastic: ElasticModel, plan: Plan) -> Steps[Answers]:
         with elastic.on_this_thread(plan):
-            return (yield from answers(elastic.model, self.tokenizer, self.facts))
+            return (yield from answers(elastic.model, self._questions))
 
     def _may_be_shown(self, fact: Fact) -> bool:
         """Whether its answer is one short token, as those beside it are that a size says in its place."""

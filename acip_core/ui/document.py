@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PREVIEW_ROUTE = "acip/preview.png"
 _TAGS = re.compile(r'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>\s*')
+_MANIFEST = re.compile(r'<link\s+rel="manifest"[^>]*>\s*')  # of an app to install; the gate knows none
 _HEAD, _BODY = "<head>", re.compile(r"<body[^>]*>")
 
 
@@ -64,7 +65,7 @@ class Rewriting:
         await self._app(scope, receive, rewritten)
 
     def _rewritten(self, html: str, request: Request) -> str:
-        html = _TAGS.sub("", html)
+        html = _MANIFEST.sub("", _TAGS.sub("", html))
         html = html.replace(_HEAD, _HEAD + self._tags(_address(request)), 1)
         return _BODY.sub(lambda body: body[0] + self._document.first(), html, count=1)
 

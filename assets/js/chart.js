@@ -270,7 +270,7 @@ class Chart {
       range: [Math.min(...ends) - pad, Math.max(...ends) + pad],
       title: { text: title, standoff: 8, font: { size: 12 } },
       dtick: key === "ratio" ? 10 : null,
-      autotick: key !== "ratio",
+      tickmode: key === "ratio" ? "linear" : "auto", // or a step of before stays, and draws thousands of ticks
     };
   }
 

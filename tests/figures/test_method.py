@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from acip_core.artifacts.loading import Loaded
 from acip_core.figures.pictures import layer_types
 from acip_core.model.second_moments import plain_basis
 from acip_core.model.size_planner import DENSE
 from acip_core.ui.galleries import Galleries
+from tests.support.browser import Newcomer
 from tests.support.visitor import SLIDER, opened, served, tiny_loaded, wait_state
 
 pytestmark = pytest.mark.long
@@ -77,10 +78,10 @@ def test_unknown_galleries_are_refused(loaded: Loaded) -> None:
 
 
 @pytest.mark.browser
-def test_the_drawer_follows_the_slider_and_closes(browser: Browser, loaded: Loaded) -> None:
+def test_the_drawer_follows_the_slider_and_closes(newcomer: Newcomer, loaded: Loaded) -> None:
     wrong: list[str] = []
     with served(loaded) as (address, _):
-        page = opened(browser.new_context(), address, wrong)
+        page = opened(newcomer(), address, wrong)
         wait_state(page, "done", 100)
         assert page.locator("#how").is_hidden() and page.locator("#how .plot").count() == 0
         page.focus("[data-method]")
@@ -97,21 +98,21 @@ def test_the_drawer_follows_the_slider_and_closes(browser: Browser, loaded: Load
         page.keyboard.press("Escape")
         expect(page.locator("#how")).to_be_hidden()
         assert page.evaluate("document.activeElement.hasAttribute('data-method')")
-        page.context.close()
+        page.close()
     assert wrong == []
 
 
 @pytest.mark.browser
-def test_pictures_that_did_not_arrive_can_be_asked_for_again(browser: Browser, loaded: Loaded) -> None:
+def test_pictures_that_did_not_arrive_can_be_asked_for_again(newcomer: Newcomer, loaded: Loaded) -> None:
     with served(loaded) as (address, _):
-        page = opened(browser.new_context(), address, [])
+        page = opened(newcomer(), address, [])
         page.route("**/acip/pictures/*", lambda route: route.abort())
         page.click("[data-method]")
         expect(page.locator("#how .status")).to_contain_text("did not arrive")
         page.unroute("**/acip/pictures/*")
         page.click("#how .status button")
         expect(page.locator("#how .plot[data-ready=true]")).to_have_count(5)
-        page.context.close()
+        page.close()
 
 
 SHIFTS = """() => {
@@ -126,10 +127,10 @@ SHIFTS = """() => {
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_moves_while_text_streams(browser: Browser, loaded: Loaded, width: int) -> None:
+def test_nothing_moves_while_text_streams(newcomer: Newcomer, loaded: Loaded, width: int) -> None:
     wrong: list[str] = []
     with served(loaded) as (address, _):
-        page = opened(browser.new_context(), address, wrong)
+        page = opened(newcomer(), address, wrong)
         page.set_viewport_size({"width": width, "height": 900})
         wait_state(page, "done", 100)
         page.wait_for_function("() => document.querySelectorAll('#readouts .ready i').length >= 14")
@@ -147,5 +148,5 @@ def test_nothing_moves_while_text_streams(browser: Browser, loaded: Loaded, widt
             if not all("how" in node or "pictures" in node for node in shift[1:])
         ]
         assert moved == []
-        page.context.close()
+        page.close()
     assert wrong == []

@@ -33,13 +33,13 @@ from acip_core.model.size_planner import DENSE
 from acip_core.pipelines import precompute
 from acip_core.progress import Progress
 from acip_core.ui.galleries import Galleries
+from tests.support.browser import PATIENCE, Newcomer
 from tests.support.commands import run
 from tests.support.faults import full_disk
 from tests.support.tiny import random_scores, tiny_artifact, tiny_base
 from tests.support.visitor import opened, served, tiny_loaded, wait_state
 
 MOST_BYTES = 300_000
-PATIENCE = 60_000  # milliseconds
 HOSTILE = "</script><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>&`${7*7}`{{7*7}}"
 
 
@@ -351,27 +351,27 @@ def test_the_default_artifact_has_pictures() -> None:
 
 
 @pytest.mark.browser
-def test_the_page_shows_them_when_asked(browser: Browser, artifact: Artifact) -> None:
+def test_the_page_shows_them_when_asked(newcomer: Newcomer, artifact: Artifact) -> None:
     plain = tiny_loaded()
     wrong: list[str] = []
     made = replace(plain.artifact, history=artifact.history)
     with served(Loaded(plain.elastic, made, "", a_comparison())) as (address, _):
-        page = opened(browser.new_context(), address, wrong)
+        page = opened(newcomer(), address, wrong)
         wait_state(page, "done", 100)
         assert page.locator("#pictures .plot").count() == 0
         page.click("#pictures > button")
-        expect(page.locator("#history .plot[data-ready=true]")).to_have_count(6, timeout=PATIENCE)
+        expect(page.locator("#history .plot[data-ready=true]")).to_have_count(6)
         expect(page.locator("#history h3").first).to_have_text("Against other methods")
         page.get_by_label("Masks while pruning: what is shown").select_option("layer 5")
         masks = page.locator("#history .plot[data-shown='layer 5']")
-        expect(masks.locator(".scatterlayer .trace .lines path.js-line")).to_have_count(2, timeout=PATIENCE)
-        expect(page.locator("#score-map h3")).to_have_text(["Score map, q_proj", "Kept ranks"], timeout=PATIENCE)
+        expect(masks.locator(".scatterlayer .trace .lines path.js-line")).to_have_count(2)
+        expect(page.locator("#score-map h3")).to_have_text(["Score map, q_proj", "Kept ranks"])
         page.get_by_label("k_proj").check()
-        expect(page.locator("#score-map h3")).to_have_text(["Score map, k_proj", "Kept ranks"], timeout=PATIENCE)
-        expect(page.locator("#score-map .plot[data-ready=true] .heatmaplayer")).to_have_count(2, timeout=PATIENCE)
+        expect(page.locator("#score-map h3")).to_have_text(["Score map, k_proj", "Kept ranks"])
+        expect(page.locator("#score-map .plot[data-ready=true] .heatmaplayer")).to_have_count(2)
         page.set_viewport_size({"width": 390, "height": 844})
         page.wait_for_function("document.documentElement.scrollWidth == 390")
-        page.context.close()
+        page.close()
     assert wrong == []
 
 
@@ -381,15 +381,15 @@ def test_a_run_without_masks_leaves_no_empty_section() -> None:
 
 
 @pytest.mark.browser
-def test_a_damaged_history_is_a_sentence_on_the_page(browser: Browser) -> None:
+def test_a_damaged_history_is_a_sentence_on_the_page(newcomer: Newcomer) -> None:
     plain = tiny_loaded()
     wrong: list[str] = []
     with served(Loaded(plain.elastic, replace(plain.artifact, history={"acip.size": torch.ones(2, 2)}), "")) as (at, _):
-        page = opened(browser.new_context(), at, wrong)
+        page = opened(newcomer(), at, wrong)
         page.click("#pictures > button")
-        expect(page.locator("#history figcaption")).to_contain_text("history.safetensors", timeout=PATIENCE)
-        expect(page.locator("#score-map .plot[data-ready=true]")).to_have_count(2, timeout=PATIENCE)
-        page.context.close()
+        expect(page.locator("#history figcaption")).to_contain_text("history.safetensors")
+        expect(page.locator("#score-map .plot[data-ready=true]")).to_have_count(2)
+        page.close()
     assert wrong == []
 
 
@@ -399,7 +399,7 @@ def test_the_report_needs_nothing_else(browser: Browser, artifact: Artifact, tmp
     hostile = replace(artifact, name=HOSTILE, scores=names, adapters=None)
     write_report(hostile, tmp_path / "report.html", a_comparison())
     page = browser.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(PATIENCE)
     wrong: list[str] = []
     page.on("console", lambda message: message.type in ("error", "warning") and wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -407,8 +407,8 @@ def test_the_report_needs_nothing_else(browser: Browser, artifact: Artifact, tmp
     page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or wrong.append(request.url))
     page.goto(f"file://{tmp_path / 'report.html'}")
     expect(page.locator("h1")).to_contain_text(HOSTILE)
-    expect(page.locator("#history .plot[data-ready=true]")).to_have_count(5, timeout=PATIENCE)
-    expect(page.locator("#curves .plot[data-ready=true]")).to_have_count(2, timeout=PATIENCE)
+    expect(page.locator("#history .plot[data-ready=true]")).to_have_count(5)
+    expect(page.locator("#curves .plot[data-ready=true]")).to_have_count(2)
     assert page.locator("#maps .plot").count() >= 1
     light = page.evaluate("document.querySelector('#curves .xtick text').style.fill")
     page.emulate_media(color_scheme="dark")

@@ -29,10 +29,8 @@ from tests.support.visitor import tiny_loaded
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACIP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return opened_with_codes(tiny_loaded())
+def loaded() -> Loaded:
+    return opened_with_codes(tiny_loaded())
 
 
 def planner(loaded: Loaded, mode: str) -> BytePlanner:

@@ -69,7 +69,7 @@ def maker(making: Making) -> Iterator[tuple[BaseProcess, Event]]:
     process = context.Process(target=make)
     process.start()
     try:
-        assert begun.wait(60)
+        assert begun.wait(600)
         yield process, go_on
     finally:
         process.kill()

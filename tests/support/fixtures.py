@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext
 from transformers.utils import logging as transformers_logging
 
 from acip_core.artifacts.writer import write_artifact
 from acip_core.model import base_model
 from acip_core.model.base_model import BaseModel, embedded_gguf
 from acip_core.training import autocast, checkpoint
+from tests.support.browser import Newcomer, chromium, newcomers
 from tests.support.device import DEVICE, bring_inputs
 from tests.support.tiny import FAMILIES, save, tiny_artifact, tiny_base
 
@@ -111,18 +112,36 @@ def default_gguf() -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def profile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the browsers of one process keep, one after another."""
+    return tmp_path_factory.mktemp("profile")
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
+def profile(profile_folder: Path) -> Iterator[BrowserContext]:
+    """A headless Chromium that knows scripts it has met before."""
     path = os.environ.get("CHROMIUM")
     if not path:
         if os.environ.get("CI") or os.environ.get("ACIP_REQUIRE_BROWSER"):
             pytest.fail("CHROMIUM names no browser; continuous integration runs the browser tests.")
         pytest.skip("no Chrome or Chromium: `make test` sets CHROMIUM to its path")
-    with sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield instance
-        instance.close()
+    with chromium(path, profile_folder) as profile:
+        yield profile
+
+
+@pytest.fixture(scope="module")
+def browser(profile: BrowserContext) -> Browser:
+    """The same, for pages that nobody has met."""
+    assert profile.browser is not None
+    return profile.browser
+
+
+@pytest.fixture
+def newcomer(profile: BrowserContext) -> Iterator[Newcomer]:
+    """Gives the browser of somebody who was never on a page; a second one is another person."""
+    with newcomers(profile) as newcomer:
+        yield newcomer
 
 
 @pytest.fixture(scope="session")

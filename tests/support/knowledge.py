@@ -15,10 +15,14 @@ from acip_core.progress import finish
 from acip_core.storage.resumable import ResumableRun
 
 
-def tiny_facts(base: BaseModel, every: int = 9) -> tuple[Fact, ...]:
-    """Facts of many fields and lengths whose answer is the character that a tiny model expects."""
+def tiny_facts(base: BaseModel, step: int = 9) -> tuple[Fact, ...]:
+    """Facts of many fields whose answer is the character that a tiny model expects.
+
+    Args:
+        step: the length of each in characters is a multiple of it, so that a size answers them in few passes.
+    """
     facts = []
-    for fact in (FACTS + SKILLS)[::every]:
+    for fact in (fact for fact in FACTS + SKILLS if len(fact.prompt) % step == 0):
         ids = base.tokenizer(fact.prompt + " ", add_special_tokens=False).input_ids
         with torch.inference_mode():
             token = int(base.model(torch.tensor([[*framing(base.tokenizer).lead, *ids]])).logits[0, -1].argmax())
@@ -30,6 +34,6 @@ def tiny_facts(base: BaseModel, every: int = 9) -> tuple[Fact, ...]:
 
 def with_knowledge(loaded: Loaded) -> Loaded:
     """The same opened model, asked in all modes that it has now."""
-    run = KnowledgeRun(loaded.elastic, ResumableRun(None), tiny_facts(loaded.elastic.base, 4))
+    run = KnowledgeRun(loaded.elastic, ResumableRun(None), tiny_facts(loaded.elastic.base, 5))
     finish(run.ask(loaded.elastic))
     return replace(loaded, knowledge=run.knowledge())

@@ -29,12 +29,14 @@ from acip_core.ui.handlers import Handlers
 from acip_core.ui.launch import MountedPage
 from acip_core.ui.page import build_page
 from acip_core.ui.server import PageServer
+from tests.support.browser import PATIENCE
 from tests.support.tiny import tiny_artifact, tiny_base, tiny_factors
 
 ROOT = Path(__file__).parents[2]
 SLOW = 0.02  # seconds that a pass of the slowed model takes
 MARKUP = '<img src=x onerror="window.hacked=1"><b>bold</b><script>window.hacked=2</script>${window.hacked=3}{{1+1}}'
 Visit = Callable[..., Page]
+_PORTS: list[int] = []  # of pages that are closed
 SLIDER = "#size input[type=range]"
 
 
@@ -47,8 +49,8 @@ def tiny_loaded(note: str = "", adapter_rank: int = 2, curves: bool = True) -> L
 
 @contextmanager
 def served(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
-    """The page's address and server side, on a free port."""
-    with PageServer("127.0.0.1", free_port()) as server:
+    """The page's address and server side."""
+    with page_port() as port, PageServer("127.0.0.1", port) as server:
         yield server.address, shown(server, loaded)
 
 
@@ -67,7 +69,7 @@ def opened(context: BrowserContext, address: str, wrong: list[str], link: str = 
     """
     page = context.new_page()
     page.set_viewport_size({"width": 1280, "height": 900})
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(PATIENCE)
     page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda request: request.url.startswith((address, "data:", "blob:")) or wrong.append(request.url))
@@ -76,6 +78,13 @@ def opened(context: BrowserContext, address: str, wrong: list[str], link: str = 
     page.wait_for_selector("#chart .plot[data-ready=true]")
     page.wait_for_selector("#completion [data-state]")  # its own first run has begun and cannot come later
     return page
+
+
+def requests_of(page: Page) -> list[str]:
+    """Addresses that the page asks for from now on; that it looks every 3 s whether its server is there is none."""
+    asked: list[str] = []
+    page.on("request", lambda request: request.url.endswith("/acip/state") or asked.append(request.url))
+    return asked
 
 
 def readout(page: Page, key: str) -> str:
@@ -150,11 +159,25 @@ def drag(page: Page, percent: float, steps: int = 12) -> list[str]:
     return seen
 
 
-def free_port() -> int:
-    """One that nobody listens on."""
+def free_port(wanted: int = 0) -> int:
+    """One that nobody listens on; the wanted one if it is free."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@contextmanager
+def page_port() -> Iterator[int]:
+    """A free port, that of a former page where there is one: the browser has compiled what comes from that address."""
+    port = free_port(_PORTS.pop() if _PORTS else 0)
+    try:
+        yield port
+    finally:
+        _PORTS.append(port)
 
 
 @contextmanager
@@ -187,14 +210,23 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
 
 def wait_for(port: int) -> None:
     """Until the page answers there."""
-    deadline = time.monotonic() + 120
+
+    def answers() -> bool:
+        with suppress(httpx.HTTPError):
+            return client.get(f"http://127.0.0.1:{port}/").status_code == 200
+        return False
+
     with httpx.Client() as client:  # one for all, for each reads the system's certificates
-        while time.monotonic() < deadline:
-            with suppress(httpx.HTTPError):
-                if client.get(f"http://127.0.0.1:{port}/").status_code == 200:
-                    return
-            time.sleep(0.1)
-    pytest.fail("the page did not come")
+        wait_until(answers)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """For what the page does not show."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not true():
+        if time.monotonic() > deadline:
+            pytest.fail("it did not come")
+        time.sleep(0.05)
 
 
 REQUEST = gr.Request(session_hash="somebody")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 import torch
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page
 
 from acip_core.generation.engine import Engine
 from acip_core.ui.handlers import Handlers
+from tests.support.browser import newcomers
 from tests.support.visitor import SLOW, Visit, at_rest, opened, served, tiny_loaded
 
 
@@ -31,42 +33,36 @@ def engine(server: tuple[str, Handlers]) -> Engine:
 
 @pytest.fixture
 def slow(engine: Engine, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """A model slow enough to be caught in the middle of a text."""
+    """A page slow enough to be caught in the middle of a text."""
     forward = engine.forward
 
     def slowed(*arguments, **options):
-        time.sleep(getattr(request, "param", SLOW))
+        if threading.current_thread() is not threading.main_thread():  # what a test compares with comes at once
+            time.sleep(getattr(request, "param", SLOW))
         return forward(*arguments, **options)
 
     monkeypatch.setattr(engine, "forward", slowed)
 
 
 @pytest.fixture
-def visit(browser: Browser, server: tuple[str, Handlers]) -> Iterator[Visit]:
+def visit(profile: BrowserContext, server: tuple[str, Handlers]) -> Iterator[Visit]:
     """Opens the page for a new visitor, or in another tab of a visitor's browser.
 
     Afterwards there must have been no console error and no request to anywhere else.
     """
     wrong: list[str] = []
-    contexts: list[BrowserContext] = []
-
-    def visited(context: BrowserContext | None = None, link: str = "") -> Page:
-        contexts.append(context or browser.new_context())
-        return opened(contexts[-1], server[0], wrong, link)
-
-    yield visited
-    for context in contexts:
-        context.close()
+    with newcomers(profile) as newcomer:
+        yield lambda context=None, link="": opened(context or newcomer(), server[0], wrong, link)
     assert wrong == []
 
 
 @pytest.fixture(scope="module")
-def kept(browser: Browser, server: tuple[str, Handlers]) -> Iterator[tuple[Page, list[str]]]:
+def kept(profile: BrowserContext, server: tuple[str, Handlers]) -> Iterator[tuple[Page, list[str]]]:
     """One tab for all tests of a file, and what went wrong in it."""
     wrong: list[str] = []
-    context = browser.new_context()
-    yield opened(context, server[0], wrong), wrong
-    context.close()
+    tab = opened(profile, server[0], wrong)
+    yield tab, wrong
+    tab.close()
 
 
 @pytest.fixture

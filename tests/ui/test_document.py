@@ -30,6 +30,7 @@ def tags(html: str) -> dict[str, str]:
 def test_one_set_of_preview_tags_with_absolute_addresses(address: str) -> None:
     html = httpx.get(address).text
     assert "gradio.app" not in html.partition("<script")[0] and html.count('property="og:title"') == 1
+    assert 'rel="manifest"' not in html  # there is none: each visitor's console would say so
     found = tags(html)
     assert found["og:title"] == "One model, every size" and "drag the slider" in found["og:description"].lower()
     assert found["og:url"] == address and found["og:image"].startswith(address)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import torch
 from gradio_client import Client
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 from transformers import AutoModelForCausalLM
 
 from acip_core.data.corpus import documents
@@ -21,6 +21,7 @@ from acip_core.ui import downloads
 from acip_core.ui.downloads import Downloads, File
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.snippets import ADDRESS, client_code
+from tests.support.browser import Newcomer
 from tests.support.visitor import SLIDER, opened, served, tiny_loaded
 
 REQUEST = SimpleNamespace(session_hash="someone")
@@ -121,10 +122,10 @@ def test_the_code_for_programs_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.browser
-def test_from_the_page(browser: Browser, tmp_path: Path) -> None:
+def test_from_the_page(newcomer: Newcomer, tmp_path: Path) -> None:
     wrong: list[str] = []
     with served(tiny_loaded()) as (address, _):
-        page = opened(browser.new_context(), address, wrong)
+        page = opened(newcomer(), address, wrong)
         page.locator(SLIDER).fill("60")
         page.get_by_role("button", name="Take it away").click()
         expect(page.locator("#exported .client code")).to_contain_text(f'Client("{address}")')
@@ -135,5 +136,5 @@ def test_from_the_page(browser: Browser, tmp_path: Path) -> None:
         assert any(name.endswith("/config.json") for name in zipfile.ZipFile(tmp_path / "model.zip").namelist())
         expect(page.locator("#exported .status")).to_contain_text("60 % is ready")
         expect(page.locator("#exported .load code")).to_contain_text("-at-60")
-        page.context.close()
+        page.close()
     assert wrong == []

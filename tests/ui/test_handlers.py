@@ -187,7 +187,7 @@ def test_of_two_requests_the_one_that_arrived_later_wins() -> None:
                 for p in (90, 60)
             ]
             events, last = sent_at_once(address, asked), {}
-            with httpx.stream("GET", f"{address}gradio_api/queue/data?session_hash={session}", timeout=60) as stream:
+            with httpx.stream("GET", f"{address}gradio_api/queue/data?session_hash={session}") as stream:
                 for line in stream.iter_lines():
                     message = json.loads(line.removeprefix("data:") or "{}")
                     if message.get("msg") == "process_completed":

@@ -20,11 +20,9 @@ from tests.support.visitor import served, tiny_loaded
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+def loaded() -> Loaded:
     """A tiny model with codes, asked in all modes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACIP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return with_knowledge(opened_with_codes(tiny_loaded()))
+    return with_knowledge(opened_with_codes(tiny_loaded()))
 
 
 def ready(loaded: Loaded) -> Handlers:

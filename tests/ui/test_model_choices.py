@@ -10,17 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from acip_core.model.base_model import DEFAULT_MODEL
 from acip_core.ui.model_choices import ModelChoice, ModelChoiceError, model_choices
 from acip_core.ui.page import build_page
 from acip_core.ui.server import PageServer
-from tests.support.visitor import free_port, opened, running, shown, tiny_loaded, wait_for, wait_state
+from tests.support.browser import Newcomer
+from tests.support.visitor import free_port, opened, page_port, running, shown, tiny_loaded, wait_for, wait_state
 
 pytestmark = pytest.mark.long
-
-PATIENCE = 60_000  # milliseconds
 
 
 def titles(*models: str, precomputed: Path) -> list[str]:
@@ -106,43 +105,42 @@ def test_a_closed_page_lets_go_of_its_model() -> None:
 
 
 @pytest.mark.browser
-def test_switching_on_the_page(browser: Browser, app_folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_switching_on_the_page(newcomer: Newcomer, app_folders: tuple[Path, Path], tmp_path: Path) -> None:
     model, artifact = app_folders
     second = tmp_path / "second"
     second.symlink_to(model)
-    port = free_port()
     others = (str(second), "--artifact", str(artifact), "nobody/nothing")
-    with running(app_folders, port, *others):
+    with page_port() as port, running(app_folders, port, *others):
         wait_for(port)
-        page = opened(browser.new_context(), f"http://127.0.0.1:{port}/", [])
+        page = opened(newcomer(), f"http://localhost:{port}/", [])
         wait_state(page, "done", 100)
         page.fill("#prompt textarea", "A prompt that stays")
         page.click("#run")
         wait_state(page, "done", 100)
         chosen = page.locator("#model input")
-        expect(chosen).to_have_value(model.name, timeout=PATIENCE)
+        expect(chosen).to_have_value(model.name)
         asked = page.locator("#switch-asked")
-        expect(asked).to_be_hidden(timeout=PATIENCE)
+        expect(asked).to_be_hidden()
 
         def switch(title: str) -> None:
             chosen.click()
             page.get_by_role("option", name=title, exact=True).click()
-            expect(asked).to_contain_text(f"switches to {title}", timeout=PATIENCE)
+            expect(asked).to_contain_text(f"switches to {title}")
             page.click("#switch-yes")
-            expect(page.locator("#header .note")).to_have_text("Switching …", timeout=PATIENCE)
+            expect(page.locator("#header .note")).to_have_text("Switching …")
 
         chosen.click()
         page.get_by_role("option", name="second", exact=True).click()
         page.click("#switch-no")
-        expect(asked).to_be_hidden(timeout=PATIENCE)
-        expect(chosen).to_have_value(model.name, timeout=PATIENCE)
+        expect(asked).to_be_hidden()
+        expect(chosen).to_have_value(model.name)
         switch("second")
-        expect(page.locator("#header .note")).to_have_count(0, timeout=PATIENCE)
-        expect(chosen).to_have_value("second", timeout=PATIENCE)
+        expect(page.locator("#header .note")).to_have_count(0)
+        expect(chosen).to_have_value("second")
         wait_state(page, "done", 100)
         expect(page.locator("#completion .prompt")).to_have_text("A prompt that stays")
         switch("nobody/nothing")
-        expect(page.locator("#header .note")).to_contain_text("nobody/nothing could not be opened", timeout=PATIENCE)
+        expect(page.locator("#header .note")).to_contain_text("nobody/nothing could not be opened")
         expect(chosen).to_have_value("second")
         wait_state(page, "done", 100)
-        page.context.close()
+        page.close()

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,11 +27,6 @@ from tests.support.coded import opened_with_codes, with_coding
 from tests.support.visitor import REQUEST, SETTINGS, free_port, served, shown, tiny_loaded
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(cache: Path) -> None:
-    """Codes are made anew in every test."""
-
-
 @pytest.fixture
 def handlers() -> Handlers:
     made = Handlers(with_coding(tiny_loaded()))
@@ -47,7 +41,7 @@ def held(gate: threading.Event, then: Any = None) -> Any:
     def install(loaded: Loaded) -> Steps[bool]:
         for done in range(1, 5):
             yield Progress("making codes", done, 8)
-        gate.wait(60)
+        gate.wait(600)  # a test that fails before lets it go on
         if isinstance(then, Exception):
             raise then
         return (yield from then(loaded)) if then else True
@@ -189,7 +183,7 @@ def test_closing_while_codes_are_made_ends_within_a_step_and_lets_go_of_the_mode
                 patch.setattr(modes_module, "Preparation", lambda of: Preparation(of, endless))  # type: ignore[arg-type]
                 handlers = shown(server, loaded)
             thread = handlers.model.modes.preparation._thread
-            assert thread is not None and going.wait(60)
+            assert thread is not None and going.wait(600)
             server.withdraw()
             assert not thread.is_alive()
         del loaded, handlers, thread

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 from playwright.sync_api import expect
@@ -18,8 +16,10 @@ from tests.support.visitor import (
     expected,
     original,
     readout,
+    requests_of,
     text,
     wait_state,
+    wait_until,
 )
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
@@ -39,8 +39,7 @@ def test_opens_with_a_completion_and_all_figures(visit: Visit, engine: Engine) -
 def test_dragging_shows_the_texts_of_other_sizes(visit: Visit, engine: Engine) -> None:
     page = visit()
     page.wait_for_function("() => document.querySelectorAll('#readouts .ready i').length >= 14")
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    asked = requests_of(page)
     drag(page, 60)
     at = page.locator("#completion [data-state=ready]")
     near = int(at.get_attribute("data-percent") or 0)
@@ -55,8 +54,7 @@ def test_dragging_shows_the_texts_of_other_sizes(visit: Visit, engine: Engine) -
 def test_mouse_drag_updates_without_asking_and_restarts_on_release(visit: Visit, engine: Engine) -> None:
     page = visit()
     wait_state(page, "done", 100)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    asked = requests_of(page)
     seen = drag(page, 60)
     assert len(set(seen)) > 8
     assert asked == []
@@ -196,7 +194,4 @@ def test_closing_the_tab_stops_its_run(visit: Visit, server: tuple[str, Handlers
     expect(page.locator("#completion .status")).to_contain_text("so far")
     assert server[1].visitors.count == 1
     page.close()
-    deadline = time.monotonic() + 30
-    while server[1].visitors.count and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert server[1].visitors.count == 0
+    wait_until(lambda: server[1].visitors.count == 0)

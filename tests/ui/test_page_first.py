@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from acip_core.ui.document import PREVIEW_ROUTE
 from acip_core.ui.handlers import Handlers
-from tests.support.visitor import SLIDER, Visit, drag, expand, figure, opened, served, text, tiny_loaded, wait_state
+from tests.support.browser import Newcomer
+from tests.support.visitor import (
+    SLIDER,
+    Visit,
+    drag,
+    expand,
+    figure,
+    opened,
+    served,
+    text,
+    tiny_loaded,
+    wait_state,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
@@ -160,9 +171,7 @@ def test_chips_name_their_prompt_and_outlive_a_reload(visit: Visit, server: tupl
     page.wait_for_function(f"({beyond})(document.querySelector('#visits [aria-current]')) < -40")
     before = chips.all_text_contents()
     page.click("#stop")  # Gradio reports streams that a reload cuts off
-    deadline = time.monotonic() + 30
-    while server[1].visitors.count and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: server[1].visitors.count == 0)
     page.reload()
     wait_state(page, "done", 100)
     expect(chips).to_have_count(2)
@@ -236,11 +245,12 @@ def test_curves_leave_with_the_text_that_they_are_of(visit: Visit) -> None:
 @pytest.mark.parametrize("slow", [0.3], indirect=True)
 def test_a_slow_server_is_not_called_gone(visit: Visit) -> None:
     page = visit()
+    page.evaluate("() => { const wait = AbortSignal.timeout; AbortSignal.timeout = (time) => wait(time / 5); }")
     page.route("**/acip/state", lambda route: None)  # no answer, though the connection is taken
     note = page.locator("#header .note").last
-    expect(note).to_contain_text("slow to answer", timeout=30_000)
+    expect(note).to_contain_text("slow to answer")
     page.unroute("**/acip/state")
-    expect(page.locator("#header .note")).to_have_count(1, timeout=30_000)
+    expect(page.locator("#header .note")).to_have_count(1)
     page.click("#stop")
 
 
@@ -256,9 +266,9 @@ def test_a_target_out_of_reach_moves_nothing(visit: Visit) -> None:
     assert page.evaluate(places) == before
 
 
-def test_others_see_a_preview_of_the_link(browser: Browser) -> None:
+def test_others_see_a_preview_of_the_link(newcomer: Newcomer) -> None:
     with served(tiny_loaded()) as (address, _):
-        page: Page = opened(browser.new_context(), address, [])
+        page: Page = opened(newcomer(), address, [])
         image = page.locator('meta[property="og:image"]')
         expect(image).to_have_count(1)
         assert image.get_attribute("content") == address + PREVIEW_ROUTE
@@ -268,4 +278,4 @@ def test_others_see_a_preview_of_the_link(browser: Browser) -> None:
             address + PREVIEW_ROUTE,
         )
         assert loaded == 1200
-        page.context.close()
+        page.close()

@@ -18,9 +18,10 @@ from acip_core.progress import Steps
 from acip_core.ui import modes as modes_module
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.preparation import Preparation
+from tests.support.browser import Newcomer, newcomers
 from tests.support.coded import opened_with_codes, with_coding
 from tests.support.knowledge import with_knowledge
-from tests.support.visitor import SLIDER, drag, opened, served, tiny_loaded, wait_state
+from tests.support.visitor import SLIDER, drag, opened, requests_of, served, tiny_loaded, wait_state
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 Visit = Callable[..., Page]
@@ -58,17 +59,10 @@ def server(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
 
 
 @pytest.fixture
-def visit(browser: Browser, server: tuple[str, Handlers]) -> Iterator[Visit]:
+def visit(profile: BrowserContext, server: tuple[str, Handlers]) -> Iterator[Visit]:
     wrong: list[str] = []
-    contexts: list[BrowserContext] = []
-
-    def visited(link: str = "", **options: object) -> Page:
-        contexts.append(browser.new_context(**options))  # type: ignore[arg-type]
-        return opened(contexts[-1], server[0], wrong, link)
-
-    yield visited
-    for context in contexts:
-        context.close()
+    with newcomers(profile) as newcomer:
+        yield lambda link="", **options: opened(newcomer(**options), server[0], wrong, link)
     assert wrong == []
 
 
@@ -117,8 +111,7 @@ def test_tiles_follow_within_the_sliders_own_event(
     visit: Visit, server: tuple[str, Handlers], knowledge: Knowledge
 ) -> None:
     page = visit("size=100")
-    requests: list[str] = []
-    page.on("request", lambda request: requests.append(request.url))
+    requests = requests_of(page)
     seen = page.evaluate(
         """() => {
             const slider = document.querySelector('#size input[type=range]'), seen = {};
@@ -278,29 +271,29 @@ def test_the_strip_is_copied_or_saved_as_a_picture(visit: Visit) -> None:
 
 
 def test_codes_that_come_later_move_nothing_and_the_next_page_opens_with_them(
-    browser: Browser, cache: object, monkeypatch: pytest.MonkeyPatch
+    newcomer: Newcomer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = with_knowledge(opened_with_codes(tiny_loaded())).knowledge
     gate = threading.Event()
 
     def install(loaded: Loaded) -> Steps[bool]:
-        gate.wait(60)
+        gate.wait(600)  # a test that fails before lets it go on
         return (yield from install_coding(loaded))
 
     monkeypatch.setattr(modes_module, "Preparation", lambda loaded: Preparation(loaded, install))
     wrong: list[str] = []
     with served(replace(with_coding(tiny_loaded()), knowledge=asked)) as (address, handlers):
         modes = handlers.model.modes
-        first = opened(browser.new_context(), address, wrong)
+        first = opened(newcomer(), address, wrong)
         opening = modes.knowledge.opening(modes.directions)
         wait_state(first, "done", int(opening))
         before = lit(first)
         gate.set()
-        expect(first.locator("#spend input[value=both]")).to_be_enabled(timeout=20_000)
+        expect(first.locator("#spend input[value=both]")).to_be_enabled()
         expect(first.locator("#spend input[value=directions]")).to_be_checked()
         expect(first.locator(SLIDER)).to_have_value(str(opening))
         assert lit(first) == before
-        second = opened(browser.new_context(), address, wrong)
+        second = opened(newcomer(), address, wrong)
         track = modes.track(BOTH)
         place = track.percents.index(modes.knowledge.opening(track))
         wait_state(second, "done")
@@ -309,17 +302,17 @@ def test_codes_that_come_later_move_nothing_and_the_next_page_opens_with_them(
         known = modes.knowledge.known(track)
         assert known is not None and lit(second) == known["flags"][place] and place > 0
         for page in (first, second):
-            page.context.close()
+            page.close()
     assert wrong == []
 
 
-def test_a_mode_that_was_not_asked_says_so(browser: Browser, cache: object, loaded: Loaded) -> None:
+def test_a_mode_that_was_not_asked_says_so(newcomer: Newcomer, loaded: Loaded) -> None:
     wrong: list[str] = []
     with served(replace(with_coding(tiny_loaded()), knowledge=loaded.knowledge)) as (address, handlers):
         thread = handlers.model.modes.preparation._thread
         assert thread is not None
         thread.join()
-        page = opened(browser.new_context(), address, wrong, "mode=both")
+        page = opened(newcomer(), address, wrong, "mode=both")
         expect(page.locator("#spend input[value=both]")).to_be_checked()
         expect(page.locator("#knowledge .count")).to_contain_text("(not asked)")
         expect(page.locator("#knowledge [data-copy]")).to_be_disabled()
@@ -327,16 +320,15 @@ def test_a_mode_that_was_not_asked_says_so(browser: Browser, cache: object, load
         page.check("#spend input[value=directions]")
         expect(page.locator("#knowledge [data-copy]")).to_be_enabled()
         assert "1" in lit(page)
-        page.context.close()
+        page.close()
     assert wrong == []
 
 
-def test_without_facts_there_is_no_strip(browser: Browser) -> None:
+def test_without_facts_there_is_no_strip(newcomer: Newcomer) -> None:
     wrong: list[str] = []
     with served(tiny_loaded()) as (address, _):
-        context = browser.new_context()
-        page = opened(context, address, wrong)
+        page = opened(newcomer(), address, wrong)
         wait_state(page, "done", 100)
         expect(page.locator("#knowledge")).to_have_count(0)
-        context.close()
+        page.close()
     assert wrong == []

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from acip_core.artifacts.completions import EXAMPLES, NEW_TOKENS, REPETITION_PENALTY
 from acip_core.artifacts.loading import Loaded, install_coding
@@ -18,6 +18,7 @@ from acip_core.progress import Progress, Steps
 from acip_core.ui import modes as modes_module
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.preparation import Preparation
+from tests.support.browser import Newcomer, newcomers
 from tests.support.coded import made_up_peers, with_coding
 from tests.support.visitor import REQUEST, SLIDER, drag, figure, opened, readout, served, text, tiny_loaded, wait_state
 
@@ -27,35 +28,30 @@ SIZE, DIRECTIONS = "#readouts [data-figure=size] dd", "#spend input[value=direct
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Handlers]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACIP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        with served(replace(with_coding(tiny_loaded()), peers=made_up_peers())) as (address, handlers):
-            thread = handlers.model.modes.preparation._thread
-            assert thread is not None
-            thread.join()
-            handlers.model.engine._ends = frozenset()
-            handlers.model.windows = lambda corpus: torch.randint(
-                3, 128, (16, 24), generator=torch.Generator().manual_seed(1)
-            )
-            yield address, handlers
+def server() -> Iterator[tuple[str, Handlers]]:
+    with served(replace(with_coding(tiny_loaded()), peers=made_up_peers())) as (address, handlers):
+        thread = handlers.model.modes.preparation._thread
+        assert thread is not None
+        thread.join()
+        handlers.model.engine._ends = frozenset()
+        handlers.model.windows = lambda corpus: torch.randint(
+            3, 128, (16, 24), generator=torch.Generator().manual_seed(1)
+        )
+        yield address, handlers
 
 
 @pytest.fixture
-def visit(browser: Browser, server: tuple[str, Handlers]) -> Iterator[Visit]:
+def visit(profile: BrowserContext, server: tuple[str, Handlers]) -> Iterator[Visit]:
     """Opens the page for a new visitor; afterwards there must have been no console error and no strange request."""
     wrong: list[str] = []
-    contexts: list[BrowserContext] = []
+    with newcomers(profile) as newcomer:
 
-    def visited(link: str = "") -> Page:
-        contexts.append(browser.new_context())
-        page = opened(contexts[-1], server[0], wrong, link)
-        expect(page.locator("#spend [data-modes=ready]")).to_be_attached()
-        return page
+        def visited(link: str = "") -> Page:
+            page = opened(newcomer(), server[0], wrong, link)
+            expect(page.locator("#spend [data-modes=ready]")).to_be_attached()
+            return page
 
-    yield visited
-    for context in contexts:
-        context.close()
+        yield visited
     assert wrong == []
 
 
@@ -210,33 +206,31 @@ def test_a_link_restores_mode_and_size_and_an_older_one_means_directions(visit: 
     expect(odd.locator(DIRECTIONS)).to_be_checked()
 
 
-def test_modes_can_be_chosen_as_soon_as_the_codes_are_made(
-    browser: Browser, cache: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_modes_can_be_chosen_as_soon_as_the_codes_are_made(newcomer: Newcomer, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
 
     def install(loaded: Loaded) -> Steps[bool]:
         for done in range(1, 5):
             yield Progress("making codes", done, 8)
-        gate.wait(60)
+        gate.wait(600)  # a test that fails before lets it go on
         return (yield from install_coding(loaded))
 
     monkeypatch.setattr(modes_module, "Preparation", lambda loaded: Preparation(loaded, install))
     wrong: list[str] = []
     with served(with_coding(tiny_loaded())) as (address, _):
-        page = opened(browser.new_context(), address, wrong)
+        page = opened(newcomer(), address, wrong)
         wait_state(page, "done", 100)
         expect(page.locator("#spend .told")).to_contain_text("Bits can be spent")
         both = page.locator("#spend input[value=both]")
         expect(both).to_be_disabled()
         expect(page.locator(DIRECTIONS)).to_be_checked()
         gate.set()
-        expect(both).to_be_enabled(timeout=20_000)
+        expect(both).to_be_enabled()
         expect(page.locator(DIRECTIONS)).to_be_checked()  # nothing moves under the visitor
         both.check()
         expect(page.locator(SIZE)).not_to_contain_text("of the layers")
         wait_state(page, "done", 100)
-        page.context.close()
+        page.close()
     assert wrong == []
 
 

@@ -107,7 +107,9 @@ def test_another_live_text_takes_the_place_of_the_known_one_once_it_is_complete(
     watch(page)
     ask(page, prompt)
     expect(page.locator("#completion .status")).to_contain_text("not as before")
-    assert seen(page) == {expected(engine, 60), "", made, expected(engine, 60, prompt)} and original(page) == made
+    between = {""}  # unless the known text is there with the first answer
+    assert seen(page) | between == between | {expected(engine, 60), made, expected(engine, 60, prompt)}
+    assert original(page) == made
 
 
 def test_the_first_paint_has_the_prepared_texts(browser: Browser) -> None:

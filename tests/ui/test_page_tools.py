@@ -17,6 +17,7 @@ from tests.support.visitor import (
     expand,
     expected,
     readout,
+    requests_of,
     text,
     wait_state,
 )
@@ -206,8 +207,7 @@ def test_a_text_of_ones_own(page: Page) -> None:
     passage = page.locator("#read-out pre")
     assert passage.text_content() == own and passage.locator("img").count() == 0
     expect(page.locator("#read-out .plot")).to_have_attribute("data-points", "15")
-    requests: list[str] = []
-    page.on("request", lambda request: requests.append(request.url))
+    requests = requests_of(page)
     drag(page, 38)
     expect(passage).to_have_attribute("data-percent", re.compile("35|40"))
     assert not requests

@@ -32,7 +32,7 @@ GLOBAL = re.compile(
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    with served(tiny_loaded()) as (address, _), httpx.Client(base_url=address, timeout=60) as client:
+    with served(tiny_loaded()) as (address, _), httpx.Client(base_url=address) as client:
         yield client
 
 
