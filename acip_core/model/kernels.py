@@ -23,6 +23,7 @@ _WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"  # without it MKL is
 _WORTHWHILE = 2**18  # multiplications; below, setting oneDNN up costs more than it saves
 _BYTES = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") and hasattr(torch, "_weight_int8pack_mm")
 _BYTES_AT_ONCE = 16  # of a row
+_ROWS_ANYWHERE = 3  # of x; for more the kernel wants addresses that are multiples of 16, and a file's are not
 _FEW_BYTES = 8  # sequences up to which a matrix of bytes is multiplied as it is
 FEW, _SEVERAL, _MANY = 5, 32, 128  # rows of x up to, or from, which another kernel is the fastest
 _SHARED = 2**15  # numbers of a weight that are read faster by all cores than by one
@@ -46,7 +47,8 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     if 1 < rows <= FEW and straight and applies(x):
         return _turned(x, weight, bias)
     # For strides other than these oneDNN has no fast kernel; for gradients it has none at all.
-    if 1 < rows <= FEW or not suits(x, len(weight)) or not (straight or weight.t().is_contiguous()):
+    few = 1 < rows <= FEW and not _WIDE
+    if few or not suits(x, len(weight)) or not (straight or weight.t().is_contiguous()):
         return F.linear(x, weight, bias)
     if rows == 1 and straight and not large:
         return vector_product(weight, x.reshape(-1), bias).view(*x.shape[:-1], -1)
@@ -104,8 +106,9 @@ def byte_product(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
 
     The kernel takes and gives bfloat16: an error of 0.2 % of each product, that of codes being several times as large.
     """
-    y = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]).bfloat16(), z, _ones(len(z)))
-    return y.view(*x.shape[:-1], -1)
+    rows = x.reshape(-1, x.shape[-1]).bfloat16().split(_ROWS_ANYWHERE)
+    parts = [torch._weight_int8pack_mm(part, z, _ones(len(z))) for part in rows]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(*x.shape[:-1], -1)
 
 
 @lru_cache(64)

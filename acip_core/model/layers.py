@@ -160,7 +160,7 @@ class ElasticLinear(Linear):
         if state == DENSE:
             return super().token_product()
         width = self.adapter_rank + state
-        whole = padded_rows(width, self.down, self.down[:1])
+        whole = padded_rows(width, self.down, max(self.down[:1], self.up[:1], key=torch.numel))
         down, up = token_product(self.down[:whole]), token_product(self.up[:whole].t(), self.bias)
         if whole == width:
             return lambda x, both: up(down(x, both).contiguous(), None)
@@ -204,11 +204,11 @@ class ElasticLinear(Linear):
         return torch.cat(parts).view(*x.shape[:-1], self.out_features)
 
     def _tokens(self, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
-        """One token each (sequences, in_features), transposed in between: a few columns are the fastest in W xᵀ."""
+        """One token each (sequences, in_features)."""
         dense, width = ranks.dense, ranks.mask.shape[-1]
-        z = torch.mm(self.down[:width], x[dense:].t())  # (width, sequences after the dense ones)
-        y = torch.mm(z.t() * ranks.mask[:, 0], self.up[:width])
-        return torch.cat([torch.mm(self.weight, x[:dense].t()).t(), y]) if dense else y
+        z = linear(x[dense:], self.down[:width]) * ranks.mask[:, 0]
+        y = linear(z, self.up[:width].t())
+        return torch.cat([linear(x[:dense], self.weight), y]) if dense else y
 
     def in_batch(self, ranks: Sequence[int]) -> State:
         """What the `Cut` of a batch holds for this layer.
