@@ -18,8 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
-from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+
+from .kept_cache import KeptLayer
 
 _KEYWORDS = ("past_key_values", "cache_params")  # by which forward takes a cache
 _IN_SLICES, _IN_TOKENS = (10, 1, 13), (20, 1, 1, 1, 1)  # how the text that is tried is cut
@@ -77,13 +79,13 @@ class CacheSupport:
         """Tokens of a prompt to read per pass, of `slice` where that is right."""
         return slice if self.slices and self.keyword else max(tokens, 1)
 
-    def cache(self, model: PreTrainedModel, fixed: int = 0) -> TextCache:
-        """An empty cache, where possible one that holds `fixed` tokens in a shape that never changes."""
+    def cache(self, model: PreTrainedModel, room: int = 0) -> TextCache:
+        """An empty cache, where possible one that takes memory for `room` tokens at once."""
         if not self.keyword:
             return WholeText()
-        if fixed and self.attention:
-            return StaticCache(model.config, max_cache_len=fixed)
-        return DynamicCache(config=model.config)
+        cache = DynamicCache(config=model.config)
+        cache.layers = [KeptLayer(room) if room and type(layer) is DynamicLayer else layer for layer in cache.layers]
+        return cache
 
 
 def cache_support_of(model: PreTrainedModel) -> CacheSupport:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
-from typing import cast
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -22,6 +22,7 @@ from ..evaluation.perplexity import Perplexity, measure_perplexity, token_losses
 from ..model.context import context_length
 from ..model.elastic_model import BatchPlan, ElasticModel
 from ..model.size_planner import Plan
+from ..model.thread_pools import on_one_thread, release_threads
 from .admission import AdmissionQueue
 from .cache import TextCache, WholeText, select_rows
 from .chat_template import apply_chat_template
@@ -36,25 +37,23 @@ _CACHED_TOKENS = 32_768  # of all callers together; their caches take 1.5 GB for
 _ACTIVE, _WAITING = 8, 40  # callers that generate at once; callers in the queue
 _PATIENCE = 0.2  # seconds between two looks at the queue
 _MAX_CHARACTERS = 2_000_000  # rejected before the tokenizer spends seconds on it
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Engine:
     """Serves one elastic model to many callers, each on its own thread and at its own size.
 
     One thread owns the model and runs requests in the order they come, a token or a slice of a prompt at a time.
-
-    Attributes:
-        static_cache: give a lone sequence a key-value cache that never changes its shape, for what records a pass
-            and plays it again. Attention pays for its empty end, and its steps join no other caller's pass.
     """
 
-    def __init__(self, elastic: ElasticModel, static_cache: bool = False):
+    def __init__(self, elastic: ElasticModel):
         self.elastic = elastic
-        self.static_cache = static_cache
         self._scheduler = DecodeScheduler(elastic)
         self.context = context_length(elastic.model.config)  # tokens
         self._ends = _end_ids(elastic)
         self._queue = AdmissionQueue(_ACTIVE, _WAITING, max(_CACHED_TOKENS, 2 * self.context))
+        release_threads()  # of who has loaded the model
 
     def stream(
         self,
@@ -120,7 +119,7 @@ class Engine:
             steps = with_full_model_probabilities(
                 steps, ids, lambda new, cache, keep: self.forward(new, full, cache, keep), cache, chunk
             )
-        return self._when_admitted(tokens, len(ids), len(plans), steps, cancel)
+        return on_one_thread(self._when_admitted(tokens, len(ids), len(plans), steps, cancel))
 
     def measure(self, windows: torch.Tensor, plan: Plan, cancel: threading.Event | None = None) -> Iterator[Perplexity]:
         """Perplexity of the size `plan`, window by window; other callers' passes run in between.
@@ -131,7 +130,7 @@ class Engine:
         """
         model = _SlicedModel(self, plan, cancel or threading.Event())
         try:
-            yield from measure_perplexity(cast(PreTrainedModel, model), windows)
+            yield from on_one_thread(measure_perplexity(cast(PreTrainedModel, model), windows))
         except _Cancelled:
             return
 
@@ -148,8 +147,7 @@ class Engine:
         """
         model = _SlicedModel(self, plan, cancel or threading.Event())
         try:
-            for window in windows:
-                yield token_losses(cast(PreTrainedModel, model), window[None])[0]
+            yield from on_one_thread(token_losses(cast(PreTrainedModel, model), w[None])[0] for w in windows)
         except _Cancelled:
             return
 
@@ -160,7 +158,7 @@ class Engine:
             behind: tokens of the prompt.
         """
         behind = max(1, min(behind, self.context - steps))
-        cache = self._cache(1, behind + steps + 1)
+        cache = self.cache(behind + steps + 1)
         ids = torch.arange(3, 3 + behind)[None] % self.elastic.model.config.get_text_config().vocab_size
         ids, _ = self._scheduler.call(self._timed, ids, plan, cache)
         for _ in range(steps):
@@ -179,6 +177,14 @@ class Engine:
             ids: (batch, tokens) that follow what `cache` holds.
         """
         return self._scheduler.forward(ids, plan, cache, keep)
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function on the thread that owns the model, between two passes, and return its result."""
+        return self._scheduler.call(function, *args, **kwargs)
+
+    def cache(self, tokens: int) -> TextCache:
+        """An empty cache of a text of so many tokens, for `forward`."""
+        return self._scheduler.cache_support.cache(self.elastic.model, tokens)
 
     def _when_admitted(
         self, tokens: int, prompt_tokens: int, columns: int, steps: TokenSteps, cancel: threading.Event
@@ -217,7 +223,7 @@ class Engine:
         running = sorted(range(len(plans)), key=lambda i: -plans[i].target_parameters)  # a batch's order
         batch = self._batch(plans, running)
         total, logits = len(ids), torch.empty(0)
-        cache = self._cache(len(plans), total + sampling.max_new_tokens)
+        cache = self.cache(total + sampling.max_new_tokens)
         chunk = self._scheduler.cache_support.chunk(total, max(1, PREFILL_CHUNK // len(plans)))
         for start in range(0, total, chunk):
             if cancel.is_set():
@@ -248,10 +254,6 @@ class Engine:
                 yield {i: Token(words[i].flush(), count, total, total, "stopped") for i in running}
                 return
             logits = self.forward(torch.tensor(tokens)[:, None], batch, cache)
-
-    def _cache(self, sequences: int, tokens: int) -> TextCache:
-        fixed = self.static_cache and sequences == 1  # sequences that end leave a batch, and its shape changes
-        return self._scheduler.cache_support.cache(self.elastic.model, tokens if fixed else 0)
 
     def _batch(self, plans: Sequence[Plan], chosen: list[int]) -> Plan | BatchPlan:
         return plans[chosen[0]] if len(chosen) == 1 else self.elastic.batch([plans[i] for i in chosen])

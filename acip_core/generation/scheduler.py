@@ -2,7 +2,8 @@
 
 Decoding a token is reading the weights, and one pass reads them once for however many tokens. So when a request's
 next token is due, requests behind it whose next tokens are waiting join its pass. Each request keeps a key-value cache
-as long as its text; only for the pass are the caches stacked, shorter ones padded on the left:
+as long as its text. A `DecodeStep` reads each where it lies; other models need them stacked for the pass, shorter ones
+padded on the left:
 
     request A, 5 tokens   · · A A A A A
     request B, 7 tokens   B B B B B B B       masked out: ·
@@ -21,6 +22,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, ParamSpec, TypeGuard, TypeVar, cast
 
 import torch
@@ -31,10 +33,12 @@ from transformers.cache_utils import DynamicLayer
 from ..model.elastic_model import BatchPlan, ElasticModel
 from ..model.size_planner import Plan
 from .cache import TextCache, cache_support_of, read
+from .decode_step import decode_step_of
+from .kept_cache import KeptLayer
 
 _ROWS = 8  # sequences in one pass
 _PATIENCE = 0.1  # of a pass's time, to wait for the requests of the last one: they are choosing their next token
-_LONGEST = 512  # tokens in a cache; stacking twice as many takes the time that reading weights once saves
+_LONGEST = 512  # tokens in a cache that is stacked; twice as many take the time that reading weights once saves
 _PLANS = 16  # batch plans kept, of half a megabyte each; making one takes 10 ms, a third of a pass or less
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -76,7 +80,8 @@ class DecodeScheduler:
         self._batch = lru_cache(_PLANS)(elastic.batch)
         with elastic.on_this_thread(elastic.planner.at_ratio(1.0)):
             self.cache_support = cache_support_of(elastic.model)
-        self._stackable = self.cache_support.attention and _positions_are_given(elastic)
+            self._together = self.cache_support.attention and _positions_are_given(elastic)
+            self._step = decode_step_of(elastic.model) if self._together else None
 
     def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call a function on the thread that owns the model, after everything asked for before; returns its result."""
@@ -88,7 +93,7 @@ class DecodeScheduler:
         Args:
             ids: (batch, tokens) that follow what `cache` holds.
         """
-        if ids.shape[1] > 1 or keep != 1 or not self._stackable or not _stackable(cache):
+        if ids.shape[1] > 1 or keep != 1 or not self._together or not self._joins(cache):
             return self.call(self.run, ids, plan, cache, keep)
         step = _Step(ids, plan, cache)
         with self._order:
@@ -100,7 +105,15 @@ class DecodeScheduler:
     def run(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: TextCache, keep: int = 1) -> torch.Tensor:
         """As `forward`, for callers on the thread that owns the model."""
         with self._elastic.on_this_thread(plan):
+            if self._step is not None and ids.shape[1] == 1 and _is_of_one_text(cache):
+                return self._step(ids.to(self._elastic.model.device), [cache], [range(len(ids))])
             return read(self._elastic.model, self.cache_support, ids, cache, keep)
+
+    def _joins(self, cache: TextCache) -> TypeGuard[DynamicCache]:
+        """Whether a step with this cache may share a pass."""
+        if not _is_of_one_text(cache):
+            return False
+        return self._step is not None or 0 < cache.get_seq_length() <= _LONGEST
 
     def _decode(self, first: _Step) -> None:
         """Run `first`, and steps that wait behind it, in one pass; nothing if it has joined an earlier pass."""
@@ -131,7 +144,7 @@ class DecodeScheduler:
                 return [error]
         before = [step.cache.get_seq_length() for step in steps]
         try:
-            return self._run_stacked(steps)
+            return self._run_together(steps)
         except Exception:  # each step is run alone from where it was, so that only the faulty one fails
             for step, length in zip(steps, before, strict=True):
                 for layer in cast(list[Any], step.cache.layers):  # one may have grown its keys and not its values
@@ -139,26 +152,47 @@ class DecodeScheduler:
             return [outcome for step in steps for outcome in self._outcomes([step])]
 
     @torch.inference_mode()
-    def _run_stacked(self, steps: Sequence[_Step]) -> Sequence[torch.Tensor]:
+    def _run_together(self, steps: Sequence[_Step]) -> Sequence[torch.Tensor]:
         """Logits (sequences, 1, vocabulary) of each step, from one pass."""
-        model = self._elastic.model
+        device = self._elastic.model.device
         plans = [plan for step in steps for plan in step.plans]
         order = sorted(range(len(plans)), key=lambda row: -plans[row].target_parameters)  # a batch's order
         batch = self._batch(tuple(plans[row] for row in order))
-        cache = _Stacked([step.cache for step in steps], [len(step.ids) for step in steps], order, model.device)
-        lengths = torch.tensor(cache.lengths, device=model.device)[:, None]
-        longest = max(cache.lengths)
+        ids = torch.cat([step.ids for step in steps])[order].to(device)
+        caches, places = [step.cache for step in steps], _places([len(step.ids) for step in steps], order)
         with self._elastic.on_this_thread(batch):
-            logits = model(
-                torch.cat([step.ids for step in steps])[order].to(model.device),
-                attention_mask=torch.arange(longest + 1, device=model.device) >= longest - lengths,
-                position_ids=lengths,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits
+            logits = self._step(ids, caches, places) if self._step else self._run_stacked(ids, caches, places)
         back = sorted(range(len(order)), key=order.__getitem__)
         return logits[back].split([len(step.ids) for step in steps])
+
+    def _run_stacked(
+        self, ids: torch.Tensor, caches: Sequence[DynamicCache], places: Sequence[Sequence[int]]
+    ) -> torch.Tensor:
+        """As a `DecodeStep`, by the model's own forward."""
+        cache = _Stacked(caches, places, ids.device)
+        lengths = torch.tensor(cache.lengths, device=ids.device)[:, None]
+        longest = max(cache.lengths)
+        logits: torch.Tensor = self._elastic.model(
+            ids,
+            attention_mask=torch.arange(longest + 1, device=ids.device) >= longest - lengths,
+            position_ids=lengths,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        return logits
+
+
+def _places(rows: Sequence[int], order: Sequence[int]) -> list[list[int]]:
+    """Where the sequences of each request are in a pass.
+
+    Args:
+        rows: sequences of each request.
+        order: the pass's sequences, as places in the requests' sequences one after another.
+    """
+    place = {row: at for at, row in enumerate(order)}
+    ends = [*accumulate(rows)]
+    return [[place[row] for row in range(end - count, end)] for count, end in zip(rows, ends, strict=True)]
 
 
 class _Stacked(Cache):
@@ -166,19 +200,17 @@ class _Stacked(Cache):
 
     Args:
         caches: of the requests.
-        rows: sequences in each.
-        order: the pass's sequences, as places in the requests' sequences one after another.
+        places: of each request's sequences in the pass.
 
     Attributes:
         lengths: tokens that each of the pass's sequences has behind it.
     """
 
-    def __init__(self, caches: Sequence[DynamicCache], rows: Sequence[int], order: Sequence[int], device: torch.device):
-        owners = [owner for owner, count in enumerate(rows) for _ in range(count)]
-        self.lengths = [caches[owners[row]].get_seq_length() for row in order]
-        place = {row: at for at, row in enumerate(order)}
-        at = [[place[row] for row, o in enumerate(owners) if o == owner] for owner in range(len(rows))]
-        rows_of = [torch.tensor(places, device=device) for places in at]
+    def __init__(self, caches: Sequence[DynamicCache], places: Sequence[Sequence[int]], device: torch.device):
+        found = {at: cache.get_seq_length() for cache, own in zip(caches, places, strict=True) for at in own}
+        self.lengths = [found[at] for at in range(len(found))]
+        order = sorted(range(len(found)), key=[at for own in places for at in own].__getitem__)
+        rows_of = [torch.tensor(own, device=device) for own in places]
         layers = zip(*(cache.layers for cache in caches), strict=True)
         super().__init__(layers=[_StackedLayer(layer, rows_of, order, max(self.lengths)) for layer in layers])
 
@@ -189,7 +221,7 @@ class _StackedLayer(DynamicLayer):
     Args:
         parts: the layer in each request's cache.
         rows: indices of each request's sequences in the pass.
-        order: as `_Stacked`.
+        order: the pass's sequences, as places in the requests' sequences one after another.
         length: tokens of the longest.
     """
 
@@ -216,11 +248,9 @@ class _StackedLayer(DynamicLayer):
         return stacked.transpose(1, 2)
 
 
-def _stackable(cache: TextCache) -> TypeGuard[DynamicCache]:
-    """Whether it holds the start of a text, not too long, in every layer: no sliding windows, no fixed shapes."""
-    if type(cache) is not DynamicCache or not all(type(layer) is DynamicLayer for layer in cache.layers):
-        return False
-    return 0 < cache.get_seq_length() <= _LONGEST
+def _is_of_one_text(cache: TextCache) -> TypeGuard[DynamicCache]:
+    """Whether it holds the start of a text in every layer: no sliding windows, no recurrent states."""
+    return type(cache) is DynamicCache and all(type(layer) in (DynamicLayer, KeptLayer) for layer in cache.layers)
 
 
 def _positions_are_given(elastic: ElasticModel) -> bool:

@@ -8,6 +8,8 @@ another order at every call. Which is faster for how many rows of x was measured
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -19,9 +21,16 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 _AVAILABLE = bool(torch.backends.mkldnn.is_available()) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"  # without it MKL is no slower on any processor
 _WORTHWHILE = 2**18  # multiplications; below, setting oneDNN up costs more than it saves
+_BYTES = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") and hasattr(torch, "_weight_int8pack_mm")
+_BYTES_AT_ONCE = 16  # of a row
+_ROWS_ANYWHERE = 3  # of x; for more the kernel wants addresses that are multiples of 16, and a file's are not
+_FEW_BYTES = 8  # sequences up to which a matrix of bytes is multiplied as it is
 FEW, _SEVERAL, _MANY = 5, 32, 128  # rows of x up to, or from, which another kernel is the fastest
+_SHARED = 2**15  # numbers of a weight that are read faster by all cores than by one
 _LARGE = 2**21  # numbers of a weight, such as the head's, that no cache holds
 _STEP = 32  # oneDNN generates code for every new shape, which takes as long as using it ten times
+
+TokenProduct = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -38,9 +47,10 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     if 1 < rows <= FEW and straight and applies(x):
         return _turned(x, weight, bias)
     # For strides other than these oneDNN has no fast kernel; for gradients it has none at all.
-    if 1 < rows <= FEW or not suits(x, len(weight)) or not (straight or weight.t().is_contiguous()):
+    few = 1 < rows <= FEW and not _WIDE
+    if few or not suits(x, len(weight)) or not (straight or weight.t().is_contiguous()):
         return F.linear(x, weight, bias)
-    if rows == 1 and straight and not _WIDE and not large:
+    if rows == 1 and straight and not large:
         return vector_product(weight, x.reshape(-1), bias).view(*x.shape[:-1], -1)
     if (rows == 1 or rows >= _MANY) and not _WIDE and not large:
         return F.linear(x, weight, bias)
@@ -59,13 +69,56 @@ def vector_product(weight: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | N
         x: (in_features,).
         bias: (out_features,).
     """
+    return token_product(weight, bias)(x[None], None)[0]
+
+
+def token_product(weight: torch.Tensor, bias: torch.Tensor | None = None) -> TokenProduct:
+    """`vector_product` of a weight with whatever comes, the kernel chosen beforehand: choosing takes as long as a
+    small product.
+
+    Returns:
+        A function of x (1, in_features), contiguous, and `pair(x)`, None where no other product needs it; it returns
+        (1, out_features).
+    """
+    straight, size = weight.is_contiguous(), weight.numel()
     if not applies(weight):
-        return F.linear(x[None], weight, bias)[0]
-    if (_WIDE and weight.numel() >= _WORTHWHILE) or weight.numel() >= _LARGE:
-        return linear(x[None], weight, bias)[0]
-    if weight.numel() >= _WORTHWHILE and weight.is_contiguous():  # two equal rows, which MKL multiplies on all cores
-        return _with_bias(torch.mm(weight, x.expand(2, -1).contiguous().t()).select(1, 0), bias)
-    return _with_bias(torch.mv(weight, x), bias)
+        return lambda x, _: F.linear(x, weight, bias)
+    if size >= _LARGE or (_WIDE and not straight and size >= _WORTHWHILE):
+        return lambda x, _: torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    if straight and size >= _SHARED:  # MKL multiplies with two equal vectors on all cores, with one on one
+        return lambda x, both: _with_bias(torch.mm(weight, pair(x) if both is None else both).t()[:1], bias)
+    return lambda x, _: _with_bias(torch.mv(weight, x[0])[None], bias)
+
+
+def multiplies_bytes(x: torch.Tensor) -> bool:
+    """Whether `byte_product` is the faster way to multiply a token each of few sequences with a matrix of bytes.
+
+    Args:
+        x: (sequences, tokens, features), or one token each as (sequences, features).
+    """
+    few = x.shape[0] <= _FEW_BYTES and (x.dim() == 2 or x.shape[1] == 1)
+    fits = x.shape[-1] % _BYTES_AT_ONCE == 0  # the kernel reads beyond the end of other rows
+    return _BYTES and few and fits and applies(x) and not torch.is_grad_enabled()
+
+
+def byte_product(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """`x zᵀ` for int8 z (out_features, in_features) as it lies in memory, where `multiplies_bytes`.
+
+    The kernel takes and gives bfloat16: an error of 0.2 % of each product, that of codes being several times as large.
+    """
+    rows = x.reshape(-1, x.shape[-1]).bfloat16().split(_ROWS_ANYWHERE)
+    parts = [torch._weight_int8pack_mm(part, z, _ones(len(z))) for part in rows]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(*x.shape[:-1], -1)
+
+
+@lru_cache(64)
+def _ones(count: int) -> torch.Tensor:
+    return torch.ones(count, dtype=torch.bfloat16)
+
+
+def pair(x: torch.Tensor) -> torch.Tensor:
+    """A vector (1, features) twice, as columns (features, 2)."""
+    return x.expand(2, -1).contiguous().t()
 
 
 def _turned(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -115,6 +168,10 @@ class Linear(nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return linear(x, self.weight, self.bias)
+
+    def token_product(self) -> TokenProduct:
+        """One token's features (1, in_features) through the layer, in inference."""
+        return token_product(self.weight, self.bias)
 
 
 def use_fast_linears(model: nn.Module) -> None:

@@ -26,11 +26,11 @@ from torch import nn
 
 from .coded_layers import CodeBank, segments, split
 from .cut import Cut, Ranks, Segments, State
-from .kernels import FEW, Linear, applies, linear, padded_rows, vector_product
+from .kernels import FEW, Linear, TokenProduct, applies, linear, padded_rows, token_product
 from .operating_points import code_of, is_coded
 from .size_planner import DENSE
 
-_KEPT_SLICES = 16  # ranks of a layer whose views are kept
+_KEPT_PRODUCTS = 16  # states of a layer whose products with one token are kept
 _LONG = 16  # tokens per sequence from which on products cost more than reading weights, and each runs on its own
 
 
@@ -77,7 +77,7 @@ class ElasticLinear(Linear):
         self.register_buffer("up", up, persistent=False)
         self.adapter: Adapter | None = None
         self.bank: CodeBank | None = None
-        self._slices: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._products: dict[int, TokenProduct] = {}
         self.train(layer.training)
 
     def update(self, down: torch.Tensor, up: torch.Tensor) -> None:
@@ -88,7 +88,7 @@ class ElasticLinear(Linear):
         for bank, more in ((self.down, down), (self.up, up)):
             rows = bank[self.adapter_rank : self.adapter_rank + len(more)]
             rows += more[: len(rows)].to(bank)
-        self._slices.clear()
+        self._products.clear()
 
     def prepend_adapter(self, a: torch.Tensor, b: torch.Tensor) -> None:
         """Make a trained adapter, a (rank, in_features) and b (out_features, rank), the first rows of the bank."""
@@ -96,7 +96,7 @@ class ElasticLinear(Linear):
         self.up = torch.cat([b.T.to(self.up), self.up[self.adapter_rank :]])
         self.adapter_rank = len(a)
         self.adapter = None
-        self._slices.clear()
+        self._products.clear()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rank = self.cut.ranks[self.index]
@@ -112,7 +112,8 @@ class ElasticLinear(Linear):
         if is_coded(rank):
             return self._coded(x, *code_of(rank), keep)
         if x.numel() == self.in_features and self._is_plain(x):
-            return self._token(x, rank)
+            y = self._product(rank)(x.reshape(1, self.in_features), None)
+            return y.view(*x.shape[:-1], self.out_features)
         return self._low_rank(x, self.adapter_rank + rank)
 
     def _coded(self, x: torch.Tensor, level: int, adapted: bool, keep: bool) -> torch.Tensor:
@@ -139,21 +140,40 @@ class ElasticLinear(Linear):
         """Whether nothing is wanted but the product in the weights' own precision."""
         return not (self.adapter is not None or torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type))
 
-    def _token(self, x: torch.Tensor, rank: int) -> torch.Tensor:
-        """One token (…, in_features): slicing the bank would take as long as multiplying with it."""
-        if (parts := self._slices.get(rank)) is None:
-            width = self.adapter_rank + rank
-            if padded_rows(width, self.down, x) > width:
-                return self._low_rank(x, width)
-            if len(self._slices) >= _KEPT_SLICES:
-                self._slices.clear()
-            parts = self._slices[rank] = (self.down[:width], self.up[:width].t())
-        row = x.reshape(self.in_features)
-        y = vector_product(parts[1], vector_product(parts[0], row), self.bias)
-        return y.view(*x.shape[:-1], self.out_features)
+    def token_product(self) -> TokenProduct:
+        return self._product(self.cut.ranks[self.index])
+
+    def _product(self, state: State) -> TokenProduct:
+        """One token's features through the layer at a state; slicing the bank would take as long as multiplying."""
+        if not isinstance(state, int) or self.adapter is not None:
+            return lambda x, _: self.forward(x)
+        if is_coded(state):
+            assert self.bank is not None
+            return self.bank.token_product(*code_of(state), self.bias)
+        if (product := self._products.get(state)) is None:
+            if len(self._products) >= _KEPT_PRODUCTS:
+                self._products.clear()
+            product = self._products[state] = self._make_product(state)
+        return product
+
+    def _make_product(self, state: int) -> TokenProduct:
+        if state == DENSE:
+            return super().token_product()
+        width = self.adapter_rank + state
+        whole = padded_rows(width, self.down, max(self.down[:1], self.up[:1], key=torch.numel))
+        down, up = token_product(self.down[:whole]), token_product(self.up[:whole].t(), self.bias)
+        if whole == width:
+            return lambda x, both: up(down(x, both).contiguous(), None)
+
+        def padded(x: torch.Tensor, both: torch.Tensor | None) -> torch.Tensor:
+            z = down(x, both).contiguous()
+            z[:, width:] = 0
+            return up(z, None)
+
+        return padded
 
     def _apply(self, fn, recurse=True):
-        self._slices.clear()  # of tensors that are about to be replaced
+        self._products.clear()  # of tensors that are about to be replaced
         return super()._apply(fn, recurse)
 
     def _low_rank(self, x: torch.Tensor, width: int, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -184,11 +204,11 @@ class ElasticLinear(Linear):
         return torch.cat(parts).view(*x.shape[:-1], self.out_features)
 
     def _tokens(self, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
-        """One token each (sequences, in_features), transposed in between: a few columns are the fastest in W xᵀ."""
+        """One token each (sequences, in_features)."""
         dense, width = ranks.dense, ranks.mask.shape[-1]
-        z = torch.mm(self.down[:width], x[dense:].t())  # (width, sequences after the dense ones)
-        y = torch.mm(z.t() * ranks.mask[:, 0], self.up[:width])
-        return torch.cat([torch.mm(self.weight, x[:dense].t()).t(), y]) if dense else y
+        z = linear(x[dense:], self.down[:width]) * ranks.mask[:, 0]
+        y = linear(z, self.up[:width].t())
+        return torch.cat([linear(x[:dense], self.weight), y]) if dense else y
 
     def in_batch(self, ranks: Sequence[int]) -> State:
         """What the `Cut` of a batch holds for this layer.

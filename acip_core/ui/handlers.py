@@ -17,6 +17,7 @@ import gradio as gr
 
 from ..artifacts.loading import Loaded
 from ..errors import AcipError
+from ..model.thread_pools import on_one_thread
 from ..model.tracks import LARGEST_PERCENT
 from .comparison_job import ComparisonJob
 from .completion_jobs import CompletionJob, SweepJob
@@ -58,7 +59,7 @@ class Handlers:
             try:
                 job.check()
                 with closing(job.messages(run)) as messages:  # type: ignore[type-var]
-                    for message in messages:
+                    for message in on_one_thread(messages):  # the model has the cores
                         if not self.visitors.is_newest(session, job.kind, run):
                             return
                         yield job.common | message

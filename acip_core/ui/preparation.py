@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from ..artifacts.loading import Loaded, install_coding
 from ..errors import AcipError
+from ..model.thread_pools import release_threads
 from ..progress import Progress, Steps
 from .names import without_places
 
@@ -68,6 +69,7 @@ class Preparation:
             self._fail(error)
         finally:
             steps.close()
+            release_threads()
 
     def _run(self) -> None:
         with suppress(AttributeError, OSError):  # where threads have no niceness of their own

@@ -90,18 +90,6 @@ def test_columns_say_what_they_say_alone(
         assert [step[column] for step in steps if column in step and step[column].count] == expected
 
 
-@pytest.mark.parametrize(
-    "sampling", [SamplingConfig(max_new_tokens=24), SamplingConfig(0.9, 0.9, 7, 24)], ids=["greedy", "drawn"]
-)
-def test_a_cache_of_fixed_shape_changes_no_text(
-    elastic: ElasticModel, sampling: SamplingConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(generate, "PREFILL_CHUNK", 40)
-    plan = elastic.planner.at_ratio(0.7)
-    growing, fixed = (list(Engine(elastic, static).stream(PROMPT * 3, plan, sampling)) for static in (False, True))
-    assert growing == fixed and growing[-1].finish
-
-
 def test_a_finished_column_costs_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     elastic = tiny_elastic()
     engine = Engine(elastic)

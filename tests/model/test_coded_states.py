@@ -60,7 +60,9 @@ def test_a_coded_layer_computes_with_the_matrix_that_its_codes_stand_for(elastic
         x = torch.randn(3, layer.in_features)
         with torch.inference_mode(), elastic.at(plan):
             expected = torch.nn.functional.linear(x, code.matrix(), layer.bias)
-            assert torch.allclose(layer(x), expected, atol=1e-4)
+            assert torch.allclose(layer(x[None])[0], expected, atol=1e-4)
+            one_each = layer(x[:, None])[:, 0]  # where bytes are multiplied as they are, in bfloat16
+            assert float((one_each - expected).norm()) <= 0.01 * float(expected.norm())
 
 
 def test_sizes_of_all_modes_in_one_batch_are_as_each_alone(elastic, ids):
@@ -73,7 +75,8 @@ def test_sizes_of_all_modes_in_one_batch_are_as_each_alone(elastic, ids):
     for row, plan in enumerate(plans):
         with elastic.at(plan):
             assert torch.allclose(together[row], logits(elastic, ids)[0], atol=2e-4)
-            assert torch.allclose(one_token[row], logits(elastic, ids[:, :1])[0], atol=2e-4)
+            alone = logits(elastic, ids[:, :1])[0]
+            assert float((one_token[row] - alone).norm()) <= 0.02 * float(alone.norm())
 
 
 def test_threads_run_at_modes_of_their_own(elastic, ids):
