@@ -95,6 +95,11 @@ def linearize(model: nn.Module) -> None:
         if linear is not layer:
             for name in names:
                 model.set_submodule(name, linear)
+        if isinstance(layer, Conv1D) and layer.weight.is_meta:
+            raise ModelError(
+                f"{type(model).__name__} has weights of Conv1D layers, which cannot stay on disk; name a device with "
+                "memory for it (ACIP_DEVICE=cpu or cuda)."
+            )
         if isinstance(layer, Conv1D):
             transposed += [f"{name}.weight" for name in names]
     if transposed:
