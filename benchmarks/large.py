@@ -1,8 +1,8 @@
 """Memory of a model that does not fit: a checkpoint with the widths of a 3B model, random, is prepared, cut and loaded.
 
-Every stage is a process of its own. The peak is the kernel's count of its resident pages, those of memory-mapped files
-too, which it could take back. How the peak grows with the number of blocks is what the figures are about: the blocks
-stay on disk, so that it must not.
+Every stage is a process of its own, of one thread. Preparing one block takes two to three minutes, so a model of a few
+is prepared, and the peak compared between numbers of blocks: they stay on disk, so it must not grow with them. It is the
+kernel's count of resident pages, those of memory-mapped files, which it could take back, included.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -29,15 +30,16 @@ from acip_core.artifacts.loading import open_model
 from acip_core.model.base_model import load_base
 from acip_core.pipelines.precompute import precompute
 from acip_core.pipelines.recipes import QUICK
-from acip_core.progress import finish
+from acip_core.progress import Progress, finish
 
 from .figure import Figure
+from .paper import FACTORIZING, THREE
 
 WIDTHS = {
     "hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 24, "num_key_value_heads": 8,
     "head_dim": 128, "vocab_size": 128256, "tie_word_embeddings": True, "max_position_embeddings": 4096,
 }  # fmt: skip
-_BLOCKS = (1, 2, 4)
+_BLOCKS = (1, 4)
 _MOST = 10.0  # GB, of any stage
 _RECIPE = replace(
     QUICK,
@@ -52,39 +54,29 @@ _RECIPE = replace(
 _EXPORT_SHARD = 500_000_000
 
 
-def measure_large(blocks: tuple[int, ...] = _BLOCKS, place: Path | None = None) -> list[Figure]:
-    """Peaks of every stage at several numbers of blocks, and what a further block adds."""
+def measure_large(blocks: Sequence[int] = _BLOCKS, place: Path | None = None) -> list[Figure]:
+    """Peaks of every stage at several numbers of blocks, what a further block adds, and what one takes to factorize."""
     figures, peaks = [], []
     for count in blocks:
         with tempfile.TemporaryDirectory(dir=place) as folder:
-            peaks.append(_stages(count, Path(folder)))
-        for stage, (peak, seconds) in peaks[-1].items():
-            name = f"3B widths, {count} blocks, {stage}"
-            figures += [Figure(f"{name}: peak memory", peak, "GB", _MOST), Figure(f"{name}: time", seconds, "s")]
-    if len(blocks) > 1:
-        more = max(p for p, _ in peaks[-1].values()) - max(p for p, _ in peaks[0].values())
-        block = _block_bytes() / 1e9
-        name = "what a further block adds to the peak ÷ its bytes"
-        figures.append(Figure(name, more / (blocks[-1] - blocks[0]) / block, "×", 0.2))
-    return figures
+            write_checkpoint(Path(folder) / "model", count)
+            found = {stage: _measured(stage, Path(folder)) for stage in ("prepare", "export", "load")}
+        peaks.append(max(result["peak"] for result in found.values()))
+        figures += [
+            Figure(f"3B widths, {count} blocks, {stage}: peak memory", result["peak"] / 1e9, "GB", _MOST)
+            for stage, result in found.items()
+        ]
+        figures.append(Figure(FACTORIZING, found["prepare"]["stages"]["factorizing"] / count, "s"))
+    added = (peaks[-1] - peaks[0]) / (blocks[-1] - blocks[0]) / (2 * THREE.block)
+    return [*figures, Figure("what a further block adds to the peak ÷ its weights", added, "×", 0.2)]
 
 
-def _stages(blocks: int, folder: Path) -> dict[str, tuple[float, float]]:
-    """Peak in GB and seconds of each stage."""
-    write_checkpoint(folder / "model", blocks)
-    return {stage: _measured(stage, folder) for stage in ("prepare", "export", "load")}
-
-
-def _measured(stage: str, folder: Path) -> tuple[float, float]:
-    environment = os.environ | {"ACIP_DEVICE": "disk", "ACIP_CACHE": str(folder / "cache")}
-    began = time.perf_counter()
+def _measured(stage: str, folder: Path) -> dict[str, Any]:
+    """What a stage's process says of itself."""
+    environment = os.environ | {"ACIP_DEVICE": "disk", "ACIP_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "benchmarks.large", stage, str(folder)]
     process = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(process.stdout.splitlines()[-1])["peak"] / 1e9, time.perf_counter() - began
-
-
-def _block_bytes() -> int:
-    return 2 * sum(m * n for m, n in _shapes().values())
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def _shapes() -> dict[str, tuple[int, int]]:
@@ -126,10 +118,10 @@ def _random(shape: tuple[int, int], draw: torch.Generator) -> torch.Tensor:
 
 def _run(stage: str, folder: Path) -> None:
     """One stage in this process; its last line tells the peak of all resident pages, and of its own alone."""
-    source, artifact, cut = str(folder / "model"), folder / "artifact", folder / "half"
+    source, artifact, cut, stages = str(folder / "model"), folder / "artifact", folder / "half", _Stages()
     with _own_memory() as own:
         if stage == "prepare":
-            finish(precompute(source, _RECIPE, artifact))
+            finish(precompute(source, _RECIPE, artifact), stages.add)
         elif stage == "export":
             loaded = finish(open_model(source, artifact))
             plan = loaded.elastic.planner.at_ratio(0.5)
@@ -138,7 +130,20 @@ def _run(stage: str, folder: Path) -> None:
             base = load_base(str(cut), device="cpu", dtype="bfloat16")
             base.model(torch.arange(3, 35)[None], use_cache=False)
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"peak": peak, "own": max(own, default=0)}))
+    print(json.dumps({"peak": peak, "own": max(own, default=0), "stages": stages.seconds}))
+
+
+class _Stages:
+    """Processor seconds of each stage of a run, as its progress names them."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def add(self, progress: Progress) -> None:
+        now = time.process_time()
+        self.seconds[progress.stage] = self.seconds.get(progress.stage, 0.0) + now - self._last
+        self._last = now
 
 
 @contextmanager
