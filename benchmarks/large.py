@@ -1,8 +1,8 @@
 """Memory of a model that does not fit: a checkpoint with the widths of a 3B model, random, is prepared, cut and loaded.
 
 Every stage is a process of its own, of one thread. Preparing one block takes two to three minutes, so a model of a few
-is prepared, and the peak compared between numbers of blocks: they stay on disk, so it must not grow with them. It is the
-kernel's count of resident pages, those of memory-mapped files, which it could take back, included.
+is prepared, and the peak compared between numbers of blocks: they stay on disk, so it must not grow with them. It is
+the kernel's count of resident pages, those of memory-mapped files, which it could take back, included.
 """
 
 from __future__ import annotations
