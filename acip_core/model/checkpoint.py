@@ -29,7 +29,7 @@ from ..errors import ModelError
 from .coded_modeling import coded
 from .modeling import PivotedLinear, compressed
 from .offloading import stored_state
-from .placement import placing, without_memory
+from .placement import check_memory, placing, without_memory
 from .target_layers import FLOATS
 from .weight_files import (
     MOST,
@@ -102,6 +102,8 @@ def load_checkpoint(
     options: dict[str, Any] = {"quantization_config": method} if getattr(method, "dequantize", False) else {}
     if isinstance(place, str):
         options |= placing(place, known, export_class, method, location)
+    else:
+        check_memory(sum(tensor.numel() for tensor in stored.tensors.values()), dtype, place, location)
     model, report = loader.from_pretrained(
         location,
         config=known,

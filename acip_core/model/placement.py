@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 import torch
+from accelerate.utils import get_max_memory
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
@@ -40,6 +41,32 @@ def best_device() -> torch.device:
             f"ACIP_DEVICE names `{named}`, which this machine does not have; set it to cpu, cuda, {DISK} or {AUTO}, or "
             "unset it."
         ) from None
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else get_max_memory()["cpu"]
+
+
+def check_memory(numbers: int, dtype: torch.dtype, device: torch.device, location: str) -> None:
+    """Refuse a model that a device's memory does not hold, before it is loaded.
+
+    Args:
+        numbers: of its weights.
+
+    Raises:
+        ModelError: it does not; the message says what fits.
+    """
+    needed, free = numbers * dtype.itemsize, free_bytes(device)
+    if needed <= free:
+        return
+    fits = f"`ACIP_DEVICE={DISK}` leaves its blocks in their files"
+    if 2 * numbers <= free:
+        fits += f", bfloat16 (dtype='bfloat16') takes {2 * numbers / 1e9:.1f} GB"
+    raise ModelError(
+        f"The model '{location}' takes {needed / 1e9:.1f} GB in {str(dtype).removeprefix('torch.')}, but {device} has "
+        f"{free / 1e9:.1f} GB free; {fits}, or name another device with ACIP_DEVICE."
+    )
 
 
 def placing(

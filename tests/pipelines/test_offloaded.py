@@ -133,6 +133,29 @@ def test_what_cannot_be_made_block_by_block_is_one_sentence(
 
 
 @pytest.mark.parametrize("model", ["llama"], indirect=True)
+def test_a_device_without_enough_memory_is_told_what_fits(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = sum(p.numel() for p in tiny_base("llama").model.parameters())
+    for free, way_out in (
+        (3 * numbers, r"files, bfloat16 \(dtype='bfloat16'\) takes 0.0 GB, or"),
+        (numbers, "files, or"),
+    ):
+        monkeypatch.setattr("acip_core.model.placement.free_bytes", lambda _, free=free: free)
+        with pytest.raises(ModelError, match=f"in float32, but cpu has 0.0 GB free; `ACIP_DEVICE=disk` .* {way_out}"):
+            load_base(model, device="cpu")
+    assert is_offloaded(load_base(model, device="disk").model)
+
+
+@pytest.mark.parametrize("place", ["cpu", "disk", "auto"])
+def test_a_shard_that_an_index_names_and_nobody_has(place: str, tmp_path: Path) -> None:
+    base = tiny_base("llama")
+    base.model.save_pretrained(tmp_path, max_shard_size="50KB")
+    base.tokenizer.save_pretrained(tmp_path)
+    sorted(tmp_path.glob("*.safetensors"))[1].unlink()
+    with pytest.raises(ModelError, match=r"model-00002-of-\d+.safetensors of the model is missing; download it again"):
+        load_base(str(tmp_path), device=place)
+
+
+@pytest.mark.parametrize("model", ["llama"], indirect=True)
 def test_accelerate_leaves_on_disk_what_memory_does_not_hold(
     model: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
