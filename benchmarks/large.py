@@ -30,10 +30,10 @@ from acip_core.artifacts.loading import open_model
 from acip_core.model.base_model import load_base
 from acip_core.pipelines.precompute import precompute
 from acip_core.pipelines.recipes import QUICK
-from acip_core.progress import Progress, finish
+from acip_core.progress import finish
 
 from .figure import Figure
-from .paper import FACTORIZING, THREE
+from .paper import PREPARING, THREE
 
 WIDTHS = {
     "hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 24, "num_key_value_heads": 8,
@@ -55,7 +55,7 @@ _EXPORT_SHARD = 500_000_000
 
 
 def measure_large(blocks: Sequence[int] = _BLOCKS, place: Path | None = None) -> list[Figure]:
-    """Peaks of every stage at several numbers of blocks, what a further block adds, and what one takes to factorize."""
+    """Peaks of every stage at several numbers of blocks, what a further block adds, and the time that one takes."""
     figures, peaks = [], []
     for count in blocks:
         with tempfile.TemporaryDirectory(dir=place) as folder:
@@ -63,10 +63,12 @@ def measure_large(blocks: Sequence[int] = _BLOCKS, place: Path | None = None) ->
             found = {stage: _measured(stage, Path(folder)) for stage in ("prepare", "export", "load")}
         peaks.append(max(result["peak"] for result in found.values()))
         figures += [
-            Figure(f"3B widths, {count} blocks, {stage}: peak memory", result["peak"] / 1e9, "GB", _MOST)
+            Figure(
+                f"3B widths, {count} block{'s' * (count > 1)}, {stage}: peak memory", result["peak"] / 1e9, "GB", _MOST
+            )
             for stage, result in found.items()
         ]
-        figures.append(Figure(FACTORIZING, found["prepare"]["stages"]["factorizing"] / count, "s"))
+        figures.append(Figure(PREPARING, found["prepare"]["seconds"] / count, "s"))
     added = (peaks[-1] - peaks[0]) / (blocks[-1] - blocks[0]) / (2 * THREE.block)
     return [*figures, Figure("what a further block adds to the peak ÷ its weights", added, "×", 0.2)]
 
@@ -118,10 +120,10 @@ def _random(shape: tuple[int, int], draw: torch.Generator) -> torch.Tensor:
 
 def _run(stage: str, folder: Path) -> None:
     """One stage in this process; its last line tells the peak of all resident pages, and of its own alone."""
-    source, artifact, cut, stages = str(folder / "model"), folder / "artifact", folder / "half", _Stages()
+    source, artifact, cut = str(folder / "model"), folder / "artifact", folder / "half"
     with _own_memory() as own:
         if stage == "prepare":
-            finish(precompute(source, _RECIPE, artifact), stages.add)
+            finish(precompute(source, _RECIPE, artifact))
         elif stage == "export":
             loaded = finish(open_model(source, artifact))
             plan = loaded.elastic.planner.at_ratio(0.5)
@@ -130,20 +132,7 @@ def _run(stage: str, folder: Path) -> None:
             base = load_base(str(cut), device="cpu", dtype="bfloat16")
             base.model(torch.arange(3, 35)[None], use_cache=False)
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"peak": peak, "own": max(own, default=0), "stages": stages.seconds}))
-
-
-class _Stages:
-    """Processor seconds of each stage of a run, as its progress names them."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.process_time()
-
-    def add(self, progress: Progress) -> None:
-        now = time.process_time()
-        self.seconds[progress.stage] = self.seconds.get(progress.stage, 0.0) + now - self._last
-        self._last = now
+    print(json.dumps({"peak": peak, "own": max(own, default=0), "seconds": time.process_time()}))
 
 
 @contextmanager

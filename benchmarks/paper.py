@@ -2,7 +2,8 @@
 
 Nothing here was run at these sizes. The rate of passes and training is that of factor training of the default model on
 one H200 (benchmarks/LOG.md, "Training on pivoted sizes": 167 steps of 16 windows in 60 s), a small model's, so a larger
-one's is hardly lower; the rate of factorizing is that of one block with a 3B model's widths on one core here.
+one's is hardly lower; the rate of factorizing is that at which one core here prepares a block with a 3B model's widths,
+all else included.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _DEFAULT_WEIGHTS = 106e6 + 28e6  # of the default model: its layers, its head
 _WINDOW, _CORES = 512, 16
 _STEP_PASSES = 14  # 2 to read, twice 2 + 4 to learn, floating-point operations for each weight and token
 _RATE = 167 * 16 * _WINDOW * _STEP_PASSES * _DEFAULT_WEIGHTS / 60  # per second
-FACTORIZING = "3B widths: factorizing a block, one core"
+PREPARING = "3B widths: preparing a block, one core"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def factorizing(shapes: Shapes) -> float:
 def paper() -> list[str]:
     """One row a model: the time of each stage, and its memory."""
     stored = json.loads(RESULTS.read_text(encoding="utf-8"))["figures"] if RESULTS.exists() else []
-    seconds = next((figure["value"] for figure in stored if figure["name"] == FACTORIZING), None)
+    seconds = next((figure["value"] for figure in stored if figure["name"] == PREPARING), None)
     if seconds is None:
         return ["Not measured yet: run `python -m benchmarks large`."]
     core = factorizing(THREE) / seconds
@@ -84,8 +85,8 @@ def paper() -> list[str]:
     ]
     note = (
         f"Computed by `benchmarks/paper.py` from {_RATE / 1e12:.0f} TFLOP/s (training the default model, one H200) and "
-        f"{core / 1e9:.0f} GFLOP/s in double precision (one core of this machine); none of it was run at these sizes. "
-        "128 windows of moments and fifteen sizes on 32 windows, on one device with `ACIP_DEVICE=disk`: memory is that "
+        f"{core / 1e9:.0f} GFLOP/s in double precision (preparing a block of 3B widths on one core); none of it was run at "
+        "these sizes. 128 windows of moments and fifteen sizes on 32 windows, on one device with `ACIP_DEVICE=disk`: memory is that "
         "of a block, its moments and factors, embedding and head, and all windows' hidden states. `--block-steps 64` "
         "needs the whole model with its factors on one device, which larger ones than of 30B would have to share; "
         "training end to end (20 bytes for each entry of the factors) is left out."
