@@ -85,11 +85,11 @@ def paper() -> list[str]:
     ]
     note = (
         f"Computed by `benchmarks/paper.py` from {_RATE / 1e12:.0f} TFLOP/s (training the default model, one H200) and "
-        f"{core / 1e9:.0f} GFLOP/s in double precision (preparing a block of 3B widths on one core); none of it was run "
-        "at these sizes. 128 windows of moments and fifteen sizes on 32 windows, on one device with `ACIP_DEVICE=disk`: "
-        "memory is that of a block, its moments and factors, embedding and head, and all windows' hidden states. "
-        "`--block-steps 64` needs the whole model with its factors on one device, which at 30B and more none has; "
-        "training end to end (20 bytes for each entry of the factors) is left out."
+        f"{core / 1e9:.0f} GFLOP/s in double precision (preparing a block of 3B widths on one core); none of it was "
+        "run at these sizes. 128 windows of moments and fifteen sizes on 32 windows, on one device with "
+        "`ACIP_DEVICE=disk`: memory is that of a block, its moments and factors, embedding and head, and all windows' "
+        "hidden states. `--block-steps 64` needs the whole model with its factors on one device, more than 80 GB at "
+        "30B; training end to end (20 bytes for each entry of the factors) is left out."
     )
     return [*markdown_table(header, [_row(shapes, core) for shapes in MODELS]), "", note]
 
