@@ -17,7 +17,7 @@ COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-i
   --custom-compile-command "make lock" $(ARGS)
 ARGS ?=
 
-.PHONY: help app test lint format bench precompute lock clean
+.PHONY: help app test lint format bench precompute space lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -56,6 +56,11 @@ bench: $(VENV)/installed-dev  ## measure the README's figures again
 
 precompute: $(VENV)/installed  ## score a model (ARGS=org/name, ARGS=--quick)
 	@exec $(BIN)/python -m acip_core precompute $(ARGS)
+
+# What a Space does with these files, in a new environment: nothing that another installation left can be of help.
+space:  ## install as a Hugging Face Space does, in an empty folder, and start the page
+	@folder=$$(mktemp -d) && git archive HEAD | tar -x -C $$folder && cd $$folder && $(PYTHON) -m venv .venv && \
+	.venv/bin/python -m pip install -q -r requirements.txt && SPACE_ID=somebody/page exec .venv/bin/python app.py $(ARGS)
 
 # torch comes in several builds whose files differ, so it is locked by version only, in a file of its own: that one also
 # fixes the CUDA libraries the build on PyPI asks for (--no-config: pyproject.toml hides those from the other two).

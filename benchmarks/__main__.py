@@ -17,6 +17,7 @@ from .documents import refresh
 from .factorization import measure_factorization
 from .figure import Figure, merge, table
 from .gguf_files import measure_gguf
+from .large import measure_large
 from .methods import measure_methods
 from .page import measure_page
 from .peers.results import measure_peers
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "start": measure_start,
     "page": measure_page,
     "visitors": measure_visitors,
+    "large": measure_large,
 }
 RELIABILITY = "reliability"  # what follows it are campaigns
 

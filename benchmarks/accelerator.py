@@ -12,9 +12,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from acip_core.artifacts.loading import install_coding, open_model
 from acip_core.data.corpus import documents, token_windows
-from acip_core.model.base_model import best_device
 from acip_core.model.byte_planner import BytePlanner
 from acip_core.model.elastic_model import ElasticModel
+from acip_core.model.placement import best_device
 from acip_core.model.size_planner import Plan
 from acip_core.progress import finish
 

@@ -19,6 +19,7 @@ from acip_core.cli import app
 from . import tables
 from .coded import bytes_table
 from .figure import markdown_table
+from .paper import paper
 from .peers.results import peers_table
 from .tables import ROOT
 
@@ -90,6 +91,7 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "ablation": tables.ablation,
     "figures": tables.figures,
     "reliability": tables.reliability,
+    "paper": paper,
     "commands": commands,
 }
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-from acip_core.model.base_model import best_device
+from acip_core.model.placement import best_device
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from acip_core.data.corpus import documents, token_windows
 from acip_core.evaluation.perplexity import WINDOW
 from acip_core.model.base_model import load_base
 from acip_core.model.elastic_model import build_elastic
-from acip_core.model.factorization import cached_factors
+from acip_core.model.factor_cache import cached_factors
 from acip_core.model.target_layers import target_layers
 from acip_core.progress import finish
 from acip_core.scoring.acip import acip_scores

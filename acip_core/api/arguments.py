@@ -10,7 +10,8 @@ import torch
 from transformers import GenerationConfig
 
 from ..errors import ArgumentError, ModelError, shown
-from ..model.base_model import DEFAULT_MODEL, best_device
+from ..model.base_model import DEFAULT_MODEL
+from ..model.placement import DISK, default_place
 from ..progress import Progress
 
 OnProgress = Callable[[Progress], None]
@@ -89,14 +90,16 @@ def _with_revision(name: str, revision: str) -> str:
     return f"{name}@{revision}"
 
 
-def one_device(device_map: DeviceMap) -> torch.device:
-    """The device that a transformers device map puts the whole model on.
+def one_place(device_map: DeviceMap) -> torch.device | str:
+    """The device that a transformers device map puts the whole model on, or what else `load_base` knows.
 
     Raises:
         ModelError: it names several, or one that this machine does not have.
     """
     if device_map == "auto":
-        return best_device()
+        return default_place()
+    if device_map == DISK:
+        return DISK
     if isinstance(device_map, Mapping):
         devices = set(device_map.values())
         device_map = devices.pop() if len(devices) == 1 else shown(dict(device_map))
@@ -106,5 +109,5 @@ def one_device(device_map: DeviceMap) -> torch.device:
     except (RuntimeError, AssertionError, TypeError, ValueError):  # torch built without CUDA asserts
         raise ModelError(
             f"A model runs on one device, which device_map={shown(device_map)} does not name on this machine; "
-            "use auto, cpu or cuda."
+            "use auto, cpu, cuda or disk."
         ) from None

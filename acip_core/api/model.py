@@ -27,7 +27,7 @@ from ..model.quantization import FULL
 from ..model.size_planner import BOTH, DIRECTIONS, MODES, Plan
 from ..progress import finish
 from ..storage.hub import HubOptions, check_publishable, publish
-from .arguments import DeviceMap, OnProgress, artifact_at, model_at, one_device, refuse_options, refuse_unknown
+from .arguments import DeviceMap, OnProgress, artifact_at, model_at, one_place, refuse_options, refuse_unknown
 
 
 class AcipModel:
@@ -93,7 +93,8 @@ class AcipModel:
             precision: of the compressed layers: `full`, `int8`, `int4`, or where bitsandbytes runs `nf4` or `fp4`.
             dtype: to compute in: `float32`, `bfloat16` or `float16`; `auto` for float32 on the CPU, else bfloat16.
             device_map: one device for the whole model (`cpu`, `cuda:1`, 1, `{"": 1}`); `auto` for the one that
-                `ACIP_DEVICE` names, or a GPU where there is one; None for torch's default device.
+                `ACIP_DEVICE` names, or a GPU where there is one; `disk` to leave the decoder blocks in their files;
+                None for torch's default device.
             revision, artifact_revision: branch, tag or commit of the two on the Hub; folders and files have none.
             token, cache_dir, local_files_only: as transformers', for the model and the artifact.
             on_progress: called with every step of the work.
@@ -111,7 +112,7 @@ class AcipModel:
             artifact_at(artifact, artifact_revision),
             precision=precision,
             dtype=dtype,
-            device=one_device(device_map),
+            device=one_place(device_map),
             hub=HubOptions(token, cache_dir, local_files_only),
         )
         return cls(finish(steps, on_progress), size, mode, on_progress)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ import transformers
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
+from transformers.integrations.accelerate import load_offloaded_parameter
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
@@ -22,6 +23,7 @@ from ..model.base_model import BaseModel
 from ..model.elastic_model import ElasticModel, is_exact
 from ..model.layers import ElasticLinear
 from ..model.modeling import LowRankLinear, PivotedLinear, QuantizedLinear, QuantizedLowRankLinear
+from ..model.offloading import stored
 from ..model.pivoting import Pivoted, pivoted_factors
 from ..model.quantization import Quantized, prefix
 from ..model.rank_costs import pivot_bytes
@@ -99,29 +101,30 @@ def factorized(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
     """
     tensors = untied_state(elastic.model)
     # A layer's three tensors stand together in a file, so that one is kept at a time.
-    found = lru_cache(maxsize=1)(lambda name: pivoted_factors(*_factors(elastic, name, ranks[name])))
+    found = lru_cache(maxsize=1)(lambda name: pivoted_factors(*map(materialized, _factors(elastic, name, ranks[name]))))
     for name, rank in ranks.items():
         up, down = _factors(elastic, name, rank)
         del tensors[f"{name}.weight"]
         if elastic.pivoted:
-            tensors |= _by_pivots(name, up, down, found)
+            tensors |= _by_pivots(name, up.meta, down.meta, found)
         else:
-            tensors |= {f"{name}.down.weight": _view(down), f"{name}.up.weight": _view(up)}
+            tensors |= {f"{name}.down.weight": down, f"{name}.up.weight": up}
         if f"{name}.bias" in tensors:
             tensors[f"{name}.up.bias"] = tensors.pop(f"{name}.bias")
     return tensors
 
 
 def _by_pivots(name: str, up: torch.Tensor, down: torch.Tensor, found: Callable[[str], Pivoted]) -> Tensors:
-    """A product U (m, k) V (k, n) as `PivotedLinear` reads it; `found` computes its parts by the layer's name."""
+    """A product as `PivotedLinear` reads it; `found` computes its parts by the layer's name.
+
+    Args:
+        up, down: U (m, k) and V (k, n), on the meta device.
+    """
     (m, rank), n = up.shape, down.shape[1]
-    empty = up.new_empty(0, device="meta")
     return {
-        f"{name}.down.weight": DeferredTensor(empty.new_empty(rank, n - rank), lambda: found(name).coefficients),
-        f"{name}.up.weight": DeferredTensor(empty.new_empty(m, rank), lambda: found(name).columns),
-        f"{name}.pivots": DeferredTensor(
-            empty.new_empty(pivot_bytes(n), dtype=torch.uint8), lambda: found(name).pivots
-        ),
+        f"{name}.down.weight": DeferredTensor(up.new_empty(rank, n - rank), lambda: found(name).coefficients),
+        f"{name}.up.weight": DeferredTensor(up.new_empty(m, rank), lambda: found(name).columns),
+        f"{name}.pivots": DeferredTensor(up.new_empty(pivot_bytes(n), dtype=torch.uint8), lambda: found(name).pivots),
     }
 
 
@@ -146,11 +149,8 @@ def multiplied_out(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
     tensors = untied_state(model)
     for name, rank in ranks.items():
         weight = f"{name}.weight"
-        stored = tensors[weight]
-        assert isinstance(stored, torch.Tensor)
-        transposed = stored.stride() != model.get_parameter(weight).stride()  # as GPT-2 keeps it
-        up, down = _factors(elastic, name, rank)
-        tensors[weight] = _product(_view(up), _view(down), transposed)
+        transposed = meta_of(tensors[weight]).stride() != model.get_parameter(weight).stride()  # as GPT-2 keeps it
+        tensors[weight] = _product(*_factors(elastic, name, rank), transposed)
     return saved_names(join_earlier(model, tensors), tensors)
 
 
@@ -209,20 +209,24 @@ def turned(tensor: DeferredTensor) -> DeferredTensor:
     return DeferredTensor(torch.empty_like(tensor.meta.t().contiguous()), lambda: tensor.make().t())
 
 
-def _view(tensor: torch.Tensor) -> DeferredTensor:
-    return DeferredTensor(torch.empty_like(tensor, device="meta"), lambda: tensor)
-
-
-def _factors(elastic: ElasticModel, name: str, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _factors(elastic: ElasticModel, name: str, rank: int) -> tuple[DeferredTensor, DeferredTensor]:
+    """U (m, rank) and V (rank, n) of a layer."""
     layer = elastic.model.get_submodule(name)
     assert isinstance(layer, ElasticLinear)
-    return layer.up[:rank].t(), layer.down[:rank]
+    return (
+        DeferredTensor(layer.up[:rank].t().to("meta"), lambda: stored(layer, "up")[:rank].t()),
+        DeferredTensor(layer.down[:rank].to("meta"), lambda: stored(layer, "down")[:rank]),
+    )
 
 
 def untied_state(model: PreTrainedModel) -> Tensors:
-    """The model's state without tied weights, which its class ties again."""
+    """The model's state without tied weights, which its class ties again; what lies in files is read when it is due."""
     tied = model.all_tied_weights_keys
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+    return {
+        name: DeferredTensor(tensor, partial(load_offloaded_parameter, model, name)) if tensor.is_meta else tensor
+        for name, tensor in model.state_dict().items()
+        if name not in tied
+    }
 
 
 def saved_names(model: PreTrainedModel, tensors: Tensors) -> Tensors:

@@ -257,25 +257,31 @@ def _write_config(elastic: ElasticModel, form: _Form, folder: Path) -> None:
     config = base_settings(json.loads(path.read_text(encoding="utf-8")), base)
     config["dtype"] = str(form.dtype).removeprefix("torch.")
     if form.code is not None:
-        _write_code(base, form.code, folder)
+        classes = _write_code(base, form.code, folder)
         config |= {
             "model_type": f"acip_{config['model_type']}",
             "architectures": ["CompressedForCausalLM"],
-            "auto_map": {
-                "AutoConfig": f"{form.code.stem}.CompressedConfig",
-                "AutoModelForCausalLM": f"{form.code.stem}.CompressedForCausalLM",
-            },
+            "auto_map": {name: f"{form.code.stem}.{of}" for name, of in classes.items()},
             "acip_base": base,
             **form.settings,
         }
     path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_code(base: str, code: Path, folder: Path) -> None:
-    """A copy of a file, with last lines for the base model's class, and of the files that it imports."""
+def _write_code(base: str, code: Path, folder: Path) -> dict[str, str]:
+    """A copy of a file, with last lines for the base model's class, and of the files that it imports.
+
+    Returns:
+        The classes that transformers' own ones look for in it, by their names.
+    """
+    found = {"AutoConfig": "CompressedConfig", "AutoModelForCausalLM": "CompressedForCausalLM"}
     classes = f"CompressedConfig, CompressedForCausalLM = {_FUNCTIONS[code]}({base})"
+    if code == MODELING:  # what vLLM makes, with a head of its own
+        found["AutoModel"] = "CompressedModel"
+        classes += "\nCompressedModel = headless(CompressedForCausalLM)"
     last = f"\n\nfrom transformers import {base}  # noqa: E402\n\n{classes}\n"
     (folder / code.name).write_text(code.read_text(encoding="utf-8") + last, encoding="utf-8")
     if code == CODED_MODELING:
         for other in (MODELING, DECODING):
             (folder / other.name).write_text(other.read_text(encoding="utf-8"), encoding="utf-8")
+    return found

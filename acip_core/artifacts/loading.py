@@ -6,6 +6,7 @@ Here it is decided whether an artifact belongs to a model's weights.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ..model.base_model import DEFAULT_HUB_ID, DEFAULT_MODEL, BaseModel, embedde
 from ..model.code_cache import cached_codes
 from ..model.coded_states import coded_matrices, install_coded_adapters, install_codes
 from ..model.elastic_model import ElasticModel, build_elastic
-from ..model.factorization import cached_factors
+from ..model.factor_cache import cached_factors
 from ..model.quantization import FULL, Quantized, at_precision, quantize
 from ..model.rank_costs import break_even_rank
 from ..model.target_layers import TargetLayers, target_layers
@@ -52,7 +53,7 @@ class FittedArtifact:
 
     folder: Path
     artifact: Artifact
-    weights: dict[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor]
     fingerprint: str
     note: str
 

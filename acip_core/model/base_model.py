@@ -6,9 +6,9 @@ Knows nothing of factors, scores or sizes; it hands over an ordinary transformer
 from __future__ import annotations
 
 import importlib.util
-import os
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from ..storage.hub import HubOptions, split_revision
 from .checkpoint import load_checkpoint
 from .gguf import float_dtype, load_gguf
 from .kernels import use_fast_linears
+from .placement import AUTO, DISK, default_place
 from .target_layers import linearize
 from .weight_files import read_json, reason_of
 
@@ -70,33 +71,20 @@ class BaseModel:
         return self.model.dtype
 
 
-def best_device() -> torch.device:
-    """The device that `ACIP_DEVICE` names, otherwise CUDA when present, otherwise the CPU.
-
-    Raises:
-        ModelError: the named device is unknown or not present.
-    """
-    named = os.environ.get("ACIP_DEVICE")
-    if not named:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=named).device
-    except (RuntimeError, AssertionError):  # torch built without CUDA asserts
-        raise ModelError(
-            f"ACIP_DEVICE names `{named}`, which this machine does not have; set it to cpu or cuda, or unset it."
-        ) from None
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence transformers' bars (downloads keep theirs) and its loading report, which our errors put in words."""
     shown, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    placing = logging.getLogger("accelerate.big_modeling")
+    level = placing.level
+    placing.setLevel(logging.ERROR)  # that weights stay on disk is what was asked for
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+        placing.setLevel(level)
         if shown:
             transformers_logging.enable_progress_bar()
 
@@ -113,25 +101,27 @@ def load_base(
         source: None or `smollm2-135m-instruct` for the embedded default (the Hub when its wheel is absent), a
             folder in the Hub's layout (one that `export` wrote too), a `.gguf` file, or a Hub id such as `org/model`
             or `org/model@revision`.
-        device: where to put it; the best device present by default.
+        device: where to put it; the best device present by default. `disk` leaves the decoder blocks in their files,
+            `auto` has accelerate put what fits on the GPUs, then into memory, and leaves the rest there; the best
+            device computes.
         dtype: what to compute in: `float32`, `bfloat16` or `float16`; None or `auto` for float32 on the CPU and
-            bfloat16 elsewhere.
+            bfloat16 elsewhere, and for what the files hold where weights stay in them.
         hub: how its files are fetched.
 
     Raises:
         ModelError: nothing can be loaded from there, or not all of one model; the message names the ways out.
     """
     try:
-        place = torch.device(device) if device is not None else best_device()
+        place = default_place() if device is None else device if device in (DISK, AUTO) else torch.device(device)
         with _quiet():
-            base = _load(source, computing_dtype(dtype, place), hub)
+            base = _load(source, computing_dtype(dtype, place), hub, place)
         model: Any = base.model
         tokenizer = base.tokenizer
         linearize(model)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         use_fast_linears(model)
-        return replace(base, model=model.to(place).eval())
+        return replace(base, model=(model if place in (DISK, AUTO) else model.to(place)).eval())
     except (AcipError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the tokenizers' library panics with a class that is no Exception
@@ -139,26 +129,28 @@ def load_base(
         raise ModelError(f"Cannot load the model '{source or DEFAULT_MODEL}' ({kind}); name another.") from error
 
 
-def computing_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """The type that `load_base` computes in.
+def computing_dtype(dtype: torch.dtype | str | None, place: torch.device | str) -> torch.dtype | None:
+    """The type that `load_base` computes in; None for that of the files.
 
     Raises:
         ModelError: there is no such type.
     """
     if dtype is None or dtype == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
+        if isinstance(place, str):
+            return None
+        return torch.float32 if place.type == "cpu" else torch.bfloat16
     for name in DTYPES:
         if dtype in (name, getattr(torch, name)):
             return getattr(torch, name)
     raise ModelError(f"A model cannot compute in '{dtype}'; choose auto, {', '.join(DTYPES)}.")
 
 
-def _load(source: str | None, dtype: torch.dtype, hub: HubOptions) -> BaseModel:
+def _load(source: str | None, dtype: torch.dtype | None, hub: HubOptions, place: torch.device | str) -> BaseModel:
     if source is None or source.lower() == DEFAULT_MODEL:
         file = embedded_gguf()
         if file is not None:
-            return _load_file(file, dtype, DEFAULT_MODEL, file.stem)
-        base = _load_pretrained(DEFAULT_HUB_ID, dtype, "the embedded model is not installed", hub)
+            return _load_file(file, dtype, DEFAULT_MODEL, file.stem, place)
+        base = _load_pretrained(DEFAULT_HUB_ID, dtype, "the embedded model is not installed", hub, place)
         return replace(base, name=DEFAULT_MODEL, source=DEFAULT_HUB_ID)
     try:
         path = Path(source).expanduser()
@@ -168,20 +160,25 @@ def _load(source: str | None, dtype: torch.dtype, hub: HubOptions) -> BaseModel:
             f"Cannot look for a model at '{source[:100]}' ({reason_of(error)}); check the name."
         ) from error
     if path.suffix.lower() == ".gguf" and is_file:
-        return _load_file(path, dtype, path.stem.lower(), path.name)
+        return _load_file(path, dtype, path.stem.lower(), path.name, place)
     if is_folder:
         _check_folder(path)
         likely = "its config.json, generation_config.json or weights are of no language model"
-        base = _load_pretrained(str(path), dtype, likely, hub)
+        base = _load_pretrained(str(path), dtype, likely, hub, place)
         return replace(base, name=path.resolve().name.lower(), source=path.name)
     _check_hub_id(source, path, is_file)
     repo, revision = split_revision(source)
     likely = "no folder or GGUF file, so taken for a Hub id"
-    base = _load_pretrained(repo, dtype, likely, hub, revision)
+    base = _load_pretrained(repo, dtype, likely, hub, place, revision)
     return replace(base, name=repo.split("/")[-1].lower(), source=source)
 
 
-def _load_file(file: Path, dtype: torch.dtype, name: str, source: str) -> BaseModel:
+def _load_file(file: Path, dtype: torch.dtype | None, name: str, source: str, place: torch.device | str) -> BaseModel:
+    if isinstance(place, str) or dtype is None:
+        raise ModelError(
+            f"The weights of a GGUF file ({source}) cannot stay on disk, as '{place}' asks for; name a folder or a "
+            "Hub id with safetensors files, or another device."
+        )
     model, tokenizer = load_gguf(file, dtype)
     written = float_dtype(file)
     return BaseModel(model, tokenizer, name, source, written or torch.bfloat16, written is None, file)
@@ -236,14 +233,19 @@ def embedded_gguf() -> Path | None:
 
 
 def _load_pretrained(
-    location: str, dtype: torch.dtype, likely: str, hub: HubOptions, revision: str | None = None
+    location: str,
+    dtype: torch.dtype | None,
+    likely: str,
+    hub: HubOptions,
+    place: torch.device | str,
+    revision: str | None = None,
 ) -> BaseModel:
     is_folder = Path(location).is_dir()
     offline = "" if is_folder else hub.why_offline()
     where: dict[str, Any] = {"local_files_only": bool(offline)} | ({"revision": revision} if revision else {})
     where |= {name: value for name in ("token", "cache_dir") if (value := getattr(hub, name)) is not None}
     try:
-        model, stored, is_dequantized = load_checkpoint(location, dtype, where)
+        model, stored, is_dequantized = load_checkpoint(location, dtype, where, place=place)
     except AcipError:
         raise
     except Exception as error:  # transformers raises many kinds; each means "not loadable from there"
@@ -264,7 +266,7 @@ def _load_pretrained(
     return BaseModel(model, tokenizer, location, location, stored, is_dequantized)
 
 
-def fingerprint(weights: dict[str, torch.Tensor]) -> str:
+def fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 over names, shapes and bfloat16-rounded values, so float32 and bfloat16 copies agree.
 
     Raises:
@@ -273,7 +275,7 @@ def fingerprint(weights: dict[str, torch.Tensor]) -> str:
     return digest(_rounded(weights))
 
 
-def _rounded(weights: dict[str, torch.Tensor]) -> Iterator[str | torch.Tensor]:
+def _rounded(weights: Mapping[str, torch.Tensor]) -> Iterator[str | torch.Tensor]:
     for name, weight in weights.items():
         rounded = weight.detach().to("cpu", torch.bfloat16).contiguous()
         if not rounded.isfinite().all():

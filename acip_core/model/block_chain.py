@@ -30,6 +30,7 @@ class BlockChain:
 
     Attributes:
         name: of the list of blocks, the beginning of their layers' names.
+        gives_tuples: whether hidden states are the first of several things that a block puts out.
 
     Raises:
         ModelError: the model does more between its blocks than to hand hidden states on.
@@ -38,6 +39,7 @@ class BlockChain:
     def __init__(self, model: Any, ids: torch.Tensor):
         self.model = model
         self.name, self.blocks = decoder_blocks(model)
+        self.gives_tuples = False
         self._calls: dict[int, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
         self._check(ids)
 
@@ -66,7 +68,8 @@ class BlockChain:
         """Hidden states behind block `index` for those before it, (sequences, length, width) as `record` was given."""
         args, kwargs = self._calls[len(hidden)][index]
         output = self.blocks[index](hidden, *args, **kwargs)
-        return output[0] if isinstance(output, tuple) else output
+        self.gives_tuples = isinstance(output, tuple)
+        return output[0] if self.gives_tuples else output
 
     @torch.no_grad()
     def record(self, ids: torch.Tensor) -> torch.Tensor:
@@ -105,5 +108,5 @@ class BlockChain:
                 return
         raise ModelError(
             f"The blocks of {type(self.model).__name__} cannot be run one after another on hidden states alone; leave "
-            "their training out (--block-steps 0)."
+            "--block-steps out, and give the model a device that holds it."
         )

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
 from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
@@ -29,6 +28,8 @@ from transformers.utils import CONFIG_NAME
 from ..errors import ModelError
 from .coded_modeling import coded
 from .modeling import PivotedLinear, compressed
+from .offloading import stored_state
+from .placement import check_memory, placing, without_memory
 from .target_layers import FLOATS
 from .weight_files import (
     MOST,
@@ -51,13 +52,19 @@ _WRAPPED = {"_orig_mod": "torch.compile", "module": "DistributedDataParallel", "
 
 
 def load_checkpoint(
-    location: str, dtype: torch.dtype, where: dict[str, Any], verified: bool = False
+    location: str,
+    dtype: torch.dtype | None,
+    where: dict[str, Any],
+    verified: bool = False,
+    place: torch.device | str = torch.device("cpu"),
 ) -> tuple[PreTrainedModel, torch.dtype, bool]:
     """Load a model of transformers from a folder or a repository, and check that it is what the files hold.
 
     Args:
         where: options of transformers' `from_pretrained` that say how to look for files.
+        dtype: what to compute in; None for the type that most numbers in the files have.
         verified: whether the files are known to be those that a checked model was written to.
+        place: `disk` or `auto` where weights may stay in the files, as `load_base`; otherwise all come into memory.
 
     Returns:
         The model, dense; the type its weights are published in; whether they were quantized and are turned back.
@@ -91,7 +98,12 @@ def load_checkpoint(
     if not method and not verified:
         check_fit(known, export_class, stored, location)
     loader: Any = export_class or AutoModelForCausalLM
-    options = {"quantization_config": method} if getattr(method, "dequantize", False) else {}
+    dtype = dtype or stored.dtype
+    options: dict[str, Any] = {"quantization_config": method} if getattr(method, "dequantize", False) else {}
+    if isinstance(place, str):
+        options |= placing(place, known, export_class, method, location)
+    else:
+        check_memory(sum(tensor.numel() for tensor in stored.tensors.values()), dtype, place, location)
     model, report = loader.from_pretrained(
         location,
         config=known,
@@ -195,11 +207,7 @@ def check_fit(
     Raises:
         ModelError: it is an encoder, is much larger than the files, or they hold other types of numbers.
     """
-    with torch.device("meta"):
-        if export_class:
-            model: PreTrainedModel = export_class(config)
-        else:
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model = without_memory(config, export_class)
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(model.config, "is_decoder", True):
         raise ModelError(
             f"'{location}' ({type(model).__name__}) is an encoder, which reads the text after a token too; "
@@ -274,7 +282,7 @@ def _ignored(model: PreTrainedModel, name: str) -> bool:
     return any(re.search(pattern, name) for pattern in model._keys_to_ignore_on_load_unexpected or ())
 
 
-def check_values(model: nn.Module, location: str, files: Mapping[str, Path] | None = None) -> None:
+def check_values(model: Any, location: str, files: Mapping[str, Path] | None = None) -> None:
     """Refuse parameters and stored buffers with values that are not finite.
 
     Args:
@@ -283,7 +291,7 @@ def check_values(model: nn.Module, location: str, files: Mapping[str, Path] | No
     Raises:
         ModelError: there are some; the message names the first few.
     """
-    wrong = [name for name, tensor in model.state_dict(keep_vars=True).items() if not _finite(tensor.detach())]
+    wrong = [name for name, tensor in stored_state(model) if not _finite(tensor)]
     if wrong:
         place = (files or {}).get(wrong[0], location)
         raise ModelError(

@@ -237,7 +237,7 @@ def _measured(
     result = {}
     for name, of_matrix in codes.items():
         m, n = of_matrix[0].z.shape
-        sizes = tuple(stored_bytes(m, n, length) for length in lengths[name].tolist())
+        stored = tuple(stored_bytes(m, n, length) for length in lengths[name].tolist())
         losses = tuple(float(found[f"{name}.{level}.loss"]) for level in range(count))
-        result[name] = CodedMatrix(of_matrix, sizes, losses)
+        result[name] = CodedMatrix(of_matrix, stored, losses)
     return CodedModel(result, Tables.read(lengths["frequencies"]))

@@ -104,25 +104,24 @@ class _Collector:
 
         def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             if needs_input:
-                _add(self.inputs, name, inputs[0].detach())
-            output.register_hook(lambda gradient: _add(self.gradients, name, gradient))
+                add_moment(self.inputs, name, inputs[0].detach())
+            output.register_hook(lambda gradient: add_moment(self.gradients, name, gradient))
 
         return hook
 
     def _embedded(self, layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         leaf = output.detach().requires_grad_(True)
-        leaf.register_hook(lambda gradient: _add(self.gradients, "", gradient))
+        leaf.register_hook(lambda gradient: add_moment(self.gradients, "", gradient))
         return leaf
 
     def _headed(self, layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        _add(self.inputs, "", inputs[0].detach())
+        add_moment(self.inputs, "", inputs[0].detach())
 
     def run(self, ids: torch.Tensor, seed: int) -> None:
         with torch.enable_grad():
             logits = self.model(ids, use_cache=False).logits[0].float()
-            p = logits.detach().softmax(-1).cpu()
-            labels = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(seed))[:, 0]
-            torch.nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="sum").backward()
+            loss, p = sampled_loss(logits, seed)
+            loss.backward()
         self.said += p.sum(0)[: len(self.said)]
         self.read += torch.bincount(ids[0].cpu(), minlength=len(self.read))
 
@@ -173,7 +172,15 @@ def _serves(moment: SecondMoment) -> bool:
     return moment.side == "input" and len(moment.columns) > 0
 
 
-def _add(sums: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> None:
+def sampled_loss(logits: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The summed loss of labels drawn from logits (tokens, vocabulary) themselves, and the probabilities on the CPU."""
+    p = logits.detach().softmax(-1).cpu()
+    labels = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(seed))[:, 0]
+    return torch.nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="sum"), p
+
+
+def add_moment(sums: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> None:
+    """Add the outer products of x (..., channels) to the sum of that name."""
     flat = x.flatten(0, -2).float()  # (tokens, channels)
     if name not in sums:
         sums[name] = torch.zeros(flat.shape[1], flat.shape[1], device=flat.device)

@@ -22,6 +22,7 @@ from .cut import Cut, Ranking, State
 from .factorization import Factors
 from .kernels import linear
 from .layers import Adapter, ElasticLinear
+from .offloading import changing, is_offloaded, keep_on_disk, scratch, stored
 from .rank_costs import break_even_rank
 from .size_planner import DENSE, DIRECTIONS, BytesPerParameter, Footprint, Plan, SizePlanner
 from .target_layers import TargetLayers, named_layers
@@ -144,14 +145,16 @@ class ElasticModel:
     def install(self, adapters: Mapping[str, AdapterWeights]) -> None:
         """Put trained adapters in front of every layer's factors; from now on they count in every size."""
         for name, layer in self.elastic_layers().items():
-            layer.prepend_adapter(adapters[name].a, adapters[name].b)
+            with changing(layer):
+                layer.prepend_adapter(adapters[name].a, adapters[name].b)
         self.planner = self.planners[DIRECTIONS] = self.planner_for(self.adapter_rank, self.planner.footprint.storage)
         self.apply(self.planner.at_ratio(1.0))
 
     def update_factors(self, updates: Mapping[str, FactorUpdate]) -> None:
         """Add what training changed to every layer's factors; sizes stay what they are."""
         for name, layer in self.elastic_layers().items():
-            layer.update(updates[name].down.matrix(), updates[name].up.matrix())
+            with changing(layer):
+                layer.update(updates[name].down.matrix(), updates[name].up.matrix())
 
     def store_as(self, storage: BytesPerParameter) -> None:
         """Count the target layers at these bytes from now on."""
@@ -240,10 +243,13 @@ def build_elastic(
         The elastic model at size 1.0, where it is the base model bit for bit.
     """
     targets = named_layers(base.model, factors)
-    cut = Cut(len(targets))
+    cut, folder = Cut(len(targets)), scratch("banks") if is_offloaded(base.model) else None
     for index, (name, layer) in enumerate(targets.items()):
-        down, up = _bank(layer, factors[name], scores[name], reset, pivoted)
-        targets.replace(name, ElasticLinear(layer, index, cut, down, up))
+        down, up = _bank(stored(layer), factors[name], scores[name], reset, pivoted)
+        elastic_layer = ElasticLinear(layer, index, cut, down, up)
+        if folder is not None and layer.weight.is_meta:
+            keep_on_disk(elastic_layer, layer, folder)
+        targets.replace(name, elastic_layer)
         yield Progress("building elastic layers", index + 1, len(targets))
     elastic = ElasticModel(base, cut, scores, count_adapters, reset, pivoted)
     if updates is not None:
@@ -274,15 +280,16 @@ def published_bytes(tensor: torch.Tensor, base: BaseModel) -> int:
 
 @torch.no_grad()
 def is_exact(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether a tensor keeps its values in another dtype."""
+    """Whether a tensor keeps its values in another dtype; one that stays in its file came from the published one."""
+    if tensor.is_meta:
+        return True
     return torch.promote_types(tensor.dtype, dtype) == dtype or torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
 
 
 def _bank(
-    layer: nn.Linear, factors: Factors, scores: torch.Tensor, reset: bool, pivoted: bool
+    weight: torch.Tensor, factors: Factors, scores: torch.Tensor, reset: bool, pivoted: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of both factors in descending order of score, up to break-even where the dense weight takes over there."""
-    weight = layer.weight.detach()
     m, n = weight.shape
     count = min(break_even_rank(m, n, pivoted=pivoted), len(scores)) if reset else len(scores)
     order = scores.argsort(descending=True, stable=True)[:count].to(weight.device)

@@ -10,36 +10,22 @@ Two-sided, with G the second moment of the loss's gradients by the layer's outpu
     G = K Kᵀ,   Kᵀ W L = U Σ Vᵀ,    W = (K⁻ᵀ U) (Uᵀ Kᵀ W)        dropping direction i costs σ_i² of the loss itself
 
 `U` comes from an eigendecomposition of the smaller Gram matrix. With `Uᵀ W` as the other factor the full-rank
-product is exact whatever the eigensolver's precision. Only `U` is kept in the machine's cache; `Uᵀ W` is one product.
+product is exact whatever the eigensolver's precision.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import zlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from ..errors import ModelError, StorageError
-from ..paths import cache_dir
+from ..errors import ModelError
 from ..progress import Progress, Steps
-from ..storage.atomic import atomic_path, remove_leftovers
-from ..storage.digests import cache_key, check_regular
-from ..storage.locks import turn
-from ..storage.verified import DAMAGE
 from .kernels import linear
 from .second_moments import Basis, Root, SecondMoment
 
-log = logging.getLogger("acip")
-_CACHE_FORMAT = 2
 DAMPING = (1e-4, 1e-2)  # of the mean of C's, of G's diagonal: small moments are the noisiest
 _WELL_CONDITIONED = 50  # growth of rounding errors up to which a Cholesky factorization of WᵀW serves
 
@@ -144,7 +130,7 @@ def _gram(rows: torch.Tensor, blocks: int = 6) -> torch.Tensor:
 
 
 def factorize(
-    weights: dict[str, torch.Tensor], basis: Basis, gradients: Basis | None = None
+    weights: Mapping[str, torch.Tensor], basis: Basis, gradients: Basis | None = None
 ) -> Steps[dict[str, Factors]]:
     """Factorize all target layers, yielding progress.
 
@@ -180,7 +166,7 @@ def factorize(
 
 
 def _factorize_group(
-    weights: dict[str, torch.Tensor], moment: SecondMoment, gradients: Basis | None
+    weights: Mapping[str, torch.Tensor], moment: SecondMoment, gradients: Basis | None
 ) -> dict[str, Factors]:
     names = moment.layers
     try:
@@ -195,69 +181,3 @@ def _factorize_group(
     if damaged:
         raise ModelError(f"Cannot factorize {damaged[0]}: its weight or its second moment is damaged.")
     return part
-
-
-def cached_factors(
-    weights: dict[str, torch.Tensor], model_fingerprint: str, basis: Basis, gradients: Basis | None = None
-) -> Steps[dict[str, Factors]]:
-    """Factors from this machine's cache, memory-mapped; computed and written there when absent or damaged."""
-    path = cache_dir() / "factors" / f"{_cache_key(model_fingerprint, basis, gradients)}.safetensors"
-    remove_leftovers(path.parent)
-    if (found := _read_cache(path, weights)) is not None:
-        return found
-    with (yield from turn(path, lambda: Progress("waiting for another process that factorizes", 0, 1))) as waited:
-        if waited and (found := _read_cache(path, weights)) is not None:
-            return found
-        factors = yield from factorize(weights, basis, gradients)
-        try:
-            _write_cache(path, factors)
-        except StorageError as error:
-            log.warning("%s Until then, every start will compute the factors again.", error)
-        return factors
-
-
-def _cache_key(model_fingerprint: str, basis: Basis, gradients: Basis | None) -> str:
-    both = (*basis.values(), *(gradients or {}).values())
-    moments = {id(m): m for m in both}.values()  # one for layers with a common input
-    parts = ((f"{m.layers}{m.side}", m.scale, m.factor, m.columns) for m in moments)
-    return cache_key(f"{_CACHE_FORMAT}{model_fingerprint}", chain.from_iterable(parts), length=24)
-
-
-def _write_cache(path: Path, factors: dict[str, Factors]) -> None:
-    tensors: dict[str, torch.Tensor] = {}
-    for name, of_layer in factors.items():
-        tensors |= {f"{name}.{part}": t.cpu().contiguous() for part, t in vars(of_layer).items() if t is not None}
-    sums = {key: _checksum(tensor) for key, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"checksums": json.dumps(sums)})
-
-
-def _read_cache(path: Path, weights: dict[str, torch.Tensor]) -> dict[str, Factors] | None:
-    if not os.path.lexists(path):
-        return None
-    try:
-        return _checked(path, weights)
-    except DAMAGE as error:
-        log.warning("The factor cache %s is damaged (%s); computing it again.", path, error)
-        return None
-
-
-def _checked(path: Path, weights: dict[str, torch.Tensor]) -> dict[str, Factors]:
-    factors = {}
-    check_regular(path)
-    with safe_open(path, "pt") as file:
-        sums = json.loads(file.metadata()["checksums"])
-        for name, weight in weights.items():
-            keys = [f"{name}.{part}" for part in ("directions", "singular_values", "turned")]
-            parts = [file.get_tensor(key) for key in keys if key in sums]
-            for part, key in zip(parts, keys, strict=False):
-                if _checksum(part) != sums[key]:
-                    raise ValueError(f"checksum of {key} differs")
-            if any(part.shape != (min(weight.shape), weight.shape[0]) for part in (parts[0], *parts[2:])):
-                raise ValueError(f"{name} has shape {tuple(parts[0].shape)}")
-            factors[name] = Factors(*(part.to(weight.device) for part in parts))
-    return factors
-
-
-def _checksum(tensor: torch.Tensor) -> int:
-    return zlib.crc32(tensor.contiguous().numpy().data)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 
@@ -34,16 +34,16 @@ class PivotedLinear(nn.Module):
 
     Attributes:
         pivots: uint8 (⌈in_features / 8⌉,), a bit for each column, the first in the lowest bit; set where it is a pivot.
+            In another type, which holds these numbers too, where all parameters are to have one.
     """
-
-    pivots: torch.Tensor
 
     def __init__(self, in_features: int, out_features: int, rank: int, bias: bool):
         super().__init__()
         self.in_features, self.rank = in_features, rank
         self.down = nn.Linear(in_features - rank, rank, bias=False)
         self.up = nn.Linear(rank, out_features, bias=bias)
-        self.register_buffer("pivots", torch.zeros(-(-in_features // 8), dtype=torch.uint8))
+        # No buffer: what fills a model by its parameters' names, such as vLLM, knows no others.
+        self.pivots = nn.Parameter(torch.zeros(-(-in_features // 8), dtype=torch.uint8), requires_grad=False)
         self._order: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def columns(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,7 +53,8 @@ class PivotedLinear(nn.Module):
             ValueError: the bits name another number of columns than the rank.
         """
         if self._order is None or self._order[0].device != self.pivots.device:
-            bits = (self.pivots[:, None] >> torch.arange(8, device=self.pivots.device, dtype=torch.uint8)) & 1
+            packed = self.pivots.detach().to(torch.uint8)
+            bits = (packed[:, None] >> torch.arange(8, device=self.pivots.device, dtype=torch.uint8)) & 1
             chosen = bits.flatten()[: self.in_features].bool()
             order = chosen.nonzero()[:, 0], (~chosen).nonzero()[:, 0]
             if len(order[0]) != self.rank:
@@ -159,20 +160,46 @@ def compressed(base: type[PreTrainedModel]) -> tuple[type[PreTrainedConfig], typ
         pivoted: Any = None
         quantized: Any = None
 
-    class CompressedForCausalLM(base):  # type: ignore[misc, valid-type]
+        @property
+        def base_model_tp_plan(self) -> Any:
+            return tensor_parallel_plan(base_config.base_model_tp_plan, self, base)
+
+    class CompressedForCausalLM(_replacing(base)):  # type: ignore[misc]
         config_class = CompressedConfig
 
+    return CompressedConfig, CompressedForCausalLM
+
+
+def headless(model: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """The model of `compressed` without its head, as `AutoModel` gives it, with the same layers in the same places."""
+    config: Any = model.config_class
+    parent = next(MODEL_MAPPING[cls] for cls in config.__mro__ if cls in MODEL_MAPPING)
+
+    class CompressedModel(_replacing(parent)):  # type: ignore[misc]
+        config_class = config
+
+    return CompressedModel
+
+
+def _replacing(base: type[PreTrainedModel]) -> Any:
+    """A class of transformers with other layers where its configuration names ranks or bits."""
+
+    class Replacing(base):  # type: ignore[misc, valid-type]
         def __init__(self, config: PreTrainedConfig, *inputs: Any, **settings: Any):
             super().__init__(config, *inputs, **settings)
             bits = config.quantized or {}
             names, before = (*(config.ranks or {}), *bits.get("dense", ())), dict(self.named_modules())
+            outer = "" if hasattr(self, self.base_model_prefix) else f"{self.base_model_prefix}."
+            self._replaced = {}
             for name in names:
-                layer = self.get_submodule(name)
+                place = name.removeprefix(outer)
+                layer = self.get_submodule(place)
                 m, n = (layer.nf, layer.nx) if isinstance(layer, Conv1D) else (layer.out_features, layer.in_features)
                 form = {} if name in bits.get("plain", ()) else bits
                 rank, pivoted = (config.ranks or {}).get(name), name in (config.pivoted or ())
-                self.set_submodule(name, _replacement(m, n, rank, layer.bias is not None, form, pivoted))
-            self._replaced = {name: stand_in(before[name]) for name in names if name in before}
+                self.set_submodule(place, _replacement(m, n, rank, layer.bias is not None, form, pivoted))
+                if place in before:
+                    self._replaced[place] = stand_in(before[place])
 
         @classmethod
         def is_custom_code(cls) -> bool:
@@ -190,7 +217,34 @@ def compressed(base: type[PreTrainedModel]) -> tuple[type[PreTrainedConfig], typ
                 self.set_submodule(name, layer)
                 layer.apply(self._initialize_weights)
 
-    return CompressedConfig, CompressedForCausalLM
+    return Replacing
+
+
+def tensor_parallel_plan(
+    plan: dict[str, str] | None, config: Any, base: type[PreTrainedModel]
+) -> dict[str, str] | None:
+    """A base class's plan for the layers of a configuration's model, each by its own name.
+
+    A layer split by rows of its output is split in `up`, one split by its input in `down`; the other factor is whole
+    everywhere. None where there is no such plan: pivots are picked from the whole input.
+    """
+    ranks, outer = config.ranks or {}, f"{base.base_model_prefix}."
+    if not plan or config.quantized:
+        return None
+    result = {}
+    for pattern, style in plan.items():
+        if "*" not in pattern:
+            result[pattern] = style
+            continue
+        for index in range(config.num_hidden_layers):
+            place = pattern.replace("*", str(index), 1)
+            if outer + place not in ranks:
+                result[place] = style
+            elif style == "rowwise" and outer + place in (config.pivoted or ()):
+                return None
+            else:
+                result[f"{place}.{'down' if style == 'rowwise' else 'up'}"] = style
+    return result
 
 
 def stand_in(layer: nn.Module) -> nn.Module:

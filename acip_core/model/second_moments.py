@@ -27,6 +27,8 @@ from .target_layers import exclusions, named_layers, target_layers
 
 DEFAULT_RANK = 256
 GRADIENT = "gradient"
+_WIDE = 2048  # channels from which on a few eigenvectors are looked for alone
+_MORE, _ITERATIONS = 32, 6  # columns beside those that are wanted, and products
 _RESIDUAL_FLOOR = 1e-3  # of a channel's variance: keeps every approximated moment positive definite
 
 
@@ -115,7 +117,7 @@ def measure_basis(
     Raises:
         ModelError: the model's activations are not finite, or a layer does not read every token.
     """
-    collector = _Collector(target_layers(model) if layers is None else named_layers(model, layers), of_inputs)
+    collector = InputCollector(target_layers(model) if layers is None else named_layers(model, layers), of_inputs)
     try:
         with torch.no_grad():
             for index, window in enumerate(windows):
@@ -133,7 +135,7 @@ def measure_basis(
     return {name: basis[name] for name in collector.targets}
 
 
-def plain_basis(weights: dict[str, torch.Tensor]) -> Basis:
+def plain_basis(weights: Mapping[str, torch.Tensor]) -> Basis:
     """Unit moments: every layer's factorization in this basis is its plain SVD."""
     return {name: diagonal_moment((name,), torch.ones(weight.shape[1])) for name, weight in weights.items()}
 
@@ -146,15 +148,31 @@ def diagonal_moment(layers: tuple[str, ...], scale: torch.Tensor) -> SecondMomen
 def compress_moment(layers: tuple[str, ...], side: str, matrix: torch.Tensor, rank: int) -> SecondMoment:
     """The best rank-`rank` scaled form of a second moment (channels, channels)."""
     scale = matrix.diagonal().clamp_min(matrix.diagonal().mean() * 1e-6 + 1e-30).sqrt()
-    values, vectors = torch.linalg.eigh(matrix / scale[:, None] / scale)
-    rank = min(rank, len(values))
-    p = vectors[:, -rank:].flip(1) * values[-rank:].flip(0).clamp_min(0).sqrt()
+    values, vectors = _leading(matrix / scale[:, None] / scale, min(rank, len(matrix)))
+    p = vectors * values.clamp_min(0).sqrt()
     columns = (p.abs().amax(0) / 127).clamp_min(1e-12)
     factor = (p / columns).round().to(torch.int8)
     return SecondMoment(layers, side, scale.float().cpu(), factor.contiguous().cpu(), columns.float().cpu())
 
 
-class _Collector:
+def _leading(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest eigenvalues (rank,) of a symmetric matrix, descending, and their eigenvectors as columns.
+
+    Of a wide matrix by subspace iteration with a few more columns (Halko et al., arXiv 0909.4061, algorithm 4.4): all
+    its eigenvectors take longer than all else that is done with its layer.
+    """
+    if len(matrix) <= _WIDE or rank + _MORE > len(matrix) // 4:
+        values, vectors = torch.linalg.eigh(matrix)
+        return values[-rank:].flip(0), vectors[:, -rank:].flip(1)
+    start = torch.randn(len(matrix), rank + _MORE, generator=torch.Generator().manual_seed(0))
+    space = torch.linalg.qr(matrix @ start.to(matrix))[0]
+    for _ in range(_ITERATIONS):
+        space = torch.linalg.qr(matrix @ space)[0]
+    values, turned = torch.linalg.eigh(space.T @ matrix @ space)
+    return values[-rank:].flip(0), space @ turned[:, -rank:].flip(1)
+
+
+class InputCollector:
     """Accumulates moments through forward hooks; layers called with the same tensor in a row form a group.
 
     A shared layer is called several times in a pass; its moment is that of all its inputs.

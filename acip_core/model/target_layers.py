@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from ..errors import ModelError
 from .kernels import Linear
 from .layers import ElasticLinear
+from .offloading import StoredWeights
 
 _FORWARDS = (nn.Linear.forward, Linear.forward, ElasticLinear.forward)
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)  # float8 has no arithmetic of its own
@@ -46,8 +47,11 @@ class TargetLayers(Mapping[str, Layer]):
     def __len__(self) -> int:
         return len(self._layers)
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Their weights (m, n) by name, as they are in the model, without gradients."""
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """Their weights (m, n) by name, as they are in the model, without gradients; read when they are asked for where
+        they lie in files."""
+        if any(layer.weight.is_meta for layer in self._layers.values()):
+            return StoredWeights(self._layers)
         return {name: layer.weight.detach() for name, layer in self._layers.items()}
 
     def weight_copies(self) -> dict[str, torch.Tensor]:
@@ -66,7 +70,8 @@ def is_linear(layer: nn.Module) -> bool:
     Classes derived from `nn.Linear` that compute something else have a `forward` of their own (routers, quantized
     layers), or a weight that is no parameter, or one of another type or shape.
     """
-    if not isinstance(layer, nn.Linear) or type(layer).forward not in _FORWARDS or "forward" in vars(layer):
+    wrapped = "forward" in vars(layer) and not hasattr(layer, "_hf_hook")  # accelerate's hooks change no output
+    if not isinstance(layer, nn.Linear) or type(layer).forward not in _FORWARDS or wrapped:
         return False
     weight = layer._parameters.get("weight")
     shape = layer.out_features, layer.in_features
@@ -90,6 +95,11 @@ def linearize(model: nn.Module) -> None:
         if linear is not layer:
             for name in names:
                 model.set_submodule(name, linear)
+        if isinstance(layer, Conv1D) and layer.weight.is_meta:
+            raise ModelError(
+                f"{type(model).__name__} has weights of Conv1D layers, which cannot stay on disk; name a device with "
+                "memory for it (ACIP_DEVICE=cpu or cuda)."
+            )
         if isinstance(layer, Conv1D):
             transposed += [f"{name}.weight" for name in names]
     if transposed:

@@ -12,7 +12,8 @@ import torch
 
 from ..model.coding_moments import CodingMoments, measure_coding_moments, read_coding_moments, save_coding_moments
 from ..model.elastic_model import ElasticModel, build_elastic
-from ..model.factorization import Factors, cached_factors
+from ..model.factor_cache import cached_factors
+from ..model.factorization import Factors
 from ..model.second_moments import Basis, plain_basis
 from ..progress import Steps
 from ..scoring.envelope import envelope_scores

@@ -19,7 +19,8 @@ from ..evaluation.fidelity import Fidelity, full_logits, measure_fidelity
 from ..model.base_model import BaseModel, load_base
 from ..model.context import fitting_window
 from ..model.elastic_model import AdapterWeights, ElasticModel
-from ..model.factorization import Factors, cached_factors
+from ..model.factor_cache import cached_factors
+from ..model.factorization import Factors
 from ..model.second_moments import Basis
 from ..model.target_layers import named_layers
 from ..progress import Steps
@@ -130,7 +131,7 @@ class ComparisonRun:
 
     def factors(self, basis: Basis, gradients: Basis | None = None) -> Steps[dict[str, Factors]]:
         """Of the model's weights, from this machine's cache: most methods share a basis."""
-        return (yield from cached_factors(self.weights, self.artifact.fingerprint, basis, gradients))
+        return dict((yield from cached_factors(self.weights, self.artifact.fingerprint, basis, gradients)))
 
     def measure_base(self) -> Steps[None]:
         """Logits of the full model on the held-out text, kept in memory for the comparisons."""

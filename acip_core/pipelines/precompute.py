@@ -7,7 +7,7 @@ continues where it was; the artifact appears only when everything is there.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,10 +28,13 @@ from ..errors import ArtifactError, ModelError
 from ..evaluation.curves import Curve
 from ..evaluation.methods import artifact_method
 from ..model.base_model import BaseModel, fingerprint, load_base
+from ..model.block_moments import measure_basis_by_block, measure_gradients_by_block
 from ..model.coding_moments import CodingMoments, measure_coding_moments
 from ..model.context import fitting_window
 from ..model.elastic_model import AdapterWeights, ElasticModel, build_elastic
-from ..model.factorization import Factors, cached_factors, factorize
+from ..model.factor_cache import cached_factors
+from ..model.factorization import Factors, factorize
+from ..model.offloading import is_offloaded
 from ..model.quantization import FULL, quantize_base
 from ..model.second_moments import Basis, measure_basis, plain_basis, read_basis, save_basis
 from ..model.size_planner import DIRECTIONS
@@ -52,6 +55,7 @@ from .coding import CodingRun
 from .example_completions import complete_examples
 from .factor_training import train_within_budget
 from .knowledge import KnowledgeRun
+from .offloaded import check_offloaded
 from .recipes import COARSE, PrecomputeConfig
 from .resumable_curve import measured_curve, with_fidelity
 
@@ -85,6 +89,7 @@ def precompute(
         check_writable(folder)
     yield Progress("loading the model", 0, 1)
     base = load_base(source)
+    check_offloaded(base, recipe)
     if recipe.quantized != FULL:
         quantize_base(base, recipe.quantized, recipe.include, recipe.exclude)
     name = base.name if recipe.quantized == FULL else f"{base.name}-from-{recipe.quantized}"
@@ -156,7 +161,7 @@ class PrecomputeRun:
     """The stages of one run and the folder that keeps their results."""
 
     def __init__(self, base: BaseModel, recipe: PrecomputeConfig):
-        self.base, self.recipe = base, recipe
+        self.base, self.recipe, self.offloaded = base, recipe, is_offloaded(base.model)
         self.codes = recipe.codes if recipe.quantized == FULL else None
         targets = target_layers(base.model, recipe.include, recipe.exclude)
         self.weights, self.shapes = targets.weights(), targets.shapes
@@ -194,17 +199,21 @@ class PrecomputeRun:
         if recipe.basis == "svd":
             return plain_basis(self.weights), None
         windows, two_sided = self.calibration(recipe.moment_windows), recipe.basis == "two-sided"
-        steps = measure_basis(self.base.model, windows, recipe.basis_rank, self.weights, of_inputs=two_sided)
+        measure = measure_basis_by_block if self.offloaded else measure_basis
+        steps = measure(self.base.model, windows, recipe.basis_rank, self.weights, of_inputs=two_sided)
         file = "inputs.safetensors" if two_sided else "basis.safetensors"
         basis, _ = yield from self.resumable.step(file, _alone(steps), read_basis, _save_both)
         if not two_sided:
             return basis, None
         windows = self.calibration(-(-recipe.moment_windows // 2))
-        moments = measure_coding_moments(self.base.model, windows, self.weights, basis)
-        return (yield from self.resumable.step("basis.safetensors", _with_gradients(moments), read_basis, _save_both))
+        if self.offloaded:
+            both = _with(basis, measure_gradients_by_block(self.base.model, windows, self.weights))
+        else:
+            both = _with_gradients(measure_coding_moments(self.base.model, windows, self.weights, basis))
+        return (yield from self.resumable.step("basis.safetensors", both, read_basis, _save_both))
 
     def scores(
-        self, factors: dict[str, Factors]
+        self, factors: Mapping[str, Factors]
     ) -> Steps[tuple[str, dict[str, torch.Tensor], dict[str, AdapterWeights] | None, dict[str, torch.Tensor]]]:
         """The score map's method, the map, and of a pruning run its adapters and history."""
         recipe, pruning, windows = self.recipe, self.recipe.pruning, self.calibration(self.recipe.score_windows)
@@ -268,7 +277,7 @@ class PrecomputeRun:
         return (yield from self.resumable.step(file, texts, parse_completions, save_completions))
 
     def coding(
-        self, artifact: Artifact, factors: dict[str, Factors], knowledge: KnowledgeRun | None
+        self, artifact: Artifact, factors: Mapping[str, Factors], knowledge: KnowledgeRun | None
     ) -> Steps[tuple[Coding | None, list[Completions]]]:
         """Sizes in bytes and texts there, where the recipe asks for them; last: codes change the model's classes."""
         if self.codes is None:
@@ -293,6 +302,10 @@ class PrecomputeRun:
 
 def _alone(steps: Steps[Basis]) -> Steps[tuple[Basis, Basis | None]]:
     return (yield from steps), None
+
+
+def _with(basis: Basis, steps: Steps[Basis]) -> Steps[tuple[Basis, Basis | None]]:
+    return basis, (yield from steps)
 
 
 def _with_gradients(steps: Steps[CodingMoments]) -> Steps[tuple[Basis, Basis | None]]:

@@ -17,6 +17,8 @@ from ..model.target_layers import named_layers
 from ..progress import Progress, Steps
 from ..training import autocast
 from ..training.autocast import mixed_precision
+from ..training.data_parallel import evenly_shared, mean_over_processes
+from ..training.sharding import sharded
 from .envelope import envelope_scores
 from .masked import MaskedLinear, Statistic, swapped_modules
 
@@ -69,6 +71,9 @@ def accumulated(
 ) -> Steps[dict[str, torch.Tensor]]:
     """Accumulate a statistic of the mask gradients over calibration windows; the model is unchanged afterwards.
 
+    Under `accelerate launch` every process reads its share of the windows, if there is an even one, and all end with
+    the same sums; with FSDP in its configuration, the model is divided over them meanwhile.
+
     Args:
         statistic: of one window's contributions.
         windows: (windows, length) token ids.
@@ -88,8 +93,9 @@ def accumulated(
         directions = torch.arange(len(up)) if left is None else left[name].nonzero().squeeze(1)
         return MaskedLinear(layer, down.to(dtype), up.to(dtype), directions.to(up.device), statistic=statistic)
 
-    with swapped_modules(model, factors, masked) as layers:
-        for index, window in enumerate(windows):
+    own = windows[list(evenly_shared(range(len(windows))))]
+    with swapped_modules(model, factors, masked) as layers, sharded(model):
+        for index, window in enumerate(own):
             ids = window[None].to(model.device)
             with mixed_precision(ids.device):
                 loss = model(ids, labels=ids, use_cache=False).loss
@@ -98,8 +104,9 @@ def accumulated(
                     f"The loss of calibration window {index} is not finite; the model or its precision is broken."
                 )
             loss.backward()
-            yield Progress("scoring", index + 1, len(windows), f"loss {loss.item():.3f}")
+            yield Progress("scoring", index + 1, len(own), f"loss {loss.item():.3f}")
     totals = {}
     for (name, found), layer in zip(factors.items(), layers, strict=True):
-        totals[name] = torch.zeros(len(found.directions)).index_copy_(0, layer.left.cpu(), layer.gradient.cpu())
+        total = mean_over_processes(layer.gradient) * (len(windows) / len(own))
+        totals[name] = torch.zeros(len(found.directions)).index_copy_(0, layer.left.cpu(), total.cpu())
     return totals

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from ..errors import ModelError
 from ..model.byte_planner import BytePlanner
@@ -24,7 +25,9 @@ from ..storage.digests import digest
 from ..training import autocast
 from .autocast import mixed_precision
 from .checkpoint import Checkpoint
+from .data_parallel import average_gradients, evenly_shared, mean_numbers
 from .distillation import distilled_loss, one_cycle, window_at
+from .sharding import sharded
 
 
 @dataclass(frozen=True)
@@ -87,18 +90,21 @@ def train_adapters(
 
     Raises:
         ModelError: the loss is not finite; the message names the step, the checkpoint keeps the last good state.
+
+    Under `accelerate launch` every process reads its share of each batch, if there is an even one, and all end with the
+    same adapters; with FSDP in its configuration, the model is divided over them meanwhile.
     """
     run = AdapterRun(elastic, windows, settings, start or {}, planner)
     store = Checkpoint(checkpoint, run.identity())
     if state := store.load(run.parameters, run.optimizer, dict.fromkeys(run.history())):
         run.step, run.losses, run.ratios = state[0], *(state[1][name].tolist() for name in run.history())
-    with run.adapters_attached():
+    with run.adapters_attached(), sharded(elastic.model, run.parameters):
         while run.step < settings.steps:
             loss = run.advance()
             recent = torch.tensor(run.losses[-50:]).mean()
             stage = "refining adapters" if start else "training adapters"
             yield Progress(stage, run.step, settings.steps, f"loss {loss:.3f} (mean of 50: {recent:.3f})")
-            if run.step == settings.steps or store.due():
+            if PartialState().is_main_process and (run.step == settings.steps or store.due()):
                 store.save(run.step, run.parameters, run.optimizer, run.history())
     return TrainedAdapters(run.weights(), torch.tensor(run.losses), torch.tensor(run.ratios))
 
@@ -167,22 +173,26 @@ class AdapterRun:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * one_cycle(self.step, self.settings.steps)
         losses, ratios = [], []
-        for index in range(self.step * self.settings.batch, (self.step + 1) * self.settings.batch):
+        share = evenly_shared(range(self.step * self.settings.batch, (self.step + 1) * self.settings.batch))
+        for index in share:
             window, plan = self._draw(index)
             loss = self._loss(window[None].to(self.elastic.model.device), plan)
             if not torch.isfinite(loss):
                 raise ModelError(
                     f"The loss is not finite at step {self.step + 1} (size {plan.ratio:.2f}); lower the learning rate."
                 )
-            (loss / self.settings.batch).backward()
+            (loss / len(share)).backward()
             losses.append(loss.item())
             ratios.append(plan.ratio)
+        average_gradients(self.parameters)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.losses.append(sum(losses) / len(losses))
-        self.ratios.append(sum(ratios) / len(ratios))
+        means = [sum(losses) / len(losses), sum(ratios) / len(ratios)]
+        loss_of_all, ratio_of_all = mean_numbers(means, self.elastic.model.device)
+        self.losses.append(loss_of_all)
+        self.ratios.append(ratio_of_all)
         return self.losses[-1]
 
     def _draw(self, index: int) -> tuple[torch.Tensor, Plan]:

@@ -35,6 +35,11 @@ def own_share(items: Sequence[T]) -> Sequence[T]:
     return items[state.process_index :: state.num_processes]
 
 
+def evenly_shared(items: Sequence[T]) -> Sequence[T]:
+    """What this process reads of a batch; all of it where it cannot be split evenly, so that all do the same."""
+    return items if len(items) % PartialState().num_processes else own_share(items)
+
+
 def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
     """The mean of what all processes hold of a tensor, on its device."""
     return reduce(values, "mean") if PartialState().num_processes > 1 else values
@@ -48,7 +53,12 @@ def mean_numbers(values: Sequence[float], device: torch.device) -> list[float]:
 
 
 def average_gradients(parameters: Sequence[torch.Tensor]) -> None:
-    """Make every gradient the mean of those of all processes, which have them for the same parameters."""
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad = mean_over_processes(parameter.grad)
+    """Make every gradient the mean of those of all processes; where only some have one, the others' is zero."""
+    if PartialState().num_processes == 1 or not parameters:
+        return
+    have = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
+    for parameter, share in zip(parameters, mean_over_processes(have).tolist(), strict=True):
+        if share > 0:
+            parameter.grad = mean_over_processes(
+                torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            )

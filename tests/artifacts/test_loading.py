@@ -14,7 +14,7 @@ from acip_core.artifacts.artifact import Artifact
 from acip_core.artifacts.loading import find_artifact, open_model
 from acip_core.artifacts.writer import write_artifact
 from acip_core.errors import ArtifactError, ModelError
-from acip_core.model import factorization as factorize_module
+from acip_core.model import factor_cache
 from acip_core.model.base_model import DEFAULT_HUB_ID, DEFAULT_MODEL, BaseModel
 from acip_core.model.target_layers import target_layers
 from acip_core.progress import finish
@@ -86,7 +86,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(factorize_module, "save_file", full)
+    monkeypatch.setattr(factor_cache, "save_file", full)
     with caplog.at_level(logging.WARNING, "acip"):
         assert finish(open_model(model, artifact[1])).elastic.set_size(0.5).ratio < 0.52
     assert "No space left" in caplog.text

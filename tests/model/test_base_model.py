@@ -12,6 +12,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from acip_core.errors import ModelError
 from acip_core.model import base_model as base_module
 from acip_core.model.base_model import BaseModel, fingerprint, load_base
+from acip_core.model.placement import best_device
 from benchmarks.reliability.models import write_gguf
 from tests.support.tiny import calibration, save, target_weights, tiny_base
 
@@ -20,7 +21,7 @@ from tests.support.tiny import calibration, save, target_weights, tiny_base
 def test_a_device_that_is_not_there(device: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ACIP_DEVICE", device)
     with pytest.raises(ModelError, match=f"`{device}`, which this machine does not have"):
-        base_module.best_device()
+        best_device()
 
 
 def test_fingerprint_is_stable_and_agrees_across_precisions(base: BaseModel, family: str):

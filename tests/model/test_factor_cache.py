@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from acip_core.model import factorization as factorize_module
-from acip_core.model.factorization import Factors, cached_factors, factorize
+from acip_core.model import factor_cache
+from acip_core.model.factor_cache import cached_factors
+from acip_core.model.factorization import Factors, factorize
 from acip_core.model.second_moments import SecondMoment, measure_basis
 from acip_core.progress import finish
 from tests.support.tiny import calibration, target_weights, tiny_base, tiny_basis
@@ -73,7 +74,7 @@ def test_full_disk_only_warns(cache: Path, monkeypatch: pytest.MonkeyPatch, capl
         Path(path).write_bytes(b"the first half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(factorize_module, "save_file", save)
+    monkeypatch.setattr(factor_cache, "save_file", save)
     base = tiny_base()
     factors = finish(cached_factors(target_weights(base), "print", tiny_basis(base)))
     assert_same(factors, finish(factorize(target_weights(base), tiny_basis(base))))
@@ -89,7 +90,7 @@ def test_interrupted_write_leaves_the_old_file_or_none(prepared, monkeypatch: py
         Path(path).write_bytes(b"the first half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(factorize_module, "save_file", interrupted)
+    monkeypatch.setattr(factor_cache, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         finish(cached_factors(weights, "print", basis))
     assert list(file.parent.iterdir()) == []

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from acip_core.model.base_model import best_device
+from acip_core.model.placement import best_device
 
 DEVICE = torch.empty(0, device=best_device()).device  # with its index, as tensors say it
 

@@ -1,0 +1,167 @@
+"""A model whose blocks stay in its files: the same basis, order and export as of the model in memory."""
+
+from __future__ import annotations
+
+import random
+import string
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from acip_core.artifacts.export import export
+from acip_core.artifacts.loading import open_model
+from acip_core.artifacts.reader import read_artifact
+from acip_core.errors import ModelError
+from acip_core.model.base_model import BaseModel, load_base
+from acip_core.model.block_moments import measure_basis_by_block, measure_gradients_by_block
+from acip_core.model.coding_moments import measure_coding_moments
+from acip_core.model.offloading import is_offloaded
+from acip_core.model.second_moments import measure_basis
+from acip_core.model.target_layers import decoder_blocks, target_layers
+from acip_core.pipelines.precompute import PrecomputeConfig, precompute
+from acip_core.pipelines.recipes import QUICK
+from acip_core.progress import finish
+from acip_core.training.factors import FactorConfig
+from benchmarks.reliability.models import write_gguf
+from tests.support.tiny import calibration, save, tiny_base
+
+FAMILIES = ["llama", "gemma3", "opt"]
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(save(tiny_base(request.param), tmp_path / request.param))
+
+
+def test_moments_are_those_of_the_model_in_memory(model: str, cache: Path) -> None:
+    whole, parts = load_base(model), load_base(model, device="disk")
+    assert is_offloaded(parts.model) and not is_offloaded(whole.model)
+    names, windows = list(target_layers(parts.model)), calibration()
+    inputs = finish(measure_basis(whole.model, windows, 16, names, of_inputs=True))
+    moments = finish(measure_coding_moments(whole.model, windows, names, inputs))
+    found = finish(measure_basis_by_block(parts.model, windows, 16, names, of_inputs=True))
+    gradients = finish(measure_gradients_by_block(parts.model, windows, names))
+    for wanted, there in ((inputs, found), (moments.gradients, gradients)):
+        assert list(wanted) == list(there)
+        for name, moment in wanted.items():
+            assert moment.layers == there[name].layers
+            close(moment.root().matrix(), there[name].root().matrix())
+
+
+def close(wanted: torch.Tensor, found: torch.Tensor) -> None:
+    assert (wanted - found).norm() <= 1e-3 * wanted.norm()
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> PrecomputeConfig:
+    source = random.Random(0)
+    lines = ["".join(source.choices(string.ascii_lowercase + " ", k=60)) for _ in range(60)]
+    (tmp_path / "text.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    made = replace(QUICK, corpora=(str(tmp_path / "text.txt"),), window=32, moment_windows=4, basis_rank=16)
+    return replace(made, curve_windows=2, ratios=(1.0, 0.5), examples=(), codes=None)
+
+
+def test_an_artifact_and_an_export_are_those_of_the_model_in_memory(
+    model: str, recipe: PrecomputeConfig, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors, ranks = {}, {}
+    for place in ("cpu", "disk"):
+        monkeypatch.setenv("ACIP_DEVICE", place)
+        folder = finish(precompute(model, recipe, tmp_path / place))
+        loaded = finish(open_model(model, tmp_path / place))
+        plan = loaded.elastic.planner.at_ratio(0.5)
+        cut = finish(export(loaded.elastic, loaded.artifact, plan, tmp_path / f"{place}-half"))
+        tensors[place], ranks[place] = load_file(cut / "model.safetensors"), plan.ranks
+        assert is_offloaded(loaded.elastic.model) == (place == "disk")
+        curve = read_artifact(folder).curves[0]
+        tensors[place]["curve"] = torch.tensor([p.perplexity for p in curve.points])
+        with loaded.elastic.at(plan):
+            tensors[place]["logits"] = said(loaded.elastic.model)
+        tensors[place]["of the export"] = said(load_base(str(cut), device="cpu").model)
+    assert ranks["cpu"] == ranks["disk"]
+    assert set(tensors["cpu"]) == set(tensors["disk"])
+    for name in ("curve", "logits", "of the export"):
+        close(tensors["cpu"][name], tensors["disk"][name])
+
+
+@torch.no_grad()
+def said(model: PreTrainedModel) -> torch.Tensor:
+    return model(torch.arange(3, 20)[None], use_cache=False).logits
+
+
+@pytest.mark.parametrize("model", ["llama"], indirect=True)
+def test_one_block_is_in_memory_at_a_time(
+    model: str, recipe: PrecomputeConfig, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of the blocks, looked at in every step of the whole run and in every call of a layer."""
+    monkeypatch.setenv("ACIP_DEVICE", "disk")
+    blocks, held = [], []
+
+    def loaded(source: str) -> BaseModel:
+        base = load_base(source)
+        blocks.extend(decoder_blocks(base.model)[1])
+        for layer in target_layers(base.model).values():
+            layer.register_forward_hook(lambda *_: look())
+        return base
+
+    def look(_: object = None) -> None:
+        if blocks:
+            held.append([sum(p.numel() for p in block.parameters() if not p.is_meta) for block in blocks])
+
+    monkeypatch.setattr("acip_core.pipelines.precompute.load_base", loaded)
+    finish(precompute(model, recipe, tmp_path / "made"), look)
+    assert len(blocks) == 2 and max(map(max, held)) > 0, "nothing was seen in memory"
+    assert all(sum(weights > 0 for weights in of_blocks) <= 1 for of_blocks in held)
+
+
+@pytest.mark.parametrize("model", ["llama"], indirect=True)
+def test_what_cannot_be_made_block_by_block_is_one_sentence(
+    model: str, recipe: PrecomputeConfig, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACIP_DEVICE", "disk")
+    with pytest.raises(ModelError, match="stay on disk, where trained factors cannot be made; use --quick --no-codes"):
+        finish(precompute(model, replace(recipe, factors=FactorConfig()), tmp_path / "made"))
+    write_gguf(tmp_path / "model.gguf")
+    with pytest.raises(ModelError, match=r"GGUF file \(model.gguf\) cannot stay on disk"):
+        load_base(str(tmp_path / "model.gguf"))
+    with pytest.raises(ModelError, match="weights of Conv1D layers, which cannot stay on disk"):
+        load_base(str(save(tiny_base("gpt2"), tmp_path / "gpt2")))
+
+
+@pytest.mark.parametrize("model", ["llama"], indirect=True)
+def test_a_device_without_enough_memory_is_told_what_fits(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = sum(p.numel() for p in tiny_base("llama").model.parameters())
+    for free, way_out in (
+        (3 * numbers, r"files, bfloat16 \(dtype='bfloat16'\) takes 0.0 GB, or"),
+        (numbers, "files, or"),
+    ):
+        monkeypatch.setattr("acip_core.model.placement.free_bytes", lambda _, free=free: free)
+        with pytest.raises(ModelError, match=f"in float32, but cpu has 0.0 GB free; `ACIP_DEVICE=disk` .* {way_out}"):
+            load_base(model, device="cpu")
+    assert is_offloaded(load_base(model, device="disk").model)
+
+
+@pytest.mark.parametrize("place", ["cpu", "disk", "auto"])
+def test_a_shard_that_an_index_names_and_nobody_has(place: str, tmp_path: Path) -> None:
+    base = tiny_base("llama")
+    base.model.save_pretrained(tmp_path, max_shard_size="50KB")
+    base.tokenizer.save_pretrained(tmp_path)
+    sorted(tmp_path.glob("*.safetensors"))[1].unlink()
+    with pytest.raises(ModelError, match=r"model-00002-of-\d+.safetensors of the model is missing; download it again"):
+        load_base(str(tmp_path), device=place)
+
+
+@pytest.mark.parametrize("model", ["llama"], indirect=True)
+def test_accelerate_leaves_on_disk_what_memory_does_not_hold(
+    model: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not is_offloaded(load_base(model, device="auto").model)
+    most = sum(p.nbytes for p in tiny_base("llama").model.parameters()) // 2
+    monkeypatch.setattr("transformers.integrations.accelerate.get_max_memory", lambda _=None: {"cpu": most})
+    parts = load_base(model, device="auto").model
+    assert is_offloaded(parts)
+    close(said(load_base(model, device="cpu").model), said(parts))
