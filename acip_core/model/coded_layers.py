@@ -57,7 +57,7 @@ class CodeBank(nn.Module):
             keep: False leaves what is kept in place, for a level that is run beside it.
         """
         x, z = x * self.columns[level], self.codes[level].z
-        if multiplies_bytes(x):
+        if multiplies_bytes(x, z):
             return byte_product(x, z) * self.rows[level]
         if self.a.device.type != "cpu":
             return linear(x, self._integers(level, keep)) * self.rows[level]

@@ -22,7 +22,7 @@ _AVAILABLE = bool(torch.backends.mkldnn.is_available()) and hasattr(torch.ops.mk
 _WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"  # without it MKL is no slower on any processor
 _WORTHWHILE = 2**18  # multiplications; below, setting oneDNN up costs more than it saves
 _BYTES = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") and hasattr(torch, "_weight_int8pack_mm")
-_BYTES_AT_ONCE = 16  # of a row
+_AT_ONCE, _ROWS_OF_BYTES = 16, 4  # bytes of a row, and rows, that the kernel takes at a time
 _ROWS_ANYWHERE = 3  # of x; for more the kernel wants addresses that are multiples of 16, and a file's are not
 _FEW_BYTES = 8  # sequences up to which a matrix of bytes is multiplied as it is
 FEW, _SEVERAL, _MANY = 5, 32, 128  # rows of x up to, or from, which another kernel is the fastest
@@ -90,15 +90,18 @@ def token_product(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Tok
     return lambda x, _: _with_bias(torch.mv(weight, x[0])[None], bias)
 
 
-def multiplies_bytes(x: torch.Tensor) -> bool:
+def multiplies_bytes(x: torch.Tensor, z: torch.Tensor) -> bool:
     """Whether `byte_product` is the faster way to multiply a token each of few sequences with a matrix of bytes.
 
     Args:
         x: (sequences, tokens, features), or one token each as (sequences, features).
+        z: as in `byte_product`.
     """
     few = x.shape[0] <= _FEW_BYTES and (x.dim() == 2 or x.shape[1] == 1)
-    fits = x.shape[-1] % _BYTES_AT_ONCE == 0  # the kernel reads beyond the end of other rows
-    return _BYTES and few and fits and applies(x) and not torch.is_grad_enabled()
+    if not (_BYTES and few and applies(x)) or torch.is_grad_enabled():
+        return False
+    # The kernel reads beyond the end of other rows; rows that are left over must begin where its registers may.
+    return z.shape[1] % _AT_ONCE == 0 and (len(z) % _ROWS_OF_BYTES == 0 or z.data_ptr() % _AT_ONCE == 0)
 
 
 def byte_product(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
