@@ -144,8 +144,8 @@ class BankHook(AlignDevicesHook):
         if self.offload:
             for tensors in (module._parameters, module._buffers):
                 tensors |= {name: _emptied(tensor) for name, tensor in tensors.items() if tensor is not None}
-            slices: Any = module._slices  # views of the bank
-            slices.clear()
+            products: Any = module._products  # they hold views of the bank
+            products.clear()
         return output
 
 
