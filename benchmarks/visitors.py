@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from gradio_client import Client
 from gradio_client.client import Job
 
-from .browser import chromium, opened, served
+from .browser import await_codes, chromium, opened, served
 from .figure import Figure
 from .page import DRAG
 
@@ -39,7 +39,8 @@ def measure_visitors() -> list[Figure]:
         answers = [_complete(alone, request) for request in _REQUESTS]
         lone_rate = sum(tokens for _, tokens in answers) / (time.monotonic() - began)
         expected = {request: text for request, (text, _) in zip(_REQUESTS, answers, strict=True)}
-        page = opened(browser, server.address)
+        await_codes(server.address)
+        page = opened(browser, server.address, link="size=100&mode=directions")
         before, end = server.memory(), time.monotonic() + _SECONDS
         visitors = [_Visitor() for _ in range(_VISITORS)]
         threads = [

@@ -30,6 +30,7 @@ _MAX_WAITING = 300  # requests beyond the running ones; later ones are told that
 _MOST_SESSIONS = 64  # whose latest inputs Gradio keeps, 200 KB each; the page never asks for them
 _MOST_LISTENERS = 1024  # sessions whose unread messages Gradio keeps
 _MOST_RECORDS = 100  # of finished requests, which Gradio sums up after every one; nobody can read them
+_SWITCH = 0.0002  # seconds until a thread hands over the interpreter; the model's asks for it after every product
 _MAX_THREADS = 140  # 50 completions and 50 measurements may wait for their turns, and the page still answers
 
 
@@ -51,6 +52,7 @@ class MountedPage:
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """From the start of Gradio's queue until the model's memory is free."""
+        sys.setswitchinterval(_SWITCH)
         async with self._application.router.lifespan_context(self._application):
             self._handlers.model.modes.preparation.start()
             yield
