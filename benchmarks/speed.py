@@ -63,7 +63,7 @@ def measure_speed(rounds: int = 5) -> list[Figure]:
     for name, plan in named.items():
         limit = median(base_decoding) * bandwidth / (_NEW * _read_bytes(elastic, plan))
         title = f"decoding speed at {name} ÷ the base model's"
-        figure = median_of(title, _ratios(base_decoding, decoding[name]), "×", _PART * limit, "higher")
+        figure = median_of(title, _ratios(base_decoding, decoding[name]), "×", round(_PART * limit, 2), "higher")
         figures.append(replace(figure, limit=limit))
     for name in named:
         title = f"speed of reading {_LONG} tokens at {name} ÷ the base model's"
