@@ -160,9 +160,9 @@ class Engine:
         behind = max(1, min(behind, self.context - steps))
         cache = self.cache(behind + steps + 1)
         ids = torch.arange(3, 3 + behind)[None] % self.elastic.model.config.get_text_config().vocab_size
-        ids, _ = self._scheduler.call(self._timed, ids, plan, cache)
+        ids, _ = self.call(self._timed, ids, plan, cache)
         for _ in range(steps):
-            ids, seconds = self._scheduler.call(self._timed, ids, plan, cache)
+            ids, seconds = self.call(self._timed, ids, plan, cache)
             yield seconds
 
     def _timed(self, ids: torch.Tensor, plan: Plan, cache: TextCache) -> tuple[torch.Tensor, float]:

@@ -15,7 +15,7 @@ from torch import nn
 from .coded_modeling import embedding_scale
 from .codes import Codes, steps
 from .cut import Cut, Segments, State
-from .kernels import Linear, TokenProduct, byte_product, linear, multiplies_bytes, token_product
+from .kernels import Linear, TokenProduct, byte_product, linear, multiplies_bytes
 from .operating_points import code_of, is_coded
 from .size_planner import DENSE
 
@@ -42,12 +42,10 @@ class CodeBank(nn.Module):
         self.rows = [steps(code.rows).to(weight) for code in codes]
         self.columns = [steps(code.columns).to(weight) for code in codes]
         self._kept: tuple[int, torch.Tensor] | None = None
-        self._products: dict[tuple[int, bool], TokenProduct] = {}
 
     def _apply(self, fn, recurse=True):
         self.rows, self.columns = [fn(t) for t in self.rows], [fn(t) for t in self.columns]
         self._kept = None
-        self._products.clear()
         return super()._apply(fn, recurse)
 
     def product(self, x: torch.Tensor, level: int, keep: bool = True) -> torch.Tensor:
@@ -64,23 +62,6 @@ class CodeBank(nn.Module):
         # Bytes that become numbers in the processor's cache are read faster than the numbers would be.
         parts = [linear(x, rows.to(self.a.dtype)) for rows in z.split(_ROWS)]
         return (parts[0] if len(parts) == 1 else torch.cat(parts, -1)) * self.rows[level]
-
-    def token_product(self, level: int, adapted: bool, bias: torch.Tensor | None = None) -> TokenProduct:
-        """One token's features through the codes, with their adapter where asked for, and `bias`."""
-        if (product := self._products.get((level, adapted))) is None:
-            product = self._products[level, adapted] = self._make_product(level, adapted, bias)
-        return product
-
-    def _make_product(self, level: int, adapted: bool, bias: torch.Tensor | None) -> TokenProduct:
-        down, up = token_product(self.a), token_product(self.b)
-
-        def product(x: torch.Tensor, both: torch.Tensor | None) -> torch.Tensor:
-            y = self.product(x, level)
-            if bias is not None:
-                y = y + bias
-            return y + up(down(x, both), None) if adapted else y
-
-        return product
 
     def _integers(self, level: int, keep: bool) -> torch.Tensor:
         """Z (m, n) of a level in the model's type, on its device."""

@@ -148,8 +148,7 @@ class ElasticLinear(Linear):
         if not isinstance(state, int) or self.adapter is not None:
             return lambda x, _: self.forward(x)
         if is_coded(state):
-            assert self.bank is not None
-            return self.bank.token_product(*code_of(state), self.bias)
+            return lambda x, _: self._coded(x, *code_of(state), True)
         if (product := self._products.get(state)) is None:
             if len(self._products) >= _KEPT_PRODUCTS:
                 self._products.clear()

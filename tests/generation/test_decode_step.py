@@ -11,6 +11,7 @@ from transformers import DynamicCache, GraniteConfig, GraniteForCausalLM
 from acip_core.generation.cache import cache_support_of, select_rows
 from acip_core.generation.decode_step import DecodeStep, decode_step_of
 from acip_core.generation.kept_cache import KeptLayer
+from acip_core.model import coded_layers, kernels
 from acip_core.model.elastic_model import ElasticModel
 from acip_core.model.operating_points import is_coded
 from tests.support.coded import coded_elastic
@@ -50,7 +51,9 @@ def test_the_numbers_of_the_models_forward(family: str, adapters: int, sizes: Se
 
 
 @pytest.mark.parametrize("adapters", [0, 2])
-def test_codes_are_multiplied_as_bytes(adapters: int) -> None:
+def test_codes_are_multiplied_as_bytes(adapters: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    product, sequences = coded_layers.byte_product, set()
+    monkeypatch.setattr(coded_layers, "byte_product", lambda x, z: sequences.add(len(x)) or product(x, z))
     elastic = coded_elastic(adapter_rank=adapters)
     planner = elastic.planners["both"]
     plans = [planner.at_ratio(size) for size in (0.45, 0.35, 0.3)]
@@ -59,6 +62,7 @@ def test_codes_are_multiplied_as_bytes(adapters: int) -> None:
         elastic.apply(elastic.batch(plans) if rows > 1 else plans[1])
         expected, found = both(elastic, rows)
         assert float((found - expected).norm()) <= 0.02 * float(expected.norm())  # the kernel rounds to bfloat16
+    assert bool(sequences) == kernels._BYTES
 
 
 def test_only_models_that_compute_the_same_have_one() -> None:
