@@ -13,6 +13,8 @@ ENV PYTHONUNBUFFERED=1 \
     GRADIO_SERVER_PORT=7860 \
     ACIP_CACHE=/home/user/.cache/acip
 
+# The compiler makes the native code of the processor that the image runs on (docs/deployment.md).
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 1000 user
 WORKDIR /home/user/app
 

@@ -13,6 +13,6 @@ BUNDLED = ("assets", "precomputed")
 setup(
     packages=[*find_packages(include=["acip_core*"]), *(f"acip_core.{name}" for name in BUNDLED)],
     package_dir={f"acip_core.{name}": name for name in BUNDLED},
-    package_data={"acip_core": ["py.typed"], **{f"acip_core.{name}": ["**/*"] for name in BUNDLED}},
+    package_data={"acip_core": ["py.typed", "generation/*.c"], **{f"acip_core.{name}": ["**/*"] for name in BUNDLED}},
     exclude_package_data={"acip_core.precomputed": ["*/report.html"]},
 )

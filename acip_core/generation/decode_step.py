@@ -4,8 +4,6 @@ Reading the weights is all that a token should take; a general model's forward s
 copies of caches and layers of calls. This one computes the same numbers from the same modules:
 
     h ─ norm ─ q, k, v ─ rotary ─ attention over each text's own cache ─ o ─ + ─ norm ─ down(act(gate) · up) ─ + ─▶ h
-
-Whether a model is of this kind is read from its modules, then tried: a model's name says neither.
 """
 
 from __future__ import annotations
@@ -21,16 +19,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from ..model.kernels import Linear, TokenProduct, pair, token_product
 
-_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
-_HEAD_NORMS = {"q_norm", "k_norm"}
-_MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
-_BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
-_DECODER = {"embed_tokens", "layers", "norm", "rotary_emb"}
-_TEXT = 5  # tokens of the text that is tried
-_EXACT, _ROUNDED = 1e-4, 0.03  # relative error of the logits that rounding makes at most, in float32 and in less
 
-
-class _Norm:
+class Norm:
     """x w / √(mean x² + ε) as x (w √n) / √(|x|² + n ε), which takes half the operations."""
 
     def __init__(self, module: Any):
@@ -41,18 +31,18 @@ class _Norm:
 
 @dataclass(frozen=True)
 class _Block:
-    norm: _Norm
+    norm: Norm
     q: nn.Linear
     k: nn.Linear
     v: nn.Linear
     o: nn.Linear
-    mlp_norm: _Norm
+    mlp_norm: Norm
     gate: nn.Linear
     up: nn.Linear
     down: nn.Linear
     activation: nn.Module
     scaling: float
-    head_norms: tuple[nn.Module, nn.Module] | None
+    head_norms: tuple[Norm, Norm] | None
 
 
 class DecodeStep:
@@ -60,7 +50,7 @@ class DecodeStep:
 
     def __init__(self, model: PreTrainedModel):
         decoder = cast(Any, model).model
-        self._embed, self._norm, self._head = decoder.embed_tokens, _Norm(decoder.norm), cast(Any, model).lm_head
+        self._embed, self._norm, self._head = decoder.embed_tokens, Norm(decoder.norm), cast(Any, model).lm_head
         self._rotary, self._blocks = decoder.rotary_emb, [_block(layer) for layer in decoder.layers]
         self._head_dim: int = decoder.layers[0].self_attn.head_dim
         self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -86,7 +76,7 @@ class DecodeStep:
             x = _normalized(block.norm, hidden)
             q, k, v = (y.view(width) for y in apply(x, block.q, block.k, block.v))
             if block.head_norms is not None:
-                q, k = (norm(x) for norm, x in zip(block.head_norms, (q, k), strict=True))
+                q, k = (_normalized(norm, x) for norm, x in zip(block.head_norms, (q, k), strict=True))
             heads = _rotated(torch.cat([q, k], 1), cos, sin)
             q, k = heads.split([q.shape[1], k.shape[1]], 1)
             mixed = self._attend(q, k, v, [cache.layers[index] for cache in caches], places, block.scaling)
@@ -118,15 +108,19 @@ class DecodeStep:
         self, lengths: list[int], rows: Sequence[Sequence[int]], count: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and signed sines (sequences, 1, features) of the new tokens' positions."""
-        if self._angles is None or max(lengths) >= len(self._angles[0]):
-            self._angles = self._table(max(256, 2 * max(lengths)))
+        cos, sin = self._angles_up_to(max(lengths))
         positions = [0] * count
         for length, own in zip(lengths, rows, strict=True):
             for row in own:
                 positions[row] = length
-        cos, sin = self._angles
         at = torch.tensor(positions, device=cos.device)
         return cos[at, None], sin[at, None]
+
+    def _angles_up_to(self, position: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and signed sines (positions, features), this position's among them."""
+        if self._angles is None or position >= len(self._angles[0]):
+            self._angles = self._table(max(256, 2 * position))
+        return self._angles
 
     def _table(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         weight = self._norm.weight
@@ -135,65 +129,12 @@ class DecodeStep:
         return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)
 
 
-def decode_step_of(model: PreTrainedModel) -> DecodeStep | None:
-    """The step of a model that is of this kind, None for others; runs two passes of a few tokens to tell."""
-    if not _is_of_this_kind(model):
-        return None
-    ids = torch.arange(_TEXT, device=model.device)[None] * 7919 % model.config.get_text_config().vocab_size
-    try:
-        expected = _logits_behind(ids, model)
-        step = DecodeStep(model)
-        found = _logits_behind(ids, model, step)
-    except Exception:  # it only looks like one
-        return None
-    limit = _EXACT if model.dtype == torch.float32 else _ROUNDED
-    return step if float((found - expected).float().norm()) <= limit * float(expected.float().norm()) else None
-
-
-@torch.inference_mode()
-def _logits_behind(ids: torch.Tensor, model: PreTrainedModel, step: DecodeStep | None = None) -> torch.Tensor:
-    """Logits of the last two tokens, read one by one behind the others."""
-    cache = DynamicCache(config=model.config)
-    model(ids[:, :-2], past_key_values=cache, use_cache=True)
-    logits = []
-    for token in ids[:, -2:].split(1, dim=1):
-        if step is None:
-            logits.append(model(token, past_key_values=cache, use_cache=True).logits)
-        else:
-            logits.append(step(token, [cache], [[0]]))
-    return torch.cat(logits)
-
-
-def _is_of_this_kind(model: PreTrainedModel) -> bool:
-    decoder = getattr(model, "model", None)
-    if not isinstance(decoder, nn.Module) or _names(model) != {"model", "lm_head"} or _names(decoder) != _DECODER:
-        return False
-    if any(hasattr(module, "_hf_hook") for module in model.modules()):  # weights that come from elsewhere
-        return False
-    layers = list(cast(Any, decoder).layers)
-    return bool(layers) and all(
-        _names(layer) == _BLOCK
-        and _names(layer.self_attn) in (_ATTENTION, _ATTENTION | _HEAD_NORMS)
-        and _names(layer.mlp) == _MLP
-        and all(_is_norm(norm) for norm in (layer.input_layernorm, layer.post_attention_layernorm))
-        for layer in layers
-    )
-
-
-def _names(module: nn.Module) -> set[str]:
-    return {name for name, _ in module.named_children()}
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return isinstance(getattr(module, "variance_epsilon", None), float) and not _names(module)
-
-
 def _block(layer: Any) -> _Block:
     attention, mlp = layer.self_attn, layer.mlp
     return _Block(
-        _Norm(layer.input_layernorm), attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
-        _Norm(layer.post_attention_layernorm), mlp.gate_proj, mlp.up_proj, mlp.down_proj, mlp.act_fn, attention.scaling,
-        (attention.q_norm, attention.k_norm) if hasattr(attention, "q_norm") else None,
+        Norm(layer.input_layernorm), attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+        Norm(layer.post_attention_layernorm), mlp.gate_proj, mlp.up_proj, mlp.down_proj, mlp.act_fn, attention.scaling,
+        (Norm(attention.q_norm), Norm(attention.k_norm)) if hasattr(attention, "q_norm") else None,
     )  # fmt: skip
 
 
@@ -211,7 +152,7 @@ def _to_tokens(x: torch.Tensor, *layers: nn.Linear) -> list[torch.Tensor]:
     return [layer.forward(x) for layer in layers]
 
 
-def _normalized(norm: _Norm, hidden: torch.Tensor) -> torch.Tensor:
+def _normalized(norm: Norm, hidden: torch.Tensor) -> torch.Tensor:
     length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
     return hidden.mul(norm.weight).div_(torch.hypot(length, norm.least))
 

@@ -18,50 +18,67 @@ class KeptLayer(DynamicLayer):
 
     Args:
         room: tokens to take memory for at first.
+
+    Attributes:
+        taken: keys and values with the room behind them, None before the first token.
     """
 
     def __init__(self, room: int):
+        self.taken: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._length, self._room = 0, room
         super().__init__()
-        self._room = room
-        self._taken: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def keys(self) -> torch.Tensor | None:
+        return None if self.taken is None else self.taken[0][:, :, : self._length]
+
+    @keys.setter
+    def keys(self, held: torch.Tensor | None) -> None:
+        """What a text holds from now on: rows that were selected, or fewer tokens; values follow."""
+        if held is not None:
+            self.taken = held, held if self.taken is None else self.taken[1]
+            self._length = held.shape[-2]
+
+    @property
+    def values(self) -> torch.Tensor | None:
+        return None if self.taken is None else self.taken[1][:, :, : self._length]
+
+    @values.setter
+    def values(self, held: torch.Tensor | None) -> None:
+        if held is not None:
+            assert self.taken is not None
+            self.taken = self.taken[0], held
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
+
+    def get_seq_length(self) -> int:
+        return self._length
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        before = self.get_seq_length()
-        after = before + key_states.shape[-2]
-        keys, values = self._at_least(after, key_states, value_states, before)
-        keys[:, :, before:after] = key_states
-        values[:, :, before:after] = value_states
-        self.keys, self.values = keys[:, :, :after], values[:, :, :after]
-        return self.keys, self.values
+        before, count = self._length, key_states.shape[-2]
+        keys, values = self.extend(count, key_states, value_states)
+        keys[:, :, before : before + count] = key_states
+        values[:, :, before : before + count] = value_states
+        return keys[:, :, : before + count], values[:, :, : before + count]
 
-    def _at_least(
-        self, tokens: int, key_states: torch.Tensor, value_states: torch.Tensor, before: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Room for so many tokens that begins with what is held."""
-        if self._taken is not None and self._holds(self._taken, tokens):
-            return self._taken
-        room = max(self._room, tokens if before == 0 else int(_GROWTH * tokens))
-        taken = []
-        for held, new in zip(self._held(), (key_states, value_states), strict=True):
-            fresh = new.new_empty(*new.shape[:2], room, new.shape[-1])
-            if before:
-                fresh[:, :, :before] = held
-            taken.append(fresh)
-        self._taken = taken[0], taken[1]
-        return self._taken
+    def extend(self, count: int, *like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`taken` with room for as many further tokens, which the text has from now on and the caller writes.
 
-    def _holds(self, taken: tuple[torch.Tensor, torch.Tensor], tokens: int) -> bool:
-        """Whether the text still lies there: rows that were selected are tensors of their own."""
-        lies = all(
-            held.data_ptr() == room.data_ptr() and len(held) == len(room)
-            for held, room in zip(self._held(), taken, strict=True)
-        )
-        return lies and tokens <= taken[0].shape[-2]
-
-    def _held(self) -> tuple[torch.Tensor, torch.Tensor]:
-        assert self.keys is not None and self.values is not None
-        return self.keys, self.values
+        Args:
+            like: keys and values of the shape (sequences, heads, _, features), for the first tokens.
+        """
+        after = self._length + count
+        if self.taken is None or after > self.taken[0].shape[-2]:
+            room = max(self._room, after if self._length == 0 else int(_GROWTH * after))
+            fresh = [t.new_empty(*t.shape[:2], room, t.shape[-1]) for t in like or self.taken or ()]
+            if self.taken is not None:
+                for new, old in zip(fresh, self.taken, strict=True):
+                    new[:, :, : self._length] = old[:, :, : self._length]
+            self.taken = fresh[0], fresh[1]
+        self._length = after
+        return self.taken

@@ -33,8 +33,8 @@ from transformers.cache_utils import DynamicLayer
 from ..model.elastic_model import BatchPlan, ElasticModel
 from ..model.size_planner import Plan
 from .cache import TextCache, cache_support_of, read
-from .decode_step import decode_step_of
 from .kept_cache import KeptLayer
+from .step_choice import decode_step_of
 
 _ROWS = 8  # sequences in one pass
 _PATIENCE = 0.1  # of a pass's time, to wait for the requests of the last one: they are choosing their next token

@@ -15,7 +15,7 @@ from torch import nn
 from .coded_modeling import embedding_scale
 from .codes import Codes, steps
 from .cut import Cut, Segments, State
-from .kernels import Linear, TokenProduct, byte_product, linear, multiplies_bytes
+from .kernels import Linear, TokenProduct, linear
 from .operating_points import code_of, is_coded
 from .size_planner import DENSE
 
@@ -55,8 +55,6 @@ class CodeBank(nn.Module):
             keep: False leaves what is kept in place, for a level that is run beside it.
         """
         x, z = x * self.columns[level], self.codes[level].z
-        if multiplies_bytes(x, z):
-            return byte_product(x, z) * self.rows[level]
         if self.a.device.type != "cpu":
             return linear(x, self._integers(level, keep)) * self.rows[level]
         # Bytes that become numbers in the processor's cache are read faster than the numbers would be.
@@ -110,8 +108,13 @@ class CodedHead(Linear):
     cut: Cut
     index: int
 
+    @property
+    def state(self) -> State:
+        """What the head runs at on this thread."""
+        return _state(self.cut, self.index)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        state = _state(self.cut, self.index)
+        state = self.state
         if isinstance(state, Segments):
             rows = x.reshape(sum(count for count, _ in state.states), -1, self.in_features)
             levels = [s for _, s in state.states if is_coded(s)]
@@ -127,7 +130,7 @@ class CodedHead(Linear):
         return y if self.bias is None else y + self.bias
 
     def token_product(self) -> TokenProduct:
-        state = _state(self.cut, self.index)
+        state = self.state
         return super().token_product() if state == DENSE else lambda x, _: self.forward(x)
 
 

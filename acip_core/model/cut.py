@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from threading import local
 from typing import Any
 
@@ -40,6 +41,24 @@ class Segments:
 
 
 State = int | Ranks | Segments
+
+
+def runs(state: State, count: int) -> list[tuple[slice, tuple[int, ...]]]:
+    """Neighbouring sequences of a batch that run the same way, and the state of each: all dense, all codes of one
+    level, or ranks that do not rise.
+
+    Args:
+        count: sequences of the batch.
+    """
+    if isinstance(state, int):
+        return [(slice(0, count), (state,) * count)]
+    if isinstance(state, Ranks):
+        dense, ranked = slice(0, state.dense), slice(state.dense, count)
+        return [(dense, (DENSE,) * state.dense)] * bool(state.dense) + [(ranked, state.ranks)]
+    ends = [*accumulate(many for many, _ in state.states)]
+    return [(slice(end - many, end), (one,) * many) for end, (many, one) in zip(ends, state.states, strict=True)]
+
+
 Ranking = tuple[State, ...]  # one per elastic layer of a model, then one for each coded table
 
 

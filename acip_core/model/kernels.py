@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 from torch import nn
@@ -21,10 +20,6 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 _AVAILABLE = bool(torch.backends.mkldnn.is_available()) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"  # without it MKL is no slower on any processor
 _WORTHWHILE = 2**18  # multiplications; below, setting oneDNN up costs more than it saves
-_BYTES = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") and hasattr(torch, "_weight_int8pack_mm")
-_AT_ONCE, _ROWS_OF_BYTES = 16, 4  # bytes of a row, and rows, that the kernel takes at a time
-_ROWS_ANYWHERE = 3  # of x; for more the kernel wants addresses that are multiples of 16, and a file's are not
-_FEW_BYTES = 8  # sequences up to which a matrix of bytes is multiplied as it is
 FEW, _SEVERAL, _MANY = 5, 32, 128  # rows of x up to, or from, which another kernel is the fastest
 _SHARED = 2**15  # numbers of a weight that are read faster by all cores than by one
 _LARGE = 2**21  # numbers of a weight, such as the head's, that no cache holds
@@ -88,35 +83,6 @@ def token_product(weight: torch.Tensor, bias: torch.Tensor | None = None) -> Tok
     if straight and size >= _SHARED:  # MKL multiplies with two equal vectors on all cores, with one on one
         return lambda x, both: _with_bias(torch.mm(weight, pair(x) if both is None else both).t()[:1], bias)
     return lambda x, _: _with_bias(torch.mv(weight, x[0])[None], bias)
-
-
-def multiplies_bytes(x: torch.Tensor, z: torch.Tensor) -> bool:
-    """Whether `byte_product` is the faster way to multiply a token each of few sequences with a matrix of bytes.
-
-    Args:
-        x: (sequences, tokens, features), or one token each as (sequences, features).
-        z: as in `byte_product`.
-    """
-    few = x.shape[0] <= _FEW_BYTES and (x.dim() == 2 or x.shape[1] == 1)
-    if not (_BYTES and few and applies(x)) or torch.is_grad_enabled():
-        return False
-    # The kernel reads beyond the end of other rows; rows that are left over must begin where its registers may.
-    return z.shape[1] % _AT_ONCE == 0 and (len(z) % _ROWS_OF_BYTES == 0 or z.data_ptr() % _AT_ONCE == 0)
-
-
-def byte_product(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """`x zᵀ` for int8 z (out_features, in_features) as it lies in memory, where `multiplies_bytes`.
-
-    The kernel takes and gives bfloat16: an error of 0.2 % of each product, that of codes being several times as large.
-    """
-    rows = x.reshape(-1, x.shape[-1]).bfloat16().split(_ROWS_ANYWHERE)
-    parts = [torch._weight_int8pack_mm(part, z, _ones(len(z))) for part in rows]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(*x.shape[:-1], -1)
-
-
-@lru_cache(64)
-def _ones(count: int) -> torch.Tensor:
-    return torch.ones(count, dtype=torch.bfloat16)
 
 
 def pair(x: torch.Tensor) -> torch.Tensor:

@@ -98,8 +98,13 @@ class ElasticLinear(Linear):
         self.adapter = None
         self._products.clear()
 
+    @property
+    def state(self) -> State:
+        """What this layer runs at on this thread."""
+        return self.cut.ranks[self.index]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rank = self.cut.ranks[self.index]
+        rank = self.state
         if isinstance(rank, Ranks):
             return self._batch(x, rank)
         if isinstance(rank, Segments):
@@ -141,7 +146,7 @@ class ElasticLinear(Linear):
         return not (self.adapter is not None or torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type))
 
     def token_product(self) -> TokenProduct:
-        return self._product(self.cut.ranks[self.index])
+        return self._product(self.state)
 
     def _product(self, state: State) -> TokenProduct:
         """One token's features through the layer at a state; slicing the bank would take as long as multiplying."""

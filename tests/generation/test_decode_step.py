@@ -8,17 +8,31 @@ import pytest
 import torch
 from transformers import DynamicCache, GraniteConfig, GraniteForCausalLM
 
+from acip_core.generation import step_choice
 from acip_core.generation.cache import cache_support_of, select_rows
-from acip_core.generation.decode_step import DecodeStep, decode_step_of
+from acip_core.generation.decode_step import DecodeStep
 from acip_core.generation.kept_cache import KeptLayer
-from acip_core.model import coded_layers, kernels
+from acip_core.generation.native_code import native_code
+from acip_core.generation.native_step import NativeStep
+from acip_core.generation.step_choice import decode_step_of
 from acip_core.model.elastic_model import ElasticModel
 from acip_core.model.operating_points import is_coded
 from tests.support.coded import coded_elastic
-from tests.support.tiny import FAMILIES, calibration, tiny_elastic
+from tests.support.tiny import FAMILIES, calibration, random_adapters, tiny_elastic
 
 KIND = ("llama", "qwen2", "qwen3", "mistral")
 TEXT = 12  # tokens behind the step
+
+
+@pytest.fixture(params=["native", "torch"])
+def code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[DecodeStep]:
+    """Every test runs with native code and without."""
+    if request.param == "torch":
+        monkeypatch.setattr(step_choice, "native_code", lambda: None)
+        return DecodeStep
+    if native_code() is None:
+        pytest.skip("there is no compiler on this machine")
+    return NativeStep
 
 
 def step_of(elastic: ElasticModel) -> DecodeStep:
@@ -29,9 +43,12 @@ def step_of(elastic: ElasticModel) -> DecodeStep:
 
 
 @torch.inference_mode()
-def both(elastic: ElasticModel, rows: int = 1, tokens: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+def both(
+    elastic: ElasticModel, kind: type[DecodeStep], rows: int = 1, tokens: int = 3
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (rows, tokens, vocabulary) behind a text, of one pass over all and of steps, at the size in force."""
     step, model, logits = step_of(elastic), elastic.model, []
+    assert type(step) is kind
     ids = calibration()[:rows, : TEXT + tokens].to(model.device)
     cache = cache_support_of(model).cache(model, TEXT)
     model(ids[:, :TEXT], past_key_values=cache, use_cache=True)
@@ -42,27 +59,80 @@ def both(elastic: ElasticModel, rows: int = 1, tokens: int = 3) -> tuple[torch.T
 
 @pytest.mark.parametrize("family", KIND[:3])
 @pytest.mark.parametrize("adapters", [0, 2])
-@pytest.mark.parametrize("sizes", [(1.0,), (0.7,), (0.45,), (1.0, 0.8, 0.8, 0.5)])
-def test_the_numbers_of_the_models_forward(family: str, adapters: int, sizes: Sequence[float]) -> None:
+@pytest.mark.parametrize("sizes", [(1.0,), (0.7,), (0.45,), (1.0, 0.8, 0.8, 0.5), (0.7, 0.6, 0.5)])
+def test_the_numbers_of_the_models_forward(
+    family: str, adapters: int, sizes: Sequence[float], code: type[DecodeStep]
+) -> None:
     elastic = tiny_elastic(family, adapter_rank=adapters)
     plans = [elastic.planner.at_ratio(size) for size in sizes]
     elastic.apply(elastic.batch(plans) if len(plans) > 1 else plans[0])
-    torch.testing.assert_close(*both(elastic, len(plans)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*both(elastic, code, len(plans)), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("adapters", [0, 2])
-def test_codes_are_multiplied_as_bytes(adapters: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    product, sequences = coded_layers.byte_product, set()
-    monkeypatch.setattr(coded_layers, "byte_product", lambda x, z: sequences.add(len(x)) or product(x, z))
+def test_codes(adapters: int, code: type[DecodeStep]) -> None:
     elastic = coded_elastic(adapter_rank=adapters)
-    planner = elastic.planners["both"]
-    plans = [planner.at_ratio(size) for size in (0.45, 0.35, 0.3)]
+    coded, directions = elastic.planners["both"], elastic.planner
+    plans = [coded.at_ratio(size) for size in (0.45, 0.35, 0.3)]
     assert all(any(is_coded(state) for state in plan.states) for plan in plans)
-    for rows in (1, 3):
-        elastic.apply(elastic.batch(plans) if rows > 1 else plans[1])
-        expected, found = both(elastic, rows)
-        assert float((found - expected).norm()) <= 0.02 * float(expected.norm())  # the kernel rounds to bfloat16
-    assert bool(sequences) == kernels._BYTES
+    for batch in ([plans[1]], plans, [directions.at_ratio(1.0), directions.at_ratio(0.6), *plans[:2]]):
+        elastic.apply(elastic.batch(batch) if len(batch) > 1 else batch[0])
+        torch.testing.assert_close(*both(elastic, code, len(batch)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_text_does_not_depend_on_its_company_or_on_threads() -> None:
+    if native_code() is None:
+        pytest.skip("there is no compiler on this machine")
+    elastic = coded_elastic()
+    step, model = step_of(elastic), elastic.model
+    planners = elastic.planner, elastic.planners["both"]
+    plans = [planners[0].at_ratio(1.0), planners[0].at_ratio(0.6), planners[1].at_ratio(0.35)]
+    ids, support = calibration()[:3, : TEXT + 1], cache_support_of(model)
+    threads = torch.get_num_threads()
+
+    def texts(rows: Sequence[int]) -> list[DynamicCache]:
+        """Caches of these texts, each read at its own size."""
+        caches = []
+        for row in rows:
+            caches.append(support.cache(model, TEXT + 1))
+            with elastic.at(plans[row]), torch.inference_mode():
+                model(ids[row, None, :TEXT], past_key_values=caches[-1], use_cache=True)
+        return caches
+
+    @torch.inference_mode()
+    def alone(row: int) -> torch.Tensor:
+        with elastic.on_this_thread(plans[row]):
+            return step(ids[row, None, TEXT:], texts([row]), [[0]])
+
+    try:
+        expected = torch.cat([alone(row) for row in range(3)])
+        for count in (1, 2, 3):
+            read = texts(range(3))
+            torch.set_num_threads(count)
+            with elastic.on_this_thread(elastic.batch(plans)):
+                assert torch.equal(step(ids[:, TEXT:], read, [[0], [1], [2]]), expected)
+            torch.set_num_threads(threads)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_layers_that_have_changed_are_run_as_they_are(code: type[DecodeStep]) -> None:
+    elastic = tiny_elastic("llama")
+    elastic.set_size(0.6)
+    ids, cache = calibration()[:1, : TEXT + 2], cache_support_of(elastic.model).cache(elastic.model, TEXT)
+    with torch.inference_mode():
+        elastic.model(ids[:, :TEXT], past_key_values=cache, use_cache=True)
+        step = step_of(elastic)
+        assert type(step) is code
+        before = step(ids[:, TEXT, None], [cache], [[0]])
+        elastic.install(random_adapters(elastic.base, 2))
+        elastic.set_size(0.6)
+        cache = cache_support_of(elastic.model).cache(elastic.model, TEXT)
+        elastic.model(ids[:, :TEXT], past_key_values=cache, use_cache=True)
+        found = step(ids[:, TEXT, None], [cache], [[0]])
+        expected = elastic.model(ids[:, : TEXT + 1], use_cache=False).logits[:, -1:]
+    assert not torch.allclose(before, found, atol=1e-3)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_only_models_that_compute_the_same_have_one() -> None:

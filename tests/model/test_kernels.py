@@ -7,9 +7,7 @@ from torch.nn import functional as F
 
 from acip_core.model.kernels import (
     Linear,
-    byte_product,
     linear,
-    multiplies_bytes,
     pair,
     token_product,
     use_fast_linears,
@@ -45,28 +43,6 @@ def test_a_product_that_was_chosen_beforehand(layout, biased):
     product, expected = token_product(weight, bias), F.linear(x, weight, bias)
     for both in (None, pair(x)):
         torch.testing.assert_close(product(x, both), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 8])
-@pytest.mark.parametrize("shape", [(8, 16), (64, 48), (577, 96)])
-@pytest.mark.parametrize("offset", [0, 8, 13])  # bytes into a file
-@torch.inference_mode()
-def test_bytes_are_multiplied_wherever_they_lie(rows, shape, offset):
-    x, lying = torch.randn(rows, 1, shape[1]), torch.zeros(offset + shape[0] * shape[1], dtype=torch.int8)
-    z = lying[offset:].view(shape).random_(-100, 100)
-    if not multiplies_bytes(x, z):
-        pytest.skip("the kernel takes no such rows from there, or this processor has none")
-    expected = F.linear(x, z.float())
-    assert float((byte_product(x, z) - expected).norm()) <= 0.005 * float(expected.norm())
-
-
-def test_where_bytes_are_not_multiplied_as_they_are():
-    with torch.inference_mode():
-        z = torch.zeros(8, 32, dtype=torch.int8)
-        assert not multiplies_bytes(torch.randn(1, 1, 40), torch.zeros(8, 40, dtype=torch.int8))
-        assert not multiplies_bytes(torch.randn(1, 4, 32), z)  # a prompt, which is not rounded
-        assert not multiplies_bytes(torch.randn(9, 1, 32), z)
-    assert not multiplies_bytes(torch.randn(1, 1, 32), z)  # a gradient may be wanted
 
 
 def test_inputs_of_any_layout():
