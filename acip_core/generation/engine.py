@@ -34,7 +34,7 @@ from .tokens import Detokenizer, Token, TokenSteps
 PREFILL_CHUNK = 256  # prompt tokens per pass: about half a second on two cores, so a long prompt blocks nobody
 _MEASURE_CHUNK = 128  # tokens of an evaluation window per pass; smaller, for every chunk also pays for the head
 _CACHED_TOKENS = 32_768  # of all callers together; their caches take 1.5 GB for the default model
-_ACTIVE, _WAITING = 8, 40  # callers that generate at once; callers in the queue
+_ACTIVE, _WAITING = 16, 40  # callers that generate at once; callers in the queue
 _PATIENCE = 0.2  # seconds between two looks at the queue
 _MAX_CHARACTERS = 2_000_000  # rejected before the tokenizer spends seconds on it
 P = ParamSpec("P")

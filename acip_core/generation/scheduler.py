@@ -36,7 +36,7 @@ from .cache import TextCache, cache_support_of, read
 from .kept_cache import KeptLayer
 from .step_choice import decode_step_of
 
-_ROWS = 8  # sequences in one pass
+_ROWS = 16  # sequences in one pass
 _PATIENCE = 0.1  # of a pass's time, to wait for the requests of the last one: they are choosing their next token
 _LONGEST = 512  # tokens in a cache that is stacked; twice as many take the time that reading weights once saves
 _PLANS = 16  # batch plans kept, of half a megabyte each; making one takes 10 ms, a third of a pass or less
