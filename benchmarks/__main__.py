@@ -18,6 +18,7 @@ from .factorization import measure_factorization
 from .figure import Figure, merge, table
 from .gguf_files import measure_gguf
 from .large import measure_large
+from .llama_speed import measure_llama
 from .methods import measure_methods
 from .page import measure_page
 from .peers.results import measure_peers
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "resizing": measure_resizing,
     "training": measure_training,
     "speed": measure_speed,
+    "llama": measure_llama,
     "gpu": measure_accelerator,
     "start": measure_start,
     "page": measure_page,

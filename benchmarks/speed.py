@@ -22,7 +22,7 @@ from acip_core.progress import finish
 from .figure import Figure, clock, median_of
 from .plain import plain_model
 
-_PROMPT, _NEW, _LONG = 32, 64, 512  # tokens
+PROMPT, NEW, _LONG = 32, 64, 512  # tokens
 _SIZES = (1.0, 0.85, 0.7, 0.55, 0.4)  # of the directions
 _SHARES = (0.36, 0.29, 0.26, 0.24, 0.19)  # of the published bytes
 _PART = 0.5  # of what the memory's bandwidth allows
@@ -41,7 +41,7 @@ def measure_speed(rounds: int = 5) -> list[Figure]:
     finish(install_coding(loaded))
     engine, elastic = Engine(loaded.elastic), loaded.elastic
     text = token_windows(base.tokenizer, documents("wikipedia", "held-out"), _LONG, 1).to(plain.device)
-    prompt = text[:, :_PROMPT]
+    prompt = text[:, :PROMPT]
     named: dict[str, Plan] = {f"{size:.0%}": elastic.planner.at_ratio(size) for size in _SIZES}
     five = elastic.batch(list(named.values()))
     if (both := elastic.planners.get(BOTH)) is not None:
@@ -55,13 +55,13 @@ def measure_speed(rounds: int = 5) -> list[Figure]:
         base_decoding.append(engine.call(_decode_plain, plain, prompt))
         base_prefill.append(engine.call(_read, plain, text))
         for name, plan in named.items():
-            decoding[name].append(_decode(engine, plan, prompt))
+            decoding[name].append(decode(engine, plan, prompt))
             with elastic.at(plan):
                 prefill[name].append(engine.call(_read, elastic.model, text))
-        together.append(_decode(engine, five, prompt.repeat(len(_SIZES), 1)))
+        together.append(decode(engine, five, prompt.repeat(len(_SIZES), 1)))
     figures = []
     for name, plan in named.items():
-        limit = median(base_decoding) * bandwidth / (_NEW * _read_bytes(elastic, plan))
+        limit = median(base_decoding) * bandwidth / (NEW * _read_bytes(elastic, plan))
         title = f"decoding speed at {name} ÷ the base model's"
         figure = median_of(title, _ratios(base_decoding, decoding[name]), "×", round(_PART * limit, 2), "higher")
         figures.append(replace(figure, limit=limit))
@@ -73,7 +73,7 @@ def measure_speed(rounds: int = 5) -> list[Figure]:
     figures.append(median_of(title, _ratios(together, decoding["100%"]), "×", _MOST_OF_ONE))
     if plain.device.type != "cpu":
         for name in named:
-            speeds = [_NEW / seconds for seconds in decoding[name]]
+            speeds = [NEW / seconds for seconds in decoding[name]]
             figures.append(median_of(f"decoding at {name}", speeds, "tokens/s", None, "higher"))
             reading = [1e3 * seconds for seconds in prefill[name]]
             figures.append(median_of(f"reading {_LONG} tokens at {name}", reading, "ms"))
@@ -104,13 +104,13 @@ def _bandwidth(device: torch.device) -> float:
     return block.numel() * block.element_size() / best
 
 
-def _decode(engine: Engine, plan: Plan | BatchPlan, ids: torch.Tensor) -> float:
+def decode(engine: Engine, plan: Plan | BatchPlan, ids: torch.Tensor) -> float:
     """Seconds for the new tokens of a batch, the prompt not counted."""
-    cache = engine.cache(ids.shape[1] + _NEW)
+    cache = engine.cache(ids.shape[1] + NEW)
     with one_thread():  # as all callers of an engine
         token = engine.forward(ids, plan, cache)[:, -1:].argmax(-1)
         began = clock()
-        for _ in range(_NEW):
+        for _ in range(NEW):
             token = engine.forward(token, plan, cache)[:, -1:].argmax(-1)
         return clock() - began
 
@@ -121,7 +121,7 @@ def _decode_plain(model: PreTrainedModel, ids: torch.Tensor) -> float:
     cache = DynamicCache(config=model.config)
     token = model(ids, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
     began = clock()
-    for _ in range(_NEW):
+    for _ in range(NEW):
         token = model(token, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
     return clock() - began
 
