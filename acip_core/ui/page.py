@@ -63,7 +63,7 @@ def build_page(
                 measured, measure, stop_measuring = components.curve_part(loaded)
                 components.visits_part()
                 settings, penalty = components.advanced_part(loaded, examples)
-        sizes, compared, compare, stop_comparing = components.compare_part(rows, modes.directions.compared)
+        sizes, compared, compare, stop_comparing = components.compare_part(modes.directions)
         own, read_out, read, stop_reading = components.reading_part()
         exported, export, stop_exporting = components.take_part(loaded)
         components.pictures_part(handlers.model.galleries.kinds)
@@ -162,14 +162,17 @@ def _values(rows: list[Row], loaded: Loaded, examples: Examples) -> dict[str, An
 
 def _document(loaded: Loaded, modes: Modes) -> Document:
     """Holds nothing of the model, for Gradio keeps closed pages."""
-    claim, made, published = markup.claim(loaded), loaded.completions, loaded.elastic.planner.base_bytes
+    made, published = loaded.completions, loaded.elastic.planner.base_bytes
+    states = ("waiting", "running", "ready", "absent", "failed")
+    claims = {state: markup.claim(loaded, "bits" if state == "ready" else DIRECTIONS, state) for state in states}
 
     def first() -> str:
         track = modes.track()
         examples = examples_of(made, track.mode, modes.knowledge.opening(track))
-        return markup.first_paint(TITLE, claim, examples, published)
+        return markup.first_paint(TITLE, claims[modes.preparation.state], examples, published)
 
-    return Document(TITLE, claim, first)
+    never = modes.preparation.state == "absent"
+    return Document(TITLE, claims["absent" if never else "ready"], first)
 
 
 def _known(modes: Modes) -> dict[str, Any]:

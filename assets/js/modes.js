@@ -83,6 +83,8 @@ export function spend(part) {
     const note = radios.find((radio) => radio.checked)?.dataset.note ?? "";
     told.textContent = latest.told || `${note} ${free()}`.trim();
     element.dataset.modes = latest.state;
+    for (const said of findAll(document, "[data-while]"))
+      said.hidden = !said.dataset.while?.split(" ").includes(latest.state);
   };
   for (const radio of radios) {
     radio.addEventListener("change", () => {

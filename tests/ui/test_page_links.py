@@ -244,6 +244,9 @@ def test_the_plot_against_megabytes_and_speed(visit: Visit) -> None:
       return data.flatMap(({ x }) => x).every((value) => value === null || (value >= low && value <= high));
     }"""
     assert page.evaluate(within)
+    named = "document.querySelector('#chart .plot').layout.annotations.map(({ text }) => text)"
+    assert {"40 %", "100 %"} <= set(page.evaluate(named))
     page.select_option("[data-axis]", "ratio")
+    page.wait_for_function(f"{named}.length === 0")
     expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "ratio")
     assert page.evaluate(ends) == percents
