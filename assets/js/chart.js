@@ -216,11 +216,16 @@ class Chart {
   #namedSizes() {
     if (this.#axis.key !== "speed") return [];
     const { meta, x, y } = this.plot.data[0];
-    const looks = { showarrow: false, yshift: 12, font: { size: 11 } };
-    return meta.flatMap((percent, i) => {
-      const size = Math.round(percent ?? Number.NaN);
-      return size in speed().speeds ? [{ ...looks, x: x[i], y: Math.log10(y[i] ?? 1), text: named(size) }] : [];
-    });
+    const sizes = meta.map((percent) => Math.round(percent ?? Number.NaN));
+    const timed = [...sizes.keys()].filter((i) => sizes[i] in speed().speeds);
+    return timed.map((i, number) => ({
+      x: x[i],
+      y: Math.log10(y[i] ?? 1),
+      text: named(sizes[i]),
+      yshift: (timed.length - number) % 2 ? 13 : -13, // in turn above and below, as neighbours may be equally fast
+      showarrow: false,
+      font: { size: 11 },
+    }));
   }
 
   /**
