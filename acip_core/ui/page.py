@@ -94,8 +94,8 @@ def build_page(
         _stream(read.click, handlers.read, [own, percent, mode], read_out, "measurement", api_name="read", **at_size)
         _stream(export.click, handlers.export, [percent, mode], exported, "export", api_name="export", **at_size)
         spend.input(
-            handlers.compared, mode, sizes, preprocess=False, queue=False, show_progress="hidden",
-            api_visibility="private", js=scripts.calling("inMode"),
+            handlers.compared, [mode, sizes], sizes, preprocess=False, queue=False, show_progress="hidden",
+            api_visibility="private", js=scripts.calling("comparedIn"),
         )  # fmt: skip
         for button, end in (
             (stop, handlers.stop),

@@ -13,6 +13,8 @@ let latest = { state: "waiting", told: "", modes: {} };
 let first = null;
 let repaint = () => {};
 let tell = () => {};
+/** Tells the server the mode in force; its answer is the sizes that can be compared. */
+export const retell = () => tell();
 
 /**
  * Calls when another mode is in force.
