@@ -57,7 +57,7 @@ def header(title: str, loaded: Loaded) -> str:
     note = without_places(loaded.note, base.source, loaded.artifact.source)
     name = known_name(base)
     told = "" if base.file is None else f"Read from the file {base.file.name}; what it holds is the original here."
-    claims = [(spent, while_, claim(loaded, spent, while_.split()[0]).partition(name)) for spent, while_ in _CLAIMED]
+    claims = [(spent, states, claim(loaded, spent, states.split()[0]).partition(name)) for spent, states in _CLAIMED]
     return part("header", title=title, note=note, claims=claims, told=told, links=links(loaded))
 
 
