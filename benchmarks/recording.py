@@ -7,13 +7,14 @@ import io
 import math
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Error, Page
 
 from .browser import ROOT, SLIDER, await_codes, chromium, opened, served
 
@@ -40,7 +41,8 @@ class _Reel:
 
         def painted(event: dict[str, Any]) -> None:
             self.frames.append((event["metadata"]["timestamp"], base64.b64decode(event["data"])))
-            session.send("Page.screencastFrameAck", {"sessionId": event["sessionId"]})
+            with suppress(Error):  # the last frames come when the page is closed
+                session.send("Page.screencastFrameAck", {"sessionId": event["sessionId"]})
 
         session.on("Page.screencastFrame", painted)
         session.send("Page.startScreencast", {"format": "png"})

@@ -38,10 +38,7 @@ def held_picture(track: Track, states: CodedStates, kinds: Mapping[str, Sequence
     rows = {**kinds, **{name: [name] for name in states.tables}}
     planner = track.planner
     assert isinstance(planner, BytePlanner)
-    weights = {name: matrix.codes[0].z.numel() for name, matrix in states.coded.matrices.items()}
-    bits = {
-        name: {point.state: 8 * point.bytes / weights[name] for point in hull} for name, hull in planner.hulls.items()
-    }
+    bits = bits_of(planner, states)
     frames = {}
     for percent in track.percents:
         at = dict(zip(planner.hulls, track.plan_at(percent)[1].states, strict=True))
@@ -59,6 +56,14 @@ def held_picture(track: Track, states: CodedStates, kinds: Mapping[str, Sequence
     figure.update_layout(height=90 + 30 * len(rows))
     moving: Any = {percent: [[0, cells]] for percent, cells in frames.items()}
     return Picture("Bits held of each weight", _HELD, figure, moving)
+
+
+def bits_of(planner: BytePlanner, states: CodedStates) -> dict[str, dict[int, float]]:
+    """Bits per weight of every layer and table, scales and adapter counted, by its state."""
+    weights = {name: matrix.codes[0].z.numel() for name, matrix in states.coded.matrices.items()}
+    return {
+        name: {point.state: 8 * point.bytes / weights[name] for point in hull} for name, hull in planner.hulls.items()
+    }
 
 
 def _cells(
@@ -103,7 +108,9 @@ def foretold_picture(track: Track, curves: Sequence[CodedCurve]) -> Picture | No
     ring = {"symbol": "circle-open", "size": 14, "color": "#2b7bd9", "line": {"width": 3}}
     here = go.Scatter(x=[low], y=[low], mode="markers", name="this size", marker=ring, hoverinfo="skip")
     figure.add_trace(here)
-    axis = {"type": "log", "dtick": "D2", "range": [math.log10(low), math.log10(high)]}
+    ticks = [digit * 10.0**power for power in range(-9, 3) for digit in (1, 2, 5)]
+    axis = {"type": "log", "range": [math.log10(low), math.log10(high)]}
+    axis |= {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
     laid_out(figure, axis | {"title": title("predicted, nats")}, axis | {"title": title("measured, nats")})
     last = len(figure.data) - 1
     frames: Any = {percent: [[last, {"x": [rise or None], "y": [rise or None]}]] for percent, rise in predicted.items()}

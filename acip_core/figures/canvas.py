@@ -6,10 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 MUTED = "#7a7f87"
 SOURCE_MEANING = "The file that the model was read from. What it holds is the original here, so it loses nothing."
+_TYPES = ("#d9622b", "#2b7bd9", "#2f9e5b", "#8a5cc9", "#c2417f", "#0f8f9e", "#9a7b12")
+_MOST_POINTS = 150  # of one line
 _ERRORS = 2  # standard errors to either side of a line: 95 of 100 such bands hold the true value
 
 
@@ -28,6 +31,16 @@ def laid_out(figure: go.Figure, x: dict[str, Any], y: dict[str, Any]) -> go.Figu
         plot_bgcolor="rgba(0,0,0,0)",
         template="none",
     )
+
+
+def thinned(count: int) -> np.ndarray:
+    """Indices of at most `_MOST_POINTS` of so many points, the ends among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).astype(int))
+
+
+def type_colors(count: int) -> list[str]:
+    """A color for each of so many types of layers."""
+    return [_TYPES[i % len(_TYPES)] for i in range(count)]
 
 
 def title(text: str) -> dict[str, Any]:

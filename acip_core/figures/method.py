@@ -20,13 +20,12 @@ from ..evaluation.methods import corpus_color, corpus_title, method_of
 from ..model.factorization import factorize_layer
 from ..model.layers import ElasticLinear
 from ..model.rank_costs import factor_parameters
-from .canvas import MUTED, laid_out, title
+from .canvas import MUTED, laid_out, thinned, title, type_colors
 from .cut import Cuts
-from .pictures import Picture, layer_types
+from .pictures import Picture, layer_types, numbered
 
 _ORANGE, _BLUE = corpus_color("c4"), corpus_color("wikipedia")
 _FILL = "rgba(217,98,43,0.3)"
-_TYPES = ("#d9622b", "#2b7bd9", "#2f9e5b", "#8a5cc9", "#c2417f", "#0f8f9e", "#9a7b12")
 _REPAIRS = {
     True: (
         "Adapters repair what is lost",
@@ -39,7 +38,6 @@ _REPAIRS = {
         "is the model before; a size costs the same.",
     ),
 }
-_MOST_POINTS = 150  # of one line
 _PERCENT = [0, 102]  # of an axis that must show a line at its end
 
 
@@ -55,7 +53,7 @@ def method_pictures(loaded: Loaded, cuts: Cuts) -> list[Picture]:
         _price(layers, layer_types(loaded.artifact), cuts, rank, loaded.elastic.pivoted),
         *_repair(loaded.artifact.curves, cuts),
     ]
-    return [replace(step, title=f"{number}. {step.title}") for number, step in enumerate(steps, 1)]
+    return numbered(steps)
 
 
 def _directions(loaded: Loaded, layers: Mapping[str, ElasticLinear]) -> Picture:
@@ -81,7 +79,7 @@ def _directions(loaded: Loaded, layers: Mapping[str, ElasticLinear]) -> Picture:
     figure = go.Figure()
     for (label, energies), color, dash in zip(lines.items(), (_ORANGE, MUTED), ("solid", "dash"), strict=False):
         share = 100 * torch.cat([torch.zeros(1), energies.cumsum(0) / energies.sum()]).numpy()
-        at = _thinned(len(share))
+        at = thinned(len(share))
         line = {"color": color, "width": 2.5, "dash": dash}
         hover = f"{label}: %{{x}} directions<br>%{{y:.1f}} % of the output<extra></extra>"
         figure.add_trace(
@@ -101,7 +99,7 @@ def _directions(loaded: Loaded, layers: Mapping[str, ElasticLinear]) -> Picture:
 def _order(scores: Mapping[str, torch.Tensor], cuts: Cuts) -> Picture:
     """All scores of the model, best first, with the part that is kept filled."""
     every = np.sort(torch.cat(list(scores.values())).double().numpy())[::-1]
-    at = _thinned(len(every))
+    at = thinned(len(every))
     y = np.log10(np.maximum(every[at], np.finfo(np.float32).tiny) / max(every[0], np.finfo(np.float32).tiny))
     x = 100 * at / max(1, len(every) - 1)
     low = float(y.min()) - 0.1
@@ -155,7 +153,7 @@ def _price(
 ) -> Picture:
     """Every layer's parameters against the directions it keeps, at the slider's position."""
     figure = go.Figure()
-    for kind, color in zip(kinds, _cycled(len(kinds)), strict=True):
+    for kind, color in zip(kinds, type_colors(len(kinds)), strict=True):
         figure.add_trace(
             go.Scatter(
                 x=[100.0] * len(kinds[kind]), y=[100.0] * len(kinds[kind]), mode="markers", name=escape(kind),
@@ -222,12 +220,3 @@ def _repair(curves: Sequence[Curve], cuts: Cuts) -> Iterator[Picture]:
         yield Picture(*_REPAIRS["+adapters" in own[0].method], figure, frames)
     else:
         yield Picture("What a size costs", "Perplexity on held-out text, relative to the full model's.", figure, frames)
-
-
-def _thinned(count: int) -> np.ndarray:
-    """Indices of at most `_MOST_POINTS` of so many points, the ends among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).astype(int))
-
-
-def _cycled(count: int) -> list[str]:
-    return [_TYPES[i % len(_TYPES)] for i in range(count)]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -64,6 +64,11 @@ class Picture:
     figure: go.Figure
     frames: Mapping[int, Any] | None = None
     choices: Mapping[str, list[int]] | None = None
+
+
+def numbered(steps: Sequence[Picture]) -> list[Picture]:
+    """Pictures whose titles say their order."""
+    return [replace(step, title=f"{number}. {step.title}") for number, step in enumerate(steps, 1)]
 
 
 def gallery(pictures: Iterable[Picture]) -> list[dict[str, Any]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from ..errors import GenerationError
-from ..model.tracks import LARGEST_PERCENT
+from ..model.tracks import LARGEST_PERCENT, Track
 from .columns import Column
 from .job import STARTING, Job
 from .messages import FRAME_SECONDS, Message, columns_shown, token_status
@@ -17,6 +18,12 @@ from .requests import CompletionSettings, completion_request, percents_of
 from .visitors import Run
 
 MOST_COLUMNS = 5
+
+
+def comparable(track: Track) -> list[tuple[str, int]]:
+    """Sizes to choose from, the largest first: what each is called, and its percentage."""
+    sizes = range(LARGEST_PERCENT, math.ceil(track.percents[0]) - 1, -1)
+    return [(track.named(size), size) for size in sizes]
 
 
 class ComparisonJob(Job):

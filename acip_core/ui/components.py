@@ -16,7 +16,7 @@ from ..figures.size_table import Row
 from ..model.base_model import DEFAULT_MODEL, embedded_gguf
 from ..model.tracks import LARGEST_PERCENT, Track
 from . import markup, scripts
-from .comparison_job import MOST_COLUMNS
+from .comparison_job import MOST_COLUMNS, comparable
 from .examples import Examples
 from .knowledge import KnowledgeStrip
 from .model_choices import ModelChoice, ModelChoiceError, ModelChoices
@@ -134,15 +134,15 @@ def curve_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
     return measured, measure, stop
 
 
-def compare_part(rows: list[Row], start: list[float]) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.Button]:
+def compare_part(track: Track) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.Button]:
     with gr.Column(elem_id="compare-view"):
         with gr.Row(elem_id="compare-actions"):
             sizes = gr.Dropdown(
-                [row.percent for row in reversed(rows)],
-                value=start,
+                comparable(track),
+                value=track.compared,
                 multiselect=True,
                 max_choices=MOST_COLUMNS,
-                label="Side by side at these sizes, % of the original",
+                label="Side by side at these sizes",
                 elem_id="compare-sizes",
                 scale=6,
             )

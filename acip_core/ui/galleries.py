@@ -22,6 +22,7 @@ from starlette.routing import Route
 from ..artifacts.loading import Loaded
 from ..errors import ArtifactError, GenerationError
 from ..figures.byte_cut import foretold_picture, held_picture
+from ..figures.byte_method import byte_method_pictures
 from ..figures.comparison_picture import comparison_picture
 from ..figures.cut import Cuts
 from ..figures.method import method_pictures
@@ -36,7 +37,7 @@ COMPRESSED = [Middleware(GZipMiddleware, compresslevel=5)]
 
 
 class Galleries:
-    """Pictures by the name of their place: `method`, `history`, `score-map.KIND`, `bytes.MODE`.
+    """Pictures by the name of their place: `method`, `method.MODE`, `history`, `score-map.KIND`, `bytes.MODE`.
 
     Args:
         track: of a mode; raises GenerationError where there is none. Without it there are no pictures of bytes.
@@ -65,8 +66,8 @@ class Galleries:
         place, _, kind = name.partition(".")
         if (place == "score-map" and kind not in self.kinds) or place not in _PLACES:
             raise KeyError(name)
-        if place == "bytes":
-            return gallery(self._bytes_held(name, kind))
+        if place == "bytes" or (place == "method" and kind):
+            return gallery(self._of_bytes(name, place, kind))
         try:
             if place == "method":
                 return gallery(method_pictures(self._loaded, self._cuts))
@@ -104,7 +105,7 @@ class Galleries:
         kinds = layer_types(self._loaded.artifact)
         return [self._cuts.through(self._maps[kind], kinds[kind]), self._cuts.rank_picture(kinds)]
 
-    def _bytes_held(self, name: str, mode: str) -> list[Picture]:
+    def _of_bytes(self, name: str, place: str, mode: str) -> list[Picture]:
         loaded = self._loaded
         if self._track is None:
             raise KeyError(name)
@@ -114,8 +115,10 @@ class Galleries:
             raise KeyError(name) from None  # not yet
         if loaded.elastic.coded is None or loaded.coding is None or track.mode == DIRECTIONS:
             raise KeyError(name)
-        held = held_picture(track, loaded.elastic.coded, layer_types(loaded.artifact))
-        return [held, *filter(None, [foretold_picture(track, loaded.coding.curves)])]
+        states, kinds, curves = loaded.elastic.coded, layer_types(loaded.artifact), loaded.coding.curves
+        if place == "method":
+            return byte_method_pictures(track, states, kinds, curves)
+        return [held_picture(track, states, kinds), *filter(None, [foretold_picture(track, curves)])]
 
     def _history(self) -> list[Picture]:
         compared = self._loaded.comparison

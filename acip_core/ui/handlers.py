@@ -7,7 +7,6 @@ what belongs to an older run. The completion's text travels as text and is never
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,8 +17,7 @@ import gradio as gr
 from ..artifacts.loading import Loaded
 from ..errors import AcipError
 from ..model.thread_pools import on_one_thread
-from ..model.tracks import LARGEST_PERCENT
-from .comparison_job import ComparisonJob
+from .comparison_job import MOST_COLUMNS, ComparisonJob, comparable
 from .completion_jobs import CompletionJob, SweepJob
 from .document import Document
 from .export_job import ExportJob
@@ -133,11 +131,12 @@ class Handlers:
         """Write the model at a slider position as a ZIP file; `address`, relative to the page, then answers with it."""
         yield from self._run(ExportJob(self.model, percent, mode), request)
 
-    def compared(self, mode: str) -> dict[str, Any]:
-        """The sizes that can be seen side by side in a mode, and those that it starts with."""
+    def compared(self, mode: str, wanted: list[float]) -> dict[str, Any]:
+        """The sizes that can be seen side by side in a mode, and those that are wanted or else that it starts with."""
         track = self.model.modes.track(mode)
-        lowest = math.ceil(track.percents[0])
-        return gr.update(choices=list(range(LARGEST_PERCENT, lowest - 1, -1)), value=track.compared)
+        choices = comparable(track)
+        sizes = [size for _, size in choices if isinstance(wanted, list) and size in wanted][:MOST_COLUMNS]
+        return gr.update(choices=choices, value=sizes if len(sizes) > 1 else track.compared)
 
     def stop(self, request: gr.Request) -> None:
         """Stop the visitor's completion within one token."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import groupby
+from math import inf
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -56,8 +57,8 @@ def header(title: str, loaded: Loaded) -> str:
     note = without_places(loaded.note, base.source, loaded.artifact.source)
     name = known_name(base)
     told = "" if base.file is None else f"Read from the file {base.file.name}; what it holds is the original here."
-    words = claim(loaded).partition(name)
-    return part("header", title=title, note=note, claim=words, told=told, links=links(loaded))
+    claims = [(spent, states, claim(loaded, spent, states.split()[0]).partition(name)) for spent, states in _CLAIMED]
+    return part("header", title=title, note=note, claims=claims, told=told, links=links(loaded))
 
 
 _FIGURES = (
@@ -84,17 +85,41 @@ def first_paint(title: str, claim: str, examples: Examples, published: int) -> s
 _SHARES = {20: "a fifth", 25: "a quarter", 33: "a third", 50: "half", 67: "two thirds", 75: "three quarters"}
 
 
-def claim(loaded: Loaded) -> str:
-    """The page in one sentence: the smallest size that still knows nine in ten facts, where they were asked."""
+# What is spent on the slider, and while its codes are in which states (`Preparation`).
+_CLAIMED = (
+    ("bits", "ready"),
+    ("directions", "waiting running"),
+    ("directions", "ready"),
+    ("directions", "absent failed"),
+)
+
+
+def claim(loaded: Loaded, spent: str, state: str) -> str:
+    """The page in one sentence: the smallest size that still knows nine in ten facts, where they were asked.
+
+    Args:
+        spent: "directions" or "bits", as on the slider.
+        state: of the codes, as `Preparation` has it.
+    """
     name = known_name(loaded.elastic.base)
-    modes = loaded.knowledge.modes.values() if loaded.knowledge else ()
-    found = [size for size in (known.opening_bytes for known in modes) if size is not None]
-    percent = 100 * min(found) / loaded.elastic.planner.base_bytes if found else 100
-    if percent > 95:
+    now, fewer = _least_share(loaded, spent), _least_share(loaded, "bits")
+    if not now:
         return f"{name}, made smaller on the spot: drag the slider and see what it forgets."
+    invited = "Drag the slider and see what it forgets."
+    when = {"ready": "where bits are spent", "waiting": "once bits can be spent", "running": "once bits can be spent"}
+    more = f", and at {fewer} {when[state]}" if fewer and spent == DIRECTIONS and state in when else ""
+    return f"At {now} of its size {name} still gives 9 in 10 of its answers{more}. {invited}"
+
+
+def _least_share(loaded: Loaded, spent: str) -> str:
+    """The smallest size that still knows nine in ten facts, in words; empty where there is none worth naming."""
+    modes = loaded.knowledge.modes.items() if loaded.knowledge else ()
+    found = [known.opening_bytes for mode, known in modes if (mode == DIRECTIONS) == (spent == DIRECTIONS)]
+    percent = 100 * min(filter(None, found), default=inf) / loaded.elastic.planner.base_bytes
+    if percent > 95:
+        return ""
     nearest = min(_SHARES, key=lambda share: abs(share - percent))
-    words = _SHARES[nearest] if abs(nearest - percent) <= 1 else f"{percent:.0f} %"
-    return f"At {words} of its size {name} still gives 9 in 10 of its answers. Drag the slider and see what it forgets."
+    return _SHARES[nearest] if abs(nearest - percent) <= 1 else f"{percent:.0f} %"
 
 
 def completion(examples: Examples, loaded: Loaded) -> str:

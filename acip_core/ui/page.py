@@ -63,7 +63,7 @@ def build_page(
                 measured, measure, stop_measuring = components.curve_part(loaded)
                 components.visits_part()
                 settings, penalty = components.advanced_part(loaded, examples)
-        sizes, compared, compare, stop_comparing = components.compare_part(rows, modes.directions.compared)
+        sizes, compared, compare, stop_comparing = components.compare_part(modes.directions)
         own, read_out, read, stop_reading = components.reading_part()
         exported, export, stop_exporting = components.take_part(loaded)
         components.pictures_part(handlers.model.galleries.kinds)
@@ -94,8 +94,8 @@ def build_page(
         _stream(read.click, handlers.read, [own, percent, mode], read_out, "measurement", api_name="read", **at_size)
         _stream(export.click, handlers.export, [percent, mode], exported, "export", api_name="export", **at_size)
         spend.input(
-            handlers.compared, mode, sizes, preprocess=False, queue=False, show_progress="hidden",
-            api_visibility="private", js=scripts.calling("inMode"),
+            handlers.compared, [mode, sizes], sizes, preprocess=False, queue=False, show_progress="hidden",
+            api_visibility="private", js=scripts.calling("comparedIn"),
         )  # fmt: skip
         for button, end in (
             (stop, handlers.stop),
@@ -162,14 +162,17 @@ def _values(rows: list[Row], loaded: Loaded, examples: Examples) -> dict[str, An
 
 def _document(loaded: Loaded, modes: Modes) -> Document:
     """Holds nothing of the model, for Gradio keeps closed pages."""
-    claim, made, published = markup.claim(loaded), loaded.completions, loaded.elastic.planner.base_bytes
+    made, published = loaded.completions, loaded.elastic.planner.base_bytes
+    states = ("waiting", "running", "ready", "absent", "failed")
+    claims = {state: markup.claim(loaded, "bits" if state == "ready" else DIRECTIONS, state) for state in states}
 
     def first() -> str:
         track = modes.track()
         examples = examples_of(made, track.mode, modes.knowledge.opening(track))
-        return markup.first_paint(TITLE, claim, examples, published)
+        return markup.first_paint(TITLE, claims[modes.preparation.state], examples, published)
 
-    return Document(TITLE, claim, first)
+    never = modes.preparation.state == "absent"
+    return Document(TITLE, claims["absent" if never else "ready"], first)
 
 
 def _known(modes: Modes) -> dict[str, Any]:

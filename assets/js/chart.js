@@ -1,6 +1,7 @@
 // Perplexity against size: the cursor follows the slider, a click moves it, and what is measured here joins the curves.
+import { AXES, BYTES, MEGABYTES, RATIO } from "./chart_axes.js";
 import { drawLegend } from "./chart_legend.js";
-import { data, full, mode, rowAt, smallest, table } from "./data.js";
+import { data, full, mode, named, rowAt, smallest, table } from "./data.js";
 import { find } from "./dom.js";
 import { change, draw } from "./figures.js";
 import { onMode } from "./modes.js";
@@ -8,45 +9,8 @@ import { announce, receive } from "./part.js";
 import { clamp, follow, go, position } from "./slider.js";
 import { measure, onSpeed, speed } from "./speed.js";
 
-/** @typedef {{ key: string, title: string, of: (percent: number) => number }} Axis what perplexity is shown against */
 /** @typedef {MeasuredPoint & { percent: number, mode: Mode }} Point */
 /** @typedef {Line & { meta: Line["x"] }} Curve with the percent of every point, whatever the axis is */
-
-/** @type {Axis} the one that the figure is drawn against at first */
-const RATIO = { key: "ratio", title: "size of the compressed layers, %", of: (percent) => percent };
-/** @type {Axis} where bits are spent */
-const MEGABYTES = {
-  key: "megabytes",
-  title: "size of the whole model, MB",
-  of: (percent) => (percent / 100) * ((table.published ?? 0) / 1e6),
-};
-/** @type {Axis} */
-const BYTES = {
-  key: "bytes",
-  title: "size of the whole model, MB",
-  of: (percent) => between(percent, (row) => row.bytes / 1e6),
-};
-/** @type {Axis[]} */
-const AXES = [
-  RATIO,
-  BYTES,
-  {
-    key: "speed",
-    title: "tokens per second on this machine",
-    of: (percent) => between(percent, (row) => row.speed ?? NaN),
-  },
-];
-
-/**
- * A row's value at any percentage, between two of them on a straight line.
- * @param {number} percent
- * @param {(row: Row) => number} value
- */
-function between(percent, value) {
-  const low = Math.min(Math.max(Math.floor(percent), smallest.percent), full.percent - 1);
-  const [a, b] = [low, low + 1].map((each) => value(rowAt(each)));
-  return a + (b - a) * (percent - low);
-}
 
 /**
  * Puts a cursor over a drawn plot, for redrawing that takes longer than a frame.
@@ -243,8 +207,25 @@ class Chart {
     const x = this.plot.data.map((trace, i) => this.#xOf(trace, i));
     const axis = Object.entries(this.#xAxis(x)).map(([name, value]) => [`xaxis.${name}`, value]);
     const all = this.plot.data.map((_, i) => i);
-    await change(this.plot, () => Plotly.update(this.plot, { x }, Object.fromEntries(axis), all));
+    const layout = { ...Object.fromEntries(axis), annotations: this.#namedSizes() };
+    await change(this.plot, () => Plotly.update(this.plot, { x }, layout, all));
     this.plot.dataset.axis = this.#axis.key;
+  }
+
+  /** Names of the sizes that were timed, at their points: on an axis of speed they need not come in their order. */
+  #namedSizes() {
+    if (this.#axis.key !== "speed") return [];
+    const { meta, x, y } = this.plot.data[0];
+    const sizes = meta.map((percent) => Math.round(percent ?? Number.NaN));
+    const timed = [...sizes.keys()].filter((i) => sizes[i] in speed().speeds);
+    return timed.map((i, number) => ({
+      x: x[i],
+      y: Math.log10(y[i] ?? 1),
+      text: named(sizes[i]),
+      yshift: (timed.length - number) % 2 ? 13 : -13, // in turn above and below, as neighbours may be equally fast
+      showarrow: false,
+      font: { size: 11 },
+    }));
   }
 
   /**

@@ -6,7 +6,7 @@ export function nameButtons() {
   const field = find(document, "#compare-sizes");
   const name = () => {
     for (const token of field.querySelectorAll(".token")) {
-      const title = `Remove ${token.textContent?.trim()} %`;
+      const title = `Remove ${token.textContent?.trim()}`;
       const button = token.querySelector(".token-remove");
       if (button && button.getAttribute("title") !== title) button.setAttribute("title", title);
     }

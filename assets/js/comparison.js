@@ -1,5 +1,5 @@
 // The compare view: one column per size, all one token further with every message. Model output is only ever set as text.
-import { facts, full, tableOf } from "./data.js";
+import { facts, full, named, tableOf } from "./data.js";
 import { find } from "./dom.js";
 import { choose } from "./modes.js";
 import { announce, receive } from "./part.js";
@@ -59,13 +59,14 @@ class Column {
    */
   paint(column, prompt, mode) {
     const { percent, finish } = column;
-    const known = facts(percent, tableOf(mode));
+    const table = tableOf(mode);
+    const [size, known] = [named(percent, table), facts(percent, table)];
     [this.#percent, this.#mode] = [percent, mode];
-    this.size.textContent = `${percent} %`;
+    this.size.textContent = size;
     this.facts.textContent = known.join(" · ");
-    this.head.title = `Set the slider to ${percent} %`;
+    this.head.title = `Set the slider to ${size}`;
     this.head.setAttribute("aria-label", `${this.head.title}: ${known.join(", ")}`);
-    this.page.setAttribute("aria-label", `Completion at ${percent} %`);
+    this.page.setAttribute("aria-label", `Completion at ${size}`);
     this.root.dataset.percent = String(percent);
     this.root.dataset.finish = finish;
     this.agreement.textContent = agreement(column);

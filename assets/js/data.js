@@ -77,13 +77,15 @@ export const named = (percent, of = table) =>
 export const tableOf = (name) => tables.get(name) ?? table;
 
 /**
- * What is known of a size beforehand, in words: its megabytes, then how much worse it is.
+ * What is known of a size beforehand, in words: its megabytes, or their share where these are its name; then how much
+ * worse it is.
  * @param {number} percent
  */
 export function facts(percent, of = table) {
   const row = rowAt(percent, of);
   const [value, more] = worse(row, of);
-  return [inMegabytes(row.bytes / 1e6), ...(value === "–" ? [] : [`${value} ${more}`])];
+  const size = of.published === undefined ? inMegabytes(row.bytes / 1e6) : `${percent} %`;
+  return [size, ...(value === "–" ? [] : [`${value} ${more}`])];
 }
 
 /**

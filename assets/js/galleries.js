@@ -9,11 +9,22 @@ export function listen() {
   follow(moveTo);
   moveTo(position());
   onMode((mode) => {
-    const place = /** @type {HTMLElement | null} */ (document.querySelector("#bytes [data-gallery]"));
-    if (!place || mode === "directions" || place.dataset.gallery === `bytes.${mode}`) return;
-    place.dataset.gallery = `bytes.${mode}`;
-    if (place.childElementCount) load(place); // it was seen before
+    const isBytes = mode !== "directions";
+    if (isBytes) rename("bytes", `bytes.${mode}`);
+    rename("method", isBytes ? `method.${mode}` : "method");
   });
+}
+
+/**
+ * Another gallery in a place from now on.
+ * @param {string} part of the page
+ * @param {string} name of the gallery
+ */
+function rename(part, name) {
+  const place = /** @type {HTMLElement | null} */ (document.querySelector(`#${part} [data-gallery]`));
+  if (!place || place.dataset.gallery === name) return;
+  place.dataset.gallery = name;
+  if (place.childElementCount) load(place); // it was seen before
 }
 
 /**

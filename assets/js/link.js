@@ -2,7 +2,7 @@
 // prompt is a step of the browser's history, which Back and Forward walk through.
 import { data, full, mode, table } from "./data.js";
 import { note } from "./dom.js";
-import { choose } from "./modes.js";
+import { choose, retell } from "./modes.js";
 import { place, position, show } from "./slider.js";
 
 /** @typedef {string | number | boolean} Value of an input */
@@ -23,6 +23,7 @@ const PARTS = [
   ["mode", 0, 0],
   ["penalty", 1, 2],
 ];
+const COMPARED = "compare"; // the sizes side by side
 const [SIZE, MODE] = ["size", "mode"].map((name) => PARTS.findIndex((part) => part[0] === name));
 let written = "";
 /** @type {Value | null} */
@@ -49,6 +50,7 @@ export function read(inputs) {
   // A size alone is one of the links from before there were modes.
   const asked = link.get("mode") ?? (link.has("size") ? "directions" : "both");
   const isThere = choose(asked);
+  if (link.has(COMPARED)) retell();
   const found = PARTS.map((part, i) => parsed(link.get(part[0]), part, inputs[i]));
   const wanted = link.has("size") ? Number(found[SIZE]) : (table.opening ?? full.percent);
   found[SIZE] = place(show(isThere || !link.has("size") ? wanted : position()));
@@ -114,6 +116,8 @@ export function write(...inputs) {
     const text = name === "chat" ? (inputs[i] ? "1" : "") : String(inputs[i] ?? "");
     if (text && text.length <= MOST) link.set(name, text);
   });
+  const [, compared] = comparedIn();
+  if (compared.length) link.set(COMPARED, String(compared));
   put(link, isElsewhere(link));
   latest = inputs[0];
   return inputs;
@@ -132,10 +136,22 @@ export const atSize = (...inputs) => [...inputs.slice(0, -2), position(), mode()
 export const inMode = (...inputs) => [...inputs.slice(0, -1), mode()];
 
 /**
- * Inputs in the order of the link, with sizes to compare in the place of the slider's.
+ * Inputs in the order of the link, with sizes to compare in the place of the slider's; these go into the link, too.
  * @param {Value[]} inputs
  */
-export const sideBySide = (...inputs) => inputs.with(MODE, mode());
+export function sideBySide(...inputs) {
+  const link = current();
+  link.set(COMPARED, String(inputs[SIZE]));
+  put(link);
+  return inputs.with(MODE, mode());
+}
+
+/** The mode in force, and the sizes that its link has to compare, if it has some. */
+export function comparedIn() {
+  const link = current();
+  const isOfMode = (link.get("mode") ?? "directions") === mode();
+  return [mode(), isOfMode ? (link.get(COMPARED)?.split(",").map(Number) ?? []) : []];
+}
 
 /**
  * Writes a size of before that is shown again, as another step.
@@ -143,6 +159,7 @@ export const sideBySide = (...inputs) => inputs.with(MODE, mode());
  */
 export function rewrite({ prompt, percent, mode }) {
   const link = current();
+  if (link.get("mode") !== mode) link.delete(COMPARED);
   link.set("size", String(percent));
   link.set("mode", mode);
   if (prompt && prompt.length <= MOST) link.set("prompt", prompt);

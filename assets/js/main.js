@@ -18,7 +18,7 @@ export { efficiency } from "./efficiency.js";
 export { exported } from "./export.js";
 export { pictures, turn } from "./galleries.js";
 export { knowledge } from "./knowledge.js";
-export { atSize, inMode, sideBySide, write } from "./link.js";
+export { atSize, comparedIn, inMode, sideBySide, write } from "./link.js";
 export { method } from "./method.js";
 export { spend } from "./modes.js";
 export { reading } from "./reading.js";

@@ -13,6 +13,8 @@ let latest = { state: "waiting", told: "", modes: {} };
 let first = null;
 let repaint = () => {};
 let tell = () => {};
+/** Tells the server the mode in force; its answer is the sizes that can be compared. */
+export const retell = () => tell();
 
 /**
  * Calls when another mode is in force.
@@ -83,6 +85,8 @@ export function spend(part) {
     const note = radios.find((radio) => radio.checked)?.dataset.note ?? "";
     told.textContent = latest.told || `${note} ${free()}`.trim();
     element.dataset.modes = latest.state;
+    for (const said of findAll(document, "[data-while]"))
+      said.hidden = !said.dataset.while?.split(" ").includes(latest.state);
   };
   for (const radio of radios) {
     radio.addEventListener("change", () => {

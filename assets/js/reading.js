@@ -1,7 +1,7 @@
 // A text of one's own: its perplexity at every size read so far, and the text itself, every token marked by what it lost
 // against the full model at the slider's size. The text is only ever set as text.
 import { place } from "./chart.js";
-import { data, full, mode, named, rowAt, smallest } from "./data.js";
+import { data, full, mode, named, rowAt, smallest, table } from "./data.js";
 import { find, write } from "./dom.js";
 import { draw } from "./figures.js";
 import { onMode } from "./modes.js";
@@ -127,19 +127,19 @@ class Reading {
     const isFull = (/** @type {Read} */ read) => read.percent === full.percent;
     const trace = {
       ...{ mode: "lines+markers", type: "scatter" },
-      x: done.map((read) => 100 * read.ratio),
+      x: done.map((read) => read.ratio * whole()),
       y: done.map((read) => read.perplexity),
       line: { color: getComputedStyle(document.body).getPropertyValue("--color-accent").trim(), width: 3 },
       marker: {
         size: done.map((read) => (isFull(read) ? 11 : 6)),
         symbol: done.map((read) => (isFull(read) ? "diamond" : "circle")),
       },
-      hovertemplate: "%{x:.3g} %<br>perplexity %{y:.4g}<extra>your text</extra>",
+      hovertemplate: `%{x:.3g} ${mode() === "directions" ? "%" : "MB"}<br>perplexity %{y:.4g}<extra>your text</extra>`,
     };
     await draw(this.plot, [trace], layout());
     if (!this.#isDrawn) {
       this.plot.on("plotly_afterplot", () => this.#follow());
-      this.plot.on("plotly_click", ({ points: [point] }) => Number.isFinite(point?.x) && go(point.x));
+      this.plot.on("plotly_click", ({ points: [point] }) => Number.isFinite(point?.x) && go((100 * point.x) / whole()));
     }
     this.#isDrawn = true;
     this.plot.dataset.points = String(done.length);
@@ -148,25 +148,31 @@ class Reading {
 
   #follow() {
     if (!this.#isDrawn || !this.plot.clientWidth) return;
-    const x = 100 * rowAt(position()).ratio;
+    const x = rowAt(position()).ratio * whole();
     place(this.cursor, this.plot, mode() === "directions" ? x : Math.log10(x));
   }
 }
+
+/** What a whole model has on the axis: percent, or megabytes where bits are spent. */
+const whole = () => (table.published === undefined ? 100 : table.published / 1e6);
 
 function layout() {
   const ticks = [1, 2, 5].flatMap((digit) => [...Array(9).keys()].map((power) => digit * 10 ** power));
   const axis = { fixedrange: true, zeroline: false };
   const isLinear = mode() === "directions";
-  const shares = [10, 15, 20, 30, 40, 60, 100];
+  const font = { size: 12 };
+  const sizes = [...Array(9).keys()].flatMap((power) =>
+    [1, 1.5, 2, 3, 4, 5, 7].map((digit) => digit * 10 ** (power - 3)),
+  );
   const logarithmic = {
-    title: { text: "share of the published bytes, %", standoff: 8 },
+    title: { text: "size of the whole model, MB", standoff: 8, font },
     type: "log",
-    range: [Math.log10(100 * smallest.ratio) - 0.02, 2.02],
-    tickvals: shares,
-    ticktext: shares.map(String),
+    range: [Math.log10(smallest.ratio * whole()) - 0.02, Math.log10(whole()) + 0.02],
+    tickvals: sizes,
+    ticktext: sizes.map((size) => size.toLocaleString("en-US")),
   };
   const linear = {
-    title: { text: "size of the compressed layers, %", standoff: 8 },
+    title: { text: "size of the compressed layers, %", standoff: 8, font },
     range: [smallest.percent - 2, full.percent + 2],
     dtick: 10,
   };
@@ -174,7 +180,7 @@ function layout() {
     xaxis: { ...axis, ...(isLinear ? linear : logarithmic) },
     yaxis: {
       ...axis,
-      title: { text: "perplexity of your text" },
+      title: { text: "perplexity of your text", font },
       type: "log",
       tickvals: ticks,
       ticktext: ticks.map((tick) => tick.toLocaleString("en-US")),

@@ -158,12 +158,11 @@ class Visits {
     const item = this.list.children[i] ?? this.list.appendChild(document.createElement("li"));
     const chip = item.querySelector("button") ?? item.appendChild(document.createElement("button"));
     const table = tableOf(visit.mode);
-    const [megabytes, ...more] = facts(visit.percent, table);
     const size = named(visit.percent, table);
     chip.type = "button";
     const prompt = shortened(visit.prompt);
     chip.replaceChildren(Object.assign(document.createElement("b"), { textContent: size }), ` ${prompt}`);
-    const facet = [table.mode, table.published === undefined ? megabytes : "", ...more].filter(Boolean).join(", ");
+    const facet = [table.mode, ...facts(visit.percent, table)].join(", ");
     chip.title = [facet, `${visit.prompt}${visit.text}`.slice(0, 300)].join("\n");
     chip.setAttribute("aria-label", `Back to ${size}, ${facet}: ${prompt}`);
     if (visit === this.#current) chip.setAttribute("aria-current", "true");

@@ -14,6 +14,7 @@ from acip_core.generation.engine import Engine
 from acip_core.generation.speed import flops_per_token, lookup_parameters, measure_speeds
 from acip_core.model.base_model import BaseModel
 from acip_core.model.size_planner import DENSE
+from acip_core.ui import measurement_jobs
 from acip_core.ui.handlers import Handlers
 from tests.support.visitor import REQUEST, tiny_loaded
 
@@ -41,7 +42,7 @@ def test_speed_is_measured_for_every_size_and_can_be_stopped() -> None:
     elastic = tiny_loaded().elastic
     plans = [elastic.planner.at_ratio(ratio) for ratio in (0.5, 1.0)]
     rounds = list(measure_speeds(Engine(elastic), plans, threading.Event()))
-    assert len(rounds) == 3 and all(len(speeds) == 2 and min(speeds) > 0 for speeds in rounds)
+    assert len(rounds) == 5 and all(len(speeds) == 2 and min(speeds) > 0 for speeds in rounds)
     cancel = threading.Event()
     steps = measure_speeds(Engine(elastic), plans, cancel)
     next(steps)
@@ -49,11 +50,30 @@ def test_speed_is_measured_for_every_size_and_can_be_stopped() -> None:
     assert list(steps) == []
 
 
+def test_a_size_is_as_fast_as_its_fastest_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    elastic = tiny_loaded().elastic
+    plans = [elastic.planner.at_ratio(ratio) for ratio in (0.5, 1.0)]
+    disturbed = iter([0.5, 0.25, 0.125] + [4.0] * 1000)  # whatever else runs makes steps longer, never shorter
+    engine = Engine(elastic)
+    monkeypatch.setattr(engine, "decode_seconds", lambda plan, steps: (next(disturbed) for _ in range(3)))
+    assert list(measure_speeds(engine, plans, threading.Event()))[-1] == [8.0, 0.25]
+
+
+def test_sizes_out_of_order_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = Handlers(tiny_loaded())
+    speeds = [30.0, 20.0, 25.0, 24.0, 23.0, 22.0, 15.0, 10.0, 12.0]
+    monkeypatch.setattr(measurement_jobs, "measure_speeds", lambda *_: iter([speeds]))
+    status = list(handlers.speed(REQUEST))[-1]["status"]
+    assert status.endswith("one sequence at a time. 40 % and 99 % came out slower than the next larger size.")
+    monkeypatch.setattr(measurement_jobs, "measure_speeds", lambda *_: iter([sorted(speeds, reverse=True)]))
+    assert list(handlers.speed(REQUEST))[-1]["status"].endswith("one sequence at a time.")
+
+
 def test_the_page_is_told_speeds_all_over_the_slider() -> None:
     handlers = Handlers(tiny_loaded())
     messages = list(handlers.speed(REQUEST))
     assert messages[-1]["state"] == "done" and handlers.visitors.count == 0
-    assert [int(percent) for percent in messages[-1]["speeds"]] == [30, 40, 50, 60, 70, 80, 90, 100]
+    assert [int(percent) for percent in messages[-1]["speeds"]] == [30, 40, 50, 60, 70, 80, 90, 99, 100]
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from acip_core.artifacts.loading import Loaded
 from acip_core.model.size_planner import BOTH, DIRECTIONS
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.knowledge import ROUTE
+from acip_core.ui.markup import claim
+from acip_core.ui.names import known_name
 from tests.support.coded import opened_with_codes
 from tests.support.knowledge import with_knowledge
 from tests.support.visitor import served, tiny_loaded
@@ -95,3 +97,32 @@ def test_browsers_fetch_what_is_said(loaded: Loaded, cache: Path) -> None:
     with served(tiny_loaded()) as (address, handlers):
         assert handlers.model.modes.knowledge.facts() is None
         assert httpx.get(f"{address}{ROUTE}/{DIRECTIONS}").status_code == 404
+
+
+def test_the_claim_speaks_of_what_can_be_spent(loaded: Loaded) -> None:
+    assert loaded.knowledge is not None
+    published = loaded.elastic.planner.base_bytes
+    modes = {
+        mode: least(known, share * published)
+        for (mode, known), share in zip(sorted(loaded.knowledge.modes.items()), (0.25, 0.26, 0.92), strict=True)
+    }
+    asked = replace(loaded, knowledge=replace(loaded.knowledge, modes=modes))
+    name = known_name(loaded.elastic.base)
+    still, drag = f"of its size {name} still gives 9 in 10 of its answers", "Drag the slider and see what it forgets."
+    assert claim(asked, "bits", "ready") == f"At a quarter {still}. {drag}"
+    for state in ("waiting", "running"):
+        assert claim(asked, DIRECTIONS, state) == f"At 92 % {still}, and at a quarter once bits can be spent. {drag}"
+    assert claim(asked, DIRECTIONS, "ready") == f"At 92 % {still}, and at a quarter where bits are spent. {drag}"
+    for state in ("absent", "failed"):
+        assert claim(asked, DIRECTIONS, state) == f"At 92 % {still}. {drag}"
+    only = {DIRECTIONS: least(modes[DIRECTIONS], 0.97 * published)}
+    for odd in (replace(asked, knowledge=replace(loaded.knowledge, modes=only)), replace(loaded, knowledge=None)):
+        assert claim(odd, DIRECTIONS, "running").startswith(f"{name}, made smaller on the spot")
+
+
+def least(known: KnownSizes, size: float) -> KnownSizes:
+    """The same facts at two sizes: all of them at the published one and at this one, none below."""
+    rank = torch.ones_like(known.rank[:3])
+    rank[2] = 2
+    sizes = torch.tensor([2 * size, size, size / 2]).long()
+    return KnownSizes(sizes, known.probability[:3], rank, known.top[:3], known.top_probability[:3])

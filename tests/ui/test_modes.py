@@ -195,5 +195,8 @@ def test_sizes_side_by_side_follow_the_mode() -> None:
     handlers = Handlers(opened_with_codes(tiny_loaded()))
     handlers.model.modes.preparation.run()
     for mode, start, least in ((DIRECTIONS, [100, 80, 60, 40], 30), (BOTH, [100, 40, 30, 24], 15)):
-        update = handlers.compared(mode)
-        assert update["value"] == start and update["choices"][-1] == least
+        for wanted in ([], [100], [1e9, None], "100,80", None, [[70], {}]):  # a link may hold anything
+            update = handlers.compared(mode, wanted)  # type: ignore[arg-type]
+            assert update["value"] == start and update["choices"][-1][1] == least
+        assert handlers.compared(mode, [45, 1, 70, "60", None])["value"] == [70, 45]  # type: ignore[list-item]
+        assert len(handlers.compared(mode, list(range(100)))["value"]) == 5

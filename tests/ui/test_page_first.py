@@ -84,6 +84,43 @@ def test_on_a_phone_the_slider_stays_at_the_bottom(visit: Visit) -> None:
     assert last <= row - 40
 
 
+def test_on_a_phone_the_texts_stay_in_sight_beside_details(visit: Visit) -> None:
+    page = visit()
+    page.set_viewport_size({"width": 390, "height": 844})
+    panel = page.locator(".column > #size-group")
+    page.click("#readouts summary")
+    box, texts = panel.bounding_box(), page.locator("#completion pre").first.bounding_box()
+    assert box is not None and texts is not None and box["height"] + texts["height"] < 844 * 0.7
+    page.evaluate("scrollTo(0, document.querySelector('#completion').offsetTop)")
+    for pane in page.locator("#completion pre").all():
+        place = pane.bounding_box()
+        assert place is not None and place["y"] >= 0 and place["y"] + place["height"] <= box["y"]
+    panel.evaluate("panel => { panel.scrollTop = 1e6; }")
+    slider = page.locator(SLIDER).bounding_box()
+    assert slider is not None and box["y"] <= slider["y"] and slider["y"] + slider["height"] <= box["y"] + 60
+
+
+def test_on_a_phone_a_drag_moves_the_thumb_alone(visit: Visit) -> None:
+    page = visit(link="mode=directions&size=100")
+    page.set_viewport_size({"width": 390, "height": 844})
+    heights = """() => {
+      const slider = document.querySelector("#size input[type=range]"), seen = new Set();
+      for (let at = Number(slider.min); at <= Number(slider.max); at++) {
+        slider.value = at;
+        slider.dispatchEvent(new Event("input", { bubbles: true }));
+        seen.add(slider.getBoundingClientRect().y);
+      }
+      return seen.size;
+    }"""
+    assert page.evaluate(heights) == 1
+    page.click("[data-method]")  # which leaves the slider at hand
+    expect(page.locator("#how")).to_be_visible()
+    box = page.locator(SLIDER).bounding_box()
+    assert box is not None
+    on_top = "([x, y]) => document.elementFromPoint(x, y).matches('#size input[type=range]')"
+    assert page.evaluate(on_top, [box["x"] + 50, box["y"] + 10])
+
+
 def test_at_200_percent_nothing_is_cut_off(visit: Visit) -> None:
     page = visit()
     page.set_viewport_size({"width": 720, "height": 450})  # what 1440 x 900 leaves at a zoom of 200 %
@@ -225,9 +262,7 @@ def test_buttons_that_remove_a_size_name_it(visit: Visit) -> None:
     expect(removing.first).to_have_attribute("title", "Remove 100 %")
     removing.nth(1).click()
     titles = [each.get_attribute("title") for each in removing.all()]
-    assert titles == [
-        f"Remove {token.strip()} %" for token in page.locator("#compare-sizes .token").all_text_contents()
-    ]
+    assert titles == [f"Remove {token.strip()}" for token in page.locator("#compare-sizes .token").all_text_contents()]
 
 
 def test_curves_leave_with_the_text_that_they_are_of(visit: Visit) -> None:

@@ -288,11 +288,15 @@ def test_codes_that_come_later_move_nothing_and_the_next_page_opens_with_them(
         opening = modes.knowledge.opening(modes.directions)
         wait_state(first, "done", int(opening))
         before = lit(first)
+        claim = "#header .claim > span[data-while] >> visible=true"
+        expect(first.locator(claim)).to_have_count(1)
+        told = first.locator(claim).text_content() or ""
         gate.set()
         expect(first.locator("#spend input[value=both]")).to_be_enabled()
         expect(first.locator("#spend input[value=directions]")).to_be_checked()
         expect(first.locator(SLIDER)).to_have_value(str(opening))
         assert lit(first) == before
+        expect(first.locator(claim)).to_have_text(told.replace("once bits can be spent", "where bits are spent"))
         second = opened(newcomer(), address, wrong)
         track = modes.track(BOTH)
         place = track.percents.index(modes.knowledge.opening(track))
@@ -301,6 +305,8 @@ def test_codes_that_come_later_move_nothing_and_the_next_page_opens_with_them(
         expect(second.locator(SLIDER)).to_have_value(str(modes.directions.percents[0] + place))
         known = modes.knowledge.known(track)
         assert known is not None and lit(second) == known["flags"][place] and place > 0
+        expect(second.locator(claim)).to_have_count(1)
+        expect(second.locator(claim)).not_to_have_text(told)
         for page in (first, second):
             page.close()
     assert wrong == []

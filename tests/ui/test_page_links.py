@@ -108,6 +108,9 @@ def test_a_shared_link_restores_the_screen(visit: Visit) -> None:
     drag(page, 63)
     page.mouse.up()
     wait_state(page, "done", 63)
+    page.locator("#compare-sizes .token-remove").first.click()
+    page.click("#compare")
+    expect(page.locator("#comparison .column")).to_have_count(3)
     written, address = text(page), page.url
     assert "size=63" in address and "seed=7" in address
     other = visit(link=address.partition("#")[2])
@@ -115,11 +118,42 @@ def test_a_shared_link_restores_the_screen(visit: Visit) -> None:
     assert other.locator("#prompt textarea").input_value() == "Über <b>all</b> & more?"
     assert other.locator(SLIDER).input_value() == "63" and readout(other, "ratio") == readout(page, "ratio")
     assert text(other) == written
+    expect(other.locator("#compare-sizes .token")).to_have_text(["80 %", "60 %", "40 %"])
     other.click("#advanced button")
     other.click("#seed input")
     expect(other.locator("#seed input")).to_have_value("7")
     other.evaluate("location.hash = 'size=80'")  # another link pasted into the same tab
     wait_state(other, "done", 80)
+
+
+def test_a_link_says_where_everything_comes_from(visit: Visit) -> None:
+    page = visit()
+    links = page.locator("#header nav a[href^='https://']")
+    found = {link.text_content(): link for link in links.all()}
+    assert {"Paper", "C4", "Wikipedia"} <= set(found)  # a local model has no card, and this code no address
+    assert "licence" in (found["C4"].get_attribute("title") or "").lower()
+    for link in found.values():
+        assert link.get_attribute("title") and link.get_attribute("rel") == "noopener"
+
+
+def test_focus_goes_as_one_reads(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done", 100)
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    part = """() => document.activeElement.closest(
+      "#header, #ask, #examples, #completion, #size, #readouts, #spend, #chart, #visits, #advanced, "
+      + "#measure-actions, #compare-view, #reading, #take, #pictures")?.id ?? ''"""
+    order: list[str] = []
+    for _ in range(90):
+        page.keyboard.press("Tab")
+        at = page.evaluate(part)
+        if at and at != (order or [""])[-1]:
+            order.append(at)
+        if at == "pictures":
+            break
+    left = ["header", "ask", "examples", "completion", "size", "readouts", "spend"]
+    right = ["chart", "measure-actions", "visits", "advanced"]
+    assert order == [*left, *right, "compare-view", "reading", "take", "pictures"]
 
 
 def test_the_address_keeps_what_stands_before_the_link(browser: Browser, server: tuple[str, Handlers]) -> None:
@@ -244,6 +278,9 @@ def test_the_plot_against_megabytes_and_speed(visit: Visit) -> None:
       return data.flatMap(({ x }) => x).every((value) => value === null || (value >= low && value <= high));
     }"""
     assert page.evaluate(within)
+    named = "document.querySelector('#chart .plot').layout.annotations.map(({ text }) => text)"
+    assert {"40 %", "100 %"} <= set(page.evaluate(named))
     page.select_option("[data-axis]", "ratio")
+    page.wait_for_function(f"{named}.length === 0")
     expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "ratio")
     assert page.evaluate(ends) == percents

@@ -123,10 +123,15 @@ def test_side_by_side_starts_with_the_sizes_of_the_mode(visit: Visit) -> None:
     columns = page.locator("#comparison .column")
     shown = [columns.nth(i).get_attribute("data-percent") for i in range(columns.count())]
     assert shown == ["100", "40", "30", "24"]
+    names = ["0.0846 MB", "0.0338 MB", "0.0254 MB", "0.0203 MB"]  # as everywhere else in this mode
+    assert [each.strip() for each in page.locator("#compare-sizes .token").all_text_contents()] == names
+    for i, (share, name) in enumerate(zip(shown, columns.locator(".head b").all_text_contents(), strict=True)):
+        assert name.endswith(" MB") and float(name[:-3]) == pytest.approx(float(names[i][:-3]), abs=0.0006)
+        expect(columns.nth(i).locator(".head span")).to_contain_text(f"{share} % · ")
     page.check(DIRECTIONS)
-    expect(page.locator("#compare-sizes")).to_contain_text("60")
+    expect(page.locator("#compare-sizes")).to_contain_text("60 %")
     page.click("#compare")
-    expect(page.locator('#comparison .column[data-percent="80"]')).to_be_attached()
+    expect(page.locator('#comparison .column[data-percent="80"] .head b')).to_have_text("80 %")
     page.wait_for_selector('#comparison [data-state="done"]')
 
 
@@ -192,6 +197,44 @@ def test_inside_the_cut_shows_what_each_byte_buys(visit: Visit) -> None:
     page.check(DIRECTIONS)
     expect(page.locator("#score-map .plot[data-ready=true]")).to_have_count(2)
     expect(page.locator("#bytes")).to_be_hidden()
+
+
+def test_how_it_works_follows_what_is_spent(visit: Visit) -> None:
+    page = visit(link="size=40&mode=bits")
+    wait_state(page, "done", 40)
+    page.click("[data-method]")
+    plots = page.locator("#how .plot[data-ready=true]")
+    expect(plots).to_have_count(4)
+    bought = "document.querySelectorAll('#how .plot')[1].data.at(-1).x.at(-1)"
+    before = page.evaluate(bought)
+    page.focus(SLIDER)
+    for _ in range(2):
+        page.keyboard.press("PageDown")
+    percent = re.findall(r"([\d.]+) % of", figure(page, "size"))[0]
+    for number in range(4):
+        expect(plots.nth(number)).to_have_attribute("data-percent", percent)
+    page.wait_for_function(f"{bought} < {before}")
+    page.keyboard.press("Escape")
+    page.check(DIRECTIONS)
+    page.click("[data-method]")
+    expect(page.locator("#how h3").first).to_have_text("1. A weight becomes directions")
+    expect(plots).to_have_count(5)
+
+
+def test_a_text_of_ones_own_is_drawn_against_megabytes(visit: Visit, server: tuple[str, Handlers]) -> None:
+    page = visit(link="size=40&mode=both")
+    wait_state(page, "done", 40)
+    page.click("#reading > button")
+    page.fill("#own-text textarea", "A fox sees nine dogs.")
+    page.click("#read")
+    expect(page.locator("#read-out [data-state=done]")).to_be_attached()
+    drawn = page.evaluate(
+        "(() => { const { data, layout } = document.querySelector('#read-out .plot'); "
+        "return [[...data[0].x], layout.xaxis.title.text]; })()"
+    )
+    assert drawn[1] == "size of the whole model, MB"
+    rows = [row["bytes"] / 1e6 for row in server[1].model.modes.told()["modes"]["both"]["rows"]]
+    assert all(min(abs(x - size) for size in rows) < 1e-4 for x in drawn[0])
 
 
 def test_a_link_restores_mode_and_size_and_an_older_one_means_directions(visit: Visit) -> None:
