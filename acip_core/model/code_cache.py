@@ -115,7 +115,7 @@ def _codes(place: Path, matrices: Mapping[str, torch.Tensor], moments: CodingMom
             for name in names:
                 made |= _encoded_matrix(name, matrices[name], moments, steps)
                 done = sum(len(p) for p in parts[:index]) + len(made) // (3 * len(steps))
-                yield Progress("making codes", done, len(matrices))
+                yield Progress("making codes", done, len(matrices), "once on this machine")
             tensors = _write(path, made)
         found |= tensors
     return (yield from _measured(place, matrices, found, len(steps)))
