@@ -1,7 +1,7 @@
 """Any size of a language model from one score map: factorize, score, cut, run.
 
     from acip_core import AcipModel
-    model = AcipModel.from_pretrained("smollm2-135m-instruct", size=0.6)
+    model = AcipModel.from_pretrained("smollm2-135m-instruct", size=0.24)
     model.complete("The capital of Germany is called")
 
 Importing the package is instant; torch and transformers are imported with the first name that needs them.

@@ -1,7 +1,7 @@
 """The smallest size at which a model still knows some facts: `python -m examples.smallest_size_that_still_knows`.
 
-Each prompt is completed at ever smaller sizes until the answer is wrong for the first time. The model is loaded once;
-a new size is one assignment.
+Each prompt is completed at ever smaller shares of the layers' parameters (the mode `directions`, for which no codes
+have to be made) until the answer is wrong for the first time. The model is loaded once; a new size is one assignment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def smallest_sizes(model: AcipModel, facts: Mapping[str, str] = FACTS) -> Iterat
     for prompt, answer in facts.items():
         known = None
         for percent in range(100, SMALLEST - 1, -STEP):
-            model.set_size(percent / 100)
+            model.set_size(percent / 100, mode="directions")
             if answer.lower() not in model.complete(prompt, max_new_tokens=3).lower():
                 break
             known = percent

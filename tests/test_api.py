@@ -255,7 +255,7 @@ def test_precompute_runs_to_the_end(files: tuple[str, Path], tmp_path: Path) -> 
     assert out == tmp_path / "made" and "gradient moments" in steps
     texts = read_completions(out)
     assert [c.mode for c in texts] == list(MODES) and all(c.texts.keys() >= {100} for c in texts)
-    model = AcipModel.from_pretrained(files[0], artifact=out, size=0.6)
+    model = AcipModel.from_pretrained(files[0], artifact=out, size=0.6, mode="directions")
     assert model.size == pytest.approx(0.6, abs=0.02) and model.set_size(0.5, mode="bits").ratio <= 0.5
 
 

@@ -9,6 +9,7 @@ import torch
 
 from ..artifacts.loading import open_model
 from ..model.quantization import FULL
+from ..model.size_planner import DIRECTIONS, Plan
 from ..progress import finish
 from .model import AcipModel
 
@@ -24,11 +25,15 @@ def load(
 
 
 class Model(AcipModel):
-    """`AcipModel` of before, whose `generate` was what `complete` is, `export` what `save_pretrained` is."""
+    """`AcipModel` of before: `generate` was what `complete` is, `export` `save_pretrained`, and sizes of directions."""
 
     def generate(self, prompt: str, *settings: Any, **named: Any) -> str:  # type: ignore[override]
         """`AcipModel.complete`."""
         return self.complete(prompt, *settings, **named)
+
+    def set_size(self, ratio: float, mode: str | None = DIRECTIONS) -> Plan:
+        """`AcipModel.set_size` of directions."""
+        return super().set_size(ratio, mode)
 
     def export(self, folder: str | Path, dense: bool = False, dtype: str | None = None) -> Path:
         """`AcipModel.save_pretrained`."""

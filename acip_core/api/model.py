@@ -6,62 +6,37 @@ import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig
 from transformers.generation.utils import GenerateOutput
 
-from ..artifacts.artifact import Artifact
 from ..artifacts.export import check_free, export
 from ..artifacts.gguf_export import export_gguf, gguf_plan
-from ..artifacts.loading import Loaded, install_coding, open_model
+from ..artifacts.loading import open_model
 from ..data.framing import framed_windows, framing
-from ..errors import ArgumentError, ArtifactError, CorpusError, GenerationError, SizeError, finite, shown
+from ..errors import ArgumentError, CorpusError, GenerationError, SizeError, finite, shown
 from ..evaluation.perplexity import WINDOW
-from ..generation.engine import Engine, SamplingConfig
-from ..model.byte_planner import BytePlanner
-from ..model.elastic_model import ElasticModel
+from ..generation.engine import SamplingConfig
 from ..model.quantization import FULL
-from ..model.size_planner import BOTH, DIRECTIONS, MODES, Plan
+from ..model.size_planner import DIRECTIONS
 from ..progress import finish
 from ..storage.hub import HubOptions, check_publishable, publish
 from .arguments import DeviceMap, OnProgress, artifact_at, model_at, one_place, refuse_options, refuse_unknown
+from .bars import Bars
+from .sized import SizedModel, check_mode
 
 
-class AcipModel:
+class AcipModel(SizedModel):
     """A language model that runs at the size last set.
 
     All verbs may be called from several threads at once: each runs at the size in force when it was called, from its
     first token to its last, whatever is set meanwhile.
 
-    Attributes:
-        elastic: what it runs on; `elastic.model` is an ordinary transformers model at the size last set, whatever
-            the verbs of other threads run at; `elastic.planner` knows all sizes.
-        artifact: its score map and the perplexities measured at every size.
-
     Reference:
         ACIP, arXiv 2502.01717: one order of all singular directions, from which every size is a prefix.
     """
-
-    def __init__(
-        self, loaded: Loaded, size: float = 1.0, mode: str = DIRECTIONS, on_progress: OnProgress | None = None
-    ):
-        """Args:
-            loaded: what `open_model` returned.
-            size, mode: as `set_size`.
-            on_progress: called with every step of making codes.
-
-        Raises:
-            SizeError: no cut has that size.
-        """
-        self.elastic: ElasticModel = loaded.elastic
-        self.artifact: Artifact = loaded.artifact
-        self._quantized, self._engine, self._setting = loaded.quantized, Engine(loaded.elastic), Lock()
-        self._loaded, self._preparing = loaded, Lock()
-        self._on_progress = on_progress
-        self._plan = self.set_size(size, mode)
 
     @classmethod
     def from_pretrained(
@@ -70,7 +45,7 @@ class AcipModel:
         *,
         artifact: str | Path | None = None,
         size: float = 1.0,
-        mode: str = DIRECTIONS,
+        mode: str | None = None,
         precision: str = FULL,
         dtype: torch.dtype | str | None = "auto",
         device_map: DeviceMap = "auto",
@@ -97,7 +72,7 @@ class AcipModel:
                 None for torch's default device.
             revision, artifact_revision: branch, tag or commit of the two on the Hub; folders and files have none.
             token, cache_dir, local_files_only: as transformers', for the model and the artifact.
-            on_progress: called with every step of the work.
+            on_progress: called with every step of the work; bars on the error stream show it by default.
 
         Raises:
             ArgumentError: a keyword that is none of these.
@@ -106,6 +81,8 @@ class AcipModel:
         refuse_unknown("AcipModel.from_pretrained", unknown)
         if (number := finite(size)) is None or not 0 < number <= 1:  # before minutes of work
             raise SizeError(f"A size ratio must lie between 0 and 1, not {shown(size)}.")
+        if mode is not None:
+            check_mode(mode)
         source = None if pretrained_model_name_or_path is None else str(pretrained_model_name_or_path)
         steps = open_model(
             model_at(source, revision),
@@ -115,98 +92,10 @@ class AcipModel:
             device=one_place(device_map),
             hub=HubOptions(token, cache_dir, local_files_only),
         )
-        return cls(finish(steps, on_progress), size, mode, on_progress)
+        return cls(finish(steps, on_progress or Bars()), size, mode, on_progress)
 
     def __repr__(self) -> str:
         return f"AcipModel({self.elastic.base.source}, size={self.size:.3f}, {self.dtype} on {self.device})"
-
-    @property
-    def plan(self) -> Plan:
-        """The size in force in full: parameters and bytes of the whole model, what is saved."""
-        return self._plan
-
-    @property
-    def size(self) -> float:
-        """Size ratio in force: of the compressed layers' parameters, adapters counted, or of the model's bytes."""
-        return self.plan.ratio
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The base model's, with a token to pad with."""
-        return self.elastic.tokenizer
-
-    @property
-    def config(self) -> PreTrainedConfig:
-        """The base model's, as transformers has it."""
-        return self.elastic.model.config
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.elastic.base.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What it computes in."""
-        return self.elastic.base.dtype
-
-    def set_size(self, ratio: float, mode: str = DIRECTIONS) -> Plan:
-        """Run at a size ratio in (0, 1] from now on; 1.0 is the original model, bit for bit.
-
-        Args:
-            ratio: of the compressed layers' parameters, within one direction; where bits are spent, of the bytes that
-                the model is published in.
-            mode: what may be spent: `directions`, `bits` or `both`. The first time that bits are on a machine, codes
-                are made, which takes minutes.
-
-        Raises:
-            SizeError: no plan has that size.
-            ArgumentError: there is no such mode; ArtifactError: the artifact has no operating points for it.
-        """
-        if mode == DIRECTIONS:
-            return self._set(self.elastic.planner.at_ratio(ratio))
-        return self._set(self._bytes(mode).at_ratio(ratio))
-
-    def set_bytes(self, size: float, mode: str = BOTH) -> Plan:
-        """Run at the best plan whose exported tensors have at most `size` bytes.
-
-        Raises:
-            SizeError, ArgumentError, ArtifactError: as `set_size`.
-        """
-        return self._set(self._bytes(mode).at_bytes(size))
-
-    def set_quality(self, worse: float, mode: str = BOTH) -> Plan:
-        """Run at the smallest plan whose perplexity is expected to be at most `worse` above the full model's.
-
-        Args:
-            worse: 0.05 for 5 %.
-
-        Raises:
-            SizeError, ArgumentError, ArtifactError: as `set_size`.
-        """
-        if (number := finite(worse)) is None or number < 0:
-            raise SizeError(f"How much worse a size may be is a share from 0 on, not {shown(worse)}.")
-        return self._set(self._bytes(mode).at_loss(math.log1p(number)))
-
-    def _bytes(self, mode: str) -> BytePlanner:
-        """The planner of a mode with bits; makes the codes when one is first asked for."""
-        if mode not in MODES[1:]:
-            raise ArgumentError(f"What may be spent is {', '.join(MODES)}, not {shown(mode)}.")
-        with self._preparing:
-            if mode not in self.elastic.planners and not finish(install_coding(self._loaded), self._on_progress):
-                raise ArtifactError(
-                    "The artifact has no operating points, so bits cannot be spent; "
-                    "`python -m acip_core codes` adds them."
-                )
-        planner = self.elastic.planners[mode]
-        assert isinstance(planner, BytePlanner)
-        return planner
-
-    def _set(self, plan: Plan) -> Plan:
-        with self._setting:  # the object and its model never end at sizes of two callers
-            self._plan = plan
-            self.elastic.apply(plan)
-        return plan
 
     def generate(
         self, inputs: torch.Tensor | None = None, generation_config: GenerationConfig | None = None, **options: Any
@@ -329,12 +218,14 @@ class AcipModel:
         folder = Path(save_directory).expanduser()
         check_free(folder)
         if format == "gguf":
-            if dense or dtype or self._quantized:
+            if dense or dtype or self._loaded.quantized:
                 raise ArgumentError("A GGUF file has types of its own; leave out dense, dtype and precision.")
             return self._save_gguf(folder)
         if format != "transformers":
             raise ArgumentError(f"A model is written for transformers or as gguf, not as {shown(format)}.")
-        steps = export(self.elastic, self.artifact, self.plan, folder, dense, quantized=self._quantized, dtype=dtype)
+        steps = export(
+            self.elastic, self.artifact, self.plan, folder, dense, quantized=self._loaded.quantized, dtype=dtype
+        )
         return finish(steps)
 
     def _save_gguf(self, folder: Path) -> Path:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..data.framing import framing
-from ..errors import ArtifactError
+from ..errors import AcipError, ArtifactError, ModelError, PrecisionError
 from ..evaluation.curves import Curve
 from ..evaluation.facts import vocabulary_of
 from ..model.base_model import DEFAULT_HUB_ID, DEFAULT_MODEL, BaseModel, embedded_gguf, fingerprint, load_base
@@ -22,6 +22,7 @@ from ..model.code_cache import cached_codes
 from ..model.coded_states import coded_matrices, install_coded_adapters, install_codes
 from ..model.elastic_model import ElasticModel, build_elastic
 from ..model.factor_cache import cached_factors
+from ..model.offloading import is_offloaded
 from ..model.quantization import FULL, Quantized, at_precision, quantize
 from ..model.rank_costs import break_even_rank
 from ..model.target_layers import TargetLayers, target_layers
@@ -148,17 +149,34 @@ def open_model(
     return replace(loaded, completions=completions, evaluation=evaluation, knowledge=knowledge)
 
 
+def bits_refused(loaded: Loaded) -> AcipError | None:
+    """Why no bits can be spent on an opened model, as an error that says what helps; None where they can."""
+    if loaded.quantized is not None:
+        name = loaded.quantized.precision.name
+        return PrecisionError(f"Layers in {name} have no codes, so bits cannot be spent; leave out the precision.")
+    if is_offloaded(loaded.elastic.model):
+        return ModelError(
+            "Weights that stay in their files have no codes, so bits cannot be spent; name a device with memory for "
+            "them (ACIP_DEVICE=cpu or cuda)."
+        )
+    if loaded.coding is None:
+        return ArtifactError(
+            "The artifact has no operating points, so bits cannot be spent; `python -m acip_core codes` adds them."
+        )
+    return None
+
+
 def install_coding(loaded: Loaded) -> Steps[bool]:
     """Make codes states of an opened model, from this machine's cache or in a few minutes; it may run meanwhile.
 
     Returns:
-        False where its artifact has no operating points: `python -m acip_core codes` adds them.
+        False where there are none, as `bits_refused` says.
 
     Raises:
         ModelError: a moment is too damaged to be used.
     """
     coding, elastic = loaded.coding, loaded.elastic
-    if coding is None:
+    if coding is None or bits_refused(loaded) is not None:
         return False
     matrices = coded_matrices(elastic, coding.moments.tables)
     coded = yield from cached_codes(matrices, coding.moments, fingerprint(matrices))

@@ -216,7 +216,7 @@ def codes(
 
 def finetune(
     model: Model,
-    size: Annotated[float, typer.Option(help="Size ratio of the compressed layers in (0, 1).")],
+    size: Annotated[float, typer.Option(help="Size ratio of the compressed layers in (0, 1), of directions.")],
     data: Annotated[
         list[str] | None,
         typer.Option(help="A text file, c4, wikipedia or wikitext2; may be repeated. The artifact's by default."),

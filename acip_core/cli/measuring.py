@@ -56,7 +56,7 @@ def precision(
 
 def tasks(
     model: AnyModel = None,
-    sizes: Annotated[str, typer.Option(help="Size ratios, separated by commas.")] = "1.0,0.8,0.6,0.4",
+    sizes: Annotated[str, typer.Option(help="Size ratios of directions, separated by commas.")] = "1.0,0.8,0.6,0.4",
     named: Annotated[
         str | None,
         typer.Option(

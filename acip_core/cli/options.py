@@ -35,15 +35,18 @@ NamedArtifact = Annotated[
 ]
 Size = Annotated[
     float | None,
-    typer.Option(help="Size ratio in (0, 1]: of the compressed layers, or with --spend bits or both of all bytes."),
+    typer.Option(
+        help="Size ratio in (0, 1]: of the bytes that the model is published in, with --spend directions of the "
+        "compressed layers' parameters; 1 is the original."
+    ),
 ]
-Megabytes = Annotated[float | None, typer.Option(min=0, help="Size of the whole model as a file; spends both.")]
+Megabytes = Annotated[float | None, typer.Option(min=0, help="Size of the whole model as a file.")]
 Worse = Annotated[
     float | None, typer.Option(min=0, help="The smallest size whose perplexity is at most so many percent worse.")
 ]
 Spend = Annotated[
     Literal["directions", "bits", "both"] | None,
-    typer.Option(help="What may be spent; directions by default with --size, otherwise both."),
+    typer.Option(help="What may be spent; both by default, or directions where a model has no operating points."),
 ]
 Precision = Annotated[str, typer.Option(help="Of the compressed layers: full, int8, int4, nf4 or fp4.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace the artifact of other weights that lies there.")]
@@ -54,13 +57,15 @@ Public = Annotated[bool, typer.Option("--public", help="Let everyone see a repos
 
 
 def one_target(size: float | None, megabytes: float | None, worse: float | None) -> None:
-    """Refuse several targets at once.
+    """Refuse several targets at once, and a ratio that no size has.
 
     Raises:
-        SizeError: more than one is named.
+        SizeError: such a target.
     """
     if sum(value is not None for value in (size, megabytes, worse)) > 1:
         raise SizeError("Name one of --size, --megabytes and --worse.")
+    if size is not None and not 0 < size <= 1:
+        raise SizeError(f"A size ratio must lie between 0 and 1, not {size}.")
 
 
 def set_target(
@@ -76,7 +81,18 @@ def set_target(
         return model.set_bytes(megabytes * 1e6, spend or "both")
     if worse is not None:
         return model.set_quality(worse / 100, spend or "both")
-    return model.set_size(1.0 if size is None else size, spend or "directions")
+    plan = model.set_size(1.0 if size is None else size, spend)
+    if spend is None and plan.mode != "directions":
+        say_share(plan)
+    return plan
+
+
+def say_share(plan: Plan) -> None:
+    """What --size means now, for one release."""
+    say(
+        f"--size is a share of the published bytes now: {plan.bytes / 1e6:.1f} of {plan.base_bytes / 1e6:.0f} MB; a "
+        "share of the layers' parameters, as before, is --spend directions."
+    )
 
 
 def check_push(repo: str | None) -> None:

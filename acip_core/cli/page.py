@@ -142,9 +142,13 @@ def _opened(choice: ModelChoice, dtype: str, note: str, console: Console, waitin
         note: what the page says besides the artifact's own note.
     """
     from ..artifacts.loading import open_model
+    from ..model.bank_file import keep_banks_in_file
+    from ..ui.memory import give_back
 
     steps = open_model(choice.model, choice.artifact, precision=choice.precision, dtype=dtype)
     loaded = draw(steps, waiting.tell, console, transient=True)
+    keep_banks_in_file(loaded.elastic)
+    give_back()
     return replace(loaded, note=" ".join(filter(None, (note, loaded.note))))
 
 

@@ -24,6 +24,7 @@ from .options import (
     expanded,
     one_target,
     push,
+    say_share,
     set_target,
 )
 
@@ -56,6 +57,7 @@ def generate(
     from ..api import AcipModel
     from ..artifacts.loading import open_model
 
+    one_target(size, megabytes, worse)
     steps = open_model(model, artifact, precision=precision, dtype=dtype)
     loaded = AcipModel(draw(steps, transient=True), on_progress=lines())
     set_target(loaded, size, megabytes, worse, spend)
@@ -116,12 +118,13 @@ def export(
 def _export_gguf(
     loaded: Loaded, out: Path, size: float | None, megabytes: float | None, worse: float | None, spend: str | None
 ) -> None:
+    from ..api.sized import best_mode
     from ..artifacts.gguf_export import export_gguf, gguf_plan
 
     elastic = loaded.elastic
     if size is None and spend == "directions":
         raise SizeError("Directions are spent by a share: name --size.")
-    if size is not None and spend in (None, "directions"):
+    if size is not None and (spend or ("directions" if size == 1 else best_mode(loaded))) == "directions":
         plan = elastic.planner.at_ratio(size)
         told = f"factors, which would take {plan.bytes / 1e6:.1f} MB in all, are multiplied out in it"
         if plan.bytes == plan.base_bytes:
@@ -132,5 +135,7 @@ def _export_gguf(
         assert loaded.coding is not None
         rise = loaded.coding.calibration(plan.loss or 0.0)
         told = f"its perplexity is predicted to be at most {100 * math.expm1(rise):.1f} % higher"
+        if size is not None and spend is None:
+            say_share(plan)
     file = draw(export_gguf(elastic, loaded.artifact, plan, out, loaded.coding))
     say(f"The model is in {file}, {file.stat().st_size / 1e6:.1f} MB with its tokenizer; {told}.")

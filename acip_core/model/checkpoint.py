@@ -7,7 +7,6 @@ not where they come from.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,11 +21,11 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.quantizers.auto import AutoQuantizationConfig
 from transformers.utils import CONFIG_NAME
 
 from ..errors import ModelError
 from .coded_modeling import coded
+from .dequantizing import dequantized, made_dense
 from .modeling import PivotedLinear, compressed
 from .offloading import stored_state
 from .placement import check_memory, placing, without_memory
@@ -42,8 +41,6 @@ from .weight_files import (
     reason_of,
     refuse_adapter,
 )
-
-log = logging.getLogger("acip")
 
 _COMPUTED = re.compile(  # buffers that older versions of transformers stored
     r"(rotary_emb\.(inv_freq|cos_cached|sin_cached)|position_ids|(^|\.)(self_)?(attn|attention)\.(bias|masked_bias))$"
@@ -116,7 +113,7 @@ def load_checkpoint(
     )
     check_report(model, report, location)
     if method:
-        model = _dense(model, dtype, location)
+        model = made_dense(model, dtype, location)
     if not verified:
         check_values(model, location, stored.files)
     if settings.get("codes"):
@@ -148,55 +145,6 @@ def _note_untied(model: Any) -> None:
     if head is not None and head.weight is not embedding.weight:
         for config in (model.config, model.config.get_text_config(decoder=True)):
             config.tie_word_embeddings = False
-
-
-def dequantized(config: PreTrainedConfig, location: str) -> Any:
-    """How the weights are quantized, set to be turned back when loaded; None where they are plain.
-
-    Raises:
-        ModelError: transformers cannot turn them back.
-    """
-    text = config.get_text_config(decoder=True)
-    settings = getattr(config, "quantization_config", None) or getattr(text, "quantization_config", None)
-    if not settings:
-        return None
-    try:
-        method = AutoQuantizationConfig.from_dict(dict(settings))
-    except Exception:  # each method's class has its own
-        method = None
-    if hasattr(method, "dequantize"):
-        method.dequantize = True
-    elif getattr(method, "quant_method", "") != "bitsandbytes":
-        name = settings.get("quant_method", "unknown") if isinstance(settings, dict) else "unknown"
-        raise ModelError(
-            f"The checkpoint '{location}' is quantized ({name}), and transformers cannot turn its weights back to "
-            "plain ones; name the unquantized model that it was made from."
-        )
-    return method
-
-
-def _dense(model: Any, dtype: torch.dtype, location: str) -> PreTrainedModel:
-    """A quantized model's weights turned back to plain ones, its configuration too."""
-    if getattr(model, "is_quantized", False):
-        model = model.dequantize(dtype=dtype)
-    forget_quantization(model.to(dtype))
-    left = [name for name, parameter in model.named_parameters() if parameter.dtype not in FLOATS]
-    if left:
-        raise ModelError(
-            f"The checkpoint '{location}' is quantized, and {first_few(left)} could not be turned back to plain "
-            "weights; name the unquantized model that it was made from."
-        )
-    log.warning("The weights of %s are quantized; they are turned back to plain ones.", location)
-    return model
-
-
-def forget_quantization(model: Any) -> None:
-    """Remove from a model whose weights are plain again what would keep it from being saved as such."""
-    model.hf_quantizer, model.is_quantized = None, False
-    model._weight_conversions = None  # transformers' own for the class are found again when it saves
-    for config in (model.config, model.config.get_text_config(decoder=True)):
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
 
 
 def check_fit(

@@ -115,7 +115,7 @@ def _codes(place: Path, matrices: Mapping[str, torch.Tensor], moments: CodingMom
             for name in names:
                 made |= _encoded_matrix(name, matrices[name], moments, steps)
                 done = sum(len(p) for p in parts[:index]) + len(made) // (3 * len(steps))
-                yield Progress("making codes", done, len(matrices))
+                yield Progress("making codes", done, len(matrices), "once on this machine")
             tensors = _write(path, made)
         found |= tensors
     return (yield from _measured(place, matrices, found, len(steps)))
@@ -188,7 +188,7 @@ def _write(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tens
         remove_leftovers(path.parent)
         with atomic_path(path) as temporary:
             save_tensors(tensors, temporary)
-        return read_tensors(path)[0]
+        return read_tensors(path, mapped=True)[0]
     except (StorageError, *DAMAGE) as error:
         log.warning("%s Until then, every start will make the codes again.", error)
         return tensors
@@ -198,7 +198,7 @@ def _read(path: Path, wanted: Sequence[str]) -> dict[str, torch.Tensor] | None:
     if not path.exists():
         return None
     try:
-        tensors, _ = read_tensors(path)
+        tensors, _ = read_tensors(path, mapped=True)
         if missing := [name for name in wanted if name not in tensors]:
             raise ValueError(f"it lacks {missing[0]}")
         return tensors

@@ -68,7 +68,7 @@ def measure_coding_moments(
             are taken over.
 
     Raises:
-        ModelError: a gradient is not finite.
+        ModelError: a prediction or a gradient is not finite.
     """
     collector = _Collector(model, layers, basis)
     trainable = {p: p.requires_grad for p in model.parameters()}
@@ -175,6 +175,8 @@ def _serves(moment: SecondMoment) -> bool:
 def sampled_loss(logits: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The summed loss of labels drawn from logits (tokens, vocabulary) themselves, and the probabilities on the CPU."""
     p = logits.detach().softmax(-1).cpu()
+    if not p.isfinite().all():
+        raise ModelError("The model's predictions are not finite; the model is damaged.")
     labels = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(seed))[:, 0]
     return torch.nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="sum"), p
 

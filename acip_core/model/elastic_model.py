@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..progress import Progress, Steps
+from ..storage.mapped import give_pages_back
 from .base_model import BaseModel
 from .byte_planner import BytePlanner
 from .code_cache import CodedModel
@@ -250,6 +251,7 @@ def build_elastic(
         if folder is not None and layer.weight.is_meta:
             keep_on_disk(elastic_layer, layer, folder)
         targets.replace(name, elastic_layer)
+        give_pages_back(0.1)  # of factors that were read
         yield Progress("building elastic layers", index + 1, len(targets))
     elastic = ElasticModel(base, cut, scores, count_adapters, reset, pivoted)
     if updates is not None:

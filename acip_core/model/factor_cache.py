@@ -26,6 +26,7 @@ from ..progress import Progress, Steps
 from ..storage.atomic import atomic_path, remove_leftovers
 from ..storage.digests import cache_key, check_regular
 from ..storage.locks import turn
+from ..storage.mapped import mapped_tensors
 from ..storage.verified import DAMAGE
 from .factorization import Factors, factorize
 from .offloading import StoredWeights
@@ -126,15 +127,16 @@ def _checked(path: Path, weights: Mapping[str, torch.Tensor], sums_too: bool = T
     check_regular(path)
     with safe_open(path, "pt") as file:
         sums = json.loads(file.metadata()["checksums"])
-        for name, weight in weights.items():
-            keys = [f"{name}.{part}" for part in ("directions", "singular_values", "turned")]
-            parts = [file.get_tensor(key) for key in keys if key in sums]
-            for part, key in zip(parts, keys, strict=False):
-                if sums_too and _checksum(part) != sums[key]:
-                    raise ValueError(f"checksum of {key} differs")
-            if any(part.shape != (min(weight.shape), weight.shape[0]) for part in (parts[0], *parts[2:])):
-                raise ValueError(f"{name} has shape {tuple(parts[0].shape)}")
-            factors[name] = Factors(*(part.to(weight.device) for part in parts))
+    held = mapped_tensors(path)
+    for name, weight in weights.items():
+        keys = [f"{name}.{part}" for part in ("directions", "singular_values", "turned")]
+        parts = [held[key] for key in keys if key in sums]
+        for part, key in zip(parts, keys, strict=False):
+            if sums_too and _checksum(part) != sums[key]:
+                raise ValueError(f"checksum of {key} differs")
+        if any(part.shape != (min(weight.shape), weight.shape[0]) for part in (parts[0], *parts[2:])):
+            raise ValueError(f"{name} has shape {tuple(parts[0].shape)}")
+        factors[name] = Factors(*(part.to(weight.device) for part in parts))
     return factors
 
 

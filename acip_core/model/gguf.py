@@ -26,7 +26,8 @@ from ..errors import ModelError, StorageError
 from ..paths import cache_dir
 from ..storage.atomic import atomic_path, check_digests, remove_leftovers, write_digests
 from ..storage.digests import file_digest
-from .checkpoint import check_report, check_values, forget_quantization, load_checkpoint
+from .checkpoint import check_report, check_values, load_checkpoint
+from .dequantizing import forget_quantization
 from .weight_files import first_few
 
 log = logging.getLogger("acip")

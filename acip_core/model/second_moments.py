@@ -262,7 +262,7 @@ def read_basis(path: Path) -> tuple[Basis, Basis | None]:
     """
     basis: Basis = {}
     gradients: Basis = {}
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(path, mapped=True)
     for key, group in json.loads(metadata["groups"]).items():
         parts = [tensors[f"{key}.{part}"] for part in ("scale", "factor", "columns")]
         moment = SecondMoment(tuple(group["layers"]), group["side"], *parts)

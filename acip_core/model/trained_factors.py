@@ -83,7 +83,7 @@ def read_updates(path: Path, shapes: Mapping[str, tuple[int, int]]) -> dict[str,
     Raises:
         One of `verified.DAMAGE`: not such a file, or one of other layers.
     """
-    tensors, _ = read_tensors(path)
+    tensors, _ = read_tensors(path, mapped=True)
 
     def take(key: str, columns: int) -> Ternary:
         digits, scale = tensors[key], tensors[f"{key}.scale"].float()

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from ..errors import ArtifactError
 from .digests import check_regular, digest
+from .mapped import mapped_tensors
 
 T = TypeVar("T")
 # All that reading and checking a damaged file raises; RuntimeError is JSON's for too deep a nesting, torch's for types.
@@ -104,8 +105,11 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapp
         stream.write(right.encode())
 
 
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def read_tensors(path: Path, mapped: bool = False) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file, its digest checked and left out where it has one.
+
+    Args:
+        mapped: as `mapped.mapped_tensors`, for those that nobody writes to.
 
     Raises:
         One of `DAMAGE`: it is not there or damaged.
@@ -116,6 +120,8 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         if metadata.pop("sha256", None) is not None:
             _, stated, found = _sealed(path)
             _compare(stated, found)
+        if mapped:
+            return mapped_tensors(path), metadata
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a mapping)
 
 

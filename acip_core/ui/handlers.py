@@ -24,7 +24,7 @@ from .export_job import ExportJob
 from .gate import ARRIVAL
 from .job import Job
 from .measurement_jobs import PerplexityJob, SpeedJob
-from .memory import give_back
+from .memory import give_back, give_pages
 from .messages import Message
 from .model_service import ModelService
 from .names import without_places
@@ -60,6 +60,7 @@ class Handlers:
                     for message in on_one_thread(messages):  # the model has the cores
                         if not self.visitors.is_newest(session, job.kind, run):
                             return
+                        give_pages()
                         yield job.common | message
             except Exception as error:
                 sentence = _sentence(error)

@@ -288,7 +288,11 @@ def test_python_writes_it(opened: tuple[str, Path], tmp_path: Path) -> None:
 
 
 def test_the_command_line_writes_it(
-    opened: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    opened: tuple[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def export(*options: str) -> tuple[int, str]:
         return run(monkeypatch, capsys, "export", opened[0], str(tmp_path / options[0]), *options[1:], *form)
@@ -296,6 +300,7 @@ def test_the_command_line_writes_it(
     form = ("--format", "gguf", "--artifact", str(opened[1]))
     code, told = export("half", "--size", "0.5")
     assert code == 0 and "are multiplied out in it" in told and (tmp_path / "half" / FILE).is_file(), told
+    assert "acip_core codes" in caplog.text
     code, told = export("whole", "--size", "1")
     assert code == 0 and "all weights are as published" in told, told
     code, told = export("none", "--megabytes", "0.05")
@@ -319,8 +324,10 @@ def test_the_command_line_writes_it(
 
     monkeypatch.setattr("acip_core.artifacts.loading.open_model", coded)
     whole = loaded.elastic.planner.base_bytes
-    code, told = export("bits", "--size", "0.9", "--spend", "bits")
-    assert code == 0 and "predicted to be at most" in told, told
+    code, told = export("bits", "--size", "0.9")
+    assert code == 0 and "predicted to be at most" in told and "share of the published bytes now" in told, told
+    code, told = export("again", "--size", "0.9", "--spend", "directions")
+    assert code == 0 and "are multiplied out in it" in told and "published bytes" not in told, told
     assert sum(t.n_bytes for t in GGUFReader(tmp_path / "bits" / FILE).tensors) <= 0.9 * whole
     assert export("worse", "--worse", "0")[0] == 0
     assert (tmp_path / "worse" / FILE).stat().st_size == (tmp_path / "whole" / FILE).stat().st_size

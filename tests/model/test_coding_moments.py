@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from acip_core.model.coding_moments import measure_coding_moments
+from acip_core.errors import ModelError
+from acip_core.model.coding_moments import measure_coding_moments, read_coding_moments, save_coding_moments
 from acip_core.progress import finish
 from tests.support.tiny import calibration, target_weights, tiny_base, tiny_basis
 
@@ -31,3 +35,25 @@ def test_a_scaled_embedding_loses_what_one_with_larger_rows_does(family: str):
     ours, theirs = (found["model.embed_tokens"].rows.root().matrix() for found in tables)
     # a row of the one that is off by d moves the output as one of the other that is off by scale · d
     assert torch.allclose(ours, scale**2 * theirs, rtol=0.02, atol=1e-3 * float(ours.abs().max()))
+
+
+@pytest.mark.parametrize(("part", "value"), [("scale", math.nan), ("columns", math.inf), ("weights", math.nan)])
+def test_moments_that_are_not_finite_are_refused(part: str, value: float, tmp_path: Path):
+    base = tiny_base()
+    basis = tiny_basis(base)
+    moments = finish(measure_coding_moments(base.model, calibration(), list(target_weights(base)), basis))
+    name, table = next(iter(moments.tables.items()))
+    table = copy.deepcopy(table)
+    getattr(table if part == "weights" else table.rows, part).view(-1)[0] = value
+    save_coding_moments(replace(moments, tables={name: table}), tmp_path / "moments", basis)
+    with pytest.raises(ValueError, match=name):
+        read_coding_moments(tmp_path / "moments", basis)
+
+
+def test_gradients_that_are_not_finite_are_refused():
+    base = tiny_base()
+    basis = tiny_basis(base)
+    with torch.no_grad():
+        base.model.get_output_embeddings().weight[7] = math.inf
+    with pytest.raises(ModelError, match="not finite"):
+        finish(measure_coding_moments(base.model, calibration(), list(target_weights(base)), basis))

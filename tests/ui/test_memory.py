@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import psutil
 import pytest
 import torch
 
+from acip_core.storage.mapped import moved_to_file
 from acip_core.ui import memory
 from acip_core.ui.handlers import Handlers
 from tests.support.visitor import REQUEST, SETTINGS, tiny_loaded
 
 
 def test_holes_go_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_due", 0.0)
+    monkeypatch.setattr(memory, "_due", {})
     process = psutil.Process()
     blocks = [torch.ones(8_000) for _ in range(10_000)]  # 320 MB, each too small for a mapping of its own
     kept = blocks[::100]
@@ -26,13 +30,46 @@ def test_holes_go_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_run_gives_back_but_not_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     monkeypatch.setattr(memory, "_malloc_trim", calls.append)
-    monkeypatch.setattr(memory, "_due", 0.0)
+    monkeypatch.setattr(memory, "_due", {})
     handlers = Handlers(tiny_loaded())
     for _ in range(2):
         list(handlers.complete("Hello", 60, *SETTINGS, REQUEST))
     assert calls == [0]
-    monkeypatch.setattr(memory, "_due", 0.0)
+    monkeypatch.setattr(memory, "_due", {})
     abandoned = handlers.complete("Hello", 60, *SETTINGS, REQUEST)
     next(abandoned)
     abandoned.close()  # type: ignore[attr-defined]
     assert calls == [0, 0]
+
+
+def test_what_lies_in_files_is_resident_while_it_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = moved_to_file({"a": torch.ones(25_000_000), "none": torch.ones(0, 3)}, tmp_path)  # 100 MB
+    assert not list(tmp_path.iterdir()), "nothing is left of a process that is killed"
+    monkeypatch.setattr(memory, "_due", {})
+    memory.give_back()
+    process = psutil.Process()
+    before = process.memory_info().rss
+
+    def resident() -> bool:
+        return process.memory_info().rss - before > 90e6
+
+    monkeypatch.setattr(memory, "_SHARE", 10.0)
+    assert not resident() and found["a"].sum() == 25_000_000 and found["none"].shape == (0, 3)
+    memory.give_pages()
+    memory.give_back()  # the second time just now
+    assert resident()
+    monkeypatch.setattr(memory, "_SHARE", 1e-6)
+    memory.give_pages()  # likewise
+    assert resident()
+    monkeypatch.setattr(memory, "_due", {})
+    memory.give_pages()
+    assert not resident() and found["a"].sum() == 25_000_000 and resident()
+    monkeypatch.setitem(memory._PAUSES, "heap", 0.3)
+    monkeypatch.setattr(memory, "_later", None)
+    monkeypatch.setattr(memory, "_due", {})
+    memory.give_back()
+    assert not resident() and found["a"].sum() == 25_000_000
+    memory.give_back()
+    assert resident()
+    time.sleep(1)
+    assert not resident(), "what was not done at once is done later"
