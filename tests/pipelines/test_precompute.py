@@ -61,6 +61,7 @@ def recipe(text: str) -> PrecomputeConfig:
         ratios=(1.0, 0.6),
         examples=(),
         codes=None,
+        knowledge=False,
     )
 
 
@@ -196,7 +197,9 @@ def same(one: Artifact, other: Artifact) -> bool:
 
 def test_whole_run(model: str, recipe: PrecomputeConfig, text: str, tmp_path: Path, cache: Path) -> None:
     stages: list[Progress] = []
-    folder = finish(precompute(model, replace(recipe, examples=("one",)), tmp_path / "out"), stages.append)
+    folder = finish(
+        precompute(model, replace(recipe, examples=("one",), knowledge=True), tmp_path / "out"), stages.append
+    )
     artifact = read_artifact(folder)
     assert [(c.prompt, c.mode) for c in read_completions(folder)] == [("one", DIRECTIONS)]
     methods = [curve.method for curve in artifact.curves]
@@ -307,6 +310,7 @@ def test_damaged_work_is_made_again(
     damage: bytes | None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    recipe = replace(recipe, knowledge=True)
     steps = precompute(model, recipe, tmp_path / "out")
     while not next(steps).stage.startswith("measuring svd-magnitude"):
         pass
@@ -394,7 +398,9 @@ def test_a_model_with_weights_that_are_not_finite_is_refused(
 def test_every_family(family: str, cache: Path, recipe: PrecomputeConfig, tmp_path: Path) -> None:
     base = tiny_base(family)
     save(base, tmp_path / "other")
-    folder = finish(precompute(str(tmp_path / "other"), replace(recipe, comparisons=False), tmp_path / "out"))
+    folder = finish(
+        precompute(str(tmp_path / "other"), replace(recipe, comparisons=False, knowledge=True), tmp_path / "out")
+    )
     elastic = finish(open_model(str(tmp_path / "other"), folder)).elastic
     ids = torch.arange(5, 25)[None]
     assert torch.equal(elastic.model(ids).logits, base.model(ids).logits)
