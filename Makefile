@@ -27,8 +27,8 @@ app: $(VENV)/installed  ## start the page (port 7860 or GRADIO_SERVER_PORT)
 	@exec $(BIN)/python app.py $(ARGS)
 
 # The test command finds a browser, installs Debian's when it may, and otherwise says what is left out.
-# Three processes of one thread each for two cores, because tests wait for browsers, processes and disks, too; the tests of
-# a file share what it loads.
+# Three processes of one thread each for two cores: tests also wait, for browsers, processes and disks. Those of a file
+# share what it loads.
 test: $(VENV)/installed-dev  ## run all tests
 	@find_browser() { \
 	  for b in chromium chromium-browser google-chrome google-chrome-stable chrome; do command -v $$b && return; done; }; \
