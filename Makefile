@@ -27,7 +27,8 @@ app: $(VENV)/installed  ## start the page (port 7860 or GRADIO_SERVER_PORT)
 	@exec $(BIN)/python app.py $(ARGS)
 
 # The test command finds a browser, installs Debian's when it may, and otherwise says what is left out.
-# Two processes of one thread each: most tests use one core, and a file's tests share what it loads.
+# Three processes of one thread each for two cores: tests also wait, for browsers, processes and disks. Those of a file
+# share what it loads.
 test: $(VENV)/installed-dev  ## run all tests
 	@find_browser() { \
 	  for b in chromium chromium-browser google-chrome google-chrome-stable chrome; do command -v $$b && return; done; }; \
@@ -39,7 +40,7 @@ test: $(VENV)/installed-dev  ## run all tests
 	fi; \
 	if [ -n "$$CHROMIUM" ]; then export CHROMIUM; \
 	else echo "No Chrome or Chromium found: the browser tests are left out (set CHROMIUM to its path)."; fi; \
-	OMP_NUM_THREADS=1 exec $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Of the page's scripts too, by the tools that package-lock.json fixes; the page itself needs no node.
 lint: $(VENV)/installed-dev  ## check style and types

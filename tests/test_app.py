@@ -25,6 +25,7 @@ from acip_core.errors import AcipError
 from acip_core.progress import Progress
 from acip_core.ui.port import PortError, listening_socket
 from acip_core.ui.server import PageServer
+from tests.support import patient
 from tests.support.browser import Newcomer
 from tests.support.visitor import SLIDER, free_port, opened, page_port, running, wait_for, wait_state
 
@@ -112,7 +113,7 @@ def test_starts_prints_its_address_and_stops_on_ctrl_c(app_folders: tuple[Path, 
     )
     assert process.stdout is not None
     seen = []  # what a browser gets meanwhile
-    with httpx.Client(limits=httpx.Limits(max_keepalive_connections=0)) as client:
+    with patient.Client(limits=httpx.Limits(max_keepalive_connections=0)) as client:
         while process.poll() is None and (not seen or seen[-1] != 200):
             time.sleep(0.02)  # the processor is for the start
             try:
@@ -135,14 +136,14 @@ def test_a_browser_reads_what_is_loading_and_why_nothing_comes() -> None:
     port = free_port()
     with PageServer("127.0.0.1", port) as server:
         server.waiting.tell(Progress("factorizing", 3, 8))
-        state = httpx.get(f"http://127.0.0.1:{port}/some/acip/state?x").json()
+        state = patient.get(f"http://127.0.0.1:{port}/some/acip/state?x").json()
         assert state == {"version": "", "stage": "factorizing", "done": 3, "total": 8, "error": ""}
         reader = ThreadPoolExecutor(1).submit(server.waiting.fail, AcipError("There is no model."))
-        while not (state := httpx.get(f"{server.address}acip/state").json())["error"]:
+        while not (state := patient.get(f"{server.address}acip/state").json())["error"]:
             pass
         assert state["error"] == "There is no model."
         for method in ("HEAD", "POST", "OPTIONS"):
-            assert httpx.request(method, server.address).status_code == 503
+            assert patient.request(method, server.address).status_code == 503
         reader.result()
     listening_socket("127.0.0.1", port).close()
 
@@ -206,10 +207,10 @@ def test_what_is_loading_is_told_to_no_strange_name_and_tells_no_place() -> None
     with PageServer("127.0.0.1", free_port(), ["page.example"]) as server:
         address = f"{server.address}acip/state"
         for path in ("acip/state", ""):
-            answer = httpx.get(server.address + path, headers={"Host": "evil.example"})
+            answer = patient.get(server.address + path, headers={"Host": "evil.example"})
             assert answer.status_code == 421 and "--allowed-host evil.example" in answer.text
-        assert httpx.get(address, headers={"Host": "page.example:80"}).status_code == 200
+        assert patient.get(address, headers={"Host": "page.example:80"}).status_code == 200
         ThreadPoolExecutor(1).submit(server.waiting.fail, AcipError("/home/me/model/config.json is damaged."))
-        while not (error := httpx.get(address).json()["error"]):
+        while not (error := patient.get(address).json()["error"]):
             pass
         assert error == "config.json is damaged."

@@ -13,6 +13,7 @@ import httpx
 
 from acip_core.artifacts.writer import write_artifact
 from acip_core.model.base_model import DEFAULT_HUB_ID, DEFAULT_MODEL, EMBEDDED_WHEEL
+from tests.support import patient
 from tests.support.hub import local_hub
 from tests.support.tiny import save, tiny_artifact, tiny_base
 from tests.support.visitor import free_port
@@ -44,7 +45,7 @@ def test_a_space_starts_from_its_files_and_the_hub(tmp_path: Path) -> None:
             try:
                 page = _ready(f"http://127.0.0.1:{port}/", process)
                 assert page.status_code == 200 and "One model, every size" in page.text
-                strange = httpx.get(f"http://127.0.0.1:{port}/", headers={"Host": "evil.example"})
+                strange = patient.get(f"http://127.0.0.1:{port}/", headers={"Host": "evil.example"})
                 assert strange.status_code == 421
             finally:
                 process.kill()
@@ -55,12 +56,12 @@ def _ready(address: str, process: subprocess.Popen[bytes]) -> httpx.Response:
     """The page, once it is served instead of the one that waits."""
     while process.poll() is None:
         try:
-            answer = httpx.get(address, headers={"Host": SPACE}, timeout=30)
+            answer = patient.get(address, headers={"Host": SPACE})
         except httpx.TransportError:
             time.sleep(0.2)
             continue
         if answer.status_code != 503:
             return answer
-        assert not (error := httpx.get(f"{address}acip/state", headers={"Host": SPACE}).json()["error"]), error
+        assert not (error := patient.get(f"{address}acip/state", headers={"Host": SPACE}).json()["error"]), error
         time.sleep(0.2)
     raise AssertionError(process.stderr.read().decode() if process.stderr else "it ended")

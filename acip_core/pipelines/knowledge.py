@@ -25,6 +25,7 @@ from ..storage.locks import only_run
 from ..storage.resumable import ResumableRun
 from ..storage.verified import read_tensors, save_tensors
 
+ASKED = FACTS + SKILLS  # of every model
 _SizedAnswers = list[tuple[int, Answers]]  # bytes of a size and what it says, the largest first
 
 
@@ -59,9 +60,11 @@ class KnowledgeRun:
     Args:
         elastic: any elastic model of these weights, at full size.
         resumable: keeps the answers; one that depends on what decides them.
+        facts: those to ask for; `ASKED` by default.
     """
 
-    def __init__(self, elastic: ElasticModel, resumable: ResumableRun, facts: Sequence[Fact] = FACTS + SKILLS):
+    def __init__(self, elastic: ElasticModel, resumable: ResumableRun, facts: Sequence[Fact] | None = None):
+        facts = ASKED if facts is None else facts
         self.resumable = resumable.part("facts", [[fact.prompt, fact.answer] for fact in facts])
         self.tokenizer = elastic.tokenizer
         self.vocabulary = vocabulary_of(elastic.model)

@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from acip_core.artifacts.comparison import Comparison, Result, write_comparison
 from acip_core.artifacts.task_results import TaskResult, write_evaluation
-from acip_core.pipelines import example_completions
+from acip_core.evaluation.facts import FACTS
+from acip_core.pipelines import example_completions, knowledge
 from acip_core.pipelines.precompute import PrecomputeConfig, precompute
 from acip_core.progress import finish
 from acip_core.training.adapters import AdapterConfig
@@ -127,7 +128,8 @@ def recipe(text: Path, seed: int = 0) -> PrecomputeConfig:
 
 
 def short_examples() -> None:
-    """Complete them at few sizes; for a process of its own."""
+    """Complete them at few sizes, and ask for few facts; for a process of its own."""
+    knowledge.ASKED = FACTS[::60]
     example_completions.NEW_TOKENS, example_completions.STRIDE = 6, 30
 
 

@@ -25,9 +25,9 @@ from acip_core.model.size_planner import BITS, BOTH, DENSE, Plan
 from acip_core.model.target_layers import target_layers
 from acip_core.progress import finish
 from tests.support.coded import coded_elastic, with_codes
-from tests.support.exports import elastic_of, logits, stored
+from tests.support.exports import bytes_of, described, elastic_of, logits, stored
 from tests.support.plain import read_by_others
-from tests.support.tiny import calibration, generator, tiny_artifact, tiny_base, tiny_elastic, tiny_model
+from tests.support.tiny import calibration, generator, tiny_base, tiny_elastic, tiny_model
 
 FAMILIES = ("llama", "qwen2", "gpt2", "gemma3")  # tied, untied with biases, transposed, an embedding with a scale
 made = kept(lambda family: coded_elastic(family, adapter_rank=2))
@@ -40,15 +40,11 @@ def plan_between(elastic: ElasticModel, mode: str, share: float) -> Plan:
 
 
 def write(elastic: ElasticModel, plan: Plan, folder: Path, **options: Any) -> Path:
-    return finish(export(elastic, tiny_artifact(tiny_base()), plan, folder, **options))
+    return finish(export(elastic, described(), plan, folder, **options))
 
 
 def read(folder: Path, **options: Any) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, **options)
-
-
-def bytes_of(folder: Path) -> int:
-    return sum(tensor.nbytes for tensor in stored(folder).values())
 
 
 def logits_at(elastic: ElasticModel, plan: Plan) -> torch.Tensor:

@@ -12,23 +12,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from acip_core.api import AcipModel
 from acip_core.artifacts.export import export
-from acip_core.artifacts.writer import write_artifact
-from acip_core.errors import ModelError, PrecisionError, SizeError, StorageError
+from acip_core.errors import ModelError, PrecisionError, SizeError
 from acip_core.model.base_model import load_base
 from acip_core.model.elastic_model import ElasticModel
 from acip_core.model.quantization import FULL, quantize
 from acip_core.model.target_layers import target_layers
 from acip_core.progress import finish
-from tests.support.commands import run
 from tests.support.device import DEVICE
-from tests.support.exports import base_of, elastic_of, logits, stored
-from tests.support.faults import full_disk
+from tests.support.exports import base_of, bytes_of, elastic_of, exported, logits, stored
 from tests.support.plain import read_by_others
 from tests.support.tiny import (
     generator,
-    save,
     tiny_artifact,
     tiny_base,
     tiny_elastic,
@@ -37,21 +32,10 @@ from tests.support.tiny import (
 )
 
 
-def write(elastic: ElasticModel, folder: Path, ratio: float, dense: bool = False, shard_bytes: int = 20_000) -> int:
-    """Export and return the bytes that were promised."""
-    plan = elastic.planner.at_ratio(ratio)
-    finish(export(elastic, tiny_artifact(tiny_base()), plan, folder, dense, shard_bytes))
-    return plan.bytes
-
-
-def bytes_of(folder: Path) -> int:
-    return sum(t.numel() * t.element_size() for t in stored(folder).values())
-
-
 @pytest.mark.parametrize("dense", [False, True])
 def test_what_is_read_again_is_what_ran(family: str, dense: bool, tmp_path: Path) -> None:
     elastic = tiny_elastic(family, adapter_rank=2)
-    promised = write(elastic, tmp_path / "out", 0.6, dense)
+    promised = exported(elastic, tmp_path / "out", 0.6, dense)
     loaded = load_base(str(tmp_path / "out"))
     assert loaded.tokenizer.get_vocab() == elastic.tokenizer.get_vocab()
     assert torch.equal(logits(elastic.model), logits(tiny_model(family)))  # still at the size it was at
@@ -68,7 +52,7 @@ def test_ranks_by_pivots_are_what_ran_and_as_large_as_was_said(family: str, tmp_
     elastic = tiny_elastic(family, adapter_rank=2, pivoted=True)
     for ratio in (0.5, 0.8):
         folder = tmp_path / f"{ratio}"
-        promised = write(elastic, folder, ratio)
+        promised = exported(elastic, folder, ratio)
         assert bytes_of(folder) == promised
         loaded = load_base(str(folder))
         elastic.set_size(ratio)
@@ -76,7 +60,7 @@ def test_ranks_by_pivots_are_what_ran_and_as_large_as_was_said(family: str, tmp_
         names = json.loads((folder / "config.json").read_text())
         assert set(names["pivoted"]) == set(names["ranks"])
         again = elastic_of(loaded)
-        write(again, folder / "dense", 1.0, dense=True)
+        exported(again, folder / "dense", 1.0, dense=True)
         restored = load_base(str(folder / "dense"))
         assert type(restored.model) is type(elastic.model)
         torch.testing.assert_close(logits(restored.model), logits(elastic.model), rtol=1e-4, atol=1e-4)
@@ -84,7 +68,7 @@ def test_ranks_by_pivots_are_what_ran_and_as_large_as_was_said(family: str, tmp_
 
 def test_pivots_are_read_by_transformers_alone_and_refused_where_they_are_damaged(tmp_path: Path) -> None:
     elastic = tiny_elastic(pivoted=True)
-    write(elastic, tmp_path / "out", 0.6, shard_bytes=10**9)
+    exported(elastic, tmp_path / "out", 0.6, shard_bytes=10**9)
     elastic.set_size(0.6)
     read = read_by_others(tmp_path / "out", tmp_path)
     torch.testing.assert_close(read, logits(elastic.model), rtol=1e-4, atol=1e-4)
@@ -97,7 +81,7 @@ def test_pivots_are_read_by_transformers_alone_and_refused_where_they_are_damage
 
 
 def test_full_size_is_the_original_without_code(family: str, tmp_path: Path) -> None:
-    write(tiny_elastic(family, adapter_rank=2), tmp_path / "out", 1.0)
+    exported(tiny_elastic(family, adapter_rank=2), tmp_path / "out", 1.0)
     assert not list((tmp_path / "out").glob("*.py")) and "auto_map" not in (tmp_path / "out/config.json").read_text()
     plain = tiny_model(family)
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out")), logits(plain))
@@ -123,12 +107,12 @@ EXPERTS: dict[str, dict[str, Any]] = {  # kinds whose files have other tensors t
 def test_experts_have_the_names_that_files_have(kind: str, tmp_path: Path) -> None:
     base = base_of(kind, **EXPERTS[kind])
     original, elastic = copy.deepcopy(base.model), elastic_of(base, exclude=("experts",))
-    write(elastic, tmp_path / "out", 1.0)
+    exported(elastic, tmp_path / "out", 1.0)
     assert_saved_alike(original, tmp_path)
-    write(elastic, tmp_path / "dense", 0.6, dense=True)
+    exported(elastic, tmp_path / "dense", 0.6, dense=True)
     assert stored(tmp_path / "dense").keys() == stored(tmp_path / "original").keys()
     elastic.set_size(0.6)
-    write(elastic, tmp_path / "factors", 0.6)
+    exported(elastic, tmp_path / "factors", 0.6)
     for folder in ("dense", "factors"):
         loaded = load_base(str(tmp_path / folder)).model
         torch.testing.assert_close(logits(loaded), logits(elastic.model), rtol=1e-4, atol=1e-4)
@@ -137,9 +121,9 @@ def test_experts_have_the_names_that_files_have(kind: str, tmp_path: Path) -> No
 def test_layers_that_files_hold_as_one_are_multiplied_out_into_it(tmp_path: Path) -> None:
     base = base_of("hrm_text")
     original, elastic = copy.deepcopy(base.model), elastic_of(base)
-    write(elastic, tmp_path / "out", 1.0)
+    exported(elastic, tmp_path / "out", 1.0)
     assert_saved_alike(original, tmp_path)
-    write(elastic, tmp_path / "dense", 0.6, dense=True)
+    exported(elastic, tmp_path / "dense", 0.6, dense=True)
     elastic.set_size(0.6)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "dense")
     torch.testing.assert_close(logits(loaded), logits(elastic.model), rtol=1e-4, atol=1e-4)
@@ -162,13 +146,13 @@ def test_it_has_the_dtype_that_it_is_published_in(narrow: tuple[Path, ElasticMod
     assert elastic.base.dtype == torch.float32 and str(elastic.base.stored_dtype) == f"torch.{dtype}"
     for ratio in (1.0, 0.6):
         plan = elastic.planner.at_ratio(ratio)
-        assert write(elastic, tmp_path / f"at {ratio}", ratio) == plan.bytes == bytes_of(tmp_path / f"at {ratio}")
+        assert exported(elastic, tmp_path / f"at {ratio}", ratio) == plan.bytes == bytes_of(tmp_path / f"at {ratio}")
         assert json.loads((tmp_path / f"at {ratio}/config.json").read_text())["dtype"] == dtype
     found = stored(tmp_path / "at 1.0")
     assert found.keys() == wanted.keys() and plan.base_bytes == bytes_of(folder)
     assert all(found[name].dtype == t.dtype and torch.equal(found[name], t) for name, t in wanted.items())
     assert bytes_of(tmp_path / "at 0.6") < 0.9 * bytes_of(folder)
-    write(elastic, tmp_path / "dense", 0.6, dense=True)
+    exported(elastic, tmp_path / "dense", 0.6, dense=True)
     assert bytes_of(tmp_path / "dense") == bytes_of(folder)
 
 
@@ -255,7 +239,7 @@ COMPUTED: dict[str, dict[str, Any]] = {  # kinds with buffers that are computed 
 @pytest.mark.parametrize("kind", COMPUTED)
 def test_buffers_that_are_not_stored_are_computed_again(kind: str, tmp_path: Path) -> None:
     elastic = elastic_of(base_of(kind, **COMPUTED[kind]))
-    write(elastic, tmp_path / "out", 0.5)
+    exported(elastic, tmp_path / "out", 0.5)
     elastic.set_size(0.5)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True)
     for model in (plain, load_base(str(tmp_path / "out")).model):
@@ -266,7 +250,7 @@ def test_buffers_that_are_not_stored_are_computed_again(kind: str, tmp_path: Pat
 
 
 def test_what_a_file_lacks_is_filled_as_its_class_does(tmp_path: Path) -> None:
-    write(tiny_elastic("gpt2", adapter_rank=2), tmp_path / "out", 0.6, shard_bytes=10**9)
+    exported(tiny_elastic("gpt2", adapter_rank=2), tmp_path / "out", 0.6, shard_bytes=10**9)
     tensors = load_file(tmp_path / "out/model.safetensors")
     gone = [next(name for name in tensors if name.endswith(end)) for end in ("down.weight", "ln_1.weight")]
     for name in gone:
@@ -279,100 +263,3 @@ def test_what_a_file_lacks_is_filled_as_its_class_does(tmp_path: Path) -> None:
     assert 0.01 < model.get_parameter(gone[0]).std() < 0.04 and torch.equal(
         model.get_parameter(gone[1]), torch.ones(32)
     )
-
-
-def test_shards_have_an_index(tmp_path: Path) -> None:
-    write(tiny_elastic(adapter_rank=2), tmp_path / "out", 0.6)
-    index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
-    files = set(index["weight_map"].values())
-    assert len(files) > 1 and files == {file.name for file in (tmp_path / "out").glob("*.safetensors")}
-    assert set(index["weight_map"]) == set(stored(tmp_path / "out"))
-    assert max(file.stat().st_size for file in (tmp_path / "out").glob("*.safetensors")) < 30_000
-
-
-def test_nothing_of_ours_is_needed_to_read_it(tmp_path: Path) -> None:
-    elastic = tiny_elastic(adapter_rank=2)
-    write(elastic, tmp_path / "out", 0.6)
-    elastic.set_size(0.6)
-    found = read_by_others(tmp_path / "out", tmp_path)
-    torch.testing.assert_close(found, logits(elastic.model), rtol=1e-4, atol=1e-4)
-
-
-def test_its_code_is_never_executed_unasked(tmp_path: Path) -> None:
-    write(tiny_elastic(adapter_rank=2), tmp_path / "out", 0.6)
-    (tmp_path / "out/modeling.py").write_text("raise SystemExit('executed')")
-    load_base(str(tmp_path / "out"))
-    with pytest.raises(ValueError, match="trust_remote_code"):
-        AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=False)
-
-
-def test_the_card_says_what_it_is(tmp_path: Path) -> None:
-    elastic = tiny_elastic(adapter_rank=2)
-    write(elastic, tmp_path / "out", 0.5)
-    card = (tmp_path / "out/README.md").read_text()
-    plan = elastic.planner.at_ratio(0.5)
-    assert f"{plan.parameters:,} of {plan.base_parameters:,} parameters" in card and "trust_remote_code=True" in card
-    assert "held-out C4 text" in card and "licence" in card and "Recipe" in card
-
-
-def test_places_that_are_taken_are_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/mine.txt").write_text("mine")
-    with pytest.raises(StorageError, match=r"out exists already; name a new folder"):
-        write(tiny_elastic(adapter_rank=2), tmp_path / "out", 0.6)
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.txt"]
-
-
-def test_a_disk_that_the_tokenizer_fills_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    elastic = tiny_elastic(adapter_rank=2)
-    write(elastic, tmp_path / "whole", 0.6)
-    files = {file.name: file.stat().st_size for file in (tmp_path / "whole").iterdir()}
-    save = elastic.tokenizer.save_pretrained
-
-    def fill(folder: Path) -> None:
-        with full_disk(500):
-            save(folder)
-
-    monkeypatch.setattr(elastic.tokenizer, "save_pretrained", fill)
-    assert files["tokenizer.json"] > 500
-    with pytest.raises(StorageError, match=r"Cannot write .*out .*\(os error \d+\).*free space"):
-        write(elastic, tmp_path / "out", 0.6)
-    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
-
-
-def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
-    with full_disk(), pytest.raises(StorageError, match="Cannot write"):
-        write(tiny_elastic(adapter_rank=2), tmp_path / "out", 0.6)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("ratio", [0.0, 1.5, -1.0, float("nan")])
-def test_sizes_that_are_none(ratio: float, tmp_path: Path) -> None:
-    with pytest.raises(SizeError):
-        write(tiny_elastic(adapter_rank=2), tmp_path / "out", ratio)
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_command_and_the_api_write_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    base = tiny_base()
-    save(base, tmp_path / "model")
-    write_artifact(tiny_artifact(base), tmp_path / "artifact")
-    arguments = ["export", str(tmp_path / "model"), str(tmp_path / "one"), "--artifact", str(tmp_path / "artifact")]
-    code, output = run(monkeypatch, capsys, *arguments, "--size", "1.5")
-    assert code == 2 and "A size ratio must lie between 0 and 1" in output and not (tmp_path / "one").exists()
-    code, output = run(monkeypatch, capsys, *arguments, "--size", "0.6")
-    assert code == 0, output
-    code, output = run(monkeypatch, capsys, *arguments, "--size", "0.6")
-    assert code == 2 and "exists already" in output and "Traceback" not in output
-    model = AcipModel.from_pretrained(tmp_path / "model", artifact=tmp_path / "artifact")
-    model.set_size(0.6)
-    model.save_pretrained(tmp_path / "two")
-    model.save_pretrained(tmp_path / "three", dtype="bfloat16")
-    assert 2 * bytes_of(tmp_path / "three") == bytes_of(tmp_path / "two")
-    code, output = run(monkeypatch, capsys, *arguments[:2], str(tmp_path / "four"), *arguments[3:], "--size", "0.6",
-                       "--dtype", "bfloat16")  # fmt: skip
-    assert code == 0 and bytes_of(tmp_path / "four") == bytes_of(tmp_path / "three"), output
-    one, two = stored(tmp_path / "one"), stored(tmp_path / "two")
-    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)

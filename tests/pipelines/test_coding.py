@@ -55,7 +55,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> PrecomputeConfig:
     text.write_text("\n\n".join(lines), encoding="utf-8")
     return PrecomputeConfig(
         corpora=(str(text),), window=32, moment_windows=4, score_windows=4, basis_rank=16, adapters=None,
-        refining=None, curve_windows=3, ratios=(1.0, 0.6), examples=(), comparisons=False, codes=None,
+        refining=None, curve_windows=3, ratios=(1.0, 0.6), examples=(), comparisons=False, codes=None, knowledge=False,
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def start(request: pytest.FixtureRequest, model: str, tmp_path: Path) -> Path:
     recipe = PrecomputeConfig(
         corpora=(write_text(tmp_path / "first.txt", 1),), window=32, moment_windows=4, score_windows=4, basis_rank=16,
         adapters=adapters, curve_windows=3, ratios=(1.0, 0.6), comparisons=False, examples=(), refining=None,
-        codes=None,
+        codes=None, knowledge=False,
     )  # fmt: skip
     return finish(precompute(model, recipe, tmp_path / "start"))
 

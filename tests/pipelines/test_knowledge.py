@@ -18,6 +18,7 @@ from acip_core.artifacts.writer import write_artifact
 from acip_core.evaluation.facts import Fact, known_facts
 from acip_core.model.size_planner import BITS, BOTH, DIRECTIONS
 from acip_core.model.tracks import byte_track, directions_track
+from acip_core.pipelines import knowledge
 from acip_core.pipelines.coding import CodingConfig
 from acip_core.pipelines.knowledge import KnowledgeRun, measure_knowledge
 from acip_core.pipelines.precompute import precompute
@@ -40,7 +41,7 @@ def _own_cache(cache: Path) -> None:
 def asked(monkeypatch: pytest.MonkeyPatch) -> tuple[Fact, ...]:
     """The facts that commands ask for."""
     facts = tiny_facts(tiny_base())
-    monkeypatch.setattr(KnowledgeRun.__init__, "__defaults__", (facts,))
+    monkeypatch.setattr(knowledge, "ASKED", facts)
     return facts
 
 
@@ -142,7 +143,7 @@ def test_an_opened_model_has_it(
 
 def test_a_model_that_knows_nothing_has_none(made: tuple[str, Path, Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
     model, folder, _ = made
-    monkeypatch.setattr(KnowledgeRun.__init__, "__defaults__", ((Fact("Nobody knows", " this", "phrases"),),))
+    monkeypatch.setattr(knowledge, "ASKED", (Fact("Nobody knows", " this", "phrases"),))
     assert finish(measure_knowledge(model, folder)).facts == ()
     assert (folder / FILE).exists() and finish(open_model(model, folder)).knowledge is None
 

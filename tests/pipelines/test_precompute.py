@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-import random
-import string
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from acip_core.artifacts.artifact import Artifact
 from acip_core.artifacts.completions import read_completions
 from acip_core.artifacts.loading import open_model
 from acip_core.artifacts.reader import read_artifact
-from acip_core.data.corpus import _all_documents, documents, token_windows
-from acip_core.errors import ArtifactError, CorpusError, ModelError, SizeError, StorageError
+from acip_core.data.corpus import documents, token_windows
+from acip_core.errors import ArtifactError, CorpusError, ModelError, SizeError
 from acip_core.evaluation.perplexity import measure_perplexity
 from acip_core.model.base_model import load_base
 from acip_core.model.factorization import factorize
@@ -30,39 +27,8 @@ from acip_core.scoring.pruning_config import PruningConfig
 from acip_core.training.adapters import AdapterConfig
 from acip_core.training.blocks import BlockConfig
 from acip_core.training.factors import FactorConfig
-from tests.support.faults import full_disk
+from tests.support.artifacts import same
 from tests.support.tiny import save, tiny_base
-
-
-@pytest.fixture(autouse=True)
-def frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("acip_core.training.checkpoint.CHECKPOINT_SECONDS", -1)
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> str:
-    source = random.Random(0)
-    lines = ["".join(source.choices(string.ascii_lowercase + " ", k=60)) for _ in range(60)]
-    (tmp_path / "text.txt").write_text("\n\n".join(lines), encoding="utf-8")
-    return str(tmp_path / "text.txt")
-
-
-@pytest.fixture
-def recipe(text: str) -> PrecomputeConfig:
-    return PrecomputeConfig(
-        corpora=(text,),
-        window=32,
-        moment_windows=4,
-        score_windows=4,
-        basis_rank=16,
-        adapters=AdapterConfig(rank=2, alpha=4, steps=6, smallest=0.4),
-        refining=AdapterConfig(steps=2, batch=2, smallest=0.4, distillation=1.0, seed=1),
-        curve_windows=3,
-        ratios=(1.0, 0.6),
-        examples=(),
-        codes=None,
-    )
-
 
 PRUNING = PruningConfig(
     mask_learning_rate=6e-3, penalty=1e-2, penalty_growth=1.1, post_steps=3, batch=2, micro_batch=2, window=24, rank=2,
@@ -176,27 +142,11 @@ def test_a_budget_sets_the_steps(model: str, trained_recipe: PrecomputeConfig, t
     assert len(artifact.history["factors.loss"]) == artifact.recipe["factors"]["steps"] == steps.pop()
 
 
-def test_two_runs_cannot_write_the_same_artifact(model: str, recipe: PrecomputeConfig, tmp_path: Path) -> None:
-    first = precompute(model, recipe, tmp_path / "out")
-    while next(first).stage != "scoring":
-        pass
-    with pytest.raises(StorageError, match=r"Another run is writing .*out; wait"):
-        finish(precompute(model, recipe, tmp_path / "out"))
-    first.close()
-    finish(precompute(model, replace(recipe, adapters=None, comparisons=False), tmp_path / "out"))
-
-
-def same(one: Artifact, other: Artifact) -> bool:
-    assert one.adapters is not None and other.adapters is not None
-    tensors = [(one.scores[name], other.scores[name]) for name in one.scores]
-    tensors += [(one.adapters[name].b, other.adapters[name].b) for name in one.adapters]
-    tensors += [(one.history[name], other.history[name]) for name in one.history]
-    return one.curves == other.curves and all(torch.equal(a, b) for a, b in tensors)
-
-
 def test_whole_run(model: str, recipe: PrecomputeConfig, text: str, tmp_path: Path, cache: Path) -> None:
     stages: list[Progress] = []
-    folder = finish(precompute(model, replace(recipe, examples=("one",)), tmp_path / "out"), stages.append)
+    folder = finish(
+        precompute(model, replace(recipe, examples=("one",), knowledge=True), tmp_path / "out"), stages.append
+    )
     artifact = read_artifact(folder)
     assert [(c.prompt, c.mode) for c in read_completions(folder)] == [("one", DIRECTIONS)]
     methods = [curve.method for curve in artifact.curves]
@@ -258,86 +208,6 @@ def test_the_full_model_is_scored_or_every_stage(
         assert torch.equal(scores.argsort(stable=True), expected[name].argsort(stable=True))
 
 
-@pytest.mark.parametrize(
-    "stage",
-    ["scoring", "training adapters", "refining adapters", "measuring fisher-envelope+adapters", "measuring svd-llm"],
-)
-def test_a_killed_run_continues_to_the_same_artifact(
-    model: str, recipe: PrecomputeConfig, tmp_path: Path, stage: str
-) -> None:
-    def kill(step: Progress) -> None:
-        if step.stage.startswith(stage) and step.done >= (5 if stage.startswith("measuring") else 2):
-            raise KeyboardInterrupt
-
-    out = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt):
-        finish(precompute(model, recipe, out), kill)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "text.txt", "tiny"]
-    continued: list[Progress] = []
-    finish(precompute(model, recipe, out), continued.append)
-    assert stage == "scoring" or "scoring" not in {step.stage for step in continued}
-    if stage.startswith("measuring"):  # the first point, three windows, was kept
-        assert next(step.done for step in continued if step.stage.startswith(stage)) == 4
-    whole = finish(precompute(model, recipe, tmp_path / "whole"))
-    assert same(read_artifact(out), read_artifact(whole))
-
-
-def test_a_run_closed_again_and_again_ends_in_the_same_artifact(
-    model: str, recipe: PrecomputeConfig, tmp_path: Path
-) -> None:
-    out, runs = tmp_path / "out", 0
-    while not out.exists():
-        runs += 1
-        steps = precompute(model, recipe, out)
-        for _ in range(24 + 13 * runs):  # every time a little further, never at the border of a stage
-            if next(steps, None) is None:
-                break
-        steps.close()
-        assert runs < 20
-    assert runs > 4
-    assert same(read_artifact(out), read_artifact(finish(precompute(model, recipe, tmp_path / "whole"))))
-
-
-@pytest.mark.parametrize("damage", [b"", b"no such file", None], ids=["empty", "text", "truncated"])
-def test_damaged_work_is_made_again(
-    model: str,
-    recipe: PrecomputeConfig,
-    tmp_path: Path,
-    cache: Path,
-    damage: bytes | None,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    steps = precompute(model, recipe, tmp_path / "out")
-    while not next(steps).stage.startswith("measuring svd-magnitude"):
-        pass
-    steps.close()
-    files = [path for path in (cache / "precompute").rglob("*.*") if path.is_file()]
-    assert {path.name.partition("-")[0] for path in files} == {
-        "basis.safetensors", "scores.safetensors", "adapters.safetensors", "refining.safetensors", "curve",
-        "fidelity", "said", "completions.json",
-    }  # fmt: skip
-    for file in files:
-        file.write_bytes(file.read_bytes()[:-9] if damage is None else damage)
-    artifact = read_artifact(finish(precompute(model, recipe, tmp_path / "out")))
-    assert caplog.text.count("is damaged") == len(files)
-    assert same(artifact, read_artifact(finish(precompute(model, recipe, tmp_path / "whole"))))
-
-
-def test_an_edited_text_file_is_another_run(model: str, recipe: PrecomputeConfig, text: str, tmp_path: Path) -> None:
-    def kill(step: Progress) -> None:
-        if step.stage.startswith("measuring"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        finish(precompute(model, recipe, tmp_path / "out"), kill)
-    content = Path(text).read_text()
-    Path(text).write_text(content.replace("e", "E"))
-    _all_documents.cache_clear()  # a new process
-    stages: list[Progress] = []
-    finish(precompute(model, recipe, tmp_path / "out"), stages.append)
-    assert "scoring" in {step.stage for step in stages}
-
-
 def test_a_folder_with_other_files_is_refused_at_once(model: str, recipe: PrecomputeConfig, tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").touch()
@@ -364,19 +234,6 @@ def test_sizes_that_adapters_leave_no_room_for_are_said_before_training(
     assert "training adapters" not in {step.stage for step in stages}
 
 
-def test_a_full_disk_is_one_sentence_and_continues_later(model: str, recipe: PrecomputeConfig, tmp_path: Path) -> None:
-    stages: list[Progress] = []
-    with pytest.raises(StorageError, match=r"basis\.safetensors .*File too large.*ACIP_CACHE"), full_disk():
-        finish(precompute(model, recipe, tmp_path / "out"), stages.append)
-    with pytest.raises(StorageError, match=r"scores\.safetensors|adapters\.safetensors"), full_disk(15_000):
-        finish(precompute(model, recipe, tmp_path / "out"), stages.append)
-    assert not (tmp_path / "out").exists()
-    assert same(
-        read_artifact(finish(precompute(model, recipe, tmp_path / "out"))),
-        read_artifact(finish(precompute(model, recipe, tmp_path / "whole"))),
-    )
-
-
 @pytest.mark.parametrize("where", ["target", "norm"])
 def test_a_model_with_weights_that_are_not_finite_is_refused(
     cache: Path, recipe: PrecomputeConfig, tmp_path: Path, where: str
@@ -394,7 +251,9 @@ def test_a_model_with_weights_that_are_not_finite_is_refused(
 def test_every_family(family: str, cache: Path, recipe: PrecomputeConfig, tmp_path: Path) -> None:
     base = tiny_base(family)
     save(base, tmp_path / "other")
-    folder = finish(precompute(str(tmp_path / "other"), replace(recipe, comparisons=False), tmp_path / "out"))
+    folder = finish(
+        precompute(str(tmp_path / "other"), replace(recipe, comparisons=False, knowledge=True), tmp_path / "out")
+    )
     elastic = finish(open_model(str(tmp_path / "other"), folder)).elastic
     ids = torch.arange(5, 25)[None]
     assert torch.equal(elastic.model(ids).logits, base.model(ids).logits)
@@ -411,13 +270,6 @@ def test_chosen_layers_are_found_again(model: str, recipe: PrecomputeConfig, tmp
     assert (point.ratio, point.parameters) == (plan.ratio, plan.parameters)
     with pytest.raises(ModelError, match="No layer of LlamaForCausalLM matches the pattern 'up'"):
         finish(precompute(model, replace(recipe, exclude=("up",)), tmp_path / "other"))
-
-
-def test_another_recipe_does_not_continue_it(model: str, recipe: PrecomputeConfig, tmp_path: Path) -> None:
-    finish(precompute(model, replace(recipe, comparisons=False), tmp_path / "one"))
-    stages: list[Progress] = []
-    finish(precompute(model, replace(recipe, score_windows=3, comparisons=False), tmp_path / "two"), stages.append)
-    assert "scoring" in {step.stage for step in stages}
 
 
 def test_too_little_text_is_said_before_anything_is_computed(

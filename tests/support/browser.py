@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 PATIENCE = 120_000  # milliseconds; a wait ends with what it waits for, so only a failing test takes this long
 expect.set_options(timeout=PATIENCE)
-_limit = inspect.signature(httpx.get).parameters["timeout"].default  # of all requests that name none: 5 s
-_limit.connect = _limit.read = _limit.write = _limit.pool = PATIENCE / 1000
 Newcomer = Callable[..., BrowserContext]
 
 

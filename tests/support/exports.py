@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from acip_core.artifacts.artifact import Artifact
+from acip_core.artifacts.export import export
 from acip_core.model.base_model import BaseModel
 from acip_core.model.elastic_model import ElasticModel, build_elastic
 from acip_core.model.target_layers import linearize
@@ -19,6 +22,8 @@ from tests.support.tiny import (
     calibration,
     generator,
     random_scores,
+    tiny_artifact,
+    tiny_base,
     tiny_factors,
     tiny_tokenizer,
 )
@@ -55,3 +60,20 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+@cache
+def described() -> Artifact:
+    """What the card of an export is written from; any will do."""
+    return tiny_artifact(tiny_base())
+
+
+def exported(elastic: ElasticModel, folder: Path, ratio: float, dense: bool = False, shard_bytes: int = 20_000) -> int:
+    """Export and return the bytes that were promised."""
+    plan = elastic.planner.at_ratio(ratio)
+    finish(export(elastic, described(), plan, folder, dense, shard_bytes))
+    return plan.bytes
+
+
+def bytes_of(folder: Path) -> int:
+    return sum(tensor.nbytes for tensor in stored(folder).values())

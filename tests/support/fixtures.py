@@ -12,11 +12,14 @@ from playwright.sync_api import Browser, BrowserContext
 from transformers.utils import logging as transformers_logging
 
 from acip_core.artifacts.writer import write_artifact
+from acip_core.evaluation.facts import Fact
 from acip_core.model import base_model
 from acip_core.model.base_model import BaseModel, embedded_gguf
+from acip_core.pipelines import knowledge
 from acip_core.training import autocast, checkpoint
 from tests.support.browser import Newcomer, chromium, newcomers
 from tests.support.device import DEVICE, bring_inputs
+from tests.support.knowledge import tiny_facts
 from tests.support.tiny import FAMILIES, save, tiny_artifact, tiny_base
 
 transformers_logging.disable_progress_bar()
@@ -69,6 +72,18 @@ def one_thread_for_tiny_models(request: pytest.FixtureRequest) -> Iterator[None]
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def few_facts() -> tuple[Fact, ...]:
+    """Facts that the tiny model of the Llama kind knows, of two lengths."""
+    return tiny_facts(tiny_base(), 27)
+
+
+@pytest.fixture(autouse=True)
+def few_facts_are_asked_for(few_facts: tuple[Fact, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking 71 sizes for all facts would take half of what a tiny model's precompute takes."""
+    monkeypatch.setattr(knowledge, "ASKED", few_facts)
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from acip_core.ui.handlers import Handlers
 from acip_core.ui.launch import MountedPage
 from acip_core.ui.page import build_page
 from acip_core.ui.server import PageServer
+from tests.support import patient
 from tests.support.browser import PATIENCE
 from tests.support.tiny import tiny_artifact, tiny_base, tiny_factors
 
@@ -216,7 +217,7 @@ def wait_for(port: int) -> None:
             return client.get(f"http://127.0.0.1:{port}/").status_code == 200
         return False
 
-    with httpx.Client() as client:  # one for all, for each reads the system's certificates
+    with patient.Client() as client:  # one for all, for each reads the system's certificates
         wait_until(answers)
 
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-import httpx
 import pytest
 
 from acip_core.artifacts.completions import Completions
 from acip_core.ui.links import CODE_VARIABLE, code_address, model_card_address
+from tests.support import patient
 from tests.support.visitor import served, tiny_loaded
 
 PROMPT = "<script>alert(1)</script> & {{ so on }}"
@@ -28,25 +28,25 @@ def tags(html: str) -> dict[str, str]:
 
 
 def test_one_set_of_preview_tags_with_absolute_addresses(address: str) -> None:
-    html = httpx.get(address).text
+    html = patient.get(address).text
     assert "gradio.app" not in html.partition("<script")[0] and html.count('property="og:title"') == 1
     assert 'rel="manifest"' not in html  # there is none: each visitor's console would say so
     found = tags(html)
     assert found["og:title"] == "One model, every size" and "drag the slider" in found["og:description"].lower()
     assert found["og:url"] == address and found["og:image"].startswith(address)
-    image = httpx.get(found["og:image"])
+    image = patient.get(found["og:image"])
     assert image.status_code == 200 and image.content.startswith(b"\x89PNG")
 
 
 def test_behind_a_proxy_the_tags_name_the_public_address(address: str) -> None:
-    html = httpx.get(address, headers={"X-Forwarded-Proto": "https", "X-Forwarded-Host": "localhost"}).text
+    html = patient.get(address, headers={"X-Forwarded-Proto": "https", "X-Forwarded-Host": "localhost"}).text
     assert tags(html)["og:url"] == "https://localhost/"
-    odd = httpx.get(address, headers={"X-Forwarded-Proto": 'javascript"><b>'}).text
+    odd = patient.get(address, headers={"X-Forwarded-Proto": 'javascript"><b>'}).text
     assert tags(odd)["og:url"] == address
 
 
 def test_the_first_paint_has_texts_as_text(address: str) -> None:
-    html = httpx.get(address).text
+    html = patient.get(address).text
     first = html[html.index('<div class="first">') : html.index("<gradio-app")]
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; {{ so on }}" in first
     assert "the original&#39;s ${text}" in first and "<script>alert" not in first
@@ -54,13 +54,13 @@ def test_the_first_paint_has_texts_as_text(address: str) -> None:
 
 def test_without_texts_the_first_paint_says_what_the_page_is() -> None:
     with served(tiny_loaded()) as (address, _):
-        html = httpx.get(address).text
+        html = patient.get(address).text
     assert '<div class="first">' in html and "<pre>" not in html
 
 
 def test_what_is_no_page_is_left_alone(address: str) -> None:
-    assert httpx.get(f"{address}config").json()["mode"] == "blocks"
-    assert httpx.head(address).status_code == 200
+    assert patient.get(f"{address}config").json()["mode"] == "blocks"
+    assert patient.head(address).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx
 import pytest
 import torch
 from gradio_client import Client
@@ -21,6 +20,7 @@ from acip_core.ui import downloads
 from acip_core.ui.downloads import Downloads, File
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.snippets import ADDRESS, client_code
+from tests.support import patient
 from tests.support.browser import Newcomer
 from tests.support.visitor import SLIDER, opened, served, tiny_loaded
 
@@ -40,7 +40,7 @@ def test_the_file_is_the_model_at_that_size(tmp_path: Path) -> None:
     with served(tiny_loaded()) as (address, handlers):
         last = Client(address, verbose=False).predict(70, api_name="/export")
         assert last["state"] == "done" and last["name"] in last["code"]
-        answer = httpx.get(address + last["address"])
+        answer = patient.get(address + last["address"])
         assert answer.headers["content-type"] == "application/zip" and len(answer.content) == last["bytes"]
         zipfile.ZipFile(io.BytesIO(answer.content)).extractall(tmp_path)
         elastic = handlers.model.engine.elastic
@@ -49,7 +49,7 @@ def test_the_file_is_the_model_at_that_size(tmp_path: Path) -> None:
         with torch.inference_mode(), elastic.at(elastic.planner.at_ratio(0.7)):
             torch.testing.assert_close(model(ids).logits, elastic.model(ids).logits, rtol=1e-4, atol=1e-4)
         for wrong in ("acip/model/guess/x.zip", "acip/model/../x.zip", "acip/model/%2e%2e/x.zip"):
-            assert httpx.get(address + wrong).status_code == 404
+            assert patient.get(address + wrong).status_code == 404
 
 
 def test_stopping_leaves_nothing(handlers: Handlers) -> None:

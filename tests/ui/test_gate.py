@@ -20,6 +20,7 @@ from acip_core.ui.gate import MOST_BYTES
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.hosts import Hosts
 from acip_core.ui.names import known_name, shown_name, without_places
+from tests.support import patient
 from tests.support.tiny import tiny_base
 from tests.support.visitor import ROOT, served, tiny_loaded
 
@@ -52,7 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Hand
 
 @pytest.fixture
 def client(server: tuple[str, Handlers]) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server[0]) as client:
+    with patient.Client(base_url=server[0]) as client:
         yield client
 
 

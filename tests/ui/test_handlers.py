@@ -19,6 +19,7 @@ from acip_core.generation.engine import Engine
 from acip_core.generation.tokens import Token
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.visitors import Visitors
+from tests.support import patient
 from tests.support.visitor import REQUEST, SETTINGS, served, tiny_loaded
 
 
@@ -147,7 +148,7 @@ def test_many_visitors_get_the_texts_they_get_alone(monkeypatch: pytest.MonkeyPa
 
 
 def test_nothing_else_is_open_and_nothing_past_the_queue() -> None:
-    with served(tiny_loaded()) as (address, handlers), httpx.Client(base_url=address) as client:
+    with served(tiny_loaded()) as (address, handlers), patient.Client(base_url=address) as client:
         info = client.get("gradio_api/info").json()
         assert (
             info["named_endpoints"].keys() == {"/complete", "/compare", "/measure", "/speed", "/read", "/export"}
@@ -187,14 +188,14 @@ def test_of_two_requests_the_one_that_arrived_later_wins() -> None:
                 for p in (90, 60)
             ]
             events, last = sent_at_once(address, asked), {}
-            with httpx.stream("GET", f"{address}gradio_api/queue/data?session_hash={session}") as stream:
+            with patient.stream("GET", f"{address}gradio_api/queue/data?session_hash={session}") as stream:
                 for line in stream.iter_lines():
                     message = json.loads(line.removeprefix("data:") or "{}")
                     if message.get("msg") == "process_completed":
                         last[message["event_id"]] = message["output"]["data"]
             return last[events[1]][0]["state"] if last[events[1]] and last[events[1]][0] else "lost"
 
-        functions = httpx.get(address + "config").json()["dependencies"]
+        functions = patient.get(address + "config").json()["dependencies"]
         complete = next(function["id"] for function in functions if function["api_name"] == "complete")
         with ThreadPoolExecutor(4) as visitors:
             assert set(visitors.map(race, range(60))) == {"done"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 
@@ -16,6 +15,7 @@ from acip_core.ui.handlers import Handlers
 from acip_core.ui.knowledge import ROUTE
 from acip_core.ui.markup import claim
 from acip_core.ui.names import known_name
+from tests.support import patient
 from tests.support.coded import opened_with_codes
 from tests.support.knowledge import with_knowledge
 from tests.support.visitor import served, tiny_loaded
@@ -89,14 +89,14 @@ def test_a_model_that_forgets_at_once_opens_whole(loaded: Loaded, cache: Path) -
 
 def test_browsers_fetch_what_is_said(loaded: Loaded, cache: Path) -> None:
     with served(loaded) as (address, handlers):
-        answer = httpx.get(f"{address}{ROUTE}/{DIRECTIONS}")
+        answer = patient.get(f"{address}{ROUTE}/{DIRECTIONS}")
         assert answer.status_code == 200 and answer.headers["content-encoding"] == "gzip"
         assert answer.json() == handlers.model.modes.knowledge.said(handlers.model.modes.directions)
         for name in ("nothing", "..%2Facip.json", "%00"):
-            assert httpx.get(f"{address}{ROUTE}/{name}").status_code == 404
+            assert patient.get(f"{address}{ROUTE}/{name}").status_code == 404
     with served(tiny_loaded()) as (address, handlers):
         assert handlers.model.modes.knowledge.facts() is None
-        assert httpx.get(f"{address}{ROUTE}/{DIRECTIONS}").status_code == 404
+        assert patient.get(f"{address}{ROUTE}/{DIRECTIONS}").status_code == 404
 
 
 def test_the_claim_speaks_of_what_can_be_spent(loaded: Loaded) -> None:

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 from gradio_client import Client
 
@@ -23,6 +22,7 @@ from acip_core.ui import modes as modes_module
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.preparation import Preparation
 from acip_core.ui.server import PageServer
+from tests.support import patient
 from tests.support.coded import opened_with_codes, with_coding
 from tests.support.visitor import REQUEST, SETTINGS, free_port, served, shown, tiny_loaded
 
@@ -110,11 +110,11 @@ def test_another_mode_is_refused_in_a_sentence(handlers: Handlers, mode: Any) ->
 @pytest.mark.filterwarnings("ignore")
 def test_without_operating_points_the_page_says_so() -> None:
     with served(tiny_loaded()) as (address, handlers):
-        told = httpx.get(address + "acip/modes").json()
+        told = patient.get(address + "acip/modes").json()
         assert told["state"] == "absent" and "only directions" in told["told"] and told["modes"] == {}
         refused = Client(address, verbose=False).predict("Hello", 40, *SETTINGS, BITS, api_name="/complete")
         assert refused["state"] == "error" and "only directions" in refused["status"]
-        assert httpx.get(address + "acip/pictures/bytes.both").status_code == 404
+        assert patient.get(address + "acip/pictures/bytes.both").status_code == 404
         assert next(iter(handlers.measure(60, REQUEST)))["mode"] == DIRECTIONS
 
 
@@ -126,7 +126,7 @@ def test_while_codes_are_made_directions_run_and_the_rest_is_foretold(monkeypatc
         preparation = handlers.model.modes.preparation
         while preparation._step.done < 4:
             pass
-        told = httpx.get(address + "acip/modes").json()
+        told = patient.get(address + "acip/modes").json()
         assert told["state"] == "running" and told["modes"] == {} and "4 of 8" in told["told"]
         assert "Bits can be spent in about" in told["told"]
         assert list(handlers.complete("Hello", 40, *SETTINGS, REQUEST))[-1]["mode"] == DIRECTIONS
@@ -134,14 +134,14 @@ def test_while_codes_are_made_directions_run_and_the_rest_is_foretold(monkeypatc
         gate.set()
         assert preparation._thread is not None
         preparation._thread.join()
-        told = httpx.get(address + "acip/modes").json()
+        told = patient.get(address + "acip/modes").json()
         assert told["state"] == "ready" and told["told"] == "" and set(told["modes"]) == {BOTH, BITS}
         rows = told["modes"][BOTH]["rows"]
         assert len(rows) == len(handlers.model.modes.directions.percents)
         assert list(handlers.complete("Hello", 40, *SETTINGS, REQUEST))[-1]["mode"] == BOTH
-        pictures = httpx.get(address + "acip/pictures/bytes.both").json()
+        pictures = patient.get(address + "acip/pictures/bytes.both").json()
         assert pictures[0]["title"] == "Bits held of each weight"
-        assert httpx.get(address + "acip/pictures/bytes.directions").status_code == 404
+        assert patient.get(address + "acip/pictures/bytes.directions").status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_stop(visit: Visit, engine: Engine) -> None:
 
 @pytest.mark.usefixtures("slow")
 def test_measuring_can_be_stopped(visit: Visit, server: tuple[str, Handlers], monkeypatch: pytest.MonkeyPatch) -> None:
-    endless = torch.randint(3, 128, (2000, 24), generator=torch.Generator().manual_seed(1))
+    endless = torch.randint(3, 128, (20_000, 24), generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(server[1].model, "windows", lambda corpus: endless)
     page = visit()
     page.click("#measure")

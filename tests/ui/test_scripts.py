@@ -15,6 +15,7 @@ import pytest
 
 from acip_core.ui import components, page
 from acip_core.ui.scripts import head
+from tests.support import patient
 from tests.support.visitor import served, tiny_loaded
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ GLOBAL = re.compile(
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    with served(tiny_loaded()) as (address, _), httpx.Client(base_url=address) as client:
+    with served(tiny_loaded()) as (address, _), patient.Client(base_url=address) as client:
         yield client
 
 
