@@ -191,7 +191,8 @@ def test_a_pass_that_breaks_off_leaves_no_trace(family: str, monkeypatch: pytest
 
 
 def test_long_texts_run_alone_and_a_pass_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_LONGEST", 20)
+    for name, value in (("_LONGEST", 20), ("_ROWS", 8)):
+        monkeypatch.setattr(turns, name, value)
     elastic = tiny_elastic("opt")  # whose caches are stacked
     owner, plan = DecodeScheduler(elastic), elastic.planner.at_ratio(0.7)
     shapes = [(3, 5), (3, 20), (1, 21), (3, 4), (2, 4)]

@@ -20,7 +20,7 @@ from acip_core.generation.tokens import Token
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.visitors import Visitors
 from tests.support import patient
-from tests.support.visitor import REQUEST, SETTINGS, served, tiny_loaded
+from tests.support.visitor import REQUEST, SETTINGS, SLOW, served, tiny_loaded
 
 
 @pytest.fixture
@@ -112,7 +112,9 @@ def test_a_comparison_without_the_full_size_is_still_judged_by_it(handlers: Hand
     assert last["columns"] == with_full_model_probabilities["columns"][1:]
 
 
-def test_a_comparison_can_be_stopped(handlers: Handlers) -> None:
+def test_a_comparison_can_be_stopped(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, forward = handlers.model.engine, handlers.model.engine.forward
+    monkeypatch.setattr(engine, "forward", lambda *given, **named: time.sleep(SLOW) or forward(*given, **named))
     messages = handlers.compare("Hello", [80, 60], 0.0, 1.0, 0, 200, False, REQUEST)
     seen = [next(messages) for _ in range(5)]
     handlers.stop_comparing(REQUEST)
