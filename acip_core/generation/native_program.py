@@ -22,6 +22,7 @@ _OP = np.dtype(
     + [("least", "f4"), ("x_step", "i8"), ("y_step", "i8")]
     + [(name, "u8") for name in ("x", "y", "w", "a", "b", "ranks")]
 )
+_READ = {FLOATS: torch.float32, BYTES: torch.int8, TURNED: torch.float32}  # weights' types
 _Field = torch.Tensor | float | None
 _Product = tuple[int, torch.Tensor, torch.Tensor, dict[str, _Field]]
 
@@ -48,9 +49,16 @@ class Program:
         self._held: list[torch.Tensor] = []
 
     def add(self, kind: int, x: torch.Tensor, y: torch.Tensor, **fields: _Field) -> None:
-        """An operation that reads rows of x and writes those of y; None stands for what it does without."""
+        """An operation that reads rows of x and writes those of y; None stands for what it does without.
+
+        Raises:
+            NotImplementedError: a weight is of a type or in an order that the native code does not read.
+        """
         pointers = {"x": x, "y": y} | {name: v for name, v in fields.items() if isinstance(v, torch.Tensor)}
         numbers = {name: v for name, v in fields.items() if isinstance(v, int | float)}
+        weight = pointers.get("w", x)
+        if kind in _READ and not (weight.is_contiguous() and weight.dtype == _READ[kind]):
+            raise NotImplementedError
         self._held += pointers.values()
         sizes = {"rows": len(x), "n": x.shape[1], "m": y.shape[1], "x_step": x.stride(0), "y_step": y.stride(0)}
         self._ops.append({"kind": kind} | sizes | numbers | {name: t.data_ptr() for name, t in pointers.items()})

@@ -72,11 +72,14 @@ class NativeStep(DecodeStep):
         trained = self._elastic is not None and self._elastic.adapter is not None
         if trained or not all(map(_has_room_of_its_own, caches)):
             return super().__call__(ids, caches, rows)
-        written = self._for_sizes_in_force(len(ids))
+        try:
+            written = self._for_sizes_in_force(len(ids))
+        except NotImplementedError:
+            return super().__call__(ids, caches, rows)
+        written.hidden.copy_(self._embed(ids[:, 0]))
         cos, sin = self._angles_up_to(max(cache.get_seq_length() for cache in caches))
         self._shape["cos"], self._shape["sin"] = cos.data_ptr(), sin.data_ptr()
         texts, _held = _texts(caches, rows, len(ids))
-        written.hidden.copy_(self._embed(ids[:, 0]))
         self._library.acip_decode(
             _address(written.ops), ctypes.c_int64(len(written.ops)), _address(self._shape), _address(texts),
             ctypes.c_int32(torch.get_num_threads()),

@@ -135,6 +135,19 @@ def test_layers_that_have_changed_are_run_as_they_are(code: type[DecodeStep]) ->
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_weights_in_another_order_are_run_without_native_code() -> None:
+    elastic = tiny_elastic("llama")
+    head = elastic.model.lm_head
+    head.weight = torch.nn.Parameter(head.weight.detach().t().contiguous().t(), requires_grad=False)
+    elastic.set_size(0.6)
+    ids, model = calibration()[:1, : TEXT + 1], elastic.model
+    cache = cache_support_of(model).cache(model, TEXT)
+    with torch.inference_mode():
+        model(ids[:, :TEXT], past_key_values=cache, use_cache=True)
+        found = step_of(elastic)(ids[:, TEXT, None], [cache], [[0]])
+        torch.testing.assert_close(found, model(ids, use_cache=False).logits[:, -1:], rtol=1e-4, atol=1e-4)
+
+
 def test_only_models_that_compute_the_same_have_one() -> None:
     assert [family for family in FAMILIES if decode_step_of(tiny_elastic(family).model)] == list(KIND)
 
