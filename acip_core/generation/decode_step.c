@@ -2,7 +2,7 @@
 
    Products read their weights once for all rows and in the order in which they lie in memory, so that their time is that
    of reading. A row's numbers are added up in the same order however many rows and threads there are: a text does not
-   depend on its company. native_step.py writes the lists. */
+   depend on its company. native_program.py writes the lists. */
 
 #include <math.h>
 #include <sched.h>
@@ -25,8 +25,8 @@ extern int omp_get_thread_num(void), omp_get_num_threads(void); /* of the OpenMP
 #define LANES 8
 #endif
 #define AHEAD 8192 /* bytes of a weight that are on their way to the cache while those before them are multiplied */
-#define MANY 8
-#define OUTS 4
+#define MANY 8         /* outputs at once, of one row */
+#define OUTS 4         /* outputs at once, of several rows */
 #define ROWS_AT_ONCE 4
 #define SPINS 2000  /* looks at a barrier, some 40 microseconds, before a thread sleeps there */
 #define DEEP 8      /* rows of a transposed factor that are added to the outputs at once */
@@ -39,7 +39,6 @@ enum { NORM, SCALE, FLOATS, BYTES, TURNED, ROTATE, ATTEND, GATE };
 
 typedef struct {
     int32_t kind, sync, rows, n, m, add, layer;
-
     float least;            /* NORM: what is added to the sum of squares */
     int64_t x_step, y_step; /* from a row to the next */
     const float *x;         /* (rows, n) */
@@ -137,8 +136,8 @@ static inline float one(const void *w, long i, int is_bytes) {
 static inline __attribute__((always_inline)) void dots(const Op *op, long o, long r, int OUT, int ROWS, int is_bytes) {
     long n = op->n, i = 0;
     const void *w[MANY];
-    const float *x[MANY];
-    vec sums[MANY][MANY];
+    const float *x[ROWS_AT_ONCE];
+    vec sums[MANY][ROWS_AT_ONCE];
     for (int j = 0; j < OUT; j++) w[j] = (const char *)op->w + (o + j) * n * (is_bytes ? 1 : 4);
     for (int k = 0; k < ROWS; k++) x[k] = op->x + (r + k) * op->x_step;
     for (int j = 0; j < OUT; j++)

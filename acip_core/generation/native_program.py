@@ -5,6 +5,8 @@ All threads run the list in step. Operations that do not read each other's resul
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,9 +24,13 @@ _OP = np.dtype(
     + [("least", "f4"), ("x_step", "i8"), ("y_step", "i8")]
     + [(name, "u8") for name in ("x", "y", "w", "a", "b", "ranks")]
 )
+_SYNC = 1  # place in an operation
 _READ = {FLOATS: torch.float32, BYTES: torch.int8, TURNED: torch.float32}  # weights' types
-_Field = torch.Tensor | float | None
-_Product = tuple[int, torch.Tensor, torch.Tensor, dict[str, _Field]]
+_Product = tuple[int, torch.Tensor, torch.Tensor, dict[str, Any]]
+
+
+class NotNative(Exception):
+    """The native code does not know something of this model."""
 
 
 class Buffers:
@@ -38,34 +44,38 @@ class Buffers:
         """The buffer of a name, at least as wide; a wider one leaves the former to the programs that have it."""
         if name not in self._named or self._named[name].shape[1] < width:
             self._named[name] = torch.zeros(self.rows, width)
-        return self._named[name][:, :width]
+        held = self._named[name]
+        return held if held.shape[1] == width else held[:, :width]
 
 
 class Program:
     """A list of operations, and all tensors that it points to."""
 
     def __init__(self) -> None:
-        self._ops: list[dict[str, float]] = []
-        self._held: list[torch.Tensor] = []
+        self._ops: list[list[float]] = []
+        self._held: list[tuple[torch.Tensor | None, ...]] = []
 
-    def add(self, kind: int, x: torch.Tensor, y: torch.Tensor, **fields: _Field) -> None:
-        """An operation that reads rows of x and writes those of y; None stands for what it does without.
+    def add(
+        self, kind: int, x: torch.Tensor, y: torch.Tensor, *, w: torch.Tensor | None = None,
+        a: torch.Tensor | None = None, b: torch.Tensor | None = None, ranks: torch.Tensor | None = None,
+        add: bool = False, layer: int = 0, least: float = 0.0,
+    ) -> None:  # fmt: skip
+        """An operation that reads rows of x and writes those of y; what the others are, decode_step.c says.
 
         Raises:
-            NotImplementedError: a weight is of a type or in an order that the native code does not read.
+            NotNative: a weight is of a type or in an order that the native code does not read.
         """
-        pointers = {"x": x, "y": y} | {name: v for name, v in fields.items() if isinstance(v, torch.Tensor)}
-        numbers = {name: v for name, v in fields.items() if isinstance(v, int | float)}
-        weight = pointers.get("w", x)
-        if kind in _READ and not (weight.is_contiguous() and weight.dtype == _READ[kind]):
-            raise NotImplementedError
-        self._held += pointers.values()
-        sizes = {"rows": len(x), "n": x.shape[1], "m": y.shape[1], "x_step": x.stride(0), "y_step": y.stride(0)}
-        self._ops.append({"kind": kind} | sizes | numbers | {name: t.data_ptr() for name, t in pointers.items()})
+        if kind in _READ and not (w is not None and w.is_contiguous() and w.dtype == _READ[kind]):
+            raise NotNative
+        tensors = x, y, w, a, b, ranks
+        self._held.append(tensors)
+        addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+        sizes = len(x), x.shape[1], y.shape[1]
+        self._ops.append([kind, 0, *sizes, add, layer, least, x.stride(0), y.stride(0), *addresses])
 
     def sync(self) -> None:
         """All that was added so far ends before anything else begins."""
-        self._ops[-1]["sync"] = 1
+        self._ops[-1][_SYNC] = 1
 
     def products(
         self, x: torch.Tensor, layers: dict[nn.Linear, torch.Tensor], spare: Buffers, add: bool = False
@@ -90,8 +100,7 @@ class Program:
 
     def finish(self) -> NDArray[np.void]:
         """The list as it lies in memory; valid for as long as this program is."""
-        names = _OP.names or ()
-        return np.array([tuple(op.get(name, 0) for name in names) for op in self._ops], _OP)
+        return np.array([tuple(op) for op in self._ops], _OP)
 
 
 def _state(layer: nn.Linear) -> State:
@@ -118,7 +127,7 @@ def _products(
         assert bank is not None
         scaled, latent = z[:, : x.shape[1]], z[:, x.shape[1] : x.shape[1] + len(bank.a)]
         columns: list[_Product] = [(SCALE, x, scaled, {"a": bank.columns[level]})]
-        fields: dict[str, _Field] = {"w": bank.codes[level].z, "a": layer.bias, "b": bank.rows[level], "add": add}
+        fields = {"w": bank.codes[level].z, "a": layer.bias, "b": bank.rows[level], "add": add}
         codes: list[_Product] = [(BYTES, scaled, y, fields)]
         if not adapted:
             return columns, codes, []

@@ -10,6 +10,7 @@ import json
 import math
 import mmap
 import tempfile
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ _TYPES = {
 _ALIGNED = 64  # bytes; a product with a matrix that begins elsewhere takes 7 % longer
 _DROPPED = getattr(mmap, "MADV_DONTNEED", None)  # not everywhere
 
+_guard = threading.Lock()  # files are mapped while others give pages back
 _mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 _resident = 0  # `_file_pages` after they were given back
 
@@ -68,7 +70,8 @@ def moved_to_file(tensors: Mapping[str, torch.Tensor], folder: Path) -> dict[str
 
 def _mapped(stream: IO[bytes]) -> mmap.mmap:
     mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-    _mappings.add(mapping)
+    with _guard:
+        _mappings.add(mapping)
     return mapping
 
 
@@ -86,7 +89,8 @@ def give_pages_back(share: float = 0.0) -> None:
         share: do nothing until that share of all mapped bytes has become resident since the last time.
     """
     global _resident
-    mappings = list(_mappings)
+    with _guard:
+        mappings = list(_mappings)
     if _DROPPED is None or (share and _file_pages() - _resident <= share * sum(map(len, mappings))):
         return
     for mapping in mappings:
