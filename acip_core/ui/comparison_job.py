@@ -12,7 +12,7 @@ from ..errors import GenerationError
 from ..model.tracks import LARGEST_PERCENT, Track
 from .columns import Column
 from .job import STARTING, Job
-from .messages import Message, Pace, columns_shown, token_status
+from .messages import FRAME_SECONDS, Message, columns_shown, token_status
 from .model_service import ModelService
 from .requests import CompletionSettings, completion_request, percents_of
 from .visitors import Run
@@ -53,7 +53,7 @@ class ComparisonJob(Job):
         # The full model's own text is written with them, also where it is not shown.
         full = columns[0] if columns[0].percent == LARGEST_PERCENT else Column(LARGEST_PERCENT)
         running = columns if full is columns[0] else [*columns, full]
-        first, pace = time.monotonic(), Pace()
+        first, shown = time.monotonic(), 0.0
         sizes = [column.percent for column in running]
         steps = self._model.side_by_side(self.request, self.track, sizes, run, judge=True)
         for step in steps:
@@ -62,8 +62,8 @@ class ComparisonJob(Job):
             now, latest = time.monotonic(), next(iter(step.values()))
             first = now if latest.count == 1 or latest.ahead else first
             ended = all(column.finish for column in running)
-            if ended or latest.count <= 1 or pace.is_due():
+            if ended or latest.count <= 1 or now - shown >= FRAME_SECONDS:
+                shown = now
                 state = "running" if not ended else "stopped" if latest.finish == "stopped" else "done"
                 status = token_status(replace(latest, finish=latest.finish if ended else ""), now - first)
-                with pace.telling():
-                    yield {"columns": columns_shown(columns, full), "state": state, "status": status}
+                yield {"columns": columns_shown(columns, full), "state": state, "status": status}

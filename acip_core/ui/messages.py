@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from ..evaluation.methods import corpus_color, corpus_title
@@ -13,39 +12,20 @@ from ..generation.tokens import Token, TokenSteps
 from .columns import Column
 
 Message = dict[str, Any]
-_FRAME, _LONGEST = 0.04, 1.0  # seconds between two messages; on a fast device several tokens travel together
-_WRITING = 4  # times as long as a message takes to be taken; with many visitors more tokens travel together
+FRAME_SECONDS = 0.04  # on a fast device several tokens travel together
 _WORTH_TELLING = 2.0  # seconds
 _FINISH = {"end": "finished", "length": "length reached", "stopped": "stopped"}
 
 
-class Pace:
-    """When the next message of a text is due: rarely where messages are taken slowly, so that the text is not."""
-
-    def __init__(self) -> None:
-        self._told, self._pause = 0.0, _FRAME
-
-    def is_due(self) -> bool:
-        """Whether there was nothing for long enough."""
-        return time.monotonic() - self._told >= self._pause
-
-    @contextmanager
-    def telling(self) -> Iterator[None]:
-        """Around the yield of a message, which goes on once it is taken."""
-        self._told = time.monotonic()
-        yield
-        self._pause = min(max(_FRAME, _WRITING * (time.monotonic() - self._told)), _LONGEST)
-
-
 def frames(steps: TokenSteps, sizes: Sequence[float], known: str | None = None) -> Iterator[Message]:
-    """Texts so far with the first one's status, at a `Pace`, first and last steps always.
+    """Texts so far with the first one's status, at most every few hundredths of a second, first and last steps always.
 
     Args:
         sizes: in percent, of the texts.
         known: the first one's text as it was made before; the status says whether it comes out the same.
     """
     ready: dict[float, tuple[str, bool]] = dict.fromkeys(sizes, ("", False))
-    first, pace, state, status, read = time.monotonic(), Pace(), "running", "", 0.0
+    first, shown, state, status, read = time.monotonic(), 0.0, "running", "", 0.0
     for step in steps:
         now = time.monotonic()
         for i, part in step.items():
@@ -59,10 +39,10 @@ def frames(steps: TokenSteps, sizes: Sequence[float], known: str | None = None) 
             if known is not None and token.count:
                 status += _beside(known, ready[sizes[0]][0], state == "done")
         ended = any(part.finish for part in step.values())
-        if ended or (token and token.count <= 1) or pace.is_due():
+        if ended or (token and token.count <= 1) or now - shown >= FRAME_SECONDS:
+            shown = now
             parts = [[size, *written] for size, written in ready.items()]
-            with pace.telling():
-                yield {"text": ready[sizes[0]][0], "state": state, "status": status, "ready": parts, "read": read}
+            yield {"text": ready[sizes[0]][0], "state": state, "status": status, "ready": parts, "read": read}
 
 
 def _beside(known: str, text: str, finished: bool) -> str:
