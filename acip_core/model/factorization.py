@@ -27,6 +27,7 @@ from .kernels import linear
 from .second_moments import Basis, Root, SecondMoment
 
 DAMPING = (1e-4, 1e-2)  # of the mean of C's, of G's diagonal: small moments are the noisiest
+_FULL_RANK = 1e-9  # least share of the largest energy that leaves directions orthonormal to 2·10⁻⁷ without a QR
 _WELL_CONDITIONED = 50  # growth of rounding errors up to which a Cholesky factorization of WᵀW serves
 
 
@@ -90,30 +91,67 @@ def factorize_two_sided(weight: torch.Tensor, inputs: SecondMoment, gradients: S
         inputs: of what it reads, C (n, n); gradients: by its output, G (m, m).
     """
     w = weight.detach().double()
-    of_inputs, of_gradients = (
-        torch.linalg.cholesky(_damped(moment.matrix(w.device), share))
+    c, g = (
+        _damped(moment.root(torch.float64).to(w.device), share)
         for moment, share in zip((inputs, gradients), DAMPING, strict=True)
     )
-    whitened = of_gradients.T @ w  # Kᵀ W
-    images = whitened @ of_inputs
-    tall = len(images) > images.shape[1]
-    energies, vectors = torch.linalg.eigh(images.T @ images if tall else images @ images.T)
-    energies, vectors = energies.flip(0).clamp_min(0), vectors.flip(1)
-    u = torch.linalg.qr(images @ vectors)[0] if tall else vectors  # (m, r)
-    u = u * u.gather(0, u.abs().argmax(0, keepdim=True)).sign()
-    turned = torch.linalg.solve_triangular(of_gradients.T, u, upper=True)
-    return Factors((of_gradients @ u).T.float(), energies.sqrt().float(), turned.T.float())
+    if w.shape[0] <= w.shape[1]:
+        k = torch.linalg.cholesky(g.matrix())
+        energies, u = _descending(_images_gram(k.T @ w, c))
+        turned = torch.linalg.solve_triangular(k.T, u, upper=True)
+    else:
+        images = w @ torch.linalg.cholesky(c.matrix())
+        energies, v = _descending(_images_gram(images.T, g))
+        if energies[-1] > _FULL_RANK * energies[0]:
+            turned = images @ (v / energies.sqrt())  # K⁻ᵀ U = W L V Σ⁻¹
+            u = _cholesky_images(g, turned)
+        else:  # where that divides by what rounding left, QR still finds orthonormal directions
+            k = torch.linalg.cholesky(g.matrix())
+            u = torch.linalg.qr(k.T @ images @ v)[0]
+            turned = torch.linalg.solve_triangular(k.T, u, upper=True)
+    turned = turned * u.gather(0, u.abs().argmax(0, keepdim=True)).sign()
+    directions = g.product(turned)  # K U = G K⁻ᵀ U
+    return Factors(directions.T.float(), energies.sqrt().float(), turned.T.float())
 
 
-def _damped(moment: torch.Tensor, share: float) -> torch.Tensor:
-    diagonal = moment.diagonal()
-    return moment + torch.diag_embed(torch.full_like(diagonal, share * float(diagonal.mean())))
+def _damped(root: Root, share: float) -> Root:
+    diagonal = root.diagonal.square()
+    mean = (root.columns.square().sum() + diagonal.sum()) / len(diagonal)
+    return Root(root.columns, (diagonal + share * mean).sqrt())
+
+
+def _cholesky_images(root: Root, rows: torch.Tensor, block: int = 256) -> torch.Tensor:
+    """`Kᵀ rows` for the Cholesky factor K of a moment, which is not formed: its columns are few beside its channels.
+
+    Args:
+        rows: (channels, r).
+        block: channels that are factorized at a time.
+    """
+    result = torch.empty_like(rows)
+    # K = columns Rᵀ below the diagonal; `left` is what I − Σ RᵀR leaves to the channels that follow.
+    left = torch.eye(root.columns.shape[1], dtype=rows.dtype, device=rows.device)
+    below = root.columns.T @ rows  # columnsᵀ rows of the channels below a block
+    for start in range(0, len(rows), block):
+        part = slice(start, start + block)
+        columns, diagonal = root.columns[part], root.diagonal[part]
+        k = torch.linalg.cholesky(columns @ left @ columns.T + diagonal.square().diag())
+        r = torch.linalg.solve_triangular(k, columns @ left, upper=False)
+        below = below - columns.T @ rows[part]
+        result[part] = k.T @ rows[part] + r @ below
+        left = left - r.T @ r
+    return result
+
+
+def _descending(symmetric: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues in descending order, none negative, and eigenvectors as columns; only the lower triangle is read."""
+    energies, vectors = torch.linalg.eigh(symmetric)
+    return energies.flip(0).clamp_min(0), vectors.flip(1)
 
 
 def _eigen(symmetric: torch.Tensor) -> Factors:
     """Eigenvectors as rows in descending order; only the lower triangle is read."""
-    energies, vectors = torch.linalg.eigh(symmetric)
-    return Factors(vectors.T.flip(0), energies.flip(0).clamp_min(0).sqrt())
+    energies, vectors = _descending(symmetric)
+    return Factors(vectors.T.contiguous(), energies.sqrt())
 
 
 def _images_gram(rows: torch.Tensor, root: Root | None) -> torch.Tensor:

@@ -55,6 +55,10 @@ class Root:
         torch.mul(rows, self.diagonal, out=images[:, q:])
         return images
 
+    def product(self, columns: torch.Tensor) -> torch.Tensor:
+        """`C @ columns`, (channels, r)."""
+        return self.columns @ (self.columns.T @ columns) + self.diagonal.square()[:, None] * columns
+
     def matrix(self) -> torch.Tensor:
         """C itself, symmetric (channels, channels)."""
         return self.columns @ self.columns.T + self.diagonal.square().diag()
@@ -78,11 +82,12 @@ class SecondMoment:
     factor: torch.Tensor
     columns: torch.Tensor
 
-    def root(self) -> Root:
-        """The moment's exact square root, float32; positive definite however few columns are kept."""
-        p = self.factor.float() * self.columns
+    def root(self, dtype: torch.dtype = torch.float32) -> Root:
+        """The moment's exact square root; positive definite however few columns are kept."""
+        scale = self.scale.to(dtype)
+        p = self.factor.to(dtype) * self.columns.to(dtype)
         residual = (1 - p.square().sum(1)).clamp_min(_RESIDUAL_FLOOR)
-        return Root(p * self.scale[:, None], residual.sqrt() * self.scale)
+        return Root(p * scale[:, None], residual.sqrt() * scale)
 
     def matrix(self, device: torch.device) -> torch.Tensor:
         """The moment itself (channels, channels) in double precision, the same on every machine."""

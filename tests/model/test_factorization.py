@@ -262,8 +262,8 @@ def test_the_plain_basis_is_the_plain_svd(kind: str):
 # Two-sided
 
 
-def two_sided(kind: str) -> tuple[torch.Tensor, SecondMoment, SecondMoment]:
-    weight = random_weight(kind)
+def two_sided(kind: str, deficient: bool = False) -> tuple[torch.Tensor, SecondMoment, SecondMoment]:
+    weight = random_weight(kind, deficient)
     m, n = weight.shape
     inputs = compress_moment(("layer",), "input", random_moment(n), n)
     return weight, inputs, compress_moment(("layer",), "gradient", random_moment(m), m)
@@ -298,6 +298,29 @@ def test_two_sided_directions_cost_the_loss_what_their_singular_values_say(kind:
 
 
 @pytest.mark.parametrize("kind", SHAPES)
+def test_two_sided_factors_of_a_deficient_weight_are_exact(kind: str):
+    weight, inputs, gradients = two_sided(kind, deficient=True)
+    factors = factorize_two_sided(weight, inputs, gradients)
+    assert torch.dist(factors.up.T @ factors.down(weight), weight) <= 1e-5 * weight.norm()
+    assert torch.dist(factors.up @ factors.directions.T, torch.eye(min(weight.shape))) <= 1e-4
+
+
+@pytest.mark.parametrize("q", [4, 300], ids=["low rank", "full rank"])
+def test_signs_of_a_tall_weight_are_those_of_its_whitened_directions(q: int):
+    """More channels than one block of the moment's Cholesky factor has."""
+    m, n = 300, 8
+    weight = torch.randn(m, n, generator=generator(8))
+    inputs = compress_moment(("layer",), "input", random_moment(n), n)
+    gradients = compress_moment(("layer",), "gradient", random_moment(m), q)
+    factors = factorize_two_sided(weight, inputs, gradients)
+    g = gradients.matrix(torch.device("cpu"))
+    k = torch.linalg.cholesky(g + torch.eye(m) * DAMPING[1] * g.diagonal().mean())
+    u = factors.up.double() @ k  # (n, m), orthonormal rows
+    assert torch.dist(u @ u.T, torch.eye(n)) < 1e-5
+    assert (u.gather(1, u.abs().argmax(1, keepdim=True)) > 0).all()
+
+
+@pytest.mark.parametrize("kind", SHAPES)
 def test_two_sided_directions_do_not_depend_on_the_eigensolver(kind: str, monkeypatch: pytest.MonkeyPatch):
     """A trained difference fits the directions of any machine, so their signs are fixed, too."""
     weight, inputs, gradients = two_sided(kind)
@@ -305,7 +328,8 @@ def test_two_sided_directions_do_not_depend_on_the_eigensolver(kind: str, monkey
     eigh = torch.linalg.eigh
 
     def other(matrix: torch.Tensor):
-        values, vectors = eigh(matrix.flip(0, 1))
+        symmetric = matrix.tril() + matrix.tril(-1).T  # the other triangle is nobody's
+        values, vectors = eigh(symmetric.flip(0, 1))
         return values, -vectors.flip(0)
 
     monkeypatch.setattr(torch.linalg, "eigh", other)
