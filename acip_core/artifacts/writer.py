@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -194,19 +194,26 @@ def _write_peft(artifact: Artifact, adapters: Mapping[str, AdapterWeights], fold
         tensors[f"{PEFT_PREFIX}{name}.lora_A.weight"] = adapter.a.bfloat16().contiguous()
         tensors[f"{PEFT_PREFIX}{name}.lora_B.weight"] = (adapter.b / scaling).bfloat16().contiguous()
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": hub_name(artifact),
-        "r": settings["rank"],
-        "lora_alpha": settings["alpha"],
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        # last parts of names mean every layer that has them, which patterns may have left out
-        "target_modules": sorted(adapters)
-        if artifact.include or artifact.exclude
-        else sorted({name.rpartition(".")[2] for name in adapters}),
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    named = artifact.include or artifact.exclude  # last parts of names mean every layer that has them
+    config = _lora_config()(
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=hub_name(artifact),
+        r=settings["rank"],
+        lora_alpha=settings["alpha"],
+        inference_mode=True,
+    )
+    # PEFT makes a set of names that it is given, whose order in the file differs from process to process.
+    config.target_modules = sorted(adapters if named else {name.rpartition(".")[2] for name in adapters})
+    config.save_pretrained(str(folder))
+
+
+def _lora_config() -> Any:
+    """PEFT's settings class, imported (0.9 s) where adapters are written alone."""
+    kernels = logging.getLogger("bitsandbytes")  # PEFT imports it, and it warns of kernels that nothing here uses
+    level = kernels.level
+    kernels.setLevel(logging.ERROR)
+    try:
+        from peft import LoraConfig
+    finally:
+        kernels.setLevel(level)
+    return LoraConfig

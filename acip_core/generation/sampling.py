@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from transformers import RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
 from ..errors import GenerationError, finite, shown
 
@@ -25,7 +26,7 @@ class SamplingConfig:
         repetition_penalty: 1 is off; above it, tokens that the prompt or the text has already become less likely:
             positive logits are divided by it, negative ones multiplied. 0.1 to 10.
 
-    Reference: Keskar et al., CTRL (2019), section 4.1; as transformers' `RepetitionPenaltyLogitsProcessor`.
+    Reference: Keskar et al., CTRL (2019), section 4.1, for the penalty; all three are transformers' logits processors.
     """
 
     temperature: float = 0.0
@@ -86,30 +87,24 @@ def choose_tokens(
         texts: ids of each sequence so far, its prompt included.
     """
     if sampling.repetition_penalty != 1:
-        logits = torch.stack(
-            [_penalized(row, text, sampling.repetition_penalty) for row, text in zip(logits, texts, strict=True)]
-        )
+        penalize = RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)
+        ids = (torch.tensor([text], device=logits.device) for text in texts)
+        logits = torch.cat([penalize(said, row[None].float()) for said, row in zip(ids, logits, strict=True)])
     if sampling.temperature == 0:
         return cast(list[int], logits.argmax(-1).tolist())
     scores = logits.float().cpu()
     return [_draw_token(row, sampling, generator) for row, generator in zip(scores, generators, strict=True)]
 
 
-def _penalized(logits: torch.Tensor, text: Sequence[int], penalty: float) -> torch.Tensor:
-    """Logits (vocabulary,) of which those of tokens that `text` has are lowered."""
-    ids = torch.tensor(text, device=logits.device)
-    logits = logits.float()
-    said = logits[ids]
-    return logits.index_put((ids,), torch.where(said < 0, said * penalty, said / penalty))
-
-
 def _draw_token(scores: torch.Tensor, sampling: SamplingConfig, generator: torch.Generator) -> int:
     """A token drawn from logits (vocabulary,).
 
-    The maximum is taken off before the division, so that no temperature overflows, and tokens are drawn in the order of
-    their probability: transformers' warpers do neither, and a seed would give another text with them.
+    Beside transformers' warpers, the maximum is taken off first, so that no temperature overflows, and tokens
+    are drawn in the order of their probability, which keeps the texts of seeds what they were.
     """
-    probabilities = ((scores - scores.max()) / max(sampling.temperature, _COLDEST)).softmax(-1)
-    ordered, tokens = probabilities.sort(descending=True, stable=True)
-    ordered[1:][(ordered.cumsum(0) - ordered)[1:] >= sampling.top_p] = 0  # the likeliest token always stays
+    nothing: Any = None  # the warpers read no token ids
+    warped = TemperatureLogitsWarper(max(sampling.temperature, _COLDEST))(nothing, (scores - scores.max())[None])
+    if sampling.top_p < 1:
+        warped = TopPLogitsWarper(sampling.top_p)(nothing, warped)
+    ordered, tokens = warped[0].softmax(-1).sort(descending=True, stable=True)
     return int(tokens[torch.multinomial(ordered, 1, generator=generator)])

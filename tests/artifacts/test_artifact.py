@@ -69,6 +69,8 @@ def test_peft_reads_the_adapters_of_chosen_layers(tmp_path: Path) -> None:
     found = {name.partition(".lora_A")[0] for name, _ in tuned.named_parameters() if "lora_A" in name}
     assert found == {f"base_model.model.{name}" for name in artifact.scores}
     assert len(found) == 11
+    settings = json.loads((tmp_path / "tiny" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert settings["target_modules"] == sorted(artifact.scores)  # in the same order in every process
 
 
 def test_the_card_shows_the_curve(written: tuple[Artifact, Path]) -> None:
