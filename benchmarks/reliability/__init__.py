@@ -5,6 +5,7 @@ Each campaign prints one line with counts by outcome; a fault is what must not h
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 import threading
@@ -15,6 +16,8 @@ import torch
 from huggingface_hub import constants
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+from acip_core.generation.native_code import native_code
 
 from .damage import run_damage
 from .kills import run_kills
@@ -42,7 +45,7 @@ def run_campaigns(names: list[str], quick: bool = False) -> Iterator[Tally]:
     torch.set_num_threads(1)  # trials are forked: a process with threads cannot be
     os.environ["HF_HUB_OFFLINE"], constants.HF_HUB_OFFLINE = "1", True
     os.environ["OMP_NUM_THREADS"] = "1"  # of the pages that are started
-    _warm_up()
+    _warm_up(quick)
     if (running := threading.active_count()) > 1:
         raise RuntimeError(f"{running} threads are running, and trials are forked")
     for name in names or CAMPAIGNS:
@@ -50,8 +53,15 @@ def run_campaigns(names: list[str], quick: bool = False) -> Iterator[Tally]:
             yield CAMPAIGNS[name](Path(folder).resolve(), quick)
 
 
-def _warm_up() -> None:
-    """Have the modules and tables that a process makes for its first model: half of the time of a trial with one."""
+def _warm_up(quick: bool) -> None:
+    """Have the modules and tables that a process makes for its first model: half of the time of a trial with one.
+
+    Args:
+        quick: have the native code, too; otherwise trials compile it and are killed while they do.
+    """
+    importlib.import_module("peft")
+    if quick:
+        native_code()
     for family, sizes in FAMILIES.items():
         with torch.device("meta"):
             AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes))
