@@ -99,12 +99,18 @@ def choose_tokens(
 def _draw_token(scores: torch.Tensor, sampling: SamplingConfig, generator: torch.Generator) -> int:
     """A token drawn from logits (vocabulary,).
 
-    Beside transformers' warpers, the maximum is taken off first, so that no temperature overflows, and tokens
-    are drawn in the order of their probability, which keeps the texts of seeds what they were.
+    Beside transformers' warpers, the maximum is taken off first, so that no temperature overflows, and one number is
+    drawn, whatever is left out, which picks from the likeliest token on: rounding elsewhere changes no text.
     """
     nothing: Any = None  # the warpers read no token ids
     warped = TemperatureLogitsWarper(max(sampling.temperature, _COLDEST))(nothing, (scores - scores.max())[None])
+    probabilities = warped[0].softmax(-1)
+    # Tokens as unlikely as this have together no more than what is left out: sorting them would take all the time.
+    tokens = (probabilities > (1 - sampling.top_p) / len(scores)).nonzero()[:, 0]
+    warped = warped[:, tokens]
     if sampling.top_p < 1:
-        warped = TopPLogitsWarper(sampling.top_p)(nothing, warped)
-    ordered, tokens = warped[0].softmax(-1).sort(descending=True, stable=True)
-    return int(tokens[torch.multinomial(ordered, 1, generator=generator)])
+        warped = TopPLogitsWarper(min(1.0, sampling.top_p / float(probabilities[tokens].sum())))(nothing, warped)
+    ordered, places = warped[0].double().softmax(-1).sort(descending=True, stable=True)
+    sums = ordered.cumsum(0)
+    drawn = torch.rand(1, generator=generator, dtype=torch.float64) * sums[-1]
+    return int(tokens[places[min(int(torch.searchsorted(sums, drawn, right=True)), int(ordered.count_nonzero()) - 1)]])
