@@ -1,8 +1,8 @@
-/* One token of each sequence through a decoder of the Llama kind, as a list of operations that all threads run in step.
+/* A few tokens of each text through a decoder of the Llama kind, as a list of operations that all threads run in step.
 
    Products read their weights once for all rows and in the order in which they lie in memory, so that their time is that
    of reading. A row's numbers are added up in the same order however many rows and threads there are: a text does not
-   depend on its company. native_program.py writes the lists. */
+   depend on its company. native_program.py writes the list, once for a model; the rows' states come with each pass. */
 
 #include <math.h>
 #include <sched.h>
@@ -35,18 +35,44 @@ extern int omp_get_thread_num(void), omp_get_num_threads(void); /* of the OpenMP
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-enum { NORM, SCALE, FLOATS, BYTES, TURNED, ROTATE, ATTEND, GATE };
+enum { NORM, COLUMNS, PRODUCT, BACK, ROTATE, ATTEND, GATE };
+#define DENSE (-1) /* a state; ranks are above it, codes below */
 
 typedef struct {
-    int32_t kind, sync, rows, n, m, add, layer;
-    float least;            /* NORM: what is added to the sum of squares */
-    int64_t x_step, y_step; /* from a row to the next */
-    const float *x;         /* (rows, n) */
-    float *y;               /* (rows, m) */
-    const void *w;          /* (m, n), TURNED: (n, m) */
-    const float *a, *b;     /* bias and steps of rows; keys and values of the new tokens */
-    const int32_t *ranks;   /* TURNED: of each row, descending */
+    const int8_t *z; /* (m, n) */
+    const float *rows, *columns;
+} Codes;
+
+/* What a layer can run at; what it does not have is 0. */
+typedef struct {
+    const float *weight, *bias;       /* (m, n), (m) */
+    const float *down, *up;           /* (directions, n), (directions, m) */
+    const Codes *codes;               /* of each level */
+    const float *a, *b;               /* (beside, n), (m, beside): runs beside codes */
+    int32_t place, adapter, beside;   /* of its states in a pass, -1 for one that is dense always; rows of every rank */
+} Layer;
+
+typedef struct {
+    int32_t kind, sync, n, m, add, block, heads;
+    float least;                    /* NORM: what is added to the sum of squares */
+    int64_t x_step, y_step, z_step; /* from a row to the next */
+    const float *x;                 /* (rows, n) */
+    float *y, *z;                   /* (rows, m); what is between two factors */
+    const float *w;                 /* NORM: (n); GATE: (rows, n) */
+    const float *keys, *values;     /* of the new tokens */
+    const Layer *layer;
 } Op;
+
+/* A product with weights (m, n), `turned` ones (n, m), for rows that run alike. */
+typedef struct {
+    int32_t rows, n, m, add, base;
+    int64_t x_step, y_step;
+    const float *x;
+    float *y;
+    const void *w;
+    const float *a, *b;   /* bias; steps of rows of bytes */
+    const int32_t *ranks; /* turned: of each row less `base`, descending */
+} Product;
 
 typedef struct {
     float *const *keys, *const *values; /* of each layer: (heads, room, features) of this text at `offset` */
@@ -58,6 +84,13 @@ typedef struct {
     float scale;
     const float *cos, *sin; /* (positions, features); sines with the sign of the half they are added to */
 } Shape;
+
+typedef struct {
+    int32_t rows;
+    const int32_t *states; /* (layers, rows) */
+    const Text *texts;     /* of each row */
+    const Shape *shape;
+} Pass;
 
 typedef struct {
     int32_t arrived, round, asleep;
@@ -133,7 +166,7 @@ static inline float one(const void *w, long i, int is_bytes) {
 }
 
 /* Outputs o to o + OUT of rows r to r + ROWS; both are constants where this is used. */
-static inline __attribute__((always_inline)) void dots(const Op *op, long o, long r, int OUT, int ROWS, int is_bytes) {
+static inline __attribute__((always_inline)) void dots(const Product *op, long o, long r, int OUT, int ROWS, int is_bytes) {
     long n = op->n, i = 0;
     const void *w[MANY];
     const float *x[ROWS_AT_ONCE];
@@ -160,14 +193,14 @@ static inline __attribute__((always_inline)) void dots(const Op *op, long o, lon
 }
 
 /* Outputs o to o + OUT of all rows. */
-static inline __attribute__((always_inline)) void all_dots(const Op *op, long o, int OUT, int is_bytes) {
+static inline __attribute__((always_inline)) void all_dots(const Product *op, long o, int OUT, int is_bytes) {
     long r = 0;
     for (; r + ROWS_AT_ONCE <= op->rows; r += ROWS_AT_ONCE) dots(op, o, r, OUT, ROWS_AT_ONCE, is_bytes);
     for (; r + 2 <= op->rows; r += 2) dots(op, o, r, OUT, 2, is_bytes);
     if (r < op->rows) dots(op, o, r, OUT, 1, is_bytes);
 }
 
-static inline __attribute__((always_inline)) void products(const Op *op, int thread, int threads, int is_bytes) {
+static inline __attribute__((always_inline)) void products(const Product *op, int thread, int threads, int is_bytes) {
     long o, to;
     part(op->m, MANY, thread, threads, &o, &to);
     if (op->rows == 1)
@@ -178,7 +211,7 @@ static inline __attribute__((always_inline)) void products(const Op *op, int thr
 
 /* y += x W for rows r to `last` and `deep` rows of W from i on; a constant where this is used. */
 static inline __attribute__((always_inline)) void add_turned(
-    const Op *op, long i, long r, long last, long from, long to, int deep) {
+    const Product *op, long i, long r, long last, long from, long to, int deep) {
     const float *w = (const float *)op->w + i * op->m, *x = op->x + i;
     long o = from;
     for (; o + LANES <= to; o += LANES) {
@@ -198,7 +231,7 @@ static inline __attribute__((always_inline)) void add_turned(
 }
 
 /* y (+)= x W + bias of a factor that lies transposed, every row up to its own rank. */
-static void turned(const Op *op, int thread, int threads) {
+static void turned(const Product *op, int thread, int threads) {
     long from, to, live = op->rows;
     part(op->m, LANES, thread, threads, &from, &to);
     for (long r = 0; r < op->rows; r++)
@@ -207,14 +240,84 @@ static void turned(const Op *op, int thread, int threads) {
             *y = op->add ? *y + start : start;
         }
     for (long i = 0; live; i += DEEP) {
-        for (; live && op->ranks[live - 1] < i + DEEP; live--)
-            for (long j = i; j < op->ranks[live - 1]; j++) add_turned(op, j, live - 1, live, from, to, 1);
+        for (; live && op->base + op->ranks[live - 1] < i + DEEP; live--)
+            for (long j = i; j < op->base + op->ranks[live - 1]; j++) add_turned(op, j, live - 1, live, from, to, 1);
         if (live) add_turned(op, i, 0, live, from, to, DEEP);
     }
 }
 
-static void norm(const Op *op, int thread, int threads) {
-    for (long r = thread; r < op->rows; r += threads) {
+static void scale(const Product *op, int thread, int threads) {
+    long from, to;
+    part(op->n, LANES, thread, threads, &from, &to);
+    for (long r = 0; r < op->rows; r++)
+        for (long i = from; i < to; i++) op->y[r * op->y_step + i] = op->x[r * op->x_step + i] * op->b[i];
+}
+
+/* Rows of a layer that run a rank each: down to their directions, then up from those of its own. */
+static int ranked(const Op *op, Product all, float *z, int thread, int threads) {
+    const Layer *layer = op->layer;
+    long width = layer->adapter + all.ranks[0];
+    all.base = layer->adapter;
+    if (op->kind == PRODUCT) {
+        all.w = layer->down, all.m = width, all.y = z, all.y_step = op->z_step, all.a = 0, all.add = 0;
+        products(&all, thread, threads, 0);
+    } else if (op->kind == BACK) {
+        all.w = layer->up, all.n = width, all.x = z, all.x_step = op->z_step;
+        turned(&all, thread, threads);
+    }
+    return op->kind != COLUMNS;
+}
+
+static int dense(const Op *op, Product all, int thread, int threads) {
+    all.w = op->layer->weight;
+    if (op->kind == PRODUCT) products(&all, thread, threads, 0);
+    return op->kind == PRODUCT;
+}
+
+/* Rows of a layer that run codes of one level, and where they are `adapted`, what runs beside them. */
+static int coded(const Op *op, Product all, float *z, const Codes *codes, int adapted, int thread, int threads) {
+    const Layer *layer = op->layer;
+    Product beside = all;
+    beside.a = 0;
+    if (op->kind == COLUMNS) {
+        all.y = z, all.y_step = op->z_step, all.b = codes->columns;
+        scale(&all, thread, threads);
+        return 1;
+    }
+    if (op->kind == PRODUCT) {
+        all.x = z, all.x_step = op->z_step, all.w = codes->z, all.b = codes->rows;
+        products(&all, thread, threads, 1);
+        beside.w = layer->a, beside.m = layer->beside, beside.y = z + op->n, beside.y_step = op->z_step, beside.add = 0;
+    } else {
+        beside.w = layer->b, beside.n = layer->beside, beside.x = z + op->n, beside.x_step = op->z_step, beside.add = 1;
+    }
+    if (adapted) products(&beside, thread, threads, 0);
+    return op->kind == PRODUCT || adapted;
+}
+
+/* What one of a layer's stages does, neighbouring rows that run alike at once; says whether there is anything to do. */
+static int in_runs(const Op *op, const Pass *pass, int thread, int threads) {
+    const Layer *layer = op->layer;
+    const int32_t *states = layer->place < 0 ? 0 : pass->states + (long)layer->place * pass->rows;
+    int works = 0;
+    for (long r = 0, end; r < pass->rows; r = end) {
+        int32_t state = states ? states[r] : DENSE;
+        for (end = r + 1; end < pass->rows && states; end++)
+            if (state > DENSE ? states[end] <= DENSE || states[end] > states[end - 1] : states[end] != state) break;
+        if (!states) end = pass->rows;
+        Product all = {end - r, op->n, op->m, op->add, 0, op->x_step, op->y_step, op->x + r * op->x_step, op->y + r * op->y_step};
+        float *z = op->z + r * op->z_step;
+        all.a = layer->bias;
+        all.ranks = states + r;
+        if (state > DENSE) works |= ranked(op, all, z, thread, threads);
+        else if (state == DENSE) works |= dense(op, all, thread, threads);
+        else works |= coded(op, all, z, layer->codes + (DENSE - 1 - state) / 2, (DENSE - 1 - state) % 2, thread, threads);
+    }
+    return works;
+}
+
+static void norm(const Op *op, long rows, int thread, int threads) {
+    for (long r = thread; r < rows; r += threads) {
         const float *x = op->x + r * op->x_step, *w = op->w;
         float *y = op->y + r * op->y_step, squares = 0;
         vec sums = {0};
@@ -224,13 +327,6 @@ static void norm(const Op *op, int thread, int threads) {
         float by = 1 / sqrtf(total(sums) + squares + op->least);
         for (i = 0; i < op->n; i++) y[i] = x[i] * by * w[i];
     }
-}
-
-static void scale(const Op *op, int thread, int threads) {
-    long from, to;
-    part(op->n, LANES, thread, threads, &from, &to);
-    for (long r = 0; r < op->rows; r++)
-        for (long i = from; i < to; i++) op->y[r * op->y_step + i] = op->x[r * op->x_step + i] * op->a[i];
 }
 
 static void rotate(const float *x, float *y, const Shape *shape, long position) {
@@ -244,11 +340,12 @@ static void rotate(const float *x, float *y, const Shape *shape, long position) 
 }
 
 /* Queries at their place; keys, too, and values, behind those of their text. */
-static void rotate_all(const Op *op, const Shape *shape, const Text *texts, int thread, int threads) {
-    long d = shape->features, each = shape->heads + 2 * shape->kv_heads, all_heads = op->rows * each;
+static void rotate_all(const Op *op, const Pass *pass, int thread, int threads) {
+    const Shape *shape = pass->shape;
+    long d = shape->features, each = shape->heads + 2 * shape->kv_heads, all_heads = pass->rows * each;
     for (long unit = thread; unit < all_heads; unit += threads) {
         long r = unit / each, head = unit % each;
-        const Text *text = texts + r;
+        const Text *text = pass->texts + r;
         if (head < shape->heads) {
             float *q = op->y + r * op->y_step + head * d;
             rotate(q, q, shape, text->position);
@@ -257,8 +354,8 @@ static void rotate_all(const Op *op, const Shape *shape, const Text *texts, int 
         head -= shape->heads;
         int is_value = head >= shape->kv_heads;
         if (is_value) head -= shape->kv_heads;
-        const float *from = (is_value ? op->b : op->a) + r * shape->kv_heads * d + head * d;
-        float *to = (is_value ? text->values : text->keys)[op->layer] + text->offset + head * text->head_step + text->position * d;
+        const float *from = (is_value ? op->values : op->keys) + r * shape->kv_heads * d + head * d;
+        float *to = (is_value ? text->values : text->keys)[op->block] + text->offset + head * text->head_step + text->position * d;
         if (!is_value) rotate(from, to, shape, text->position);
         else for (long i = 0; i < d; i++) to[i] = from[i];
     }
@@ -286,13 +383,14 @@ static inline float dot(const float *x, const float *y, long n) {
 }
 
 /* Softmax over a text a few tokens at a time, what came before weighed down as larger scores come. */
-static void attend(const Op *op, const Shape *shape, const Text *texts, int thread, int threads) {
+static void attend(const Op *op, const Pass *pass, int thread, int threads) {
+    const Shape *shape = pass->shape;
     long d = shape->features, groups = shape->heads / shape->kv_heads;
-    for (long unit = thread; unit < op->rows * shape->heads; unit += threads) {
+    for (long unit = thread; unit < pass->rows * shape->heads; unit += threads) {
         long r = unit / shape->heads, head = unit % shape->heads;
-        const Text *text = texts + r;
+        const Text *text = pass->texts + r;
         long at = text->offset + head / groups * text->head_step, length = text->position + 1;
-        const float *keys = text->keys[op->layer] + at, *values = text->values[op->layer] + at;
+        const float *keys = text->keys[op->block] + at, *values = text->values[op->block] + at;
         const float *q = op->x + r * op->x_step + head * d;
         float mixed[WIDEST] = {0}, scores[TOKENS], most = -INFINITY, weight = 0;
         for (long start = 0; start < length; start += TOKENS) {
@@ -317,11 +415,11 @@ static void attend(const Op *op, const Shape *shape, const Text *texts, int thre
 }
 
 /* silu(x) · w */
-static void gate(const Op *op, int thread, int threads) {
+static void gate(const Op *op, long rows, int thread, int threads) {
     long from, to;
     part(op->n, LANES, thread, threads, &from, &to);
-    for (long r = 0; r < op->rows; r++) {
-        const float *x = op->x + r * op->x_step, *w = (const float *)op->w + r * op->x_step;
+    for (long r = 0; r < rows; r++) {
+        const float *x = op->x + r * op->x_step, *w = op->w + r * op->x_step;
         float *y = op->y + r * op->y_step;
         for (long i = from; i < to; i++) {
             float e = exponential(-fabsf(x[i]));
@@ -330,28 +428,28 @@ static void gate(const Op *op, int thread, int threads) {
     }
 }
 
-static void run(const Op *ops, long count, const Shape *shape, const Text *texts, Barrier *barrier, int thread, int threads) {
+static void run(const Op *ops, long count, const Pass *pass, Barrier *barrier, int thread, int threads) {
+    int worked = 0; /* since the last meeting, by any thread: all come to the same answer */
     for (const Op *op = ops; op < ops + count; op++) {
+        int works = 1;
         switch (op->kind) {
-        case NORM: norm(op, thread, threads); break;
-        case SCALE: scale(op, thread, threads); break;
-        case FLOATS: products(op, thread, threads, 0); break;
-        case BYTES: products(op, thread, threads, 1); break;
-        case TURNED: turned(op, thread, threads); break;
-        case ROTATE: rotate_all(op, shape, texts, thread, threads); break;
-        case ATTEND: attend(op, shape, texts, thread, threads); break;
-        case GATE: gate(op, thread, threads); break;
+        case NORM: norm(op, pass->rows * op->heads, thread, threads); break;
+        case COLUMNS: case PRODUCT: case BACK: works = in_runs(op, pass, thread, threads); break;
+        case ROTATE: rotate_all(op, pass, thread, threads); break;
+        case ATTEND: attend(op, pass, thread, threads); break;
+        case GATE: gate(op, pass->rows, thread, threads); break;
         }
-        if (op->sync) meet(barrier, threads);
+        worked |= works;
+        if (op->sync && worked) meet(barrier, threads), worked = 0;
     }
 }
 
-void acip_decode(const Op *ops, int64_t count, const Shape *shape, const Text *texts, int32_t threads) {
+void acip_decode(const Op *ops, int64_t count, const Pass *pass, int32_t threads) {
     Barrier barrier = {0, 0};
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads)
-    run(ops, count, shape, texts, &barrier, omp_get_thread_num(), omp_get_num_threads());
+    run(ops, count, pass, &barrier, omp_get_thread_num(), omp_get_num_threads());
 #else
-    run(ops, count, shape, texts, &barrier, 0, 1);
+    run(ops, count, pass, &barrier, 0, 1);
 #endif
 }

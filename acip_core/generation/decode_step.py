@@ -1,4 +1,4 @@
-"""One token of each sequence through a decoder of the Llama kind, by the fewest operations that there are for it.
+"""A few tokens of each text through a decoder of the Llama kind, by the fewest operations that there are for them.
 
 Reading the weights is all that a token should take; a general model's forward spends as long on masks, positions,
 copies of caches and layers of calls. This one computes the same numbers from the same modules:
@@ -45,8 +45,11 @@ class _Block:
     head_norms: tuple[Norm, Norm] | None
 
 
+Rows = Sequence[Sequence[int]]  # of a pass, that are a cache's sequences, token by token
+
+
 class DecodeStep:
-    """The next token of several texts, each with a cache of its own, at the size in force on this thread."""
+    """The next tokens of several texts, each with a cache of its own, at the size in force on this thread."""
 
     def __init__(self, model: PreTrainedModel):
         decoder = cast(Any, model).model
@@ -56,21 +59,18 @@ class DecodeStep:
         self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @torch.inference_mode()
-    def __call__(
-        self, ids: torch.Tensor, caches: Sequence[DynamicCache], rows: Sequence[Sequence[int]]
-    ) -> torch.Tensor:
-        """Logits (sequences, 1, vocabulary).
+    def __call__(self, ids: torch.Tensor, caches: Sequence[DynamicCache], rows: Sequence[Rows]) -> torch.Tensor:
+        """Logits (rows, vocabulary).
 
         Args:
-            ids: (sequences, 1), the tokens that follow what the caches hold.
-            caches: of the texts; each takes its new token in.
-            rows: of `ids`, that belong to each cache, in its order.
+            ids: (rows,), the tokens that follow what the caches hold.
+            caches: of the texts; each takes its new tokens in.
+            rows: of `ids`, for each cache.
         """
-        lengths = [cache.get_seq_length() for cache in caches]
-        cos, sin = self._rotation(lengths, rows, len(ids))
-        places = [torch.tensor(own, device=ids.device) for own in rows] if len(caches) > 1 else []
+        cos, sin = self._rotation([cache.get_seq_length() for cache in caches], rows, len(ids))
+        places = [torch.tensor(own, device=ids.device) for own in rows] if len(ids) > 1 else []
         apply = _to_token if len(ids) == 1 else _to_tokens
-        hidden = self._embed(ids[:, 0])
+        hidden = self._embed(ids)
         width = len(hidden), -1, self._head_dim
         for index, block in enumerate(self._blocks):
             x = _normalized(block.norm, hidden)
@@ -83,7 +83,7 @@ class DecodeStep:
             hidden = hidden + apply(mixed, block.o)[0]
             gate, up = apply(_normalized(block.mlp_norm, hidden), block.gate, block.up)
             hidden = hidden + apply(block.activation(gate) * up, block.down)[0]
-        return apply(_normalized(self._norm, hidden), self._head)[0][:, None]
+        return apply(_normalized(self._norm, hidden), self._head)[0]
 
     def _attend(
         self,
@@ -94,25 +94,24 @@ class DecodeStep:
         places: Sequence[torch.Tensor],
         scale: float,
     ) -> torch.Tensor:
-        """(sequences, heads · features) for q, k, v (sequences, heads, features)."""
+        """(rows, heads · features) for q, k, v (rows, heads, features)."""
         if not places:
             keys, values = layers[0].update(k[:, :, None], v[:, :, None])
-            return _attention(q, keys, values, scale)
+            return _attention(q[:, None], keys, values, scale).flatten(1)
         mixed = q.new_empty(len(q), q.shape[1] * q.shape[2])
         for layer, own in zip(layers, places, strict=True):
-            keys, values = layer.update(k[own, :, None], v[own, :, None])
+            keys, values = layer.update(k[own].transpose(1, 2), v[own].transpose(1, 2))
             mixed[own] = _attention(q[own], keys, values, scale)
         return mixed
 
-    def _rotation(
-        self, lengths: list[int], rows: Sequence[Sequence[int]], count: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and signed sines (sequences, 1, features) of the new tokens' positions."""
-        cos, sin = self._angles_up_to(max(lengths))
+    def _rotation(self, lengths: Sequence[int], rows: Sequence[Rows], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and signed sines (rows, 1, features) of the new tokens' positions."""
         positions = [0] * count
-        for length, own in zip(lengths, rows, strict=True):
-            for row in own:
-                positions[row] = length
+        for length, sequences in zip(lengths, rows, strict=True):
+            for own in sequences:
+                for token, row in enumerate(own):
+                    positions[row] = length + token
+        cos, sin = self._angles_up_to(max(positions))
         at = torch.tensor(positions, device=cos.device)
         return cos[at, None], sin[at, None]
 
@@ -163,5 +162,8 @@ def _rotated(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 
 
 def _attention(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
-    mixed = F.scaled_dot_product_attention(q[:, :, None], keys, values, scale=scale, enable_gqa=True)
-    return mixed.reshape(len(q), -1)
+    """(sequences, tokens, heads · features) for the last tokens' q (sequences, tokens, heads, features)."""
+    new, all = q.shape[1], keys.shape[2]
+    seen = torch.ones(new, all, dtype=torch.bool, device=q.device).tril(all - new) if new > 1 else None
+    mixed = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, seen, scale=scale, enable_gqa=True)
+    return mixed.transpose(1, 2).flatten(2)

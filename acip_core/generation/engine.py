@@ -114,8 +114,8 @@ class Engine:
         tokens = (1 + judge) * len(plans) * (len(ids) + sampling.max_new_tokens)
         steps = self._columns(ids, plans, sampling, cancel)
         if judge:
-            full, cache = self.elastic.planner.at_ratio(1.0), self._scheduler.cache_support.cache(self.elastic.model)
-            chunk = self._scheduler.cache_support.chunk(len(ids), PREFILL_CHUNK)
+            full, cache = self.elastic.planner.at_ratio(1.0), self.cache(len(ids) + sampling.max_new_tokens)
+            chunk = self._scheduler.chunk(len(ids), 1, PREFILL_CHUNK)
             steps = with_full_model_probabilities(
                 steps, ids, lambda new, cache, keep: self.forward(new, full, cache, keep), cache, chunk
             )
@@ -224,7 +224,7 @@ class Engine:
         batch = self._batch(plans, running)
         total, logits = len(ids), torch.empty(0)
         cache = self.cache(total + sampling.max_new_tokens)
-        chunk = self._scheduler.cache_support.chunk(total, max(1, PREFILL_CHUNK // len(plans)))
+        chunk = self._scheduler.chunk(total, len(plans), PREFILL_CHUNK)
         for start in range(0, total, chunk):
             if cancel.is_set():
                 yield {i: Token("", 0, start, total, "stopped") for i in running}

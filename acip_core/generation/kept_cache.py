@@ -58,8 +58,6 @@ class KeptLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
         before, count = self._length, key_states.shape[-2]
         keys, values = self.extend(count, key_states, value_states)
         keys[:, :, before : before + count] = key_states
@@ -72,6 +70,8 @@ class KeptLayer(DynamicLayer):
         Args:
             like: keys and values of the shape (sequences, heads, _, features), for the first tokens.
         """
+        if like and not self.is_initialized:
+            self.lazy_initialization(*like)
         after = self._length + count
         if self.taken is None or after > self.taken[0].shape[-2]:
             room = max(self._room, after if self._length == 0 else int(_GROWTH * after))

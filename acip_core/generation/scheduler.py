@@ -2,8 +2,8 @@
 
 Decoding a token is reading the weights, and one pass reads them once for however many tokens. So when a request's
 next token is due, requests behind it whose next tokens are waiting join its pass. Each request keeps a key-value cache
-as long as its text. A `DecodeStep` reads each where it lies; other models need them stacked for the pass, shorter ones
-padded on the left:
+as long as its text. A `DecodeStep` reads each where it lies, and takes the few tokens of a short prompt as well; other
+models need them stacked for the pass, shorter ones padded on the left:
 
     request A, 5 tokens   · · A A A A A
     request B, 7 tokens   B B B B B B B       masked out: ·
@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any, ParamSpec, TypeGuard, TypeVar, cast
 
 import torch
@@ -33,29 +32,48 @@ from transformers.cache_utils import DynamicLayer
 from ..model.elastic_model import BatchPlan, ElasticModel
 from ..model.size_planner import Plan
 from .cache import TextCache, cache_support_of, read
+from .decode_step import Rows
 from .kept_cache import KeptLayer
 from .step_choice import decode_step_of
 
-_ROWS = 16  # sequences in one pass
+_ROWS = 16  # tokens in one pass of several requests
+_SHORT = 2 * _ROWS  # tokens of a prompt that is read in such passes; a longer one is faster in passes of its own
 _PATIENCE = 0.1  # of a pass's time, to wait for the requests of the last one: they are choosing their next token
 _LONGEST = 512  # tokens in a cache that is stacked; twice as many take the time that reading weights once saves
-_PLANS = 16  # batch plans kept, of half a megabyte each; making one takes 10 ms, a third of a pass or less
+_PLANS = 16  # batch plans kept, of half a megabyte each where PyTorch runs them, which takes 10 ms to make
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 @dataclass(eq=False)
 class _Step:
-    """The next token of one request, to be decoded: ids (sequences, 1), a plan per sequence."""
+    """The next tokens of one request, to be decoded: ids (sequences, tokens), a plan per sequence.
+
+    Attributes:
+        keep: last tokens whose logits are wanted, 0 for all.
+    """
 
     ids: torch.Tensor
     plan: Plan | BatchPlan
     cache: DynamicCache
+    keep: int = 1
     logits: Future[torch.Tensor] = field(default_factory=Future)
 
     @property
-    def plans(self) -> tuple[Plan, ...]:
-        return self.plan.plans if isinstance(self.plan, BatchPlan) else (self.plan,) * len(self.ids)
+    def rows(self) -> int:
+        """Of a pass."""
+        return self.ids.numel()
+
+    @property
+    def plans(self) -> list[Plan]:
+        """Of each row."""
+        sequences, tokens = self.ids.shape
+        plans = self.plan.plans if isinstance(self.plan, BatchPlan) else (self.plan,) * sequences
+        return [plan for plan in plans for _ in range(tokens)]
+
+    def of_rows(self, logits: torch.Tensor) -> torch.Tensor:
+        """(sequences, keep, vocabulary) of (rows, vocabulary)."""
+        return logits.view(*self.ids.shape, -1)[:, -self.keep :]
 
 
 class DecodeScheduler:
@@ -93,9 +111,9 @@ class DecodeScheduler:
         Args:
             ids: (batch, tokens) that follow what `cache` holds.
         """
-        if ids.shape[1] > 1 or keep != 1 or not self._together or not self._joins(cache):
+        if not self._together or not self._joins(cache, ids, keep):
             return self.call(self.run, ids, plan, cache, keep)
-        step = _Step(ids, plan, cache)
+        step = _Step(ids, plan, cache, keep)
         with self._order:
             self._waiting.append(step)
             self._thread.submit(self._decode, step)
@@ -104,16 +122,29 @@ class DecodeScheduler:
 
     def run(self, ids: torch.Tensor, plan: Plan | BatchPlan, cache: TextCache, keep: int = 1) -> torch.Tensor:
         """As `forward`, for callers on the thread that owns the model."""
+        if self._step is not None and ids.numel() <= _ROWS and _is_of_one_text(cache):
+            return self._run_together([_Step(ids, plan, cache, keep)])[0]
         with self._elastic.on_this_thread(plan):
-            if self._step is not None and ids.shape[1] == 1 and _is_of_one_text(cache):
-                return self._step(ids.to(self._elastic.model.device), [cache], [range(len(ids))])
             return read(self._elastic.model, self.cache_support, ids, cache, keep)
 
-    def _joins(self, cache: TextCache) -> TypeGuard[DynamicCache]:
+    def chunk(self, tokens: int, sequences: int, most: int) -> int:
+        """Tokens of a prompt to read per pass.
+
+        Args:
+            sequences: that are read alike.
+            most: tokens of a pass.
+        """
+        if self._step is not None and tokens * sequences <= _SHORT:
+            most = _ROWS
+        return self.cache_support.chunk(tokens, max(1, most // sequences))
+
+    def _joins(self, cache: TextCache, ids: torch.Tensor, keep: int) -> TypeGuard[DynamicCache]:
         """Whether a step with this cache may share a pass."""
         if not _is_of_one_text(cache):
             return False
-        return self._step is not None or 0 < cache.get_seq_length() <= _LONGEST
+        if self._step is not None:
+            return ids.numel() <= _ROWS
+        return ids.shape[1] == keep == 1 and 0 < cache.get_seq_length() <= _LONGEST
 
     def _decode(self, first: _Step) -> None:
         """Run `first`, and steps that wait behind it, in one pass; nothing if it has joined an earlier pass."""
@@ -121,10 +152,10 @@ class DecodeScheduler:
             return
         with self._order:
             self._order.wait_for(lambda: len(self._waiting) >= self._expected, self._patience)
-        steps, rows = [self._waiting.popleft()], len(first.ids)
-        while self._waiting and rows + len(self._waiting[0].ids) <= _ROWS:
+        steps, rows = [self._waiting.popleft()], first.rows
+        while self._waiting and rows + self._waiting[0].rows <= _ROWS:
             steps.append(self._waiting.popleft())
-            rows += len(steps[-1].ids)
+            rows += steps[-1].rows
         full, began = bool(self._waiting), time.perf_counter()
         outcomes = self._outcomes(steps)
         self._patience = _PATIENCE * (time.perf_counter() - began)
@@ -136,10 +167,10 @@ class DecodeScheduler:
                 step.logits.set_exception(outcome)
 
     def _outcomes(self, steps: Sequence[_Step]) -> Sequence[torch.Tensor | BaseException]:
-        """Logits (sequences, 1, vocabulary) of each step, or the error of its pass."""
+        """Logits (sequences, keep, vocabulary) of each step, or the error of its pass."""
         if len(steps) == 1:
             try:
-                return [self.run(steps[0].ids, steps[0].plan, steps[0].cache)]
+                return [self.run(steps[0].ids, steps[0].plan, steps[0].cache, steps[0].keep)]
             except BaseException as error:
                 return [error]
         before = [step.cache.get_seq_length() for step in steps]
@@ -147,52 +178,50 @@ class DecodeScheduler:
             return self._run_together(steps)
         except Exception:  # each step is run alone from where it was, so that only the faulty one fails
             for step, length in zip(steps, before, strict=True):
-                for layer in cast(list[Any], step.cache.layers):  # one may have grown its keys and not its values
+                grown = (layer for layer in cast(list[Any], step.cache.layers) if layer.keys is not None)
+                for layer in grown:  # one may have grown its keys and not its values
                     layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
             return [outcome for step in steps for outcome in self._outcomes([step])]
 
     @torch.inference_mode()
     def _run_together(self, steps: Sequence[_Step]) -> Sequence[torch.Tensor]:
-        """Logits (sequences, 1, vocabulary) of each step, from one pass."""
+        """Logits (sequences, keep, vocabulary) of each step, from one pass."""
         device = self._elastic.model.device
         plans = [plan for step in steps for plan in step.plans]
         order = sorted(range(len(plans)), key=lambda row: -plans[row].target_parameters)  # a batch's order
-        batch = self._batch(tuple(plans[row] for row in order))
-        ids = torch.cat([step.ids for step in steps])[order].to(device)
-        caches, places = [step.cache for step in steps], _places([len(step.ids) for step in steps], order)
-        with self._elastic.on_this_thread(batch):
+        whole = plans[0] if plans.count(plans[0]) == len(plans) else self._batch(tuple(plans[row] for row in order))
+        ids = torch.cat([step.ids.flatten() for step in steps])[order].to(device)
+        caches, places = [step.cache for step in steps], _places(steps, order)
+        with self._elastic.on_this_thread(whole):
             logits = self._step(ids, caches, places) if self._step else self._run_stacked(ids, caches, places)
         back = sorted(range(len(order)), key=order.__getitem__)
-        return logits[back].split([len(step.ids) for step in steps])
+        parts = logits[back].split([step.rows for step in steps])
+        return [step.of_rows(part) for step, part in zip(steps, parts, strict=True)]
 
-    def _run_stacked(
-        self, ids: torch.Tensor, caches: Sequence[DynamicCache], places: Sequence[Sequence[int]]
-    ) -> torch.Tensor:
-        """As a `DecodeStep`, by the model's own forward."""
-        cache = _Stacked(caches, places, ids.device)
+    def _run_stacked(self, ids: torch.Tensor, caches: Sequence[DynamicCache], places: Sequence[Rows]) -> torch.Tensor:
+        """As a `DecodeStep` for one token of each sequence, by the model's own forward."""
+        cache = _Stacked(caches, [[row for (row,) in own] for own in places], ids.device)
         lengths = torch.tensor(cache.lengths, device=ids.device)[:, None]
         longest = max(cache.lengths)
         logits: torch.Tensor = self._elastic.model(
-            ids,
+            ids[:, None],
             attention_mask=torch.arange(longest + 1, device=ids.device) >= longest - lengths,
             position_ids=lengths,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits
-        return logits
+        return logits[:, 0]
 
 
-def _places(rows: Sequence[int], order: Sequence[int]) -> list[list[int]]:
-    """Where the sequences of each request are in a pass.
+def _places(steps: Sequence[_Step], order: Sequence[int]) -> list[Rows]:
+    """Where the tokens of each request's sequences are in a pass.
 
     Args:
-        rows: sequences of each request.
-        order: the pass's sequences, as places in the requests' sequences one after another.
+        order: the pass's rows, as places in the requests' rows one after another.
     """
-    place = {row: at for at, row in enumerate(order)}
-    ends = [*accumulate(rows)]
-    return [[place[row] for row in range(end - count, end)] for count, end in zip(rows, ends, strict=True)]
+    place = iter(sorted(range(len(order)), key=order.__getitem__))
+    return [[[next(place) for _ in range(step.ids.shape[1])] for _ in step.ids] for step in steps]
 
 
 class _Stacked(Cache):

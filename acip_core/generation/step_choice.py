@@ -22,7 +22,8 @@ _HEAD_NORMS = {"q_norm", "k_norm"}
 _MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _DECODER = {"embed_tokens", "layers", "norm", "rotary_emb"}
-_TEXT = 5  # tokens of the text that is tried
+_PARTS = [3, 1, 1]  # tokens that are tried together, of one text
+_TEXT = sum(_PARTS)
 _EXACT, _ROUNDED = 1e-4, 0.03  # relative error of the logits that rounding makes at most, in float32 and in less
 
 
@@ -56,16 +57,15 @@ def _steps(model: PreTrainedModel) -> Iterator[Callable[[], DecodeStep]]:
 
 @torch.inference_mode()
 def _logits_behind(ids: torch.Tensor, model: PreTrainedModel, step: DecodeStep | None = None) -> torch.Tensor:
-    """Logits of the last two tokens, read one by one behind the others."""
+    """Logits (tokens, vocabulary) of a text of which a few tokens are read at once, then one, then another."""
     cache = DynamicCache(config=model.config)
     cache.layers = [KeptLayer(_TEXT) for _ in cache.layers]
-    model(ids[:, :-2], past_key_values=cache, use_cache=True)
     logits = []
-    for token in ids[:, -2:].split(1, dim=1):
+    for part in ids.split(_PARTS, dim=1):
         if step is None:
-            logits.append(model(token, past_key_values=cache, use_cache=True).logits)
+            logits.append(model(part, past_key_values=cache, use_cache=True).logits[0])
         else:
-            logits.append(step(token, [cache], [[0]]))
+            logits.append(step(part[0], [cache], [[range(part.shape[1])]]))
     return torch.cat(logits)
 
 

@@ -6,10 +6,10 @@ sequences run at different sizes, `Ranks` or `Segments`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, field
+from functools import cached_property
 from threading import local
 from typing import Any
 
@@ -25,12 +25,18 @@ class Ranks:
     Attributes:
         dense: sequences at the front of the batch that run the dense weight.
         ranks: of all others, descending.
-        mask: (sequences after `dense`, 1, a + largest rank), 1 up to a sequence's own rank and 0 beyond.
+        make_mask: makes `mask`, which native code does without.
     """
 
     dense: int
     ranks: tuple[int, ...]
-    mask: torch.Tensor
+    make_mask: Callable[[], torch.Tensor] = field(compare=False, repr=False)
+
+    @cached_property
+    def mask(self) -> torch.Tensor:
+        """(sequences after `dense`, 1, a + largest rank), 1 up to a sequence's own rank and 0 beyond."""
+        with torch.inference_mode(False):
+            return self.make_mask()
 
 
 @dataclass(frozen=True)
@@ -43,23 +49,31 @@ class Segments:
 State = int | Ranks | Segments
 
 
-def runs(state: State, count: int) -> list[tuple[slice, tuple[int, ...]]]:
-    """Neighbouring sequences of a batch that run the same way, and the state of each: all dense, all codes of one
-    level, or ranks that do not rise.
+Ranking = Sequence[State]  # one per elastic layer of a model, then one for each coded table
+
+
+class BatchStates(Sequence[State]):
+    """The states of a batch, of which each is made when its layer first asks for it.
+
+    Attributes:
+        rows: the states of each sequence, as many as there are layers, or fewer where no table is coded.
 
     Args:
-        count: sequences of the batch.
+        makers: of each layer, what makes its state of those of its sequences.
     """
-    if isinstance(state, int):
-        return [(slice(0, count), (state,) * count)]
-    if isinstance(state, Ranks):
-        dense, ranked = slice(0, state.dense), slice(state.dense, count)
-        return [(dense, (DENSE,) * state.dense)] * bool(state.dense) + [(ranked, state.ranks)]
-    ends = [*accumulate(many for many, _ in state.states)]
-    return [(slice(end - many, end), (one,) * many) for end, (many, one) in zip(ends, state.states, strict=True)]
 
+    def __init__(self, rows: Sequence[tuple[int, ...]], makers: Sequence[Callable[[Sequence[int]], State]]):
+        self.rows, self._makers = rows, makers
+        self._made: dict[int, State] = {}
 
-Ranking = tuple[State, ...]  # one per elastic layer of a model, then one for each coded table
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index not in self._made:
+            known = [row[index] if index < len(row) else DENSE for row in self.rows]
+            self._made[index] = self._makers[index](known)
+        return self._made[index]
 
 
 class _ThreadRanks(local):

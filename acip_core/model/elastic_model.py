@@ -19,13 +19,13 @@ from .base_model import BaseModel
 from .byte_planner import BytePlanner
 from .code_cache import CodedModel
 from .coded_layers import segments
-from .cut import Cut, Ranking, State
+from .cut import BatchStates, Cut, Ranking
 from .factorization import Factors
 from .kernels import linear
 from .layers import Adapter, ElasticLinear
 from .offloading import changing, is_offloaded, keep_on_disk, scratch, stored
 from .rank_costs import break_even_rank
-from .size_planner import DENSE, DIRECTIONS, BytesPerParameter, Footprint, Plan, SizePlanner
+from .size_planner import DIRECTIONS, BytesPerParameter, Footprint, Plan, SizePlanner
 from .target_layers import TargetLayers, named_layers
 from .trained_factors import FactorUpdate
 
@@ -176,13 +176,9 @@ class ElasticModel:
         Args:
             plans: of the sequences; fastest where those of one planner come together, the largest first.
         """
-        states: list[State] = []
-        by_layer = zip(*(plan.ranks for plan in plans), strict=True)
-        for layer, layer_ranks in zip(self.elastic_layers().values(), by_layer, strict=True):
-            states.append(layer.in_batch(layer_ranks))
-        whole = (DENSE,) * max(len(plan.tables) for plan in plans)
-        states += [segments(of_table) for of_table in zip(*(plan.tables or whole for plan in plans), strict=True)]
-        return BatchPlan(tuple(plans), tuple(states))
+        layers = [layer.in_batch for layer in self.elastic_layers().values()]
+        tables = [segments] * max(len(plan.tables) for plan in plans)
+        return BatchPlan(tuple(plans), BatchStates([plan.states for plan in plans], [*layers, *tables]))
 
     def apply(self, plan: Plan | BatchPlan) -> None:
         """Run at `plan` from now on: one assignment, no weight is touched."""

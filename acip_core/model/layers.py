@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -224,8 +225,11 @@ class ElasticLinear(Linear):
         if len(set(ranks)) == 1 or any(map(is_coded, ranks)) or order != sorted(order, reverse=True):
             return segments(ranks)
         dense = sum(rank == DENSE for rank in ranks)
-        widths = [self.adapter_rank + rank for rank in ranks[dense:]]
+        return Ranks(dense, tuple(ranks[dense:]), partial(self._mask, ranks[dense:]))
+
+    def _mask(self, ranks: Sequence[int]) -> torch.Tensor:
+        widths = [self.adapter_rank + rank for rank in ranks]
         mask = self.down.new_zeros(len(widths), 1, padded_rows(widths[0], self.down))
         for row, width in zip(mask, widths, strict=True):
             row[:, :width] = 1
-        return Ranks(dense, tuple(ranks[dense:]), mask)
+        return mask

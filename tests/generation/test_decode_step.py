@@ -1,4 +1,4 @@
-"""The step of its own that models of the Llama kind have for one token: their forward's numbers, at every state."""
+"""The step of its own that models of the Llama kind have for a few tokens: their forward's numbers, at every state."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from acip_core.generation.kept_cache import KeptLayer
 from acip_core.generation.native_code import native_code
 from acip_core.generation.native_step import NativeStep
 from acip_core.generation.step_choice import decode_step_of
-from acip_core.model.elastic_model import ElasticModel
+from acip_core.model.elastic_model import BatchPlan, ElasticModel
 from acip_core.model.operating_points import is_coded
+from acip_core.model.size_planner import Plan
 from tests.support.coded import coded_elastic
 from tests.support.tiny import FAMILIES, calibration, random_adapters, tiny_elastic
 
 KIND = ("llama", "qwen2", "qwen3", "mistral")
-TEXT = 12  # tokens behind the step
+PARTS = (5, 1, 6, 1, 1)  # tokens of a text that are read together
+TEXT = 12
 
 
 @pytest.fixture(params=["native", "torch"])
@@ -42,19 +44,25 @@ def step_of(elastic: ElasticModel) -> DecodeStep:
     return step
 
 
+def size_of(elastic: ElasticModel, plans: Sequence[Plan], tokens: int = 1) -> Plan | BatchPlan:
+    """Of a pass that reads so many tokens of a sequence at each of these."""
+    return elastic.batch([plan for plan in plans for _ in range(tokens)]) if len(plans) > 1 else plans[0]
+
+
 @torch.inference_mode()
-def both(
-    elastic: ElasticModel, kind: type[DecodeStep], rows: int = 1, tokens: int = 3
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (rows, tokens, vocabulary) behind a text, of one pass over all and of steps, at the size in force."""
-    step, model, logits = step_of(elastic), elastic.model, []
+def both(elastic: ElasticModel, kind: type[DecodeStep], plans: Sequence[Plan]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (sequences, tokens, vocabulary) of a text at each size, of one pass over all and of steps."""
+    step, model, count, logits = step_of(elastic), elastic.model, len(plans), []
     assert type(step) is kind
-    ids = calibration()[:rows, : TEXT + tokens].to(model.device)
+    ids = calibration()[:count, : sum(PARTS)].to(model.device)
     cache = cache_support_of(model).cache(model, TEXT)
-    model(ids[:, :TEXT], past_key_values=cache, use_cache=True)
-    for at in range(TEXT, TEXT + tokens):
-        logits.append(step(ids[:, at, None], [cache], [range(rows)]))
-    return model(ids, use_cache=False).logits[:, TEXT:], torch.cat(logits, dim=1)
+    for part in ids.split(PARTS, dim=1):
+        tokens = part.shape[1]
+        with elastic.at(size_of(elastic, plans, tokens)):
+            found = step(part.flatten(), [cache], [torch.arange(count * tokens).view(count, tokens).tolist()])
+        logits.append(found.view(count, tokens, -1))
+    with elastic.at(size_of(elastic, plans)):
+        return model(ids, use_cache=False).logits, torch.cat(logits, dim=1)
 
 
 @pytest.mark.parametrize("family", KIND[:3])
@@ -65,8 +73,7 @@ def test_the_numbers_of_the_models_forward(
 ) -> None:
     elastic = tiny_elastic(family, adapter_rank=adapters)
     plans = [elastic.planner.at_ratio(size) for size in sizes]
-    elastic.apply(elastic.batch(plans) if len(plans) > 1 else plans[0])
-    torch.testing.assert_close(*both(elastic, code, len(plans)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*both(elastic, code, plans), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("adapters", [0, 2])
@@ -76,8 +83,7 @@ def test_codes(adapters: int, code: type[DecodeStep]) -> None:
     plans = [coded.at_ratio(size) for size in (0.45, 0.35, 0.3)]
     assert all(any(is_coded(state) for state in plan.states) for plan in plans)
     for batch in ([plans[1]], plans, [directions.at_ratio(1.0), directions.at_ratio(0.6), *plans[:2]]):
-        elastic.apply(elastic.batch(batch) if len(batch) > 1 else batch[0])
-        torch.testing.assert_close(*both(elastic, code, len(batch)), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(*both(elastic, code, batch), rtol=1e-4, atol=1e-4)
 
 
 def test_a_text_does_not_depend_on_its_company_or_on_threads() -> None:
@@ -102,7 +108,7 @@ def test_a_text_does_not_depend_on_its_company_or_on_threads() -> None:
     @torch.inference_mode()
     def alone(row: int) -> torch.Tensor:
         with elastic.on_this_thread(plans[row]):
-            return step(ids[row, None, TEXT:], texts([row]), [[0]])
+            return step(ids[row, TEXT:], texts([row]), [[[0]]])
 
     try:
         expected = torch.cat([alone(row) for row in range(3)])
@@ -110,10 +116,25 @@ def test_a_text_does_not_depend_on_its_company_or_on_threads() -> None:
             read = texts(range(3))
             torch.set_num_threads(count)
             with elastic.on_this_thread(elastic.batch(plans)):
-                assert torch.equal(step(ids[:, TEXT:], read, [[0], [1], [2]]), expected)
+                assert torch.equal(step(ids[:, TEXT], read, [[[0]], [[1]], [[2]]]), expected)
             torch.set_num_threads(threads)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_text_does_not_depend_on_how_many_of_its_tokens_are_read_together() -> None:
+    if native_code() is None:
+        pytest.skip("there is no compiler on this machine")
+    elastic = coded_elastic()
+    step, model = step_of(elastic), elastic.model
+    ids = calibration()[0, :TEXT]
+    for plan in (elastic.planner.at_ratio(1.0), elastic.planner.at_ratio(0.6), elastic.planners["both"].at_ratio(0.35)):
+        logits = []
+        for tokens in (1, 3, TEXT):
+            cache = cache_support_of(model).cache(model, TEXT)
+            with elastic.on_this_thread(plan):
+                logits.append(torch.cat([step(p, [cache], [[range(len(p))]]) for p in ids.split(tokens)]))
+        assert torch.equal(logits[0], logits[1]) and torch.equal(logits[0], logits[2])
 
 
 def test_layers_that_have_changed_are_run_as_they_are(code: type[DecodeStep]) -> None:
@@ -124,13 +145,13 @@ def test_layers_that_have_changed_are_run_as_they_are(code: type[DecodeStep]) ->
         elastic.model(ids[:, :TEXT], past_key_values=cache, use_cache=True)
         step = step_of(elastic)
         assert type(step) is code
-        before = step(ids[:, TEXT, None], [cache], [[0]])
+        before = step(ids[:, TEXT], [cache], [[[0]]])
         elastic.install(random_adapters(elastic.base, 2))
         elastic.set_size(0.6)
         cache = cache_support_of(elastic.model).cache(elastic.model, TEXT)
         elastic.model(ids[:, :TEXT], past_key_values=cache, use_cache=True)
-        found = step(ids[:, TEXT, None], [cache], [[0]])
-        expected = elastic.model(ids[:, : TEXT + 1], use_cache=False).logits[:, -1:]
+        found = step(ids[:, TEXT], [cache], [[[0]]])
+        expected = elastic.model(ids[:, : TEXT + 1], use_cache=False).logits[:, -1]
     assert not torch.allclose(before, found, atol=1e-3)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -144,8 +165,8 @@ def test_weights_in_another_order_are_run_without_native_code() -> None:
     cache = cache_support_of(model).cache(model, TEXT)
     with torch.inference_mode():
         model(ids[:, :TEXT], past_key_values=cache, use_cache=True)
-        found = step_of(elastic)(ids[:, TEXT, None], [cache], [[0]])
-        torch.testing.assert_close(found, model(ids, use_cache=False).logits[:, -1:], rtol=1e-4, atol=1e-4)
+        found = step_of(elastic)(ids[:, TEXT], [cache], [[[0]]])
+        torch.testing.assert_close(found, model(ids, use_cache=False).logits[:, -1], rtol=1e-4, atol=1e-4)
 
 
 def test_only_models_that_compute_the_same_have_one() -> None:

@@ -18,10 +18,13 @@ from transformers.cache_utils import DynamicLayer
 
 from acip_core.artifacts.loading import open_model
 from acip_core.generation import scheduler as turns
+from acip_core.generation.cache import TextCache
 from acip_core.generation.engine import Engine, SamplingConfig
+from acip_core.generation.kept_cache import KeptLayer
 from acip_core.generation.scheduler import DecodeScheduler
 from acip_core.generation.tokens import Token
 from acip_core.model.elastic_model import ElasticModel
+from acip_core.model.size_planner import Plan
 from acip_core.progress import finish
 from tests.support.tiny import calibration, tiny_elastic
 
@@ -62,7 +65,7 @@ def at_once(owner: DecodeScheduler, calls: Sequence[Callable[[], torch.Tensor]])
 
 
 def passes(elastic: ElasticModel) -> list[int]:
-    """Grows by the sequences of every pass of the model from now on."""
+    """Grows by the sequences, or the tokens of short texts, of every pass of the model from now on."""
     rows: list[int] = []
     elastic.model.get_input_embeddings().register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
     return rows
@@ -136,7 +139,7 @@ def test_visitors_at_once_read_what_they_read_alone(family: str) -> None:
     alone = ["".join(step[0].text for step in request if 0 in step) for request in requests()]
     rows = passes(engine.elastic)
     assert in_step(engine, requests()) == alone
-    assert max(rows) == (2 if family in ALONE else 6)
+    assert max(rows) == 2 if family in ALONE else 6 in rows
 
 
 def test_who_stops_takes_nobody_along() -> None:
@@ -188,6 +191,39 @@ def test_a_pass_that_breaks_off_leaves_no_trace(family: str, monkeypatch: pytest
         torch.testing.assert_close(result.result(), logits, rtol=1e-4, atol=1e-4)
     layers = len(caches[0].layers)
     assert len(calls) == 3 + 2 * layers and [cache.get_seq_length() for cache in caches] == [5, 10]
+
+
+@pytest.mark.parametrize("tokens", [1, 4])
+def test_short_prompts_share_a_pass_with_texts(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    elastic = tiny_elastic()
+    owner, plans = DecodeScheduler(elastic), [elastic.planner.at_ratio(size) for size in (1.0, 0.5, 0.7)]
+    prompt = calibration()[:1, :tokens]
+
+    def asked() -> list[tuple[torch.Tensor, Plan, TextCache, int]]:
+        texts = [(torch.tensor([[5]]), plan, prefilled(elastic, plan, 1, 4), 1) for plan in plans[:2]]
+        return [*texts, (prompt, plans[2], owner.cache_support.cache(elastic.model, 8), 0)]
+
+    expected = [owner.run(*request) for request in asked()]
+    fail, rows = [True], passes(elastic)
+    extend = KeptLayer.extend
+
+    def failing(layer: KeptLayer, count: int, *like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if fail and layer.get_seq_length() == 0 and rows[-1:] == [2 + tokens]:
+            fail.clear()
+            raise RuntimeError("out of memory")
+        return extend(layer, count, *like)
+
+    for broken in (False, True):
+        rows.clear()
+        fail[:] = [True] * broken
+        monkeypatch.setattr(KeptLayer, "extend", failing)
+        requests = asked()
+        rows.clear()
+        results = at_once(owner, [lambda request=request: owner.forward(*request) for request in requests])
+        for result, logits in zip(results, expected, strict=True):
+            torch.testing.assert_close(result.result(), logits, rtol=1e-4, atol=1e-4)
+        assert rows == [2 + tokens, *([1, 1, tokens] if broken else [])]
+        assert [cache.get_seq_length() for _, _, cache, _ in requests] == [5, 5, tokens]
 
 
 def test_long_texts_run_alone_and_a_pass_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,4 +282,4 @@ def test_the_default_models_texts_are_the_same(default_gguf: Path) -> None:
     rows = passes(engine.elastic)
     expected = ["".join(step[0].text for step in steps) for steps in alone]
     assert in_step(engine, together) == expected
-    assert max(rows) == 4
+    assert 4 in rows
