@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import gradio as gr
-from gradio.events import Dependency
-
 from ..artifacts.loading import Loaded
 from ..figures.size_table import Row
 from ..model.base_model import DEFAULT_MODEL, embedded_gguf
@@ -18,6 +15,7 @@ from ..model.tracks import LARGEST_PERCENT, Track
 from . import markup, scripts
 from .comparison_job import MOST_COLUMNS, comparable
 from .examples import Examples
+from .gradio_import import Dependency, gr
 from .knowledge import KnowledgeStrip
 from .model_choices import ModelChoice, ModelChoiceError, ModelChoices
 from .names import shown_name

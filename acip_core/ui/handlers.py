@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-import gradio as gr
-
 from ..artifacts.loading import Loaded
 from ..errors import AcipError
 from ..model.thread_pools import on_one_thread
@@ -22,6 +20,7 @@ from .completion_jobs import CompletionJob, SweepJob
 from .document import Document
 from .export_job import ExportJob
 from .gate import ARRIVAL
+from .gradio_import import gr
 from .job import Job
 from .measurement_jobs import PerplexityJob, SpeedJob
 from .memory import give_back, give_pages
