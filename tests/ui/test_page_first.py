@@ -70,6 +70,18 @@ def test_without_scripts_it_says_what_is_missing(browser: Browser, server: tuple
     context.close()
 
 
+def test_at_200_percent_nothing_is_cut_off(visit: Visit) -> None:
+    page = visit()
+    page.set_viewport_size({"width": 720, "height": 450})  # what 1440 x 900 leaves at a zoom of 200 %
+    assert page.evaluate("document.documentElement.scrollWidth") == 720
+    page.focus("#prompt textarea")
+    page.fill("#prompt textarea", "A fox")
+    page.click("#run")
+    wait_state(page, "done", 100)
+    page.locator("#completion .cut pre").scroll_into_view_if_needed()
+    assert text(page)
+
+
 def test_every_term_is_explained_on_focus(visit: Visit) -> None:
     page = visit()
     page.click("#readouts summary")
