@@ -22,7 +22,7 @@ from ..generation.engine import SamplingConfig
 from ..model.quantization import FULL
 from ..model.size_planner import DIRECTIONS
 from ..progress import finish
-from ..storage.hub import HubOptions, check_publishable, publish
+from ..storage.hub import HubConfig, check_publishable, publish
 from .arguments import DeviceMap, OnProgress, artifact_at, model_at, one_place, refuse_options, refuse_unknown
 from .bars import Bars
 from .sized import SizedModel, check_mode
@@ -90,7 +90,7 @@ class AcipModel(SizedModel):
             precision=precision,
             dtype=dtype,
             device=one_place(device_map),
-            hub=HubOptions(token, cache_dir, local_files_only),
+            hub=HubConfig(token, cache_dir, local_files_only),
         )
         return cls(finish(steps, on_progress or Bars()), size, mode, on_progress)
 

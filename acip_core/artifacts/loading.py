@@ -27,7 +27,7 @@ from ..model.quantization import FULL, Quantized, at_precision, quantize
 from ..model.rank_costs import break_even_rank
 from ..model.target_layers import TargetLayers, target_layers
 from ..progress import Progress, Steps
-from ..storage.hub import HubOptions, artifact_folder, split_revision
+from ..storage.hub import HubConfig, artifact_folder, split_revision
 from .artifact import Artifact, default_artifact
 from .coding import Coding, in_eight_bits, read_coding
 from .comparison import Comparison, read_comparison
@@ -99,7 +99,7 @@ def open_model(
     same_weights: bool = False,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
-    hub: HubOptions = HubOptions(),
+    hub: HubConfig = HubConfig(),
 ) -> Steps[Loaded]:
     """Load a base model, factorize it (or read the factors from this machine's cache) and make it elastic.
 

@@ -88,6 +88,24 @@ NoCodes = Annotated[
 Report = Annotated[bool, typer.Option("--report", help="Write report.html, its pictures, beside it.")]
 
 
+def _check_training(scorer: str, basis: str | None, steps: int | None, block_steps: int, budget: float | None) -> None:
+    """Refuse options of training that do not go together.
+
+    Raises:
+        BadParameter: names the options and what they need.
+    """
+    if scorer == "predicted" and basis not in (None, "two-sided"):
+        raise typer.BadParameter(f"--basis {basis} predicts no loss to rank by; name a --scorer, such as fisher.")
+    if budget is not None and (scorer != "predicted" or steps is not None):
+        raise typer.BadParameter(
+            "--budget sets the training steps of factors; it needs --scorer predicted, no --steps."
+        )
+    if block_steps and scorer != "predicted":
+        raise typer.BadParameter("--block-steps trains factors; it needs --scorer predicted.")
+    if steps == 0 and not block_steps:
+        raise typer.BadParameter("--steps 0 leaves training to --block-steps; without any, use --quick.")
+
+
 def precompute(
     model: AnyModel = None,
     out: Out = None,
@@ -123,16 +141,7 @@ def precompute(
         )
     one_sided = basis not in (None, "two-sided")
     scorer = scorer or ("fisher" if one_sided and not quick else "predicted")
-    if scorer == "predicted" and one_sided:
-        raise typer.BadParameter(f"--basis {basis} predicts no loss to rank by; name a --scorer, such as fisher.")
-    if budget is not None and (scorer != "predicted" or steps is not None):
-        raise typer.BadParameter(
-            "--budget sets the training steps of factors; it needs --scorer predicted, no --steps."
-        )
-    if block_steps and scorer != "predicted":
-        raise typer.BadParameter("--block-steps trains factors; it needs --scorer predicted.")
-    if steps == 0 and not block_steps:
-        raise typer.BadParameter("--steps 0 leaves training to --block-steps; without any, use --quick.")
+    _check_training(scorer, basis, steps, block_steps, budget)
     if scorer != "acip" and (preset != "small" or stop or micro_batch or checkpointing or float32):
         raise typer.BadParameter("--preset, --stop, --micro-batch, --checkpointing and --float32 need --scorer acip.")
     pruning = {"stop_ratio": stop, "micro_batch": micro_batch, "seed": seed, "checkpointing": checkpointing or None}

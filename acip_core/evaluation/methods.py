@@ -229,6 +229,7 @@ def corpus_meaning(corpus: str, with_error: bool) -> str:
 
 
 def corpus_color(corpus: str) -> str:
+    """Its line in every figure; a text of a user's own has that of all such texts."""
     return _corpus(corpus).color
 
 

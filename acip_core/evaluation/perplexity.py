@@ -73,4 +73,5 @@ def standard_error(values: Sequence[float]) -> float:
 
 
 def exp(x: float) -> float:
+    """The perplexity of a mean loss in nats; infinite where no float holds it."""
     return math.exp(x) if not x > 700 else math.inf

@@ -6,7 +6,6 @@ Where there is no compiler, or it makes nothing that can be loaded, there is no 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import logging
 import os
 import platform
@@ -17,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..paths import cache_dir
+from ..storage.digests import cache_key
 
 log = logging.getLogger("acip")
 _SOURCE = Path(__file__).with_name("decode_step.c")
@@ -79,4 +79,4 @@ def _key(compiler: str) -> str:
 
 
 def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:32]
+    return cache_key(data, length=32)

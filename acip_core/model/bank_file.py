@@ -30,4 +30,4 @@ def keep_banks_in_file(elastic: ElasticModel) -> None:
         return
     for name, layer in layers.items():
         layer.down, layer.up = banks[f"{name}.down"], banks[f"{name}.up"]
-        layer._products.clear()  # views of what they were before
+        layer.forget_products()

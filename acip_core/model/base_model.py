@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from ..data.framing import framing
 from ..errors import AcipError, ModelError
 from ..storage.digests import digest
-from ..storage.hub import HubOptions, split_revision
+from ..storage.hub import HubConfig, split_revision
 from .checkpoint import load_checkpoint
 from .gguf import float_dtype, load_gguf
 from .kernels import use_fast_linears
@@ -93,7 +93,7 @@ def load_base(
     source: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
-    hub: HubOptions = HubOptions(),
+    hub: HubConfig = HubConfig(),
 ) -> BaseModel:
     """Load a base model and its tokenizer.
 
@@ -145,7 +145,7 @@ def computing_dtype(dtype: torch.dtype | str | None, place: torch.device | str) 
     raise ModelError(f"A model cannot compute in '{dtype}'; choose auto, {', '.join(DTYPES)}.")
 
 
-def _load(source: str | None, dtype: torch.dtype | None, hub: HubOptions, place: torch.device | str) -> BaseModel:
+def _load(source: str | None, dtype: torch.dtype | None, hub: HubConfig, place: torch.device | str) -> BaseModel:
     if source is None or source.lower() == DEFAULT_MODEL:
         file = embedded_gguf()
         if file is not None:
@@ -236,7 +236,7 @@ def _load_pretrained(
     location: str,
     dtype: torch.dtype | None,
     likely: str,
-    hub: HubOptions,
+    hub: HubConfig,
     place: torch.device | str,
     revision: str | None = None,
 ) -> BaseModel:

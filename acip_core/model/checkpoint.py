@@ -71,27 +71,10 @@ def load_checkpoint(
         Exception: whatever transformers raises for files that it cannot read.
     """
     refuse_adapter(location, where)
-    if (path := find(location, CONFIG_NAME, where)) is None:
-        raise FileNotFoundError(f"it has no {CONFIG_NAME}")
-    settings = read_json(path)
-    check_counts(settings, path)
-    base = settings.get("acip_base")
-    # The class of this package for what `export` wrote, so that the code beside it is never executed.
-    classes = coded if settings.get("codes") else compressed
-    export_class = classes(getattr(transformers, base))[1] if base else None
-    configuration: Any = export_class.config_class if export_class else AutoConfig
-    try:
-        known = configuration.from_pretrained(location, trust_remote_code=False, **where)
-    except Exception as error:  # each class of transformers' has its own
-        raise ModelError(f"The configuration {path} cannot be used ({reason_of(error)}); restore it.") from error
+    known, settings, export_class = _configuration(location, where)
     method = dequantized(known, location)
     stored = read_stored(location, where)
-    layers = getattr(known.get_text_config(decoder=True), "num_hidden_layers", 0)
-    if not isinstance(layers, int) or layers > len(stored.tensors):
-        raise ModelError(
-            f"The configuration of '{location}' names {layers} layers, but its files hold {len(stored.tensors)} "
-            "tensors; download them again."
-        )
+    _check_layers(known, stored, location)
     if not method and not verified:
         check_fit(known, export_class, stored, location)
     loader: Any = export_class or AutoModelForCausalLM
@@ -121,6 +104,35 @@ def load_checkpoint(
     _check_pivots(model, location)
     _note_untied(model)
     return model, stored.dtype, bool(method)
+
+
+def _configuration(location: str, where: dict[str, Any]) -> tuple[Any, dict[str, Any], Any]:
+    """The configuration, the settings in its file, and the class of this package for what `export` wrote, or None.
+
+    With that class the code beside an export is never executed.
+    """
+    if (path := find(location, CONFIG_NAME, where)) is None:
+        raise FileNotFoundError(f"it has no {CONFIG_NAME}")
+    settings = read_json(path)
+    check_counts(settings, path)
+    base = settings.get("acip_base")
+    classes = coded if settings.get("codes") else compressed
+    export_class = classes(getattr(transformers, base))[1] if base else None
+    configuration: Any = export_class.config_class if export_class else AutoConfig
+    try:
+        known = configuration.from_pretrained(location, trust_remote_code=False, **where)
+    except Exception as error:  # each class of transformers' has its own
+        raise ModelError(f"The configuration {path} cannot be used ({reason_of(error)}); restore it.") from error
+    return known, settings, export_class
+
+
+def _check_layers(known: Any, stored: Stored, location: str) -> None:
+    layers = getattr(known.get_text_config(decoder=True), "num_hidden_layers", 0)
+    if not isinstance(layers, int) or layers > len(stored.tensors):
+        raise ModelError(
+            f"The configuration of '{location}' names {layers} layers, but its files hold {len(stored.tensors)} "
+            "tensors; download them again."
+        )
 
 
 def _decode(model: Any, location: str) -> None:

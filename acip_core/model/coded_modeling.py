@@ -236,30 +236,34 @@ def coded(base: type[PreTrainedModel]) -> tuple[type[PreTrainedConfig], type[Pre
             gone = {*self.config.codes["weights"], *self.config.codes["shared"]}
             return {a: b for a, b in pairs.items() if not {n.rpartition(".")[0] for n in (a, b)} & gone}
 
-        @torch.no_grad()
         def decode_codes(self) -> None:
             """Decode the integers of all matrices, if it is not done yet.
 
             Raises:
                 ValueError: they are damaged; the message names the first such matrix.
             """
-            found = {name: module for name, module in self.named_modules() if isinstance(module, CodedMatrix)}
-            if all(matrix.z is not None for matrix in found.values()):
-                return
-            names, matrices = list(found), list(found.values())
-            streams = [matrix.stream for matrix in matrices]
-            rows, columns = zip(*(matrix.classes() for matrix in matrices), strict=True)
-            with torch.inference_mode(False):
-                try:
-                    frequencies = read_frequencies(self.code_frequencies).to(streams[0].device)
-                    integers = decode(streams, rows, columns, frequencies)
-                except ValueError as error:
-                    reason = re.sub(r"matrix (\d+)", lambda found: names[int(found[1])], str(error))
-                    raise ValueError(f"The codes of this model cannot be read: {reason} Download it again.") from None
-                for matrix, z in zip(matrices, integers, strict=True):
-                    matrix.set_integers(z, self.dtype)
+            _decode_all(self)
 
     return CompressedConfig, CompressedForCausalLM
+
+
+@torch.no_grad()
+def _decode_all(model: Any) -> None:
+    found = {name: module for name, module in model.named_modules() if isinstance(module, CodedMatrix)}
+    if all(matrix.z is not None for matrix in found.values()):
+        return
+    names, matrices = list(found), list(found.values())
+    streams = [matrix.stream for matrix in matrices]
+    rows, columns = zip(*(matrix.classes() for matrix in matrices), strict=True)
+    with torch.inference_mode(False):
+        try:
+            frequencies = read_frequencies(model.code_frequencies).to(streams[0].device)
+            integers = decode(streams, rows, columns, frequencies)
+        except ValueError as error:
+            reason = re.sub(r"matrix (\d+)", lambda found: names[int(found[1])], str(error))
+            raise ValueError(f"The codes of this model cannot be read: {reason} Download it again.") from None
+        for matrix, z in zip(matrices, integers, strict=True):
+            matrix.set_integers(z, model.dtype)
 
 
 def embedding_scale(layer: nn.Module) -> float:

@@ -24,8 +24,8 @@ from .factorization import Factors
 from .kernels import linear
 from .layers import Adapter, ElasticLinear
 from .offloading import changing, is_offloaded, keep_on_disk, scratch, stored
-from .rank_costs import break_even_rank
-from .size_planner import DIRECTIONS, BytesPerParameter, Footprint, Plan, SizePlanner
+from .rank_costs import BytesPerParameter, break_even_rank
+from .size_planner import DIRECTIONS, Footprint, Plan, SizePlanner
 from .target_layers import TargetLayers, named_layers
 from .trained_factors import FactorUpdate
 

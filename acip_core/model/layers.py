@@ -99,6 +99,10 @@ class ElasticLinear(Linear):
         self.adapter = None
         self._products.clear()
 
+    def forget_products(self) -> None:
+        """Let go of what holds views of the bank; whoever puts other tensors in its place calls it."""
+        self._products.clear()
+
     @property
     def state(self) -> State:
         """What this layer runs at on this thread."""

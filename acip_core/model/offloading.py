@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
@@ -26,6 +26,7 @@ from ..errors import StorageError
 from ..paths import cache_dir
 from ..storage.atomic import atomic_path
 from ..storage.verified import save_tensors
+from .layers import ElasticLinear
 
 _BANK = ("down", "up")
 
@@ -144,8 +145,7 @@ class BankHook(AlignDevicesHook):
         if self.offload:
             for tensors in (module._parameters, module._buffers):
                 tensors |= {name: _emptied(tensor) for name, tensor in tensors.items() if tensor is not None}
-            products: Any = module._products  # they hold views of the bank
-            products.clear()
+            cast(ElasticLinear, module).forget_products()
         return output
 
 

@@ -22,7 +22,7 @@ from ..progress import Progress, Steps
 from .base_model import BaseModel
 from .elastic_model import ElasticModel
 from .modeling import QuantizedMatrix
-from .size_planner import BytesPerParameter
+from .rank_costs import BytesPerParameter
 from .target_layers import target_layers
 
 FULL = "full"

@@ -12,9 +12,25 @@ it, a rank would save little and run slower.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 PIVOTED_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class BytesPerParameter:
+    """Bytes per parameter of quantized target layers.
+
+    Attributes:
+        dense: of a whole weight.
+        leading, rest: of a factor's first `directions` rows (and its adapter's), and of its other rows.
+    """
+
+    dense: float
+    leading: float
+    rest: float
+    directions: int
 
 
 def factor_parameters(rank: Any, sides: Any, pivoted: bool = False) -> Any:

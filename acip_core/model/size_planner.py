@@ -19,26 +19,12 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import SizeError, finite, shown
-from .rank_costs import break_even_rank, factor_parameters, pivot_bytes
+from .ordering import falling
+from .rank_costs import BytesPerParameter, break_even_rank, factor_parameters, pivot_bytes
 
 DENSE = -1  # rank of a layer that runs its original weight
 DIRECTIONS, BITS, BOTH = MODES = ("directions", "bits", "both")  # what a size may spend
 _STRIDE = 4096  # directions between two stored rank counts
-
-
-@dataclass(frozen=True)
-class BytesPerParameter:
-    """Bytes per parameter of quantized target layers.
-
-    Attributes:
-        dense: of a whole weight.
-        leading, rest: of a factor's first `directions` rows (and its adapter's), and of its other rows.
-    """
-
-    dense: float
-    leading: float
-    rest: float
-    directions: int
 
 
 @dataclass(frozen=True)
@@ -165,7 +151,7 @@ class SizePlanner:
                 "A layer has fewer scores than directions below its break-even rank; compute the score map again."
             )
         layers = np.repeat(np.arange(len(lengths), dtype=np.int16 if len(lengths) < 2**15 else np.int32), lengths)
-        self._layers = layers[_falling(flat)]
+        self._layers = layers[falling(flat)]
         steps = np.concatenate([self._steps(i, length) for i, length in enumerate(lengths)])
         in_order = np.empty_like(steps)
         in_order[np.argsort(self._layers, kind="stable")] = steps  # k-th direction of a layer → its k-th step
@@ -311,16 +297,3 @@ class SizePlanner:
         if self.footprint.storage is not None:
             stored = round(self._bytes(kept_counts, np.arange(len(kept_counts))).sum())
         return Plan(ranks, target, base, target + other, base + other, stored + other_bytes, self.base_bytes)
-
-
-def _falling(scores: np.ndarray) -> np.ndarray:
-    """Indices of float32 scores from the highest to the lowest, equal ones in their order.
-
-    Score and index are sorted as one integer each, in half of `argsort`'s time.
-    """
-    bits = np.negative(scores).view(np.uint32)
-    keys = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)  # integers in the order of floats
-    keys <<= np.uint64(32)
-    keys |= np.arange(len(scores), dtype=np.uint64)
-    keys.sort()
-    return keys.astype(np.uint32)

@@ -78,6 +78,7 @@ def refuse_adapter(location: str, where: dict[str, Any]) -> None:
 
 
 def find(location: str, name: str, where: dict[str, Any]) -> Path | None:
+    """A file of a folder or a repository, fetched if need be; None where there is none of that name."""
     found = cached_file(location, name, _raise_exceptions_for_missing_entries=False, **where)
     return Path(found) if found else None
 

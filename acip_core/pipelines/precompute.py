@@ -28,15 +28,13 @@ from ..errors import ArtifactError, ModelError
 from ..evaluation.curves import Curve
 from ..evaluation.methods import artifact_method
 from ..model.base_model import BaseModel, fingerprint, load_base
-from ..model.block_moments import measure_basis_by_block, measure_gradients_by_block
-from ..model.coding_moments import CodingMoments, measure_coding_moments
 from ..model.context import fitting_window
 from ..model.elastic_model import AdapterWeights, ElasticModel, build_elastic
 from ..model.factor_cache import cached_factors
 from ..model.factorization import Factors, factorize
 from ..model.offloading import is_offloaded
 from ..model.quantization import FULL, quantize_base
-from ..model.second_moments import Basis, measure_basis, plain_basis, read_basis, save_basis
+from ..model.second_moments import Basis, plain_basis
 from ..model.size_planner import DIRECTIONS
 from ..model.target_layers import target_layers
 from ..model.trained_factors import FactorUpdate
@@ -55,6 +53,7 @@ from .coding import CodingRun
 from .example_completions import complete_examples
 from .factor_training import train_within_budget
 from .knowledge import KnowledgeRun
+from .moments import both_sides, inputs_alone
 from .offloaded import check_offloaded
 from .recipes import COARSE, PrecomputeConfig
 from .resumable_curve import measured_curve, with_fidelity
@@ -195,22 +194,13 @@ class PrecomputeRun:
 
     def basis(self) -> Steps[tuple[Basis, Basis | None]]:
         """Second moments of what layers read and, two-sided, of the loss's gradients by their outputs."""
-        recipe = self.recipe
+        recipe, windows = self.recipe, self.calibration(self.recipe.moment_windows)
         if recipe.basis == "svd":
             return plain_basis(self.weights), None
-        windows, two_sided = self.calibration(recipe.moment_windows), recipe.basis == "two-sided"
-        measure = measure_basis_by_block if self.offloaded else measure_basis
-        steps = measure(self.base.model, windows, recipe.basis_rank, self.weights, of_inputs=two_sided)
-        file = "inputs.safetensors" if two_sided else "basis.safetensors"
-        basis, _ = yield from self.resumable.step(file, _alone(steps), read_basis, _save_both)
-        if not two_sided:
-            return basis, None
-        windows = self.calibration(-(-recipe.moment_windows // 2))
-        if self.offloaded:
-            both = _with(basis, measure_gradients_by_block(self.base.model, windows, self.weights))
-        else:
-            both = _with_gradients(measure_coding_moments(self.base.model, windows, self.weights, basis))
-        return (yield from self.resumable.step("basis.safetensors", both, read_basis, _save_both))
+        if recipe.basis != "two-sided":
+            return (yield from inputs_alone(self.base.model, self.weights, windows, recipe.basis_rank, self.resumable))
+        fewer = self.calibration(-(-recipe.moment_windows // 2))
+        return (yield from both_sides(self.base.model, self.weights, windows, fewer, recipe.basis_rank, self.resumable))
 
     def scores(
         self, factors: Mapping[str, Factors]
@@ -298,20 +288,3 @@ class PrecomputeRun:
         facts["window"] = fitting_window(self.base.model, self.recipe.window)
         versions = {name: version(name) for name in ("torch", "transformers")}
         return facts | versions | {"machine": platform.machine()}
-
-
-def _alone(steps: Steps[Basis]) -> Steps[tuple[Basis, Basis | None]]:
-    return (yield from steps), None
-
-
-def _with(basis: Basis, steps: Steps[Basis]) -> Steps[tuple[Basis, Basis | None]]:
-    return basis, (yield from steps)
-
-
-def _with_gradients(steps: Steps[CodingMoments]) -> Steps[tuple[Basis, Basis | None]]:
-    moments = yield from steps
-    return moments.inputs, moments.gradients
-
-
-def _save_both(moments: tuple[Basis, Basis | None], path: Path) -> None:
-    save_basis(moments[0], path, moments[1])

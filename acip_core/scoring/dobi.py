@@ -130,9 +130,10 @@ def dobi_scores(
             yield Progress(f"Dobi-SVD at {ratio:.0%}", step + 1, settings.steps, note)
     if not all(math.isfinite(position.item()) for position in positions):
         raise ModelError("Dobi-SVD has diverged; lower its learning rate.")
-    scores = {}
-    for name, position in zip(targets, positions, strict=True):
-        rank = len(factors[name].directions)
-        places = (torch.arange(rank) + 0.5) / rank
-        scores[name] = (1 - places / position.detach().cpu().clamp_min(1e-6)).float()
-    return scores
+    return {name: _score(len(factors[name].directions), position) for name, position in position_of.items()}
+
+
+def _score(rank: int, position: torch.Tensor) -> torch.Tensor:
+    """(rank,) float32, which falls through zero where the layer is to be truncated."""
+    places = (torch.arange(rank) + 0.5) / rank
+    return (1 - places / position.detach().cpu().clamp_min(1e-6)).float()

@@ -26,7 +26,7 @@ _ARTIFACT_FILES = ("*.json", "*.safetensors", "README.md")
 
 
 @dataclass(frozen=True)
-class HubOptions:
+class HubConfig:
     """How files are fetched from the Hub, in the words of transformers' `from_pretrained`.
 
     Attributes:
@@ -52,7 +52,7 @@ def split_revision(name: str) -> tuple[str, str | None]:
     return repo, revision or None
 
 
-def artifact_folder(name: str | Path, hub: HubOptions = HubOptions()) -> Path:
+def artifact_folder(name: str | Path, hub: HubConfig = HubConfig()) -> Path:
     """The folder of an artifact: a folder on this machine as it is, or a copy of what the Hub has under that name.
 
     Args:

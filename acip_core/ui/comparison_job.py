@@ -14,7 +14,7 @@ from .columns import Column
 from .job import STARTING, Job
 from .messages import FRAME_SECONDS, Message, columns_shown, token_status
 from .model_service import ModelService
-from .requests import CompletionSettings, completion_request, percents_of
+from .requests import CompletionConfig, completion_request, percents_of
 from .visitors import Run
 
 MOST_COLUMNS = 5
@@ -33,7 +33,7 @@ class ComparisonJob(Job):
     failed = "Not compared"
     nothing: ClassVar[Message] = {"columns": []}
 
-    def __init__(self, model: ModelService, prompt: Any, percents: Any, settings: CompletionSettings):
+    def __init__(self, model: ModelService, prompt: Any, percents: Any, settings: CompletionConfig):
         super().__init__()
         self._model, self._asked = model, (prompt, percents, settings)
 

@@ -9,7 +9,7 @@ from ..generation.engine import finished_texts
 from .job import STARTING, Job
 from .messages import Message, frames
 from .model_service import ModelService
-from .requests import CompletionSettings, completion_request, text_of
+from .requests import CompletionConfig, completion_request, text_of
 from .sweep import first_batches, key_of, next_sizes
 from .visitors import Run
 
@@ -21,7 +21,7 @@ class CompletionJob(Job):
     failed = "Not completed"
     nothing: ClassVar[Message] = {"text": ""}
 
-    def __init__(self, model: ModelService, prompt: Any, percent: Any, settings: CompletionSettings):
+    def __init__(self, model: ModelService, prompt: Any, percent: Any, settings: CompletionConfig):
         super().__init__()
         self._model, self._asked = model, (prompt, percent, settings)
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import gradio as gr
-from gradio.events import Dependency
-
 from ..artifacts.loading import Loaded
 from ..figures.size_table import Row
 from ..model.base_model import DEFAULT_MODEL, embedded_gguf
@@ -18,6 +15,7 @@ from ..model.tracks import LARGEST_PERCENT, Track
 from . import markup, scripts
 from .comparison_job import MOST_COLUMNS, comparable
 from .examples import Examples
+from .gradio_import import Dependency, gr
 from .knowledge import KnowledgeStrip
 from .model_choices import ModelChoice, ModelChoiceError, ModelChoices
 from .names import shown_name
@@ -27,6 +25,7 @@ _PENALTY_INFO = "makes what was said already less likely; 1 is none, {:g} wrote 
 
 
 def switch_part(choices: ModelChoices, current: ModelChoice) -> None:
+    """The choice of another model, where visitors may switch."""
     with gr.Row(elem_id="switch"):
         model = gr.Dropdown(
             [choice.title for choice in choices.models],
@@ -121,10 +120,12 @@ def knowledge_part(strip: KnowledgeStrip, track: Track) -> None:
 
 
 def visits_part() -> None:
+    """Sizes that the visitor has seen."""
     _drawn("visits", "visits", markup.part("visits"))
 
 
 def curve_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
+    """The chart, and the buttons that measure and stop."""
     measured = _drawn(
         "chart", "chart", markup.part("chart", measured=bool(loaded.artifact.curves)), label="Measurement"
     )
@@ -135,6 +136,7 @@ def curve_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
 
 
 def compare_part(track: Track) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.Button]:
+    """Sizes side by side: which, their texts, and the buttons that run and stop."""
     with gr.Column(elem_id="compare-view"):
         with gr.Row(elem_id="compare-actions"):
             sizes = gr.Dropdown(
@@ -153,6 +155,7 @@ def compare_part(track: Track) -> tuple[gr.Dropdown, gr.HTML, gr.Button, gr.Butt
 
 
 def reading_part() -> tuple[gr.Textbox, gr.HTML, gr.Button, gr.Button]:
+    """A text of the visitor's own: its box, what sizes forget of it, and the buttons that read and stop."""
     with gr.Accordion("Your text", open=False, elem_id="reading"):
         own = gr.Textbox(
             label="What does a smaller model forget of it?",

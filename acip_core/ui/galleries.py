@@ -25,7 +25,7 @@ from ..figures.byte_cut import foretold_picture, held_picture
 from ..figures.byte_method import byte_method_pictures
 from ..figures.comparison_picture import comparison_picture
 from ..figures.cut import Cuts
-from ..figures.method import method_pictures
+from ..figures.direction_method import method_pictures
 from ..figures.pictures import Picture, gallery, history_pictures, layer_types, score_map_pictures
 from ..figures.tasks import task_pictures
 from ..model.size_planner import DIRECTIONS

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-import gradio as gr
-
 from ..artifacts.loading import Loaded
 from ..errors import AcipError
 from ..model.thread_pools import on_one_thread
@@ -22,6 +20,7 @@ from .completion_jobs import CompletionJob, SweepJob
 from .document import Document
 from .export_job import ExportJob
 from .gate import ARRIVAL
+from .gradio_import import gr
 from .job import Job
 from .measurement_jobs import PerplexityJob, SpeedJob
 from .memory import give_back, give_pages
@@ -29,7 +28,7 @@ from .messages import Message
 from .model_service import ModelService
 from .names import without_places
 from .reading_job import ReadingJob
-from .requests import CompletionSettings
+from .requests import CompletionConfig
 
 
 class Handlers:
@@ -87,14 +86,14 @@ class Handlers:
         `mode` is what may be spent, as in all functions: directions, bits or both; when empty, the best there is. A
         `repetition_penalty` above 1 makes tokens that the text has already less likely.
         """
-        settings = CompletionSettings(temperature, top_p, seed, length, chat, mode, repetition_penalty)
+        settings = CompletionConfig(temperature, top_p, seed, length, chat, mode, repetition_penalty)
         yield from self._run(CompletionJob(self.model, prompt, percent, settings), request)
 
     def sweep(
         self, request: gr.Request, prompt: str, percent: float, *settings: float | bool | str
     ) -> Iterator[Message]:
         """As `complete`, with the original's text beside it, then those of other sizes for the next drag."""
-        yield from self._run(SweepJob(self.model, prompt, percent, CompletionSettings(*settings)), request)
+        yield from self._run(SweepJob(self.model, prompt, percent, CompletionConfig(*settings)), request)
 
     def compare(
         self,
@@ -110,7 +109,7 @@ class Handlers:
         repetition_penalty: float = 1.0,
     ) -> Iterator[Message]:
         """Stream completions at two to five sizes in step, every token with the probability the full model gives it."""
-        settings = CompletionSettings(temperature, top_p, seed, length, chat, mode, repetition_penalty)
+        settings = CompletionConfig(temperature, top_p, seed, length, chat, mode, repetition_penalty)
         yield from self._run(ComparisonJob(self.model, prompt, percents, settings), request)
 
     def measure(self, percent: float, request: gr.Request, mode: str = "") -> Iterator[Message]:

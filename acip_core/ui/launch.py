@@ -11,10 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import gradio as gr
 from fastapi import FastAPI
-from gradio.queueing import Queue
-from gradio.utils import LRUCache
 from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -22,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from . import downloads, scripts
 from .document import Rewriting
 from .gate import Gate, inputs_by_function
+from .gradio_import import LRUCache, Queue, gr
 from .handlers import Handlers
 from .hosts import Hosts
 from .page import ASSETS

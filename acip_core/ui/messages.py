@@ -53,6 +53,7 @@ def _beside(known: str, text: str, finished: bool) -> str:
 
 
 def columns_shown(columns: Sequence[Column], full: Column) -> list[Message]:
+    """Texts side by side, each beside that of the full model."""
     return [column.message(full) for column in columns]
 
 
@@ -78,15 +79,18 @@ def token_status(step: Token, seconds: float) -> str:
 
 
 def counted(count: int, thing: str) -> str:
+    """A number with its thing, in the plural but for one."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def reading_status(sizes: list[Message], named: str, total: int, pieces: list[str]) -> str:
+    """How far a text of the visitor's own is read, and at how many of the sizes."""
     read = len(sizes[-1]["losses"].split())
     return f"Reading at {named}: {read:,} of {len(pieces):,} tokens, size {len(sizes)} of {total}"
 
 
 def measurement(named: str, found: dict[str, Perplexity], state: str, total: int, window: int) -> Message:
+    """What the chart shows of a measurement, while it runs and afterwards."""
     points = [
         {"corpus": corpus, "title": corpus_title(corpus), "color": corpus_color(corpus), "value": p.value}
         | {"low": p.low, "high": p.high, "done": p.done, "total": p.total}

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import gradio as gr
-
 from ..artifacts.loading import Loaded
 from ..data.passage import MOST_CHARACTERS
 from ..evaluation.curves import primary_curves
@@ -21,6 +19,7 @@ from ..paths import assets_dir
 from . import components, markup, scripts
 from .document import Document
 from .examples import Examples, examples_of
+from .gradio_import import gr
 from .handlers import Handlers
 from .model_choices import ModelChoice, ModelChoices
 from .modes import Modes

@@ -15,7 +15,7 @@ _TOO_LARGE = 2**63
 
 
 @dataclass(frozen=True)
-class CompletionSettings:
+class CompletionConfig:
     """How to write a completion, as a browser or a program sent it: any JSON values, in the order of the API."""
 
     temperature: Any
@@ -41,7 +41,7 @@ class CompletionRequest:
         return "" if self.chat else self.prompt
 
 
-def completion_request(prompt: Any, settings: CompletionSettings) -> CompletionRequest:
+def completion_request(prompt: Any, settings: CompletionConfig) -> CompletionRequest:
     """The prompt and settings of a completion.
 
     Raises:

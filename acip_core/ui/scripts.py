@@ -6,7 +6,6 @@ version with a new one. Addresses are relative to the page, which may stand anyw
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -17,12 +16,13 @@ from starlette.routing import Route
 
 from ..figures.report import PLOTLY, element_json
 from ..paths import assets_dir
+from ..storage.digests import cache_key
 from .document import PREVIEW_ROUTE
 from .galleries import COMPRESSED
 
 _FOLDER = assets_dir() / "js"
 _MODULES = {path.name: path.read_bytes() for path in sorted(_FOLDER.glob("*.js"))}
-_BASE = f"acip/js/{hashlib.sha256(b''.join(_MODULES.values())).hexdigest()[:16]}"
+_BASE = f"acip/js/{cache_key(*_MODULES.values(), length=16)}"
 _ENTRY = f"{_BASE}/main.js"
 _PLOTLY_ROUTE = "acip/plotly.min.js"
 _KEEP = {"Cache-Control": "public, max-age=31536000, immutable"}

@@ -4,94 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache as kept
 from pathlib import Path
 
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
-from gguf import GGUFReader, quants
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from gguf import GGUFReader
+from tokenizers import Regex, pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 from acip_core.api import AcipModel
-from acip_core.artifacts.coding import Coding
-from acip_core.artifacts.gguf_export import FILE, export_gguf, gguf_plan, plan_gguf
+from acip_core.artifacts.gguf_export import FILE, gguf_plan, plan_gguf
 from acip_core.artifacts.loading import open_model
 from acip_core.artifacts.writer import write_artifact
 from acip_core.errors import ArgumentError, ArtifactError, ModelError, SizeError, StorageError
-from acip_core.model.base_model import BaseModel, fingerprint, load_base
-from acip_core.model.coding_moments import measure_coding_moments
-from acip_core.model.elastic_model import Calibration, ElasticModel, build_elastic
-from acip_core.model.gguf_types import TYPES, quantized
-from acip_core.model.size_planner import BOTH, Plan
-from acip_core.model.target_layers import linearize
+from acip_core.model.base_model import BaseModel, load_base
+from acip_core.model.size_planner import BOTH
 from acip_core.progress import Progress, finish
 from tests.support.coded import with_coding
 from tests.support.commands import run
 from tests.support.device import DEVICE
-from tests.support.exports import base_of, logits
+from tests.support.exports import logits
 from tests.support.faults import full_disk
+from tests.support.gguf_models import byte_level, coding_of, elastic_of, made, types_of, write
 from tests.support.tiny import (
     VOCABULARY,
-    calibration,
-    generator,
-    random_scores,
     save,
     tiny_artifact,
     tiny_base,
-    tiny_basis,
-    tiny_factors,
 )
 
 FAMILIES = ("llama", "qwen2", "qwen3")
+
+
 TEXT = "the cat's 12 words,  then a\nnew line"
-
-
-def byte_level(*steps: pre_tokenizers.PreTokenizer, use_regex: bool = True) -> PreTrainedTokenizerFast:
-    """A BPE tokenizer over bytes that ends with a special token, and one that is only added."""
-    letters = sorted({*(chr(c) for c in range(33, 127)), "Ġ", "Ċ"})
-    words = ["<s>", "</s>", *letters, "th", "the", "Ġc"]
-    tokenizer = Tokenizer(
-        models.BPE({word: i for i, word in enumerate(words)}, [("t", "h"), ("th", "e"), ("Ġ", "c")], unk_token=None)
-    )
-    last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*steps, last]) if steps else last
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<s>", "</s>"])
-    tokenizer.add_tokens([AddedToken("<tool>", special=False)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-
-
-def made(base: BaseModel) -> ElasticModel:
-    linearize(base.model)
-    return finish(build_elastic(base, tiny_factors(base), random_scores(base)))
-
-
-@kept
-def elastic_of(family: str) -> ElasticModel:
-    """A model whose rows have whole blocks, but for `down_proj`; published in bfloat16, which holds it."""
-    base = tiny_base(family) if family != "qwen3" else base_of("qwen3", head_dim=128)  # transformers reads no other
-    for parameter in base.model.parameters():
-        parameter.data = parameter.data.bfloat16().float()
-    return made(replace(base, tokenizer=byte_level(), stored_dtype=torch.bfloat16))
-
-
-@kept
-def coding_of(family: str) -> Coding:
-    elastic = elastic_of(family)
-    layers = list(elastic.elastic_layers())
-    moments = finish(measure_coding_moments(elastic.model, calibration(), layers, tiny_basis(elastic.base)))
-    return Coding(fingerprint({}), moments, Calibration(), (), None, {})
-
-
-def write(elastic: ElasticModel, plan: Plan, folder: Path, coding: Coding | None = None) -> Path:
-    return finish(export_gguf(elastic, tiny_artifact(tiny_base()), plan, folder, coding))
-
-
-def types_of(file: Path) -> dict[str, Type]:
-    return {tensor.name: tensor.tensor_type for tensor in GGUFReader(file).tensors}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -143,28 +90,6 @@ def test_directions_are_multiplied_out(family: str, tmp_path: Path, cache: Path)
     found = logits(load_base(str(file)).model)
     assert float((found - wanted).norm() / wanted.norm()) < 0.02
     assert Type.Q8_0 in types_of(file).values()
-
-
-@pytest.mark.parametrize("kind", TYPES)
-def test_types_keep_what_they_can(kind: Type) -> None:
-    weight = torch.randn(6, 96, generator=generator())
-    weight[1] = 0
-    weight[2] = weight[2].abs()
-    back = torch.from_numpy(quants.dequantize(quantized(weight, kind), kind).copy())
-    most = {Type.Q8_0: 0.01, Type.Q5_1: 0.05, Type.Q5_0: 0.05, Type.Q4_1: 0.09, Type.IQ4_NL: 0.09}[kind]
-    off = (back - weight).norm(dim=1) / weight.norm(dim=1).clamp_min(1e-9)
-    assert float(off.max()) < most and torch.equal(back[1], weight[1])
-
-
-def test_important_columns_lose_less() -> None:
-    weight = torch.randn(40, 32, generator=generator())
-    importance = torch.ones(32)
-    importance[:4] = 1000.0
-    off = {}
-    for name, by in (("alike", None), ("by importance", importance)):
-        data = quantized(weight, Type.IQ4_NL, by)
-        off[name] = float((torch.from_numpy(quants.dequantize(data, Type.IQ4_NL).copy()) - weight)[:, :4].norm())
-    assert off["by importance"] < 0.9 * off["alike"]
 
 
 def test_the_source_file_is_written_again(tmp_path: Path, cache: Path) -> None:

@@ -179,7 +179,7 @@ def test_damaged_tables_are_refused() -> None:
 @pytest.mark.parametrize("spread", [0.003, 0.25])
 def test_damaged_bytes_are_refused_by_name(spread: float) -> None:
     """With the wider spread most codes are -128 or 127: a wrong bit of a state is one wrong code, and leaves it."""
-    matrices = [laplacian((200, 300), seed, spread) for seed in range(3)]
+    matrices = [laplacian((80, 100), seed, spread) for seed in range(3)]
     tables = tables_of(*matrices)
     streams = encode(matrices, tables)
     good = streams[1]

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
-from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel
 
 from acip_core.errors import ModelError
 from acip_core.model.base_model import BaseModel
-from acip_core.model.elastic_model import ElasticModel, build_elastic
-from acip_core.model.factorization import factorize
-from acip_core.model.second_moments import measure_basis
 from acip_core.model.target_layers import linearize, named_layers, target_layers
-from acip_core.progress import finish
-from acip_core.scoring.fisher import fisher_densities
-from tests.support.device import DEVICE
-from tests.support.tiny import calibration, tiny_base, tiny_model, tiny_tokenizer
+from tests.support.exports import logits
+from tests.support.scored import elastic_of
+from tests.support.tiny import tiny_base, tiny_model
 
 SPLIT = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
 KINDS = dict.fromkeys(("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3"), SPLIT) | {
     "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
     "gpt2": ("c_attn", "c_proj", "c_fc", "c_proj"),
     "opt": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
     "pythia": ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"),
 }
-
-
-def logits(model: nn.Module) -> torch.Tensor:
-    with torch.no_grad():
-        return model(calibration()).logits
-
-
-def elastic_of(model: PreTrainedModel, exclude: tuple[str, ...] = ()) -> ElasticModel:
-    """Factorized and scored in the layers that are left."""
-    targets = target_layers(model, exclude=exclude)
-    weights = {name: layer.weight.detach() for name, layer in targets.items()}
-    factors = finish(factorize(weights, finish(measure_basis(model, calibration(), rank=16, layers=targets))))
-    scores = finish(fisher_densities(model, factors, calibration()))
-    return finish(build_elastic(BaseModel(model, tiny_tokenizer(), "tiny", "memory"), factors, scores))
 
 
 def test_targets_are_all_linear_maps_of_the_blocks(base: BaseModel, family: str) -> None:
@@ -135,59 +117,6 @@ def test_blocks_are_the_list_that_holds_the_most() -> None:
     assert len(target_layers(model)) == 14
 
 
-@pytest.fixture
-def mixtral() -> MixtralForCausalLM:
-    sizes = {"hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
-    torch.manual_seed(0)
-    more = {"vocab_size": 128, "num_key_value_heads": 2, "num_local_experts": 4, "sliding_window": None}
-    return MixtralForCausalLM(MixtralConfig(**sizes, **more)).eval()
-
-
-@pytest.mark.parametrize(
-    ("options", "way_out"),
-    [
-        ({}, "`--exclude experts`"),
-        ({"include": ("mlp",)}, "choose other layers"),
-        ({"exclude": ("o_proj",)}, "`--exclude experts`"),
-    ],
-)
-def test_fused_experts_are_refused(mixtral: MixtralForCausalLM, options: dict, way_out: str) -> None:
-    with pytest.raises(ModelError, match=rf"fused 3-D tensors \(model.layers.0.mlp.experts.*{way_out}\.$"):
-        target_layers(mixtral, **options)
-
-
-def advised(error: pytest.ExceptionInfo[ModelError]) -> tuple[str, ...]:
-    return tuple(re.findall(r"--exclude ([^ `]+)", str(error.value)))
-
-
-class _Gates(nn.Module):
-    """Fused matrices of names that say nothing of experts, a linear layer beside them, and a vector stored in 3-D."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Parameter(torch.ones(2, 32, 32)), nn.Parameter(torch.ones(2, 32, 32))
-        self.down_proj, self.mix = nn.Linear(32, 32), nn.Parameter(torch.ones(1, 1, 32))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(x @ self.first[0] @ self.second[1] * self.mix)
-
-
-def test_the_advice_about_fused_tensors_leads_out() -> None:
-    model = tiny_model("llama")
-    model.model.layers[1].mlp = _Gates()
-    with pytest.raises(ModelError) as error:
-        target_layers(model)
-    assert advised(error) == ("first", "second")
-    assert len(target_layers(model, exclude=advised(error))) == 12
-
-
-def test_vectors_stored_as_3d_tensors_are_no_fused_weights() -> None:
-    model = tiny_model("llama")
-    model.model.layers[1].mlp = _Gates()
-    del model.model.layers[1].mlp.first, model.model.layers[1].mlp.second
-    assert len(target_layers(model)) == 12
-
-
 class _Router(nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x).softmax(-1)
@@ -233,59 +162,6 @@ def test_a_class_of_its_own_with_the_same_product_is_a_target() -> None:
     model = tiny_model("llama")
     model.model.layers[1].mlp.up_proj = _Named(32, 56)
     assert len(target_layers(model)) == 14
-
-
-@pytest.mark.parametrize("options", [{"exclude": ("experts",)}, {"include": ("self_attn",)}])
-def test_without_the_experts_the_rest_is_compressed(mixtral: MixtralForCausalLM, options: dict) -> None:
-    assert [name.rpartition(".")[2] for name in target_layers(mixtral, **options)] == list(SPLIT[:4]) * 2
-
-
-def test_a_mixture_of_experts_at_any_size(mixtral: MixtralForCausalLM) -> None:
-    expected, whole = logits(mixtral), sum(p.numel() for p in mixtral.parameters())
-    elastic = elastic_of(mixtral, exclude=("experts",))
-    assert torch.equal(logits(elastic.model), expected)
-    plan = elastic.set_size(0.5)
-    assert plan.base_parameters == whole and plan.ratio == pytest.approx(0.5, abs=0.02)
-    assert not torch.equal(logits(elastic.model), expected)
-
-
-class _Experts(nn.Module):
-    """Two experts of which each reads the tokens it is given."""
-
-    def __init__(self, every: int):
-        super().__init__()
-        self.every = every
-        self.experts = nn.ModuleList(nn.Linear(32, 32) for _ in range(2))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = torch.zeros_like(x)
-        y[:, :: self.every] = self.experts[0](x[:, :: self.every])
-        return y
-
-
-@pytest.mark.parametrize(
-    ("every", "named", "advice"),
-    [
-        (2, r"experts.0 \(and 1 more like it\) reads 16 of 32", ("experts",)),
-        (1, r"experts.1 reads 0 of 32", ("experts.1",)),
-    ],
-)
-def test_all_layers_that_do_not_read_every_token_are_refused_at_once(
-    every: int, named: str, advice: tuple[str, ...]
-) -> None:
-    model = tiny_model("llama")
-    model.model.layers[1].mlp = _Experts(every).to(DEVICE)
-    with pytest.raises(ModelError, match=f"{named} tokens") as error:
-        finish(measure_basis(model, calibration()))
-    assert advised(error) == advice
-    finish(measure_basis(model, calibration(), layers=target_layers(model, exclude=advice)))
-
-
-def test_a_model_whose_chosen_layers_all_read_a_part() -> None:
-    model = tiny_model("llama")
-    model.model.layers[1].mlp = _Experts(2).to(DEVICE)
-    with pytest.raises(ModelError, match="no chosen layer does, so nothing can be compressed"):
-        finish(measure_basis(model, calibration(), layers=target_layers(model, include=("experts",))))
 
 
 def _one_module(first: nn.Module, second: nn.Module) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from playwright.sync_api import Page
 
 from acip_core.artifacts.loading import Loaded
 from acip_core.data.framing import framing
@@ -37,3 +38,11 @@ def with_knowledge(loaded: Loaded) -> Loaded:
     run = KnowledgeRun(loaded.elastic, ResumableRun(None), tiny_facts(loaded.elastic.base, 5))
     finish(run.ask(loaded.elastic))
     return replace(loaded, knowledge=run.knowledge())
+
+
+def lit(page: Page) -> str:
+    """Flags as the tiles show them."""
+    return page.evaluate(
+        "() => [...document.querySelectorAll('#knowledge [data-fact]')]"
+        ".map(tile => tile.hasAttribute('data-known') ? '1' : '0').join('')"
+    )

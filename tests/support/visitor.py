@@ -14,7 +14,6 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-import gradio as gr
 import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page
@@ -25,6 +24,7 @@ from acip_core.generation.engine import Engine, SamplingConfig
 from acip_core.model.elastic_model import build_elastic
 from acip_core.model.tracks import plan_at
 from acip_core.progress import finish
+from acip_core.ui.gradio_import import gr
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.launch import MountedPage
 from acip_core.ui.page import build_page
