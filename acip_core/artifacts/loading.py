@@ -23,11 +23,12 @@ from ..model.coded_states import coded_matrices, install_coded_adapters, install
 from ..model.elastic_model import ElasticModel, build_elastic
 from ..model.factor_cache import cached_factors
 from ..model.offloading import is_offloaded
+from ..model.packed_codes import repository_of
 from ..model.quantization import FULL, Quantized, at_precision, quantize
 from ..model.rank_costs import break_even_rank
 from ..model.target_layers import TargetLayers, target_layers
 from ..progress import Progress, Steps
-from ..storage.hub import HubConfig, artifact_folder, split_revision
+from ..storage.hub import HubConfig, Repository, artifact_folder, split_revision
 from .artifact import Artifact, default_artifact
 from .coding import Coding, in_eight_bits, read_coding
 from .comparison import Comparison, read_comparison
@@ -74,6 +75,7 @@ class Loaded:
         coding: what sizes in bytes are planned with; None where the artifact has the mode `directions` alone.
         peers: what was measured of other quantizers on the same model, if anything.
         knowledge: which facts every size knows, if they were asked for; None where the layers are quantized.
+        published: repository that may have the codes.
     """
 
     elastic: ElasticModel
@@ -88,6 +90,7 @@ class Loaded:
     coding: Coding | None = None
     peers: Peers | None = None
     knowledge: Knowledge | None = None
+    published: Repository | None = None
 
 
 def open_model(
@@ -139,6 +142,7 @@ def open_model(
         fingerprint=fitted.fingerprint,
         coding=coding,
         peers=read_peers(folder),
+        published=repository_of(artifact, hub),
     )
     if precision != FULL:
         quantized = yield from quantize(elastic, precision)
@@ -167,7 +171,7 @@ def bits_refused(loaded: Loaded) -> AcipError | None:
 
 
 def install_coding(loaded: Loaded) -> Steps[bool]:
-    """Make codes states of an opened model, from this machine's cache or in a few minutes; it may run meanwhile.
+    """Make codes states of an opened model, from this machine's cache, the Hub, or in minutes; it may run meanwhile.
 
     Returns:
         False where there are none, as `bits_refused` says.
@@ -179,7 +183,7 @@ def install_coding(loaded: Loaded) -> Steps[bool]:
     if coding is None or bits_refused(loaded) is not None:
         return False
     matrices = coded_matrices(elastic, coding.moments.tables)
-    coded = yield from cached_codes(matrices, coding.moments, fingerprint(matrices))
+    coded = yield from cached_codes(matrices, coding.moments, fingerprint(matrices), loaded.published)
     install_codes(elastic, coded, coding.calibration)
     if coding.adapters is not None:
         install_coded_adapters(elastic, {name: in_eight_bits(a) for name, a in coding.adapters.items()})

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .drawing import draw, say
-from .options import AnyModel, Folder, NamedArtifact, Public, expanded, push
+from .options import AnyModel, Folder, NamedArtifact, Public, check_push, expanded, push
 
 
 def write_report(folder: Path, path: Path) -> None:
@@ -80,10 +80,20 @@ def publish(
 def prepare(
     model: AnyModel = None,
     artifact: NamedArtifact = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(help="Publish the codes as user/repo, for machines that would make them at every start."),
+    ] = None,
+    public: Public = False,
 ) -> None:
     """Fill this machine's cache (converted model, factors, codes), so that the page starts at once."""
     from ..artifacts.loading import install_coding, open_model
+    from ..artifacts.published_codes import publish_codes
 
+    check_push(push_to_hub)
     loaded = draw(open_model(model, artifact))
-    draw(install_coding(loaded))
+    if push_to_hub is None:
+        draw(install_coding(loaded))
+    else:
+        say(f"Its codes are published at {draw(publish_codes(loaded, push_to_hub, not public))}.")
     say(f"{loaded.elastic.base.source} is ready.")

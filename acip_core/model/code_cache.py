@@ -1,14 +1,15 @@
 """Codes of a whole model at all levels: made once per machine, then read from its cache by digest.
 
 One file for each few layers, so that a run that is killed goes on where it was; the tables of the entropy coder and the
-length of every code, which need all of them, come last.
+length of every code, which need all of them, come last. Where a repository on the Hub has them they are fetched instead
+(`packed_codes`).
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +20,19 @@ from ..paths import cache_dir
 from ..progress import Progress, Steps
 from ..storage.atomic import atomic_path, remove_leftovers
 from ..storage.digests import cache_key
+from ..storage.hub import Repository
 from ..storage.locks import turn
 from ..storage.verified import DAMAGE, read_tensors, save_tensors
 from .coded_modeling import EIGHTHS
 from .codes import Codes, quantize, quantize_table
 from .coding_moments import CodingMoments, TableMoment
 from .entropy_coding import Coded, Tables, encode, histogram
+from .packed_codes import fetch
 from .second_moments import SecondMoment
 
 log = logging.getLogger("acip")
+Tensors = dict[str, torch.Tensor]
+Wanted = dict[str, tuple[torch.dtype, tuple[int, ...]]]  # types and shapes by name
 
 _FORMAT = "codes-2:"
 LEVELS = 10
@@ -79,19 +84,35 @@ def stored_bytes(m: int, n: int, stream: int) -> int:
     return stream + m + n + (m + 1) // 2 + (n + 1) // 2 + 4
 
 
-def cached_codes(matrices: Mapping[str, torch.Tensor], moments: CodingMoments, fingerprint: str) -> Steps[CodedModel]:
-    """Codes from this machine's cache, memory-mapped; made and written there when absent or damaged.
+def codes_place(moments: CodingMoments, fingerprint: str) -> Path:
+    """The folder of a model's codes in this machine's cache."""
+    return cache_dir() / "codes" / _key(fingerprint, moments)
+
+
+def code_files(matrices: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the files in that folder, the last one written last."""
+    return [*map(_part_name, range(len(list(_parts(matrices))))), _LENGTHS]
+
+
+def cached_codes(
+    matrices: Mapping[str, torch.Tensor],
+    moments: CodingMoments,
+    fingerprint: str,
+    published: Repository | None = None,
+) -> Steps[CodedModel]:
+    """Codes from this machine's cache, memory-mapped; fetched, or made and written there, when absent or damaged.
 
     Of several processes that need the same, one makes them, and the others wait; when it is killed, another goes on.
 
     Args:
         matrices: every target layer's weight by name, then the tables'.
         fingerprint: of the weights.
+        published: repository that may have them.
 
     Raises:
         ModelError: a moment is too damaged to be used.
     """
-    place = cache_dir() / "codes" / _key(fingerprint, moments)
+    place = codes_place(moments, fingerprint)
     if (place / _LENGTHS).exists():  # the last that is written
         return (yield from _codes(place, matrices, moments))
 
@@ -100,6 +121,8 @@ def cached_codes(matrices: Mapping[str, torch.Tensor], moments: CodingMoments, f
         return Progress("waiting for another process that makes the codes", made, parts)
 
     with (yield from turn(place, waiting)):
+        if published is not None and not (place / _LENGTHS).exists():
+            yield from fetch(place, code_files(matrices), published)
         return (yield from _codes(place, matrices, moments))
 
 
@@ -107,10 +130,12 @@ def _codes(place: Path, matrices: Mapping[str, torch.Tensor], moments: CodingMom
     steps = levels(sum(matrix.numel() for matrix in matrices.values()))
     parts = list(_parts(matrices))
     found: dict[str, torch.Tensor] = {}
+    complete = True
     for index, names in enumerate(parts):
-        path = place / f"part-{index:03}.safetensors"
-        tensors = _read(path, [f"{name}.columns" for name in names])
+        path = place / _part_name(index)
+        tensors = _read(path, _contents({name: matrices[name] for name in names}, len(steps)))
         if tensors is None:
+            complete = False
             made: dict[str, torch.Tensor] = {}
             for name in names:
                 made |= _encoded_matrix(name, matrices[name], moments, steps)
@@ -118,7 +143,23 @@ def _codes(place: Path, matrices: Mapping[str, torch.Tensor], moments: CodingMom
                 yield Progress("making codes", done, len(matrices), "once on this machine")
             tensors = _write(path, made)
         found |= tensors
-    return (yield from _measured(place, matrices, found, len(steps)))
+    return (yield from _measured(place, matrices, found, len(steps), complete))
+
+
+def _part_name(index: int) -> str:
+    return f"part-{index:03}.safetensors"
+
+
+def _contents(matrices: Mapping[str, torch.Tensor], count: int) -> Wanted:
+    """Of a file for some matrices."""
+    found: Wanted = {}
+    for name, matrix in matrices.items():
+        m, n = matrix.shape
+        found[f"{name}.columns"] = torch.int16, (n,)
+        for level in range(count):
+            parts = {"z": (torch.int8, (m, n)), "rows": (torch.int16, (m,)), "loss": (torch.float32, ())}
+            found |= {f"{name}.{level}.{key}": part for key, part in parts.items()}
+    return found
 
 
 def _key(fingerprint: str, moments: CodingMoments) -> str:
@@ -182,7 +223,7 @@ def _table(weight: torch.Tensor, moment: TableMoment, steps: Sequence[int]) -> l
     return found
 
 
-def _write(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _write(path: Path, tensors: Tensors) -> Tensors:
     """Written and read back, so that they lie in the file; as they are where it cannot be written."""
     try:
         remove_leftovers(path.parent)
@@ -194,13 +235,22 @@ def _write(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tens
         return tensors
 
 
-def _read(path: Path, wanted: Sequence[str]) -> dict[str, torch.Tensor] | None:
+def _read(path: Path, wanted: Wanted, check: Callable[[Tensors], object] = bool) -> Tensors | None:
+    """The tensors of a file; None where it is missing, or is not what it should be.
+
+    Args:
+        check: raises one of `DAMAGE` at what else is wrong.
+    """
     if not path.exists():
         return None
     try:
         tensors, _ = read_tensors(path, mapped=True)
-        if missing := [name for name in wanted if name not in tensors]:
-            raise ValueError(f"it lacks {missing[0]}")
+        for name, (dtype, shape) in wanted.items():
+            if name not in tensors or tensors[name].dtype != dtype or tensors[name].shape != shape:
+                raise ValueError(f"{name} is missing or does not fit its matrix")
+            if dtype.is_floating_point and not tensors[name].isfinite().all():
+                raise ValueError(f"{name} is not finite")
+        check(tensors)
         return tensors
     except DAMAGE as error:
         log.warning("The cached codes %s are damaged (%s); making them again.", path, error)
@@ -208,9 +258,13 @@ def _read(path: Path, wanted: Sequence[str]) -> dict[str, torch.Tensor] | None:
 
 
 def _measured(
-    place: Path, matrices: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], count: int
+    place: Path, matrices: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], count: int, complete: bool
 ) -> Steps[CodedModel]:
-    """The entropy coder's tables for all codes together, and the length of each code with them."""
+    """The entropy coder's tables for all codes together, and the length of each code with them.
+
+    Args:
+        complete: whether all codes were there; otherwise lengths that are there may be those of others.
+    """
     codes = {
         name: tuple(
             Codes(found[f"{name}.{level}.z"], found[f"{name}.{level}.rows"], found[f"{name}.columns"])
@@ -219,7 +273,8 @@ def _measured(
         for name in matrices
     }
     path = place / _LENGTHS
-    lengths = _read(path, ["frequencies", *matrices])
+    wanted: Wanted = dict.fromkeys(matrices, (torch.int64, (count,)))
+    lengths = _read(path, wanted, lambda of: Tables.read(of["frequencies"])) if complete else None
     if lengths is None:
         counts = torch.zeros(())
         for index, of_matrix in enumerate(codes.values()):

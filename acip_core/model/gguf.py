@@ -19,6 +19,7 @@ import gguf
 import numpy as np
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GgufConfig,
@@ -122,6 +123,7 @@ def _convert(file: Path) -> tuple[Any, PreTrainedTokenizerBase]:
         raise ModelError(
             f"The GGUF file {file} names {blocks} layers, but holds {len(names)} tensors; download it again."
         )
+    _refuse_larger(file)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         file.parent,
         gguf_file=file.name,
@@ -137,6 +139,18 @@ def _convert(file: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     check_values(model, str(file))
     forget_quantization(model)
     return model, AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+
+
+def _refuse_larger(file: Path) -> None:
+    """Refuse a header whose widths ask for far more weights than there are: making them would take all memory."""
+    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+    with torch.device("meta"):
+        described = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+    held = sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(str(file)).tensors)
+    if described > 2 * held:
+        raise ModelError(
+            f"The GGUF file {file} describes a model of {described:,} weights, but holds {held:,}; download it again."
+        )
 
 
 def _refuse_part(file: Path, parts: int) -> None:

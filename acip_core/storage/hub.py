@@ -1,4 +1,4 @@
-"""Artifacts and exported models on the Hugging Face Hub: fetch one by name and revision, publish a folder."""
+"""What lies on the Hugging Face Hub: fetch an artifact or a file by name and revision, publish a folder."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
@@ -52,6 +53,51 @@ def split_revision(name: str) -> tuple[str, str | None]:
     return repo, revision or None
 
 
+def is_on_hub(name: str | Path) -> bool:
+    """Whether a name is that of a repository, `user/repo` or `user/repo@revision`, and no folder here has it."""
+    text = str(name)
+    if isinstance(name, Path) or text.count("/") != 1 or text.startswith((".", "/", "~")):
+        return False
+    return not Path(text).exists()
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository whose files are fetched one by one.
+
+    Attributes:
+        name: `user/repo` or `user/repo@revision`.
+    """
+
+    name: str
+    options: HubConfig = HubConfig()
+
+    def file(self, path: str) -> Path | None:
+        """A copy of one of its files; None where it has none of that name, or offline none was fetched before.
+
+        Raises:
+            HubError: there is no such repository or revision, it is private, or the connection broke.
+        """
+        repo, revision = split_revision(self.name)
+        offline = self.options.why_offline()
+        with _reporting_hub_errors(self.name, offline):
+            try:
+                copy = hf_hub_download(
+                    repo,
+                    path,
+                    revision=revision,
+                    endpoint=_endpoint(),
+                    token=self.options.token,
+                    cache_dir=self.options.cache_dir,
+                    local_files_only=bool(offline),
+                )
+            except EntryNotFoundError as error:
+                if isinstance(error, FileNotFoundError) and not offline:  # the library asked, and got no answer
+                    raise
+                return None
+        return Path(copy)
+
+
 def artifact_folder(name: str | Path, hub: HubConfig = HubConfig()) -> Path:
     """The folder of an artifact: a folder on this machine as it is, or a copy of what the Hub has under that name.
 
@@ -62,9 +108,8 @@ def artifact_folder(name: str | Path, hub: HubConfig = HubConfig()) -> Path:
         HubError: there is no such repository or revision, it is private, or it cannot be reached and was never fetched.
     """
     text = str(name)
-    folder = Path(os.path.expanduser(text))
-    if isinstance(name, Path) or folder.exists() or text.count("/") != 1 or text.startswith((".", "/", "~")):
-        return folder
+    if not is_on_hub(name):
+        return Path(os.path.expanduser(text))
     repo, revision = split_revision(text)
     offline = hub.why_offline()
     with _reporting_hub_errors(text, offline):
@@ -107,6 +152,11 @@ def publish(folder: Path, repo: str, private: bool = False, token: str | bool | 
     """
     if not folder.is_dir() or not any((folder / name).is_file() for name in ("acip.json", "config.json")):
         raise HubError(f"{folder} is neither an artifact nor an exported model; name the folder of one.")
+    return upload(folder, repo, private, token)
+
+
+def upload(folder: Path, repo: str, private: bool = False, token: str | bool | None = None) -> str:
+    """As `publish`, whatever the folder holds."""
     check_publishable(repo, token)
     api = HfApi(_endpoint(), token)
     with _reporting_hub_errors(repo):

@@ -115,6 +115,17 @@ def test_gguf_files_that_are_not_all_of_a_model(
     assert not (cache / "models").exists()
 
 
+@pytest.mark.parametrize("width", ["embedding_length", "feed_forward_length"])
+def test_a_damaged_width_is_refused_before_a_model_of_it_is_made(width: str, cache: Path, tmp_path: Path) -> None:
+    """It takes one flipped bit to ask for gigabytes of weights that the file does not hold."""
+    file = write_gguf(tmp_path / "tiny.gguf")
+    data = bytearray(file.read_bytes())
+    key = f"llama.{width}".encode()
+    data[data.index(key) + len(key) + 6] ^= 16  # of a number of four bytes, after its type: 2 ** 20
+    file.write_bytes(data)
+    assert "describes a model of" in refused(file)
+
+
 def test_rotary_factors_that_change_nothing(cache: Path, tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "tiny.gguf", extra={"rope_freqs.weight": torch.ones(4)})
     torch.testing.assert_close(logits(load_base(str(file)).model), logits(tiny_model("llama")))

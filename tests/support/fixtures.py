@@ -19,6 +19,7 @@ from acip_core.pipelines import knowledge
 from acip_core.training import autocast, checkpoint
 from tests.support.browser import Newcomer, chromium, newcomers
 from tests.support.device import DEVICE, bring_inputs
+from tests.support.hub import Hub, local_hub
 from tests.support.knowledge import tiny_facts
 from tests.support.tiny import FAMILIES, save, tiny_artifact, tiny_base
 
@@ -108,6 +109,19 @@ def base(family: str) -> BaseModel:
 def model(cache: Path, tmp_path: Path) -> str:
     """The folder of a tiny model, with nothing of it in the cache."""
     return str(save(tiny_base(), tmp_path / "tiny"))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """An empty Hub on this machine, which this process asks in place of the real one."""
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    with local_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        yield hub
 
 
 @pytest.fixture

@@ -33,7 +33,9 @@ def space(folder: Path, hub: str, **settings: str) -> Iterator[tuple[str, subpro
     for name in ("acip_core", "precomputed"):
         if not (place / name).exists():
             (place / name).symlink_to((folder if (folder / name).exists() else ROOT) / name)
-    (place / EMBEDDED_WHEEL).mkdir(exist_ok=True)  # a package without the model: a Space installs requirements.txt alone
+    (place / EMBEDDED_WHEEL).mkdir(
+        exist_ok=True
+    )  # a package without the model: a Space installs requirements.txt alone
     (place / EMBEDDED_WHEEL / "__init__.py").touch()
     port = free_port()
     places = {"HOME": folder, "HF_HOME": folder / "hub", "ACIP_CACHE": folder / "cache"}
