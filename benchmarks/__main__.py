@@ -13,6 +13,7 @@ from rich.markdown import Markdown
 from .accelerator import measure_accelerator
 from .closeness import measure_closeness
 from .coded import measure_coded
+from .cold_start import measure_cold_start
 from .documents import refresh
 from .factorization import measure_factorization
 from .figure import Figure, merge, table
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "llama": measure_llama,
     "gpu": measure_accelerator,
     "start": measure_start,
+    "space": measure_cold_start,
     "page": measure_page,
     "visitors": measure_visitors,
     "large": measure_large,

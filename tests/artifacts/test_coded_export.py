@@ -76,7 +76,7 @@ def test_what_is_read_again_is_what_ran(family: str, mode: str, tmp_path: Path) 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_files_hold_the_bytes_of_the_plan(family: str, mode: str, tmp_path: Path) -> None:
     elastic, plans = made(family), []
-    for index in range(14):
+    for index in range(20):
         plan = plan_between(elastic, mode, index / 13)
         assert bytes_of(write(elastic, plan, tmp_path / f"{index}", shard_bytes=20_000)) == plan.bytes
         plans.append(plan)

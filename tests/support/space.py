@@ -1,4 +1,4 @@
-"""A Hugging Face Space on this machine: `app.py` alone in a folder, in this environment's packages, all else from a Hub."""
+"""A Hugging Face Space on this machine: `app.py` in a folder, this environment's packages, all else from a Hub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def space(folder: Path, hub: str, **settings: str) -> Iterator[tuple[str, subpro
         settings: further variables of the environment.
     """
     place = folder / "space"
-    place.mkdir(exist_ok=True)
+    place.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "app.py", place)  # Python looks for packages beside the file that a link leads to
     for name in ("acip_core", "precomputed"):
         if not (place / name).exists():
