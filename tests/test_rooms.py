@@ -83,3 +83,10 @@ def test_the_journeys_lead_through_files_that_exist() -> None:
         source = (PACKAGE / path).read_text(encoding="utf-8")
         for name in re.findall(r"(?:\w+\.)?(\w+)(?=:|\()", text):
             assert re.search(rf"\b{name}\b", source), f"{path} has no {name}"
+
+
+def test_no_test_file_imports_another() -> None:
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        modules = [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+        assert not [module for module in modules if re.search(r"(^|\.)(test_\w+|conftest)$", module)], file

@@ -126,16 +126,16 @@ def _export_gguf(
         raise SizeError("Directions are spent by a share: name --size.")
     if size is not None and (spend or ("directions" if size == 1 else best_mode(loaded))) == "directions":
         plan = elastic.planner.at_ratio(size)
-        told = f"factors, which would take {plan.bytes / 1e6:.1f} MB in all, are multiplied out in it"
+        note = f"factors, which would take {plan.bytes / 1e6:.1f} MB in all, are multiplied out in it"
         if plan.bytes == plan.base_bytes:
-            told = "all weights are as published"
+            note = "all weights are as published"
     else:
         wanted = elastic.planner.base_bytes * size if size is not None else megabytes and 1e6 * megabytes
         plan = draw(gguf_plan(elastic, loaded.coding, wanted, worse and math.log1p(worse / 100)))
         assert loaded.coding is not None
         rise = loaded.coding.calibration(plan.loss or 0.0)
-        told = f"its perplexity is predicted to be at most {100 * math.expm1(rise):.1f} % higher"
+        note = f"its perplexity is predicted to be at most {100 * math.expm1(rise):.1f} % higher"
         if size is not None and spend is None:
             say_share(plan)
     file = draw(export_gguf(elastic, loaded.artifact, plan, out, loaded.coding))
-    say(f"The model is in {file}, {file.stat().st_size / 1e6:.1f} MB with its tokenizer; {told}.")
+    say(f"The model is in {file}, {file.stat().st_size / 1e6:.1f} MB with its tokenizer; {note}.")

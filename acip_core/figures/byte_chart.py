@@ -146,8 +146,8 @@ def _source_mark(source: int, top: float) -> go.Scatter:
     name = f"the source file, {source / 1e6:.1f} MB"
     line = {"color": MUTED, "width": 1.5, "dash": "dot"}
     x, y = [source / 1e6] * 2, [0.9, 2 * top]
-    told = f"{name}<extra></extra>"
-    return go.Scatter(x=x, y=y, name=name, meta=SOURCE_MEANING, mode="lines", line=line, hovertemplate=told)
+    hover = f"{name}<extra></extra>"
+    return go.Scatter(x=x, y=y, name=name, meta=SOURCE_MEANING, mode="lines", line=line, hovertemplate=hover)
 
 
 def _layout(low: float, high: float, top: float) -> dict[str, Any]:

@@ -109,8 +109,8 @@ def _legend_entry(method: str, own: str) -> go.Scatter:
     """One entry for a method's lines on all corpora; clicking it hides them."""
     title = relative_title(method, own)
     line = {"color": _OTHER_COLOR, "width": 1.5, "dash": _dash(method, title)}
-    told = relative_meaning(method, own)
-    return go.Scatter(x=[None], y=[None], name=title, meta=told, legendgroup=method, mode="lines", line=line)
+    meaning = relative_meaning(method, own)
+    return go.Scatter(x=[None], y=[None], name=title, meta=meaning, legendgroup=method, mode="lines", line=line)
 
 
 def _dash(method: str, title: str) -> str:

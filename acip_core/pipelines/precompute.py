@@ -108,7 +108,7 @@ def _precompute(run: PrecomputeRun, target: Path) -> Steps[Path]:
     method, scores, adapters, history = yield from run.scores(factors)
     elastic = yield from build_elastic(base, factors, scores, pivoted=recipe.pivoted)
     updates: dict[str, FactorUpdate] | None = None
-    told: dict[str, Any] = {}  # what a budget came to
+    trained_facts: dict[str, Any] = {}  # the settings that a budget came to
     trained_as = asdict(recipe.pruning) if recipe.pruning is not None else {}
     if recipe.adapters is not None:
         smallest = min(recipe.adapters.smallest, *recipe.ratios)
@@ -123,7 +123,7 @@ def _precompute(run: PrecomputeRun, target: Path) -> Steps[Path]:
         how = recipe.factors, recipe.blocks, recipe.budget
         updates, found = yield from train_within_budget(elastic, run.calibration(), *how, run.resumable)
         if found is not None:
-            told = {"factors": asdict(found.settings)}
+            trained_facts = {"factors": asdict(found.settings)}
             history |= {"factors.loss": found.losses.mean(1), "factors.ratio": found.ratios.mean(1)}
         elastic.update_factors(updates)
         method += "+factors"
@@ -137,7 +137,7 @@ def _precompute(run: PrecomputeRun, target: Path) -> Steps[Path]:
     completions = yield from run.completions(elastic, [DIRECTIONS], COMPLETIONS)
     if recipe.comparisons:
         curves += yield from run.comparisons(basis)
-    facts = run.facts(trained_as if adapters is not None else None) | told
+    facts = run.facts(trained_as if adapters is not None else None) | trained_facts
     made = (scores, basis, adapters, history, gradients, updates)
     artifact = Artifact(base.name, base.source, run.fingerprint, facts, tuple(curves), *made)
     coding, of_codes = yield from run.coding(artifact, factors, knowledge)

@@ -70,8 +70,8 @@ class SpeedJob(Job):
             yield measuring
         found = zip(sizes, speeds, strict=False)  # none where it was cancelled early
         slower = [self.track.named(size) for (size, speed), (_, larger) in pairwise(found) if speed < larger]
-        told = f" {_listed(slower)} came out slower than the next larger size." if slower else ""
-        yield {"state": "done", "status": f"Speed measured on this machine, one sequence at a time.{told}"}
+        note = f" {_listed(slower)} came out slower than the next larger size." if slower else ""
+        yield {"state": "done", "status": f"Speed measured on this machine, one sequence at a time.{note}"}
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -16,8 +16,8 @@ from acip_core.training import autocast, checkpoint
 from acip_core.training.balanced import updates_of
 from acip_core.training.blocks import BlockConfig, TrainedBlocks, relative_error, train_blocks
 from acip_core.training.factors import FactorConfig, train_factors
+from tests.support.fidelity import divergence
 from tests.support.tiny import calibration, random_scores, tiny_base, tiny_elastic, tiny_factors
-from tests.training.test_factors import divergence
 
 pytestmark = pytest.mark.usefixtures("exact")
 

@@ -9,23 +9,15 @@ import pytest
 import torch
 
 from acip_core.errors import ModelError
-from acip_core.evaluation.fidelity import full_logits, measure_fidelity
-from acip_core.model.elastic_model import ElasticModel
 from acip_core.progress import Progress, finish
 from acip_core.training import autocast
 from acip_core.training.factors import FactorConfig, TrainedFactors, train_factors
+from tests.support.fidelity import divergence
 from tests.support.tiny import calibration, tiny_elastic
 
 pytestmark = pytest.mark.usefixtures("exact")
 
 SETTINGS = FactorConfig(steps=8, batch=2, learning_rate=1e-2, smallest=0.3)
-
-
-def divergence(elastic: ElasticModel, ratio: float) -> float:
-    windows = calibration()
-    teacher, _ = finish(full_logits(elastic.model, windows, "text"))
-    with elastic.on_this_thread(elastic.planner.at_ratio(ratio)):
-        return finish(measure_fidelity(elastic.model, windows, teacher, "text")).divergence
 
 
 def same(one: TrainedFactors, other: TrainedFactors) -> bool:
