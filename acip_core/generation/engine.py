@@ -271,14 +271,16 @@ class _SlicedModel:
         self.device = engine.elastic.model.device
 
     def __call__(self, ids: torch.Tensor, use_cache: bool = False) -> SimpleNamespace:
-        support, parts = self._engine._scheduler.cache_support, []
+        support, logits = self._engine._scheduler.cache_support, torch.empty(0)
         size = support.chunk(ids.shape[1], _MEASURE_CHUNK)
         cache = support.cache(self._engine.elastic.model) if size < ids.shape[1] else WholeText()
-        for chunk in ids.split(size, dim=1):
+        for start in range(0, ids.shape[1], size):
             if self._cancel.is_set():
                 raise _Cancelled
-            parts.append(self._engine.forward(chunk, self._plan, cache, keep=0))
-        return SimpleNamespace(logits=torch.cat(parts, dim=1))
+            part = self._engine.forward(ids[:, start : start + size], self._plan, cache, keep=0)
+            logits = logits if start else part.new_empty(*ids.shape, part.shape[-1])  # never all of them twice
+            logits[:, start : start + size] = part
+        return SimpleNamespace(logits=logits)
 
 
 def _end_ids(elastic: ElasticModel) -> frozenset[int]:
