@@ -21,12 +21,13 @@ from ..errors import CorpusError
 from ..evaluation.facts import facts_kept, known_facts
 from ..evaluation.fidelity import full_logits, measure_fidelity
 from ..model.base_model import fingerprint
-from ..model.code_cache import cached_codes
+from ..model.code_cache import CodedModel, cached_codes
 from ..model.coded_states import coded_matrices, install_coded_adapters, install_codes
-from ..model.coding_moments import measure_coding_moments, read_coding_moments, save_coding_moments
+from ..model.coding_moments import CodingMoments, measure_coding_moments, read_coding_moments, save_coding_moments
 from ..model.context import fitting_window
 from ..model.elastic_model import AdapterWeights, Calibration, ElasticModel
 from ..model.operating_points import code_of, coded_state, is_coded
+from ..model.residual_adapters import residual_adapters
 from ..model.size_planner import BITS, BOTH, Plan
 from ..progress import Steps
 from ..storage.digests import cache_key
@@ -121,7 +122,7 @@ class CodingRun:
         adapters = None
         if config.adapters is not None:
             install_codes(elastic, coded, Calibration(repaired=_REPAIRED))
-            adapters = yield from self._adapters(config.adapters)
+            adapters = yield from self._adapters(config.adapters, coded, moments)
             install_codes(elastic, coded)
         calibration = yield from self._calibration(adapters)
         install_codes(elastic, coded, calibration)
@@ -133,16 +134,21 @@ class CodingRun:
             curves += [CodedCurve(BOTH, c.corpus, c.tokens, c.base_perplexity, c.points) for c in curves]
         return Coding(codes_of, moments, calibration, tuple(curves), adapters, asdict(config))
 
-    def _adapters(self, settings: AdapterConfig) -> Steps[dict[str, AdapterWeights]]:
+    def _adapters(
+        self, settings: AdapterConfig, coded: CodedModel, moments: CodingMoments
+    ) -> Steps[dict[str, AdapterWeights]]:
+        """Trained from those that repair the middle of the sizes in closed form."""
         text = torch.cat([self.windows(c, "calibration") for c in self.corpora])
-        zero = {
-            name: AdapterWeights(torch.zeros(settings.rank, w.in_features), torch.zeros(w.out_features, settings.rank))
-            for name, w in self.elastic.elastic_layers().items()
-        }
-        install_coded_adapters(self.elastic, zero)  # so that plans name them
-        planner = self.elastic.planners[BOTH]
-        checkpoint = self.resumable.path("adapters.safetensors")
-        trained = yield from train_adapters(self.elastic, text, settings, checkpoint, planner=planner)
+        weights = self.elastic.elastic_layers().weights()
+        bits, share = self.elastic.planners[BITS], (settings.smallest + settings.largest) / 2
+        middle = bits.at_ratio(max(share, bits.smallest / bits.base_bytes))
+        levels = [code_of(state)[0] if is_coded(state) else 0 for state in middle.ranks]
+        codes = {name: coded.matrices[name].codes[level] for name, level in zip(weights, levels, strict=True)}
+        kept = yield from self.resumable.tensors("start", residual_adapters(weights, codes, moments, settings.rank))
+        start = {name: AdapterWeights(kept[f"{name}.a"], kept[f"{name}.b"]) for name in weights}
+        install_coded_adapters(self.elastic, start)  # so that plans name them
+        planner, checkpoint = self.elastic.planners[BOTH], self.resumable.path("adapters.safetensors")
+        trained = yield from train_adapters(self.elastic, text, settings, checkpoint, start, planner)
         return {name: in_eight_bits(weights) for name, weights in trained.weights.items()}  # as exports compute
 
     def _calibration(self, adapters: Mapping[str, AdapterWeights] | None) -> Steps[Calibration]:

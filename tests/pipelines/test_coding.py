@@ -47,8 +47,8 @@ SETTINGS = CodingConfig(
     adapters=AdapterConfig(2, 4, 4, smallest=0.6, largest=0.9, distillation=1.0),
 )  # fmt: skip
 STAGES = (
-    "gradient moments", "compressing moments", "making codes", "counting codes", "measuring codes", "training",
-    "calibrating", "bits at", "both at",
+    "gradient moments", "compressing moments", "making codes", "counting codes", "measuring codes", "starting",
+    "refining", "calibrating", "bits at", "both at",
 )  # fmt: skip
 
 
