@@ -6,6 +6,7 @@ import math
 
 from acip_core.artifacts.artifact import default_artifact
 from acip_core.artifacts.coding import CodedCurve, CodedPoint, read_coding
+from acip_core.artifacts.knowledge import read_knowledge
 from acip_core.artifacts.reader import read_artifact
 from acip_core.evaluation.methods import corpus_title
 from acip_core.model.base_model import DEFAULT_MODEL
@@ -13,9 +14,11 @@ from acip_core.model.elastic_model import Calibration
 
 from .figure import Figure, markdown_table
 
-_PERPLEXITY = {84: 1.04, 77: 1.14, 70: 1.4, 63: 1.9, 57: 2.6, 50: 4.0}  # of a whole model of so many MB ÷ base, at most
+# Of a whole model of so many MB ÷ base, at most.
+_PERPLEXITY = {98: 1.0, 84: 1.04, 77: 1.14, 70: 1.4, 63: 1.9, 57: 2.6, 50: 4.0}
 _FACTS = {84: 0.95, 77: 0.85, 70: 0.65}  # share of the facts kept, at least
 _AGREEMENT = {77: 0.8}
+_CAPITAL = "The capital of Germany is called", 63  # is still answered at so many MB
 
 
 def coded_curves(mode: str) -> list[CodedCurve]:
@@ -60,6 +63,11 @@ def measure_coded() -> list[Figure]:
     for megabytes, target in _FACTS.items():
         if first and (point := _within(first, megabytes)) and point.facts is not None:
             figures.append(Figure(f"facts kept at {megabytes} MB", point.facts, "", target, better="higher"))
+    if (known := read_knowledge(default_artifact(DEFAULT_MODEL))) is not None:
+        prompt, target = _CAPITAL
+        known_at = known.modes["both"].rank[:, [fact.prompt for fact in known.facts].index(prompt)] == 1
+        smallest = known.modes["both"].bytes[known_at.long().cumprod(0).bool()][-1].item() / 1e6
+        figures.append(Figure(f'"{prompt}": the size from which on all say Berlin', smallest, "MB", target))
     off = [error for mode in ("bits", "both") for error in _errors(mode)]
     if off:
         figures.append(Figure("predicted ÷ measured perplexity, the worst size", max(off), "×", 1.1))

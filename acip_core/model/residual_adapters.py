@@ -35,15 +35,25 @@ def residual_adapters(
     for name, weight in weights.items():
         off = weight.cpu().double() - codes[name].matrix().cpu().double()
         inputs, gradients = (_factor(of[name]) for of in (moments.inputs, moments.gradients))
-        u, s, v = torch.linalg.svd(gradients.T @ off @ inputs, full_matrices=False)
-        half = s[:rank].sqrt()
-        a = torch.linalg.solve_triangular(inputs, half[:, None] * v[:rank], upper=False, left=False)
-        b = torch.linalg.solve_triangular(gradients.T, u[:, :rank] * half, upper=True)
-        spare = rank - len(half)
+        left, right = _leading(gradients.T @ off @ inputs, rank)
+        a = torch.linalg.solve_triangular(inputs, right, upper=False, left=False)
+        b = torch.linalg.solve_triangular(gradients.T, left, upper=True)
+        spare = rank - len(a)
         adapters[f"{name}.a"] = F.pad(a, (0, 0, 0, spare)).to(weight)
         adapters[f"{name}.b"] = F.pad(b, (0, spare)).to(weight)
         yield Progress("starting adapters", len(adapters) // 2, len(weights))
     return adapters
+
+
+def _leading(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(m, r) and (r, n) of equal norms, whose product is the best of rank r; r is at most what the matrix has."""
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    _, directions = torch.linalg.eigh(wide @ wide.T)  # of the short side: a tenth of the time of a decomposition
+    left = directions.flip(1)[:, :rank]
+    right = left.T @ wide
+    half = right.norm(dim=1).clamp_min(1e-30).sqrt()
+    left, right = left * half, right / half[:, None]
+    return (left, right) if wide is matrix else (right.T, left.T)
 
 
 def _factor(moment: SecondMoment) -> torch.Tensor:

@@ -6,6 +6,7 @@ Knows files; not models.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -145,6 +146,8 @@ def _weight_files(location: str, where: dict[str, Any]) -> list[Path]:
     """The files that transformers takes the weights from, in its order of preference."""
     for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
         if (path := find(location, name, where)) is None:
+            if os.path.lexists(there := Path(location) / name):
+                raise ModelError(f"{there} of the model is no file; download it again.")
             continue
         if not name.endswith(".json"):
             return [path]

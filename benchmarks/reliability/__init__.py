@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from acip_core.generation.native_code import native_code
+from acip_core.model.thread_pools import release_threads
 
 from .damage import run_damage
 from .kills import run_kills
@@ -42,7 +43,8 @@ def run_campaigns(names: list[str], quick: bool = False) -> Iterator[Tally]:
     Args:
         quick: a short form of each, a minute in all.
     """
-    torch.set_num_threads(1)  # trials are forked: a process with threads cannot be
+    release_threads()  # of what imports computed; trials are forked, and a process with threads cannot be
+    torch.set_num_threads(1)
     os.environ["HF_HUB_OFFLINE"], constants.HF_HUB_OFFLINE = "1", True
     os.environ["OMP_NUM_THREADS"] = "1"  # of the pages that are started
     _warm_up(quick)

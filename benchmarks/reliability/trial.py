@@ -23,6 +23,7 @@ import torch
 from acip_core.errors import AcipError
 
 _MEMORY = 6 << 30  # bytes of address space beyond the parent's: what asks for more is refused by the system
+_LOOK = 1.0  # seconds between two looks at a trial, at most
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def forked(work: Callable[[], Any], seconds: float = 60.0, kill_after: float | N
         os.close(reader)
         _child(work, writer)
     os.close(writer)
-    answer, ended = _read(reader, time.monotonic() + min(seconds, kill_after or seconds))
+    answer, ended = _read(reader, min(seconds, kill_after or seconds))
     os.close(reader)
     if not ended:
         os.kill(pid, signal.SIGKILL)
@@ -63,15 +64,17 @@ def forked(work: Callable[[], Any], seconds: float = 60.0, kill_after: float | N
     return Ended("killed", told=signal.Signals(-code).name if code < 0 else f"exit code {code}")
 
 
-def _read(reader: int, deadline: float) -> tuple[bytes, bool]:
-    """All that the child says, and whether it came to its end in time."""
+def _read(reader: int, left: float) -> tuple[bytes, bool]:
+    """All that the child says, and whether it came to its end in time; a machine that sleeps takes no time."""
     parts: list[bytes] = []
-    while (left := deadline - time.monotonic()) > 0:
-        if select.select([reader], [], [], left)[0]:
+    while left > 0:
+        began = time.monotonic()
+        if select.select([reader], [], [], min(left, _LOOK))[0]:
             part = os.read(reader, 1 << 20)
             if not part:
                 return b"".join(parts), True
             parts.append(part)
+        left -= min(time.monotonic() - began, _LOOK)
     return b"", False
 
 

@@ -248,6 +248,13 @@ def test_a_pipe_in_place_of_a_file(name: str, tmp_path: Path) -> None:
     assert f"{name} is a pipe" in refused(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json"])
+def test_a_folder_in_place_of_weights(name: str, tmp_path: Path) -> None:
+    (saved(tmp_path) / "model.safetensors").unlink()
+    (tmp_path / name).mkdir()
+    assert f"{tmp_path / name} of the model is no file" in refused(tmp_path)
+
+
 def test_a_pointer_in_place_of_weights(tmp_path: Path) -> None:
     (saved(tmp_path) / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\nsize 5\n")
     assert "git lfs pull" in refused(tmp_path)
