@@ -7,6 +7,7 @@ import { data } from "./data.js";
 import { reveal, runPlotly } from "./first_paint.js";
 import { listen as moveGalleries } from "./galleries.js";
 import { listenToAddress, read } from "./link.js";
+import { listen as listenForMeanings } from "./meanings.js";
 import { known } from "./modes.js";
 import { linkOut, listen as listenToShare } from "./share.js";
 import { listen as listenToSlider } from "./slider.js";
@@ -32,6 +33,7 @@ listenToAddress();
 listenToServer();
 moveGalleries();
 listenToShare();
+listenForMeanings();
 known(); // asked for while Gradio makes the page's parts
 
 // A file dropped beside the place for it must not replace the page.
