@@ -21,6 +21,8 @@ from .model_choices import ModelChoice, ModelChoiceError, ModelChoices
 from .names import shown_name
 from .snippets import client_code, loading_code, usage
 
+_KINDS = "q, k, v and o look back at the text before; gate, up and down work on each word"
+_LENGTH_INFO = "most tokens to write: words and parts of words"
 _PENALTY_INFO = "makes what was said already less likely; 1 is none, {:g} wrote the prepared texts"
 
 
@@ -130,7 +132,7 @@ def curve_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
         "chart", "chart", markup.part("chart", measured=bool(loaded.artifact.curves)), label="Measurement"
     )
     with gr.Row(elem_id="measure-actions"):
-        measure = gr.Button("Measure this size on held-out text", elem_id="measure", size="md", scale=4)
+        measure = gr.Button("Measure this size", elem_id="measure", size="md", scale=4)
         stop = gr.Button("Stop measuring", elem_id="stop-measuring", size="md", scale=2, min_width=120)
     return measured, measure, stop
 
@@ -208,9 +210,7 @@ def advanced_part(loaded: Loaded, examples: Examples) -> tuple[list[gr.component
             )
             top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p", info="keeps the likeliest tokens", buttons=[])
         with gr.Row():
-            length = gr.Slider(
-                8, 512, value=examples.new_tokens, step=8, label="Length", info="most tokens to write", buttons=[]
-            )
+            length = gr.Slider(8, 512, value=examples.new_tokens, step=8, label="Length", info=_LENGTH_INFO, buttons=[])
             seed = gr.Number(0, precision=0, label="Seed", info="same seed, same text", elem_id="seed")
         penalty = gr.Slider(
             1, 2, value=examples.repetition_penalty, step=0.05, label="Repetition penalty",
@@ -230,7 +230,7 @@ def pictures_part(kinds: Sequence[str]) -> None:
     with gr.Accordion("Inside the cut, and how it was made", open=False, elem_id="pictures"):
         _drawn("efficiency", "efficiency", markup.part("efficiency"))
         _gallery("bytes", "bytes.both")
-        kind = gr.Radio(list(kinds), value=kinds[0], label="Layer type", elem_id="layer-type")
+        kind = gr.Radio(list(kinds), value=kinds[0], label="Layer type", elem_id="layer-type", info=_KINDS)
         _gallery("score-map", f"score-map.{kinds[0]}")
         _gallery("history", "history")
     kind.input(None, kind, js=scripts.calling("turn"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, cached_property
 from http import HTTPStatus
 from typing import Any
@@ -30,6 +30,7 @@ from ..figures.pictures import Picture, gallery, history_pictures, layer_types, 
 from ..figures.tasks import task_pictures
 from ..model.size_planner import DIRECTIONS
 from ..model.tracks import Track, smallest_percent
+from .glossary import terms_in
 
 ROUTE = "acip/pictures"
 _PLACES = ("method", "history", "score-map", "bytes")
@@ -67,13 +68,13 @@ class Galleries:
         if (place == "score-map" and kind not in self.kinds) or place not in _PLACES:
             raise KeyError(name)
         if place == "bytes" or (place == "method" and kind):
-            return gallery(self._of_bytes(name, place, kind))
+            return _explained(self._of_bytes(name, place, kind))
         try:
             if place == "method":
-                return gallery(method_pictures(self._loaded, self._cuts))
+                return _explained(method_pictures(self._loaded, self._cuts))
             if place == "score-map":
-                return gallery(self._score_map(kind))
-            return gallery(self._history())
+                return _explained(self._score_map(kind))
+            return _explained(self._history())
         except ArtifactError as error:
             return [{"title": "There are no pictures", "note": str(error), "figure": None}]
 
@@ -126,3 +127,20 @@ class Galleries:
         artifact = self._loaded.artifact
         made = history_pictures(artifact.history, artifact.scores)
         return [*task_pictures(self._loaded.evaluation), *others, *made]
+
+
+def _explained(pictures: Iterable[Picture]) -> list[dict[str, Any]]:
+    """Pictures as plain JSON values, each with the terms that it shows and their sentences."""
+    return [{**picture, "terms": list(terms_in(*_words(picture)).items())} for picture in gallery(pictures)]
+
+
+def _words(picture: dict[str, Any]) -> Iterator[str]:
+    """All that a picture shows in words: title, note, names of its lines, axes and cells."""
+    yield from (picture["title"], picture["note"])
+    for trace in picture["figure"]["data"]:
+        yield str(trace.get("name", ""))
+        yield from (str(label) for axis in ("x", "y") for label in trace.get(axis, ()) if isinstance(label, str))
+    for part in picture["figure"]["layout"].values():
+        if isinstance(part, dict):
+            yield str(part.get("title", {}).get("text", "") if isinstance(part.get("title"), dict) else "")
+            yield from map(str, part.get("ticktext", ()))

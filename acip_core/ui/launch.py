@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import downloads, scripts
 from .document import Rewriting
@@ -22,6 +22,7 @@ from .gate import Gate, inputs_by_function
 from .gradio_import import LRUCache, Queue, gr
 from .handlers import Handlers
 from .hosts import Hosts
+from .kept_answers import KeptAnswers
 from .page import ASSETS
 
 _MAX_WAITING = 300  # requests beyond the running ones; later ones are told that the page is busy
@@ -42,7 +43,8 @@ class MountedPage:
     def __init__(self, blocks: gr.Blocks, handlers: Handlers, hosts: Hosts):
         self.version = handlers.version
         self._blocks, self._handlers = blocks, handlers
-        self._application = _mounted(blocks, handlers, hosts)
+        self._mounted = _mounted(blocks, handlers)
+        self._application = _gate(KeptAnswers(self._mounted), blocks, handlers, hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._application(scope, receive, send)
@@ -51,7 +53,7 @@ class MountedPage:
     async def lifespan(self) -> AsyncIterator[None]:
         """From the start of Gradio's queue until the model's memory is free."""
         sys.setswitchinterval(_SWITCH)
-        async with self._application.router.lifespan_context(self._application):
+        async with self._mounted.router.lifespan_context(self._mounted):
             self._handlers.model.modes.preparation.start()
             yield
         await asyncio.to_thread(self._handlers.close)  # waits for what is being made
@@ -62,7 +64,7 @@ class MountedPage:
         self._blocks.close(verbose=False)
 
 
-def _mounted(blocks: gr.Blocks, handlers: Handlers, hosts: Hosts) -> FastAPI:
+def _mounted(blocks: gr.Blocks, handlers: Handlers) -> FastAPI:
     """An application that has the page at its root, and whose lifespan is that of the page."""
     routes = [
         *scripts.routes(),
@@ -75,7 +77,6 @@ def _mounted(blocks: gr.Blocks, handlers: Handlers, hosts: Hosts) -> FastAPI:
     blocks.state_session_capacity = _MOST_SESSIONS
     blocks.queue(default_concurrency_limit=None, max_size=_MAX_WAITING, api_open=False)  # no way past the queue
     _bound_memory(blocks._queue)
-    middleware = [_gate(blocks, handlers, hosts), Middleware(Rewriting, document=handlers.document)]
     application = gr.mount_gradio_app(
         FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
         blocks,
@@ -88,8 +89,11 @@ def _mounted(blocks: gr.Blocks, handlers: Handlers, hosts: Hosts) -> FastAPI:
         footer_links=[],
         theme=_theme(),
         css_paths=[ASSETS / "page.css"],
-        head=blocks.head,
-        app_kwargs={"routes": routes, "openapi_url": None, "middleware": middleware},
+        app_kwargs={
+            "routes": routes,
+            "openapi_url": None,
+            "middleware": [Middleware(Rewriting, document=handlers.document)],
+        },
     )
     blocks.app = application.routes[-1].app  # as launch() does: what close() ends
     return application
@@ -102,9 +106,9 @@ def _bound_memory(queue: Queue) -> None:
     queue.pending_event_ids_session = LRUCache(_MOST_LISTENERS)
 
 
-def _gate(blocks: gr.Blocks, handlers: Handlers, hosts: Hosts) -> Middleware:
-    return Middleware(
-        Gate,
+def _gate(application: ASGIApp, blocks: gr.Blocks, handlers: Handlers, hosts: Hosts) -> Gate:
+    return Gate(
+        application,
         hosts=hosts,
         arrive=handlers.visitors.arrive,
         inputs=inputs_by_function(blocks.fns),

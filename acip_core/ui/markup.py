@@ -22,6 +22,7 @@ from ..figures.size_table import Row
 from ..model.size_planner import DIRECTIONS
 from ..paths import assets_dir
 from .examples import Examples
+from .glossary import meaning
 from .links import links
 from .names import known_name, without_places
 
@@ -44,6 +45,7 @@ _environment = Environment(
     loader=FileSystemLoader(_PARTS), autoescape=True, undefined=StrictUndefined, extensions=[_Joined]
 )
 _environment.filters["literal"] = literal
+_environment.globals["meaning"] = meaning
 
 
 def part(template: str, **values: Any) -> str:
@@ -61,14 +63,25 @@ def header(title: str, loaded: Loaded) -> str:
     return part("header", title=title, note=note, claims=claims, told=told, links=links(loaded))
 
 
+_PERPLEXITY = f"Perplexity is {meaning(['perplexity'])}."
+_TOKEN = f"a token is {meaning(['token'])}"
 _FIGURES = (
-    ("size", "size", "of the file with all weights, and its share of the model as published"),
+    (
+        "size",
+        "size",
+        "of the file with all weights, and its share of the model as published; the share of its layers is smaller, "
+        "because its tables of tokens are not among them",
+    ),
     (
         "worse",
         "how much worse",
-        "perplexity on text that no step has seen, as a multiple of the original's; 1 is as good",
+        f"perplexity on text that no step has seen, as a multiple of the original's; 1 is as good. {_PERPLEXITY}",
     ),
-    ("same", "says the same", "how often its likeliest next token is the original's, on the same text"),
+    (
+        "same",
+        "says the same",
+        f"how often its likeliest next token is the original's, on the same text; {_TOKEN}",
+    ),
 )
 
 
@@ -142,15 +155,24 @@ def readouts(row: Row, loaded: Loaded) -> str:
         row: the size that the page opens with.
     """
     corpora = [curve.corpus for curve in primary_curves(loaded.artifact.curves)]
-    measured = "e to the mean loss per token: among how many tokens the model hesitates, the fewer the better"
     tiles = [
         ("ratio", "size ratio", f"{row.ratio:.3f}", "stored parameters of the compressed layers ÷ their original ones"),
-        ("parameters", "parameters in all", f"{row.parameters / 1e6:.1f} M", "embeddings and head included"),
-        ("megabytes", "size in all", f"{row.bytes / 1e6:.0f} MB", "of the file, embeddings and head included"),
+        ("parameters", "parameters in all", f"{row.parameters / 1e6:.1f} M", meaning(["parameter"])),
+        (
+            "megabytes",
+            "size in all",
+            f"{row.bytes / 1e6:.0f} MB",
+            "of the file, tables of tokens included",
+        ),
         ("saved", "saved", f"{100 * row.saved:.1f} %", "share of the published file's bytes"),
-        *((f"ppl-{corpus}", f"perplexity, {corpus_title(corpus)}", "–", measured) for corpus in corpora),
-        ("divergence", "divergence", "–", "KL divergence of its next-token probabilities from the original's, in nats"),
-        ("speed", "tokens/s, this machine", "–", "of one text, once its speed is measured: see Inside the cut"),
+        *((f"ppl-{corpus}", f"perplexity, {corpus_title(corpus)}", "–", _on(corpus)) for corpus in corpora),
+        ("divergence", "divergence", "–", meaning(["divergence"])),
+        (
+            "speed",
+            "tokens/s, this machine",
+            "–",
+            f"of one text, once its speed is measured, under Inside the cut; {_TOKEN}",
+        ),
     ]
     aims = [
         ("bytes", "megabytes, at most"),
@@ -158,6 +180,11 @@ def readouts(row: Row, loaded: Loaded) -> str:
         *((f"ppl-{corpus}", f"% worse on {corpus_title(corpus)}, at most") for corpus in corpora),
     ]
     return part("readouts", figures=_FIGURES, tiles=tiles, aims=aims)
+
+
+def _on(corpus: str) -> str:
+    """What perplexity on a corpus is."""
+    return f"{meaning(['perplexity'])}; on {corpus_title(corpus)}, {meaning([corpus_title(corpus)])}"
 
 
 def knowledge(facts: Mapping[str, Any], flags: str) -> str:

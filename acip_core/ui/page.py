@@ -47,8 +47,8 @@ def build_page(
     examples = examples_of(loaded.completions, DIRECTIONS, opening)
     rows = size_table(loaded.elastic.planner, loaded.artifact.curves, lookups)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        page.head = scripts.head({"version": handlers.version, **_values(rows, loaded, examples), **_known(modes)})
-        handlers.document = _document(loaded, modes)
+        head = scripts.head({"version": handlers.version, **_values(rows, loaded, examples), **_known(modes)})
+        handlers.document = _document(loaded, modes, head)
         gr.HTML(markup.header(TITLE, loaded), apply_default_css=False, elem_id="header", js_on_load=None)
         if choices and current and len(choices.models) > 1:
             components.switch_part(choices, current)
@@ -159,7 +159,7 @@ def _values(rows: list[Row], loaded: Loaded, examples: Examples) -> dict[str, An
     }
 
 
-def _document(loaded: Loaded, modes: Modes) -> Document:
+def _document(loaded: Loaded, modes: Modes, head: str) -> Document:
     """Holds nothing of the model, for Gradio keeps closed pages."""
     made, published = loaded.completions, loaded.elastic.planner.base_bytes
     states = ("waiting", "running", "ready", "absent", "failed")
@@ -171,7 +171,7 @@ def _document(loaded: Loaded, modes: Modes) -> Document:
         return markup.first_paint(TITLE, claims[modes.preparation.state], examples, published)
 
     never = modes.preparation.state == "absent"
-    return Document(TITLE, claims["absent" if never else "ready"], first)
+    return Document(TITLE, claims["absent" if never else "ready"], head, first)
 
 
 def _known(modes: Modes) -> dict[str, Any]:

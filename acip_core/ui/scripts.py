@@ -18,7 +18,6 @@ from ..figures.report import PLOTLY, element_json
 from ..paths import assets_dir
 from ..storage.digests import cache_key
 from .document import PREVIEW_ROUTE
-from .galleries import COMPRESSED
 
 _FOLDER = assets_dir() / "js"
 _MODULES = {path.name: path.read_bytes() for path in sorted(_FOLDER.glob("*.js"))}
@@ -31,11 +30,12 @@ _IMPORTED = f'import(new URL("{_ENTRY}", document.baseURI))'
 
 
 def head(values: Mapping[str, Any]) -> str:
-    """What the page's head holds: its values as one JSON element, its modules, Plotly."""
+    """What the page's head holds: its values as one JSON element, its modules, and Plotly, which these run later."""
     preloads = "".join(f'<link rel="modulepreload" href="{_BASE}/{name}">' for name in _MODULES)
+    plotly = f'<link rel="preload" as="script" fetchpriority="low" href="{_PLOTLY_ROUTE}" id="acip-plotly">'
     return (
         f'<script type="application/json" id="acip-data">{element_json(values)}</script>{preloads}'
-        f'<script type="module" src="{_ENTRY}"></script><script defer src="{_PLOTLY_ROUTE}"></script>'
+        f'<script type="module" src="{_ENTRY}"></script>{plotly}'
     )
 
 
@@ -52,8 +52,8 @@ def mounting(function: str) -> str:
 def routes() -> list[Route]:
     """Where browsers fetch the modules, and Plotly."""
     return [
-        Route(f"/{_BASE}/{{name}}", _module_file, middleware=COMPRESSED),
-        Route(f"/{_PLOTLY_ROUTE}", _plotly_file, middleware=COMPRESSED),
+        Route(f"/{_BASE}/{{name}}", _module_file),
+        Route(f"/{_PLOTLY_ROUTE}", _plotly_file),
         Route(f"/{PREVIEW_ROUTE}", _preview_file),
     ]
 

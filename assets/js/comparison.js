@@ -13,6 +13,8 @@ const LEVELS = [
   [0, "absurd"],
 ];
 
+const PERPLEXITY = "how many times the original's perplexity it has; the more, the less sure it is of what comes next";
+
 /** @param {Part<ComparisonMessage>} part */
 export function comparison(part) {
   const columns = find(part.element, ".columns");
@@ -64,8 +66,9 @@ class Column {
     [this.#percent, this.#mode] = [percent, mode];
     this.size.textContent = size;
     this.facts.textContent = known.join(" · ");
-    this.head.title = `Set the slider to ${size}`;
-    this.head.setAttribute("aria-label", `${this.head.title}: ${known.join(", ")}`);
+    const action = `Set the slider to ${size}`;
+    this.head.dataset.meaning = `${action}. Under it: ${PERPLEXITY}`;
+    this.head.setAttribute("aria-label", `${action}: ${known.join(", ")}`);
     this.page.setAttribute("aria-label", `Completion at ${size}`);
     this.root.dataset.percent = String(percent);
     this.root.dataset.finish = finish;

@@ -1,5 +1,5 @@
 // What the size under the slider costs to run, against the full model.
-import { full, named, rowAt, table } from "./data.js";
+import { full, mode, named, rowAt, table } from "./data.js";
 import { find, findAll } from "./dom.js";
 import { follow, position } from "./slider.js";
 import { measure, onSpeed, speed } from "./speed.js";
@@ -22,7 +22,8 @@ export function efficiency({ element }) {
   const button = find(element, "[data-do=time]", HTMLButtonElement);
   const paint = () => {
     const row = rowAt(position());
-    find(element, ".label").textContent = `What ${named(row.percent)} costs to run`;
+    find(element, ".label").textContent =
+      `What ${named(row.percent)}${mode() === "directions" ? " of the layers" : ""} costs to run`;
     find(element, ".next").textContent = bought(row);
     for (const [key, worded] of COSTS) {
       const [cost, most] = [row[key], (key === "bytes" && table.published) || full[key]];

@@ -63,8 +63,10 @@ async function load(place) {
   if (!place.childElementCount) place.replaceChildren(sentence("Drawing …", "status"));
   const found = await fetched(name);
   if (place.dataset.gallery !== name) return;
-  if (found) gallery(place, found);
-  else place.replaceChildren(excuse(place));
+  if (found) {
+    gallery(place, found);
+    for (const [i, { terms = [] }] of found.entries()) if (terms.length) place.children[i].append(explained(terms));
+  } else place.replaceChildren(excuse(place));
 }
 
 /**
@@ -78,6 +80,24 @@ async function fetched(name) {
   } catch {
     return null;
   }
+}
+
+/**
+ * A line of terms, each with its sentence.
+ * @param {[name: string, meaning: string][]} terms
+ */
+function explained(terms) {
+  const line = document.createElement("p");
+  line.className = "terms";
+  line.append("Terms: ");
+  for (const [name, meaning] of terms) {
+    const term = document.createElement("button");
+    Object.assign(term, { type: "button", className: "term", textContent: name });
+    term.dataset.meaning = meaning;
+    term.setAttribute("aria-label", `${name}: ${meaning}`);
+    line.append(term, " ");
+  }
+  return line;
 }
 
 /** @param {HTMLElement} place */

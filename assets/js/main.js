@@ -4,9 +4,10 @@ import { nameButtons } from "./compared_sizes.js";
 import { listenToInputs } from "./completion.js";
 import { keptPrompt, listen as listenToServer, restore } from "./connection.js";
 import { data } from "./data.js";
-import { reveal } from "./first_paint.js";
+import { reveal, runPlotly } from "./first_paint.js";
 import { listen as moveGalleries } from "./galleries.js";
 import { listenToAddress, read } from "./link.js";
+import { listen as listenForMeanings } from "./meanings.js";
 import { known } from "./modes.js";
 import { linkOut, listen as listenToShare } from "./share.js";
 import { listen as listenToSlider } from "./slider.js";
@@ -32,6 +33,8 @@ listenToAddress();
 listenToServer();
 moveGalleries();
 listenToShare();
+listenForMeanings();
+known(); // asked for while Gradio makes the page's parts
 
 // A file dropped beside the place for it must not replace the page.
 for (const kind of /** @type {const} */ (["dragover", "drop"])) {
@@ -48,7 +51,7 @@ export async function open(...inputs) {
   nameButtons();
   const [prompt, ...others] = read(inputs);
   restore();
-  reveal();
+  reveal().then(runPlotly);
   return [keptPrompt() ?? prompt, ...others];
 }
 

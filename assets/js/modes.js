@@ -11,6 +11,8 @@ const listeners = [];
 let latest = { state: "waiting", told: "", modes: {} };
 /** @type {Promise<void> | null} */
 let first = null;
+/** @type {Map<string, number>} */
+const left = new Map(); // the size at which the visitor left each mode
 let repaint = () => {};
 let tell = () => {};
 /** Tells the server the mode in force; its answer is the sizes that can be compared. */
@@ -46,26 +48,30 @@ function watch() {
 }
 
 /**
- * Another mode is in force from now on, at about the same size; nothing runs.
+ * Another mode is in force from now on, where the visitor left it; at its own opening size if that was never. Nothing runs.
  * @param {string} name
  * @returns whether there is such a mode
  */
 export function choose(name) {
   if (!isKnown(name)) return false;
   if (name === mode()) return true;
-  const before = megabytes(position());
-  const wasFull = position() === full.percent;
+  left.set(mode(), position());
+  const before = position() === full.percent ? null : megabytes(position());
   use(name);
   document.documentElement.dataset.spend = name;
-  stand(wasFull ? full.percent : nearest(before));
+  stand(left.get(name) ?? (table.known && table.opening) ?? nearest(before));
   for (const act of listeners) act(mode());
   repaint();
   tell();
   return true;
 }
 
-/** @param {number} size in megabytes */
+/**
+ * The size that takes as many megabytes as one of another mode; for modes of which nobody asked what they know.
+ * @param {number | null} size in megabytes; null for the full model
+ */
 function nearest(size) {
+  if (size === null) return full.percent;
   const gap = (/** @type {Row} */ row) => Math.abs(megabytes(row.percent) - size);
   return table.rows.reduce((a, b) => (gap(b) < gap(a) ? b : a)).percent;
 }

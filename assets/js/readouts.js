@@ -6,6 +6,9 @@ import { fixed, perplexity } from "./numbers.js";
 import { clamp, follow, go, position, share } from "./slider.js";
 import { connect } from "./speed.js";
 
+const ROUND = [8, 6.5, 5, 4, 3, 2.5, 2, 1.6, 1.3, 1]; // about evenly spaced on a logarithmic track
+const [WIDE, GAP, NARROWEST] = [6.5, 6, 330]; // pixels: a digit, what stays free between labels, the track on a phone
+
 /** @param {Part<SpeedMessage>} part */
 export function readouts(part) {
   const cells = findAll(part.element, "[data-key]");
@@ -101,19 +104,18 @@ function drawTicks(strip) {
   }
 }
 
-/** On a track of megabytes: sizes to compare, the stretch on which nothing is lost, and the source file. */
+/** On a track of megabytes: round sizes, the stretch on which nothing is lost, and the source file. */
 function byteTicks() {
-  const { exact = 0, published = 1, source, rows } = table;
-  const sizes = [rows[0].percent, 24, 30, 40, 60, 100].filter((each, i) => i === 0 || each > rows[0].percent * 1.1);
-  const ticks = sizes.map((percent) => {
-    const tick = document.createElement("button");
+  const { exact = 0, published = 1, source } = table;
+  const ticks = roundSizes(published).map(([percent, label]) => {
+    const [tick, nearest] = [document.createElement("button"), clamp(percent)];
     tick.type = "button";
     tick.className = "tick";
-    tick.textContent = named(percent).replace(" MB", "");
-    tick.title = `Go to ${named(percent)}, ${percent} %`;
+    tick.textContent = label;
+    tick.title = `Go to ${named(nearest)}, ${nearest} %`;
     tick.setAttribute("aria-label", tick.title);
-    tick.style.setProperty("--at", String(share(percent)));
-    tick.addEventListener("click", () => go(percent));
+    tick.style.setProperty("--at", String(Math.max(0, share(percent))));
+    tick.addEventListener("click", () => go(nearest));
     return tick;
   });
   const marks = [];
@@ -121,6 +123,29 @@ function byteTicks() {
   if (source && source < published)
     marks.push(mark("source", (100 * source) / published, `The source file, ${inMegabytes(source / 1e6)}`));
   return [...marks, ...ticks];
+}
+
+/**
+ * The published size and as many round ones below it as a phone has room for, with their labels.
+ * @param {number} published bytes
+ * @returns {[percent: number, label: string][]} the smallest first
+ */
+function roundSizes(published) {
+  /** @type {[percent: number, label: string][]} */
+  const found = [];
+  const width = (/** @type {string} */ label) => (WIDE * label.length + GAP) / NARROWEST;
+  let [free, end] = [1 - width(named(full.percent)), Math.floor(Math.log10(published / 1e6))];
+  found.push([full.percent, named(full.percent).replace(" MB", "")]);
+  for (; ; end--) {
+    for (const digit of ROUND) {
+      const size = Number((digit * 10 ** end).toPrecision(2)); // without what powers of ten add in the last place
+      const [percent, label] = [(1e8 * size) / published, String(size)];
+      if (percent < 0.995 * table.rows[0].percent) return found.reverse(); // half a pixel beyond the end is at the end
+      if (!(share(percent) <= free)) continue;
+      found.push([percent, label]);
+      free = share(percent) - width(label);
+    }
+  }
 }
 
 /**

@@ -260,6 +260,8 @@ interface Picture {
   frames?: Frames | null;
   /** what can be looked at alone: its name, and the numbers of its traces */
   choices?: [string, number[]][] | null;
+  /** that it shows, each with its sentence; none in the report */
+  terms?: [name: string, meaning: string][];
 }
 
 // ---- Plotly and Gradio ------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from acip_core.ui.links import CODE_VARIABLE, code_address, model_card_address
 from tests.support import patient
 from tests.support.visitor import served, tiny_loaded
 
+FILE = re.compile(r'(?:src|href)="\./(assets/[^"]+)"')
 PROMPT = "<script>alert(1)</script> & {{ so on }}"
 
 
@@ -61,6 +62,24 @@ def test_without_texts_the_first_paint_says_what_the_page_is() -> None:
 def test_what_is_no_page_is_left_alone(address: str) -> None:
     assert patient.get(f"{address}config").json()["mode"] == "blocks"
     assert patient.head(address).status_code == 200
+
+
+def test_browsers_get_the_page_and_its_files_compressed(address: str) -> None:
+    page = patient.get(address, headers={"Accept-Encoding": "gzip, br"})
+    plain = patient.get(address, headers={"Accept-Encoding": "identity"})
+    assert page.headers["content-encoding"] == "gzip" and "content-encoding" not in plain.headers
+    assert "<gradio-app" in page.text and "<gradio-app" in plain.text
+    assert int(page.headers["content-length"]) < int(plain.headers["content-length"]) / 3
+    for path in FILE.findall(page.text):
+        answers = [patient.get(address + path, headers={"Accept-Encoding": "gzip"}) for _ in range(2)]
+        assert answers[0].text == answers[1].text != ""
+        assert all(each.headers["content-encoding"] == "gzip" for each in answers)
+
+
+def test_a_foreign_name_gets_no_file(address: str) -> None:
+    path = address + FILE.findall(patient.get(address).text)[0]
+    assert patient.get(path).status_code == 200
+    assert patient.get(path, headers={"Host": "evil.example"}).status_code == 421
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 from acip_core.ui.document import PREVIEW_ROUTE
 from acip_core.ui.handlers import Handlers
 from tests.support.browser import Newcomer
+from tests.support.looks import WIDTHS, seen_in_all_looks
 from tests.support.visitor import (
     SLIDER,
     Visit,
@@ -23,10 +24,6 @@ from tests.support.visitor import (
 )
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
-
-SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
-
-
 _SHIFTS = """
   window.shifted = 0;
   new PerformanceObserver((list) => {
@@ -36,11 +33,11 @@ _SHIFTS = """
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", WIDTHS)
 def test_texts_and_slider_are_on_the_first_screen_and_nothing_moves(
     browser: Browser, server: tuple[str, Handlers], size: str, theme: str
 ) -> None:
-    width, height = SIZES[size]
+    width, height = WIDTHS[size]
     page = browser.new_page(viewport={"width": width, "height": height})
     page.add_init_script(_SHIFTS)
     page.goto(f"{server[0]}?__theme={theme}", wait_until="commit")
@@ -78,23 +75,10 @@ def test_at_200_percent_nothing_is_cut_off(visit: Visit) -> None:
     page.fill("#prompt textarea", "A fox")
     page.click("#run")
     wait_state(page, "done", 100)
-    page.locator("#completion .cut pre").scroll_into_view_if_needed()
-    assert text(page)
-
-
-def test_every_term_is_explained_on_focus(visit: Visit) -> None:
-    page = visit()
-    page.click("#readouts summary")
-    expand(page, "pictures")
-    for part, least in (("#readouts", 3 + 7), ("#chart .entries", 2), ("#efficiency", 4)):
-        terms = page.locator(f"{part} .term")
-        terms.nth(least - 1).wait_for()
-        for term in terms.all():
-            meaning = term.get_attribute("data-meaning") or ""
-            assert len(meaning) > 20 and meaning in (term.get_attribute("aria-label") or "")
-        terms.first.focus()
-        shown = page.evaluate("getComputedStyle(document.activeElement, '::after').content")
-        assert shown.strip('"') == terms.first.get_attribute("data-meaning")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.locator("#completion .cut pre").scroll_into_view_if_needed()
+        assert text(page)
 
 
 def test_the_three_figures_follow_the_thumb(visit: Visit) -> None:
@@ -108,6 +92,9 @@ def test_the_three_figures_follow_the_thumb(visit: Visit) -> None:
     assert value > 1 and figure(page, "worse").endswith("× the perplexity")
     spoken = page.locator(SLIDER).get_attribute("aria-valuetext") or ""
     assert figure(page, "size") in spoken and figure(page, "worse") in spoken
+    page.mouse.up()
+    seen_in_all_looks(page, "#readouts .figures", "#readouts .figure", SLIDER, in_view=True)
+    seen_in_all_looks(page, "#header h1", "#header .claim > span", "#readouts .tick", "#readouts summary")
 
 
 def test_back_and_forward_walk_through_what_was_seen(visit: Visit) -> None:
@@ -137,6 +124,7 @@ def test_back_and_forward_walk_through_what_was_seen(visit: Visit) -> None:
     page.click("#visits [data-do=redo]")
     shows(50)
     expect(page.locator("#visits [data-do=redo]")).to_be_disabled()
+    seen_in_all_looks(page, "#visits [data-do]", "#visits [aria-current]")
 
 
 def test_chips_name_their_prompt_and_outlive_a_reload(visit: Visit, server: tuple[str, Handlers]) -> None:
@@ -172,6 +160,7 @@ def test_the_link_can_be_copied_and_opens_the_same_screen(visit: Visit, server: 
     page.click("[data-share]")
     expect(page.locator("[data-share]")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == page.url
+    seen_in_all_looks(page, "#header nav a", "#header nav button", in_view=True)
 
 
 def test_the_embedded_view_has_slider_and_texts_alone(browser: Browser, server: tuple[str, Handlers]) -> None:
@@ -182,6 +171,9 @@ def test_the_embedded_view_has_slider_and_texts_alone(browser: Browser, server: 
         expect(page.locator(part)).to_be_visible()
     for part in ("#prompt", "#chart", "#compare-view", "#take", "#visits", "[data-method]"):
         expect(page.locator(part)).to_be_hidden()
+    seen_in_all_looks(
+        page, "#completion .original pre", "#completion .cut pre", SLIDER, "#readouts .figures", in_view=True
+    )
     whole = page.locator("#header .out").get_attribute("href") or ""
     assert "embed" not in whole and "size=60" in whole
     page.close()
@@ -203,6 +195,7 @@ def test_a_file_of_another_size_says_so(visit: Visit) -> None:
         code = next(code for code in codes if code.startswith(start))
         assert f"{percent / 100:g}" in code and "directions" in code and "@" not in code
     page.mouse.up()
+    seen_in_all_looks(page, "#exported .other", "#exported a.file", "#exported .snippet", "#take-actions button")
 
 
 def test_buttons_that_remove_a_size_name_it(visit: Visit) -> None:
@@ -212,6 +205,7 @@ def test_buttons_that_remove_a_size_name_it(visit: Visit) -> None:
     removing.nth(1).click()
     titles = [each.get_attribute("title") for each in removing.all()]
     assert titles == [f"Remove {token.strip()}" for token in page.locator("#compare-sizes .token").all_text_contents()]
+    seen_in_all_looks(page, "#compare-sizes .token", "#compare-actions button")
 
 
 def test_curves_leave_with_the_text_that_they_are_of(visit: Visit) -> None:
@@ -221,6 +215,7 @@ def test_curves_leave_with_the_text_that_they_are_of(visit: Visit) -> None:
     page.click("#read")
     expect(page.locator("#read-out [data-state=done]")).to_be_attached()
     expect(page.locator("#read-out .read")).to_be_visible()
+    seen_in_all_looks(page, "#read-out pre", "#read-out .label", "#read-out .legend span", "#read-out .xtitle")
     page.fill("#own-text textarea", "")
     expect(page.locator("#read-out .read")).to_be_hidden()
 
@@ -233,6 +228,7 @@ def test_a_slow_server_is_not_called_gone(visit: Visit) -> None:
     page.route("**/acip/state", lambda route: None)  # no answer, though the connection is taken
     note = page.locator("#header .note").last
     expect(note).to_contain_text("slow to answer")
+    seen_in_all_looks(page, "#header .note", in_view=True)
     page.unroute("**/acip/state")
     expect(page.locator("#header .note")).to_have_count(1)
     page.click("#stop")
@@ -248,6 +244,7 @@ def test_a_target_out_of_reach_moves_nothing(visit: Visit) -> None:
     page.press(".aim input", "Enter")
     expect(page.locator(".aim .told")).to_contain_text("not reachable")
     assert page.evaluate(places) == before
+    seen_in_all_looks(page, ".aim .told", "#readouts .tile")
 
 
 def test_others_see_a_preview_of_the_link(newcomer: Newcomer) -> None:

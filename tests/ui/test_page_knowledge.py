@@ -16,6 +16,7 @@ from acip_core.model.size_planner import DIRECTIONS
 from acip_core.ui.handlers import Handlers
 from tests.support.browser import newcomers
 from tests.support.knowledge import lit, with_knowledge
+from tests.support.looks import looks, seen_in_all_looks
 from tests.support.visitor import SLIDER, drag, opened, requests_of, served, tiny_loaded, wait_state
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
@@ -79,6 +80,8 @@ def test_the_page_opens_at_the_smallest_size_that_knows_nine_in_ten(visit: Visit
     wait_state(page, "done", int(opening))
     expect(page.locator(SLIDER)).to_have_value(str(opening))
     assert lit(page) == known_at(server, opening) and f"size={opening}&" in page.url
+    first = ("#completion .original pre", "#completion .cut pre", SLIDER, "#readouts .figures", "#knowledge .count")
+    seen_in_all_looks(page, *first, in_view=True)
     linked = visit("size=90")
     wait_state(linked, "done", 90)
     assert lit(linked) == known_at(server, 90)
@@ -140,17 +143,14 @@ def test_a_drag_moves_nothing_on_the_page(visit: Visit) -> None:
 
 def test_no_answer_is_cut_off_and_every_group_is_named(visit: Visit) -> None:
     page = visit("size=60")
-    for width, height in ((1440, 900), (390, 844)):
-        page.set_viewport_size({"width": width, "height": height})
+    for width, _ in looks(page):
         cut = "tiles => tiles.filter(tile => tile.scrollWidth > tile.clientWidth).map(tile => tile.textContent)"
         assert page.locator(TILES).evaluate_all(cut) == []
-        names = page.locator("#knowledge .facts p")
-        expect(names.first).to_be_visible()
         hidden = (
             "names => names.filter((e) => !e.clientHeight || e.scrollWidth > e.clientWidth).map((e) => e.innerText)"
         )
-        assert names.evaluate_all(hidden) == []
-        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.locator("#knowledge .facts p").evaluate_all(hidden) == [], width
+    seen_in_all_looks(page, TILES, "#knowledge .facts p", "#knowledge .count", "#knowledge [data-copy]", in_view=True)
 
 
 def test_a_tile_says_what_the_size_says(visit: Visit, server: tuple[str, Handlers], knowledge: Knowledge) -> None:
@@ -189,6 +189,7 @@ def test_a_tile_says_what_the_size_says(visit: Visit, server: tuple[str, Handler
         " slider.dispatchEvent(new Event('input', { bubbles: true })); }"
     )
     check(45)
+    seen_in_all_looks(page, "#knowledge .said", in_view=True)
     page.keyboard.press("Escape")
     expect(card).to_be_hidden()
 

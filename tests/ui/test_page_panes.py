@@ -14,6 +14,7 @@ from acip_core.generation.sampling import SamplingConfig
 from acip_core.ui import sweep
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.sweep import key_of
+from tests.support.looks import looks, seen_in_all_looks
 from tests.support.visitor import SLIDER, Visit, drag, expected, original, served, text, tiny_loaded, wait_state
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
@@ -47,19 +48,17 @@ def seen(page: Page, name: str = "text") -> set[str]:
     return set(page.evaluate(f"window.seen.{name}"))
 
 
-@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
-def test_both_texts_stand_side_by_side_and_what_differs_is_marked(
-    visit: Visit, engine: Engine, width: int, height: int
-) -> None:
+def test_both_texts_stand_side_by_side_and_what_differs_is_marked(visit: Visit, engine: Engine) -> None:
     page = visit(link=f"size=60&prompt={OWN}")
-    page.set_viewport_size({"width": width, "height": height})
     wait_state(page, "done", 60)
     assert (original(page), text(page)) == (expected(engine, 100, OWN), expected(engine, 60, OWN))
-    boxes = [page.locator(f"#completion {side} pre").bounding_box() for side in (".original", ".cut")]
-    left, right = (box for box in boxes if box is not None)
-    assert left["y"] == right["y"] and left["x"] + left["width"] < right["x"]
-    assert min(left["width"], right["width"]) > 0.4 * min(width / 2, 390)
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    for look in looks(page):
+        boxes = [page.locator(f"#completion {side} pre").bounding_box() for side in (".original", ".cut")]
+        left, right = (box for box in boxes if box is not None)
+        assert left["y"] == right["y"] and left["x"] + left["width"] < right["x"]
+        assert min(left["width"], right["width"]) > (150 if look[0] == "phone" else 280)
+    parts = ("#completion .original pre", "#completion .cut pre", "#completion mark", SLIDER)
+    seen_in_all_looks(page, *parts, in_view=True)
     mark = page.locator("#completion .text mark").first
     assert "underline" in mark.evaluate("element => getComputedStyle(element).textDecorationLine")
     expect(page.locator("#completion .cut .note")).to_contain_text("differ")
@@ -90,6 +89,7 @@ def test_a_known_text_stays_while_it_is_written_again(visit: Visit, engine: Engi
     expect(page.locator("#completion .status")).to_contain_text("the same so far")
     wait_state(page, "done", 60)
     expect(page.locator("#completion .status")).to_contain_text("· as before")
+    seen_in_all_looks(page, "#completion .status", in_view=True)
     assert seen(page) == {expected(engine, 60)} and seen(page, "said") == {expected(engine, 100)}
 
 
@@ -153,6 +153,7 @@ def test_a_neighbours_text_says_whose_it_is(visit: Visit, engine: Engine) -> Non
     assert near != here and text(page) == expected(engine, int(near or 0), OWN)
     assert page.locator("#completion .label").text_content() == f"{near} %"
     assert page.locator("#completion .cut .note").text_content() == f"nearest text, for {here} %"
+    seen_in_all_looks(page, "#completion .cut .note", "#completion .label", in_view=True)
     page.mouse.up()
     wait_state(page, "done", int(here))
     assert page.locator("#completion .label").text_content() == f"{here} %"
@@ -223,3 +224,5 @@ def test_a_loop_is_marked_as_one_and_not_as_likely(visit: Visit) -> None:
     expect(page.locator("#comparison .legend .again")).to_be_visible()
     snaps = page.locator("#comparison .columns").evaluate("element => getComputedStyle(element).scrollSnapType")
     assert snaps.startswith("x")
+    column = "#comparison .column:first-child"
+    seen_in_all_looks(page, f"{column} .head", f"{column} pre", f"{column} .agreement", "#comparison .legend span")

@@ -1,0 +1,120 @@
+"""What a visitor can see of a page in the state that a test has reached: at both widths, in light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+WIDTHS = {"desktop": (1440, 900), "phone": (390, 844)}
+LOOKS = [(width, scheme) for width in WIDTHS for scheme in ("light", "dark")]
+_TRIES = 40
+# What is wrong with the elements that a selector finds, as sentences.
+_WRONG = """
+([selectors, inView]) => {
+  const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });
+  const brush = canvas.getContext("2d", { willReadFrequently: true });
+  const rgba = (color) => {
+    brush.clearRect(0, 0, 1, 1);
+    brush.fillStyle = color;
+    brush.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = brush.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = ([r, g, b, a], below) => [...[r, g, b].map((c, i) => c * a + below[i] * (1 - a)), 1];
+  const behind = (element) => {
+    if (!element) return rgba(getComputedStyle(document.documentElement).colorScheme === "dark" ? "black" : "white");
+    const color = rgba(getComputedStyle(element).backgroundColor);
+    return color[3] === 1 ? color : over(color, behind(element.parentElement));
+  };
+  const light = (color) => {
+    const [r, g, b] = color.map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const contrast = (element) => {
+    const style = getComputedStyle(element), below = behind(element);
+    const [a, b] = [light(over(rgba(style.fill !== "rgb(0, 0, 0)" && element.closest("svg") ? style.fill : style.color),
+                               below)), light(below)];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  };
+  const hasText = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  const isLarge = ({ fontSize, fontWeight }) =>
+    parseFloat(fontSize) >= (Number(fontWeight) >= 700 ? 18.66 : 24);
+  const wrong = [];
+  if (inView) scrollTo({ top: 0, behavior: "instant" });
+  for (const selector of selectors) {
+    const isThere = (each) => each.checkVisibility({ visibilityProperty: true });
+    const found = [...document.querySelectorAll(selector)].filter(isThere);
+    if (!found.length) wrong.push(`${selector} is not to be seen`);
+    for (const element of found) {
+      const name = `${selector} "${(element.textContent ?? "").trim().slice(0, 30)}"`;
+      if (!inView) element.scrollIntoView({ block: "center", inline: "nearest", behavior: "instant" });
+      const { left, right, top, bottom, width, height } = element.getBoundingClientRect();
+      if (width < 1 || height < 1) wrong.push(`${name} has no size`);
+      if (left < -0.5 || right > innerWidth + 0.5) wrong.push(`${name} leaves the window: ${left} to ${right}`);
+      if (inView && (top < -0.5 || bottom > innerHeight + 0.5)) wrong.push(`${name} is below or above the window`);
+      const style = getComputedStyle(element);
+      if (["hidden", "clip"].includes(style.overflowX) && style.textOverflow !== "ellipsis"
+          && element.scrollWidth > element.clientWidth + 1)
+        wrong.push(`${name} is cut off`);
+      const [x, y] = [left + width / 2, Math.min(Math.max(top + height / 2, 1), innerHeight - 1)];
+      const front = document.elementFromPoint(x, y);
+      if (style.pointerEvents !== "none" && front && !element.contains(front) && !front.contains(element)
+          && getComputedStyle(front).pointerEvents !== "none" && !element.closest("svg"))
+        wrong.push(`${name} lies under ${front.tagName}.${front.className}`);
+      for (const words of [element, ...element.querySelectorAll("*")]) {
+        if (!hasText(words) || words.closest(":disabled, [hidden]") || !isThere(words)) continue;
+        const own = getComputedStyle(words), ratio = contrast(words);
+        if (own.backgroundImage === "none" && ratio < (isLarge(own) ? 3 : 4.5))
+          wrong.push(`"${words.textContent.trim().slice(0, 30)}" of ${selector} has a contrast of ${ratio.toFixed(2)}`);
+      }
+    }
+  }
+  if (document.documentElement.scrollWidth > innerWidth) wrong.push("the page is wider than its window");
+  return wrong;
+}
+"""
+
+
+def looks(page: Page) -> Iterator[tuple[str, str]]:
+    """The page in each of the four, one after another, without loading it anew; afterwards as it was.
+
+    Yields:
+        Width, "desktop" or "phone", and color scheme.
+    """
+    before = page.viewport_size
+    try:
+        for width, scheme in LOOKS:
+            page.set_viewport_size(dict(zip(("width", "height"), WIDTHS[width], strict=True)))  # type: ignore[arg-type]
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            yield width, scheme
+    finally:
+        page.emulate_media(color_scheme="light")
+        if before is not None:
+            page.set_viewport_size(before)
+
+
+def seen_in_all_looks(page: Page, *selectors: str, in_view: bool = False) -> None:
+    """Each is there in all four: whole, within the window, over everything else, with text that can be read.
+
+    Args:
+        in_view: at the top of the page, without scrolling.
+    """
+    for width, scheme in looks(page):
+        for _ in range(_TRIES):  # colors fade, plots are drawn anew
+            if not (wrong := page.evaluate(_WRONG, [selectors, in_view])):
+                break
+            page.wait_for_timeout(100)
+        assert not wrong, f"{width}, {scheme}: {'; '.join(wrong)}"
+
+
+def nothing_in_anybodys_way(page: Page) -> None:
+    """axe finds nothing in any of the four."""
+    for width, scheme in looks(page):
+        for _ in range(3):  # colors fade
+            if not (found := Axe().run(page).response["violations"]):
+                break
+            page.wait_for_timeout(300)
+        assert not found, (width, scheme, [(v["id"], v["impact"], v["nodes"][0]["html"]) for v in found])
