@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from ..evaluation.perplexity import Perplexity
 from ..generation.speed import measure_speeds
 from .job import Job
-from .messages import Message, measurement
+from .messages import Message, measurement, thinned
 from .model_service import MEASURED_WINDOWS, ModelService
 from .visitors import Run
 
@@ -34,10 +34,16 @@ class PerplexityJob(Job):
         found: dict[str, Perplexity] = {}
         total = MEASURED_WINDOWS * len(model.corpora)
         streams = [self._measured(corpus, run) for corpus in model.corpora]
-        for corpus, value in (pair for turn in zip_longest(*streams) for pair in turn if pair is not None):
-            found[corpus] = value
+        for _ in thinned(self._kept(found, streams)):
             yield measurement(named, found, "running", total, model.window)
         yield measurement(named, found, "stopped" if run.cancel.is_set() else "done", total, model.window)
+
+    def _kept(
+        self, found: dict[str, Perplexity], streams: Sequence[Iterator[tuple[str, Perplexity]]]
+    ) -> Iterator[None]:
+        for corpus, value in (pair for turn in zip_longest(*streams) for pair in turn if pair is not None):
+            found[corpus] = value
+            yield
 
     def _measured(self, corpus: str, run: Run) -> Iterator[tuple[str, Perplexity]]:
         for value in self._model.engine.measure(self._model.windows(corpus), self.plan, run.cancel):

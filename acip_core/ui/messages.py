@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ..evaluation.methods import corpus_color, corpus_title
 from ..evaluation.perplexity import Perplexity
@@ -13,6 +13,8 @@ from .columns import Column
 
 Message = dict[str, Any]
 FRAME_SECONDS = 0.04  # on a fast device several tokens travel together
+_CHART_SECONDS = 0.1
+T = TypeVar("T")
 _WORTH_TELLING = 2.0  # seconds
 _FINISH = {"end": "finished", "length": "length reached", "stopped": "stopped"}
 
@@ -43,6 +45,15 @@ def frames(steps: TokenSteps, sizes: Sequence[float], known: str | None = None) 
             shown = now
             parts = [[size, *written] for size, written in ready.items()]
             yield {"text": ready[sizes[0]][0], "state": state, "status": status, "ready": parts, "read": read}
+
+
+def thinned(updates: Iterator[T]) -> Iterator[T]:
+    """Those of the updates that a chart can be drawn anew for; faster ones would leave a browser no time for clicks."""
+    shown = -_CHART_SECONDS
+    for update in updates:
+        if (now := time.monotonic()) - shown >= _CHART_SECONDS:
+            shown = now
+            yield update
 
 
 def _beside(known: str, text: str, finished: bool) -> str:

@@ -14,7 +14,7 @@ from ..data.passage import Passage, cut_passage
 from ..generation.engine import Engine
 from ..model.tracks import LARGEST_PERCENT, Track
 from .job import STARTING, Job
-from .messages import Message, counted, reading_status
+from .messages import Message, counted, reading_status, thinned
 from .model_service import ModelService
 from .requests import text_of
 from .visitors import Run
@@ -45,8 +45,7 @@ class ReadingJob(Job):
         passage = cut_passage(model.engine.elastic.tokenizer, self.text, model.window, MOST_TOKENS)
         common.update(pieces=passage.pieces, left_out=passage.left_out)
         total = len(sizes_to_read(self.percent, self.track))
-        for sizes in read_passage(model.engine, passage, self.percent, self.track, run.cancel):
-            common["sizes"] = sizes
+        for sizes in thinned(self._read(passage, run)):
             yield {
                 "state": "running",
                 "status": reading_status(sizes, self.track.named(sizes[-1]["percent"]), total, passage.pieces),
@@ -56,6 +55,11 @@ class ReadingJob(Job):
         sentence = f"{word}: {counted(len(passage.pieces), 'token')} at {counted(done, 'size')}"
         behind = f"; {counted(passage.left_out, 'token')} behind them not read" if passage.left_out else ""
         yield {"state": state, "status": f"{sentence}{behind}."}
+
+    def _read(self, passage: Passage, run: Run) -> Iterator[list[Any]]:
+        for sizes in read_passage(self._model.engine, passage, self.percent, self.track, run.cancel):
+            self.common["sizes"] = sizes
+            yield sizes
 
 
 def sizes_to_read(percent: float, track: Track) -> list[float]:

@@ -17,6 +17,7 @@ from gradio_client import Client
 from acip_core.generation import engine as generate
 from acip_core.generation.engine import Engine
 from acip_core.generation.tokens import Token
+from acip_core.ui import messages
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.visitors import Visitors
 from tests.support import patient
@@ -261,3 +262,9 @@ def test_half_a_surrogate_pair_is_sent_back_as_text() -> None:
             json.dumps(message, ensure_ascii=False).encode("utf-8")
     *_, last = handlers.complete("\ud800 Hello", 60, *SETTINGS, REQUEST)
     assert last["state"] == "done" and last["prompt"] == "? Hello"
+
+
+def test_a_chart_is_told_of_no_more_than_it_can_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(second / 64 for second in range(1000))
+    monkeypatch.setattr(messages.time, "monotonic", lambda: next(now))
+    assert list(messages.thinned(iter(range(20)))) == [0, 7, 14]
