@@ -26,7 +26,7 @@ RUN pip install ${PIP_OPTIONS} --require-hashes --no-deps -r requirements.lock &
 
 USER user
 COPY --chown=user . .
-# Converts the model and computes its factors into the user's cache.
+# Converts the model and makes its factors and codes, into the user's cache: the page starts with all of them.
 RUN python -m acip_core prepare
 
 EXPOSE 7860
