@@ -37,7 +37,7 @@ def measure_cold_start() -> list[Figure]:
         codes = next((making / "cache" / "codes").iterdir())
         finish(pack(codes, [path.name for path in codes.glob("*.safetensors")], published))
         hub.add(_CODES, published)
-        _, fetched = _seconds(fetching, hub, ACIP_CODES=_CODES)
+        _, fetched = _seconds(fetching, hub, ACIP_CODES_REPO=_CODES)
     start = "a Space's start with an empty disk, its model from a Hub on this machine"
     return [
         Figure(f"{start}, to the page", served, "s"),

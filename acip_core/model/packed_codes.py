@@ -40,8 +40,8 @@ class _Stated:
 
 
 def repository_of(artifact: str | Path | None, hub: HubConfig) -> Repository | None:
-    """Where codes may be published: what `ACIP_CODES` names, else where the artifact comes from; None for a folder."""
-    name = os.environ.get("ACIP_CODES", "").strip() or (str(artifact) if artifact and is_on_hub(artifact) else "")
+    """Where codes may be published: what `ACIP_CODES_REPO` names, else where the artifact comes from; None for a folder."""
+    name = os.environ.get("ACIP_CODES_REPO", "").strip() or (str(artifact) if artifact and is_on_hub(artifact) else "")
     return Repository(name, hub) if name else None
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..artifacts.loading import Loaded
+from ..evaluation.methods import CORPORA
 from ..model.base_model import DEFAULT_HUB_ID, embedded_gguf
 
 PAPER = "https://arxiv.org/abs/2502.01717"
@@ -25,8 +26,11 @@ def links(loaded: Loaded) -> list[tuple[str, str, str]]:
     if card := model_card_address(loaded.elastic.base.source):
         found.append((card, "Model", "The model's card on the Hugging Face Hub, with its licence"))
     corpora = dict.fromkeys(curve.corpus for curve in loaded.artifact.curves)
-    for address, title in (_LICENSES[corpus] for corpus in corpora if corpus in _LICENSES):
-        found.append((address, title.partition(",")[0], f"Licence of the text for measuring: {title}"))
+    for corpus in (corpus for corpus in corpora if corpus in _LICENSES):
+        address, title = _LICENSES[corpus]
+        found.append(
+            (address, title.partition(",")[0], f"Licence of a text for measuring, {CORPORA[corpus].kind}: {title}")
+        )
     return found
 
 

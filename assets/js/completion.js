@@ -112,6 +112,7 @@ class Pane {
     this.#outdate();
     this.#latest = this.#recalled = null;
     this.#asked = position();
+    if (promptField().value !== this.#ready.prompt) this.forget(); // what came of the former one since it was changed
     clearTimeout(this.#unanswered);
     const characters = promptField().value.length;
     if (characters > data.characters) {

@@ -37,12 +37,13 @@ function show(element) {
   stand();
 }
 
-/** Above its element, or below where there is no room. */
+/** Stands above its element, or below where there is no room. */
 function stand() {
   if (!about) return;
   box.textContent = about.dataset.meaning ?? "";
   const [at, { clientWidth, clientHeight }] = [about.getBoundingClientRect(), document.documentElement];
   const { offsetWidth: width, offsetHeight: height } = box;
+  box.style.visibility = at.bottom < 0 || at.top > clientHeight ? "hidden" : ""; // it was scrolled away
   const top = at.top - height - GAP >= 0 ? at.top - height - GAP : at.bottom + GAP;
   box.style.left = `${Math.max(GAP, Math.min(at.left, clientWidth - width - GAP))}px`;
   box.style.top = `${Math.max(GAP, Math.min(top, clientHeight - height - GAP))}px`;

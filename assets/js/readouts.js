@@ -57,7 +57,7 @@ function worded(figure, row) {
  */
 function shares(row) {
   const published = (table.published ?? full.bytes) / 1e6;
-  const share = (100 * megabytes(row.percent)) / published;
+  const share = Math.round((1000 * megabytes(row.percent)) / published) / 10;
   const whole = `${fixed(share, Number.isInteger(share) || share >= 99 ? 0 : 1)} % of ${inMegabytes(published)}`;
   return table.published === undefined && row !== full ? `${whole} (${row.percent} % of the layers)` : whole;
 }
@@ -91,13 +91,15 @@ const number = (value) => (value === null || value === undefined ? "–" : value
 function drawTicks(strip) {
   strip.replaceChildren(...(table.published === undefined ? [] : byteTicks()));
   if (table.published !== undefined) return;
-  for (const percent of data.measured.filter((each) => each === clamp(each))) {
+  const tens = [...Array(11).keys()].map((each) => 10 * each);
+  const isMeasured = data.measured.length > 0;
+  for (const percent of (isMeasured ? data.measured : tens).filter((each) => each === clamp(each))) {
     const tick = document.createElement("button");
     tick.type = "button";
     tick.className = percent % 10 ? "tick minor" : "tick";
     tick.style.setProperty("--at", String(share(percent)));
     tick.textContent = percent % 10 ? "" : String(percent);
-    tick.title = `Go to ${percent} %, measured`;
+    tick.title = `Go to ${percent} %${isMeasured ? ", measured" : ""}`;
     tick.setAttribute("aria-label", tick.title);
     tick.addEventListener("click", () => go(percent));
     strip.append(tick);

@@ -103,12 +103,12 @@ def test_a_run_that_ends_goes_on_with_the_files_that_are_missing(
 def test_a_repository_of_their_own(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """What `ACIP_CODES` names, for an artifact that lies in a folder, as on a Space."""
+    """What `ACIP_CODES_REPO` names, for an artifact that lies in a folder, as on a Space."""
     published(machine, monkeypatch, capsys, "user/codes")
     loaded = machine.open(str(tmp_path / "artifact"))
     assert machine.codes(loaded) >= {MADE}
     machine.forget()
-    monkeypatch.setenv("ACIP_CODES", "user/codes")
+    monkeypatch.setenv("ACIP_CODES_REPO", "user/codes")
     assert machine.codes(machine.open(str(tmp_path / "artifact"))) == {FETCHED}
 
 

@@ -59,6 +59,8 @@ def test_without_curves_and_with_adapters_that_leave_no_room_for_30_percent(newc
         page = opened(newcomer(), address, wrong)
         low = int(page.locator(SLIDER).get_attribute("min") or 0)
         assert low > 30
+        tens = [str(ten) for ten in range(0, 101, 10) if ten >= low]  # nothing was measured, and sizes are marked
+        assert page.locator("#readouts .tick").all_text_contents() == tens
         page.focus(SLIDER)
         page.keyboard.press("Home")
         wait_state(page, "done", low)

@@ -190,6 +190,19 @@ def test_reading_a_long_prompt_tells_how_far_it_is(
     expect(bar).to_be_hidden()
 
 
+def test_another_prompt_stands_beside_no_text_of_the_former_one(visit: Visit, engine: Engine) -> None:
+    page = visit(link="size=60")
+    wait_state(page, "done", 60)
+    page.route("**/queue/join*", lambda route: None)  # the network is slow
+    page.fill("#prompt textarea", OWN)
+    page.click("#run")
+    expect(page.locator("#completion .status")).to_have_text("starting")
+    assert (original(page), text(page)) == ("", "") and page.locator("#completion .label").text_content() == "60 %"
+    page.unroute_all()
+    ask(page, OWN)
+    assert text(page) == expected(engine, 60, OWN)
+
+
 def test_a_visit_comes_back_with_its_original(visit: Visit, engine: Engine) -> None:
     page = visit(link="size=60")
     wait_state(page, "done", 60)
