@@ -40,7 +40,7 @@ class _Stated:
 
 
 def repository_of(artifact: str | Path | None, hub: HubConfig) -> Repository | None:
-    """Where codes may be published: what `ACIP_CODES_REPO` names, else where the artifact comes from; None for a folder."""
+    """Where codes may be published: `ACIP_CODES_REPO`, else where the artifact comes from; None for a folder."""
     name = os.environ.get("ACIP_CODES_REPO", "").strip() or (str(artifact) if artifact and is_on_hub(artifact) else "")
     return Repository(name, hub) if name else None
 
