@@ -45,13 +45,16 @@ class Engine:
     """Serves one elastic model to many callers, each on its own thread and at its own size.
 
     One thread owns the model and runs requests in the order they come, a token or a slice of a prompt at a time.
+
+    Attributes:
+        ends: ids that end a text; without any, texts are as long as was asked for.
     """
 
     def __init__(self, elastic: ElasticModel):
         self.elastic = elastic
         self._scheduler = DecodeScheduler(elastic)
         self.context = context_length(elastic.model.config)  # tokens
-        self._ends = _end_ids(elastic)
+        self.ends = _end_ids(elastic)
         self._queue = AdmissionQueue(_ACTIVE, _WAITING, max(_CACHED_TOKENS, 2 * self.context))
         release_threads()  # of who has loaded the model
 
@@ -235,7 +238,7 @@ class Engine:
             tokens, step = [], {}
             chosen = choose_tokens(logits[:, -1], sampling, [seeded[i] for i in running], [texts[i] for i in running])
             for i, token in zip(running, chosen, strict=True):
-                finish = "end" if token in self._ends else "length" if count == sampling.max_new_tokens else ""
+                finish = "end" if token in self.ends else "length" if count == sampling.max_new_tokens else ""
                 text = words[i].flush() if finish == "end" else words[i].push(token)
                 text += words[i].flush() if finish == "length" else ""
                 step[i] = Token(text, count, total, total, finish, id=token)

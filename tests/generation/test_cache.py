@@ -88,7 +88,7 @@ def elastic_of(family: str) -> ElasticModel:
 @pytest.fixture(params=SETTINGS)
 def engine(request: pytest.FixtureRequest) -> Engine:
     engine = Engine(elastic_of(request.param))
-    engine._ends = frozenset()
+    engine.ends = frozenset()
     return engine
 
 

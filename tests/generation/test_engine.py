@@ -84,7 +84,7 @@ def test_greedy_equals_generate(family: str, length: int) -> None:
     elastic = tiny_elastic(family)
     elastic.model.generation_config.eos_token_id = None  # run on, so that there is much to compare
     engine = Engine(elastic)
-    engine._ends = frozenset()
+    engine.ends = frozenset()
     prompt = (PROMPT * 3)[:length]
     inputs = elastic.tokenizer(prompt, return_tensors="pt")
     for ratio in (1.0, 0.6):
@@ -99,7 +99,7 @@ def test_greedy_equals_generate(family: str, length: int) -> None:
 @pytest.mark.parametrize("penalty", [1.3, 5.0])
 def test_repetition_penalty_as_transformers(engine: Engine, penalty: float) -> None:
     elastic = engine.elastic
-    engine._ends = frozenset()
+    engine.ends = frozenset()
     inputs = elastic.tokenizer(PROMPT, return_tensors="pt")
     plans = [elastic.planner.at_ratio(ratio) for ratio in (0.4, 1.0, 0.7)]
     sampling = SamplingConfig(max_new_tokens=24, repetition_penalty=penalty)
@@ -199,7 +199,7 @@ def test_same_seed_same_text(engine: Engine) -> None:
 
 
 def test_runs_to_the_end_of_the_context(engine: Engine) -> None:
-    engine._ends = frozenset()
+    engine.ends = frozenset()
     steps = list(engine.stream("x" * 236, engine.elastic.planner.at_ratio(1.0), SamplingConfig(max_new_tokens=20)))
     assert steps[-1].prompt_tokens + steps[-1].count == engine.context == 256
 

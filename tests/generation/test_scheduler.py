@@ -128,7 +128,7 @@ def in_step(engine: Engine, requests: Sequence[Steps], after: Callable[[int], No
 
 def test_visitors_at_once_read_what_they_read_alone(family: str) -> None:
     engine = Engine(tiny_elastic(family, adapter_rank=2))
-    engine._ends = frozenset()  # run on, so that all of them run at once
+    engine.ends = frozenset()  # run on, so that all of them run at once
     planner = engine.elastic.planner
 
     def requests() -> list[Steps]:

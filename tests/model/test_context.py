@@ -39,7 +39,7 @@ def test_every_family_says_it_in_its_own_words(family: str, settings: dict[str, 
 def test_nothing_runs_beyond_it(family: str) -> None:
     elastic = tiny_elastic(family)
     engine, plan = Engine(elastic), elastic.planner.at_ratio(0.7)
-    engine._ends = frozenset()
+    engine.ends = frozenset()
     longest: list[int] = []
     forward = engine._scheduler.run
 

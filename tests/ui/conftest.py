@@ -19,7 +19,7 @@ from tests.support.visitor import SLOW, Visit, at_rest, opened, served, tiny_loa
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, Handlers]]:
     with served(tiny_loaded("A note for <b>people</b>.")) as (address, handlers):
-        handlers.model.engine._ends = frozenset()  # a random model ends its text at random
+        handlers.model.engine.ends = frozenset()  # a random model ends its text at random
         handlers.model.windows = lambda corpus: torch.randint(
             3, 128, (16, 24), generator=torch.Generator().manual_seed(1)
         )

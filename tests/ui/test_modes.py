@@ -31,7 +31,7 @@ from tests.support.visitor import REQUEST, SETTINGS, free_port, served, shown, t
 def handlers() -> Handlers:
     made = Handlers(with_coding(tiny_loaded()))
     made.model.modes.preparation.run()
-    made.model.engine._ends = frozenset()
+    made.model.engine.ends = frozenset()
     return made
 
 

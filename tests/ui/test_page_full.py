@@ -76,7 +76,7 @@ def server(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
         thread = handlers.model.modes.preparation._thread
         assert thread is not None
         thread.join()
-        handlers.model.engine._ends = frozenset()
+        handlers.model.engine.ends = frozenset()
         yield address, handlers
 
 

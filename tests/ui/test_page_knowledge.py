@@ -53,7 +53,7 @@ def knowledge(loaded: Loaded) -> Knowledge:
 @pytest.fixture(scope="module")
 def server(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
     with served(loaded) as (address, handlers):
-        handlers.model.engine._ends = frozenset()
+        handlers.model.engine.ends = frozenset()
         yield address, handlers
 
 

@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.long]
 def test_a_server_that_stops_in_an_orderly_way_is_missed(newcomer: Newcomer) -> None:
     with page_port() as port, PageServer("127.0.0.1", port) as server:
         handlers = shown(server, tiny_loaded())
-        handlers.model.engine._ends, forward = frozenset(), handlers.model.engine.forward
+        handlers.model.engine.ends, forward = frozenset(), handlers.model.engine.forward
         handlers.model.engine.forward = lambda *rest, **options: (time.sleep(10 * SLOW), forward(*rest, **options))[1]
         page = opened(newcomer(), server.address, [])
         page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")

@@ -33,7 +33,7 @@ def server() -> Iterator[tuple[str, Handlers]]:
         thread = handlers.model.modes.preparation._thread
         assert thread is not None
         thread.join()
-        handlers.model.engine._ends = frozenset()
+        handlers.model.engine.ends = frozenset()
         handlers.model.windows = lambda corpus: torch.randint(
             3, 128, (16, 24), generator=torch.Generator().manual_seed(1)
         )
