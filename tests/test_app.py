@@ -27,7 +27,8 @@ from acip_core.ui.port import PortError, listening_socket
 from acip_core.ui.server import PageServer
 from tests.support import patient
 from tests.support.browser import Newcomer
-from tests.support.visitor import SLIDER, free_port, opened, page_port, running, wait_for, wait_state
+from tests.support.ports import free_port
+from tests.support.visitor import SLIDER, opened, page_port, running, wait_for, wait_state
 
 pytestmark = pytest.mark.long
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from acip_core.model.base_model import EMBEDDED_WHEEL
-from tests.support.visitor import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 HOST = "somebody-page.hf.space"  # by which its visitors ask for it

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import runpy
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from acip_core.ui.page import build_page
 from acip_core.ui.server import PageServer
 from tests.support import patient
 from tests.support.browser import PATIENCE
+from tests.support.ports import free_port
 from tests.support.tiny import tiny_artifact, tiny_base, tiny_factors
 
 ROOT = Path(__file__).parents[2]
@@ -158,17 +158,6 @@ def drag(page: Page, percent: float, steps: int = 12) -> list[str]:
         page.mouse.move(x(value + (percent - value) * step / steps), y)
         seen.append(readout(page, "megabytes") + readout(page, "saved"))
     return seen
-
-
-def free_port(wanted: int = 0) -> int:
-    """One that nobody listens on; the wanted one if it is free."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from acip_core.ui.model_choices import ModelChoice, ModelChoiceError, model_choi
 from acip_core.ui.page import build_page
 from acip_core.ui.server import PageServer
 from tests.support.browser import Newcomer
-from tests.support.visitor import free_port, opened, page_port, running, shown, tiny_loaded, wait_for, wait_state
+from tests.support.ports import free_port
+from tests.support.visitor import opened, page_port, running, shown, tiny_loaded, wait_for, wait_state
 
 pytestmark = pytest.mark.long
 

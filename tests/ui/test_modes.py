@@ -24,7 +24,8 @@ from acip_core.ui.preparation import Preparation
 from acip_core.ui.server import PageServer
 from tests.support import patient
 from tests.support.coded import opened_with_codes, with_coding
-from tests.support.visitor import REQUEST, SETTINGS, free_port, served, shown, tiny_loaded
+from tests.support.ports import free_port
+from tests.support.visitor import REQUEST, SETTINGS, served, shown, tiny_loaded
 
 
 @pytest.fixture
