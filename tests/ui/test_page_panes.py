@@ -119,10 +119,9 @@ def test_the_first_paint_has_the_prepared_texts(browser: Browser) -> None:
         page = browser.new_page()
         page.route("**/queue/join*", lambda route: route.abort())  # nothing is ever answered
         page.goto(address)
-        page.wait_for_selector("#completion .said", state="attached")
-        assert page.locator("#completion .begin").text_content() == "Prepared & ready"
+        expect(page.locator("#completion .begin")).to_have_text("Prepared & ready")
+        expect(page.locator("#prompt textarea")).to_have_value("Prepared & ready")
         assert (original(page), text(page)) == (texts[100], texts[100])
-        assert page.input_value("#prompt textarea") == "Prepared & ready"
         page.unroute_all()
         page.goto("about:blank")
         page.goto(f"{address}#size=60")
