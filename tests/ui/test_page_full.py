@@ -181,8 +181,9 @@ def test_no_term_is_without_a_sentence(page: Page) -> None:
             seen |= terms
         page.click("#how [data-close]")
     assert {"perplexity", "token", "layer", "bit", "direction", "nats", "divergence", "tokenizer", "GPTQ"} <= seen
-    for width, _ in looks(page):
-        assert page.evaluate(_SENTENCES) == [], width
+    for look in looks(page):
+        assert page.evaluate(_SENTENCES) == [], look
+    seen_in_all_looks(page, "#meaning")
 
 
 def test_what_one_visitor_does_moves_nothing_that_another_sees(page: Page, visit: Visit) -> None:
