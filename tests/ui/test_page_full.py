@@ -66,7 +66,7 @@ _SENTENCES = """() => [...document.querySelectorAll("[data-meaning]")].map((each
 
 @pytest.fixture(scope="module")
 def loaded() -> Loaded:
-    asked = with_knowledge(opened_with_codes(tiny_loaded())).knowledge
+    asked = with_knowledge(opened_with_codes(tiny_loaded()), step=10).knowledge
     return replace(with_coding(tiny_loaded()), knowledge=asked, peers=made_up_peers(), comparison=a_comparison())
 
 
@@ -82,11 +82,11 @@ def server(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
 
 @pytest.fixture
 def visit(profile: BrowserContext, server: tuple[str, Handlers]) -> Iterator[Visit]:
-    """Opens the page for somebody who was never there, beside the tab of `page`."""
+    """Opens the page in another tab, as for somebody new; or apart, for a visitor with a browser of their own."""
     wrong: list[str] = []
     with newcomers(profile) as newcomer:
-        newcomer()
-        yield lambda link="": opened(newcomer(), server[0], wrong, link)
+        tab = newcomer()
+        yield lambda link="", apart=False: opened(newcomer() if apart else tab, server[0], wrong, link)
     assert wrong == []
 
 
@@ -154,41 +154,9 @@ def test_a_mode_opens_at_its_own_size_and_then_where_it_was_left(visit: Visit, s
     stands("bits", openings["bits"])
 
 
-def test_no_term_is_without_a_sentence(page: Page) -> None:
-    wait_state(page, "done")
-    page.click("#readouts summary")
-    page.get_by_label("other methods").check()
-    for part in ("advanced", "reading", "take", "pictures"):
-        expand(page, part)
-    page.fill("#own-text textarea", "A fox sees nine dogs.")
-    page.click("#read")
-    page.click("#compare")
-    expect(page.locator("#read-out [data-state=done]")).to_be_attached()
-    expect(page.locator("#comparison [data-state=done]")).to_be_attached()
-    seen: set[str] = set()
-    for mode in ("both", "directions", "bits"):
-        page.check(f"#spend input[value={mode}]")
-        page.locator("#pictures").scroll_into_view_if_needed()
-        page.click("[data-method]")
-        expect(page.locator("#how .terms").first).to_be_attached()
-        page.wait_for_function("() => !document.body.innerText.includes('Drawing …')")
-        for name, part in page.evaluate(_PARTS):
-            terms = set(terms_in(*part["said"]))
-            if name in _IN_VIEW:  # fields of Gradio's say in view what they are
-                assert terms <= _IN_VIEW[name][0] and any(_IN_VIEW[name][1] in said for said in part["said"])
-                continue
-            assert terms - set(terms_in(*part["explained"])) == set(), f"{name} in the mode {mode}"
-            seen |= terms
-        page.click("#how [data-close]")
-    assert {"perplexity", "token", "layer", "bit", "direction", "nats", "divergence", "tokenizer", "GPTQ"} <= seen
-    for look in looks(page):
-        assert page.evaluate(_SENTENCES) == [], look
-    seen_in_all_looks(page, "#meaning")
-
-
 def test_what_one_visitor_does_moves_nothing_that_another_sees(page: Page, visit: Visit) -> None:
     """Sizes, modes, prompts, comparisons, exports, undo."""
-    first, second = page, visit(link="size=90&mode=directions")
+    first, second = page, visit(link="size=90&mode=directions", apart=True)
     wait_state(second, "done", 90)
     expand(second, "take")
 
@@ -220,3 +188,34 @@ def test_what_one_visitor_does_moves_nothing_that_another_sees(page: Page, visit
     assert "mode=directions" in second.url and "mode=directions" not in first.url
     for each in (first, second):
         seen_in_all_looks(each, "#completion .original pre", "#completion .cut pre", SLIDER, in_view=True)
+
+
+def test_no_term_is_without_a_sentence(page: Page) -> None:
+    wait_state(page, "done")
+    page.click("#readouts summary")
+    page.get_by_label("other methods").check()
+    for part in ("advanced", "reading", "take", "pictures"):
+        expand(page, part)
+    page.fill("#own-text textarea", "A fox sees nine dogs.")
+    page.click("#read")
+    page.click("#compare")
+    expect(page.locator("#read-out [data-state=done]")).to_be_attached()
+    expect(page.locator("#comparison [data-state=done]")).to_be_attached()
+    seen: set[str] = set()
+    for mode in ("both", "directions", "bits"):
+        page.check(f"#spend input[value={mode}]")
+        page.locator("#pictures").scroll_into_view_if_needed()
+        page.click("[data-method]")
+        expect(page.locator("#how .terms").first).to_be_attached()
+        page.wait_for_function("() => !document.body.innerText.includes('Drawing …')")
+        for name, part in page.evaluate(_PARTS):
+            terms = set(terms_in(*part["said"]))
+            if name in _IN_VIEW:  # fields of Gradio's say in view what they are
+                assert terms <= _IN_VIEW[name][0] and any(_IN_VIEW[name][1] in said for said in part["said"])
+                continue
+            assert terms - set(terms_in(*part["explained"])) == set(), f"{name} in the mode {mode}"
+            seen |= terms
+        page.click("#how [data-close]")
+    assert {"perplexity", "token", "layer", "bit", "direction", "nats", "divergence", "tokenizer", "GPTQ"} <= seen
+    for look in looks(page):
+        assert page.evaluate(_SENTENCES) == [], look

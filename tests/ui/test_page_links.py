@@ -134,7 +134,8 @@ def test_a_link_says_where_everything_comes_from(visit: Visit) -> None:
     found = {link.text_content(): link for link in links.all()}
     assert {"Paper", "C4", "Wikipedia"} <= set(found)  # a local model has no card, and this code no address
     assert "licence" in (found["C4"].get_attribute("data-meaning") or "").lower()
-    seen_in_all_looks(page, "#header nav a", in_view=True)
+    page.focus("#header nav a")
+    seen_in_all_looks(page, "#header nav a", "#meaning", in_view=True)  # its sentence, too
     for link in found.values():
         assert link.get_attribute("data-meaning") and link.get_attribute("rel") == "noopener"
 
