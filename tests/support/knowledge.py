@@ -34,7 +34,11 @@ def tiny_facts(base: BaseModel, step: int = 9) -> tuple[Fact, ...]:
 
 
 def with_knowledge(loaded: Loaded, step: int = 5) -> Loaded:
-    """The same opened model, asked in all modes that it has now; `step` as `tiny_facts`: 10 asks 25 facts and not 61."""
+    """The same opened model, asked in all modes that it has now.
+
+    Args:
+        step: as `tiny_facts`; 5 leaves 61 facts, and 10 leaves 25.
+    """
     run = KnowledgeRun(loaded.elastic, ResumableRun(None), tiny_facts(loaded.elastic.base, step))
     finish(run.ask(loaded.elastic))
     return replace(loaded, knowledge=run.knowledge())

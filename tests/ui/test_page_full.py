@@ -82,11 +82,11 @@ def server(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
 
 @pytest.fixture
 def visit(profile: BrowserContext, server: tuple[str, Handlers]) -> Iterator[Visit]:
-    """Opens the page in another tab, as for somebody new; or apart, for a visitor with a browser of their own."""
+    """Opens the page for somebody who was never there, beside the tab of `page`."""
     wrong: list[str] = []
     with newcomers(profile) as newcomer:
-        tab = newcomer()
-        yield lambda link="", apart=False: opened(newcomer() if apart else tab, server[0], wrong, link)
+        newcomer()
+        yield lambda link="": opened(newcomer(), server[0], wrong, link)
     assert wrong == []
 
 
@@ -100,34 +100,10 @@ def page(profile: BrowserContext, server: tuple[str, Handlers]) -> Iterator[Page
     assert wrong == []
 
 
-def test_ticks_are_round_sizes_at_their_own_places(page: Page, server: tuple[str, Handlers]) -> None:
-    wait_state(page, "done")
-    page.check("#spend input[value=both]")
-    ticks = page.locator("#readouts .tick")
-    labels = [float(label) for label in ticks.all_text_contents()]
-    assert labels == sorted(labels) and len(labels) > 4 and labels[-1] == 0.085
-    assert all(float(f"{label:.2g}") == label for label in labels)
-    places = ticks.evaluate_all("all => all.map((tick) => Number(tick.style.getPropertyValue('--at')))")
-    track = server[1].model.modes.track(BOTH)
-    low, high = (percent / 100 * track.planner.base_bytes / 1e6 for percent in (track.percents[0], 100))
-    ideal = [max(0, math.log(label / low) / math.log(high / low)) for label in labels[:-1]]
-    assert places == pytest.approx([*ideal, 1], abs=0.001)
-    seen_in_all_looks(page, "#readouts .tick")
-    right_of = "all => all.map((tick) => { const range = document.createRange(); range.selectNodeContents(tick);"
-    for width, _ in looks(page):
-        boxes = ticks.evaluate_all(
-            f"{right_of} const {{ left, right }} = range.getBoundingClientRect(); return [left, right]; }})"
-        )
-        assert all(a[1] < b[0] for a, b in pairwise(boxes)), width
-    ticks.nth(2).click()
-    wait_state(page, "done")
-    assert float(figure(page, "size").split()[0]) == pytest.approx(labels[2], rel=0.02)
-
-
-def test_a_mode_opens_at_its_own_size_and_then_where_it_was_left(visit: Visit, server: tuple[str, Handlers]) -> None:
+def test_a_mode_opens_at_its_own_size_and_then_where_it_was_left(page: Page, server: tuple[str, Handlers]) -> None:
+    """The first test of the file: nobody has touched the tab."""
     modes = server[1].model.modes
     openings = {mode: modes.knowledge.opening(modes.track(mode)) for mode in ("both", "bits", "directions")}
-    page = visit()
     wait_state(page, "done")
 
     def stands(mode: str, percent: float) -> None:
@@ -154,9 +130,35 @@ def test_a_mode_opens_at_its_own_size_and_then_where_it_was_left(visit: Visit, s
     stands("bits", openings["bits"])
 
 
+def test_ticks_are_round_sizes_at_their_own_places(page: Page, server: tuple[str, Handlers]) -> None:
+    wait_state(page, "done")
+    page.check("#spend input[value=both]")
+    ticks = page.locator("#readouts .tick")
+    labels = [float(label) for label in ticks.all_text_contents()]
+    assert labels == sorted(labels) and len(labels) > 4 and labels[-1] == 0.085
+    assert all(float(f"{label:.2g}") == label for label in labels)
+    places = ticks.evaluate_all("all => all.map((tick) => Number(tick.style.getPropertyValue('--at')))")
+    track = server[1].model.modes.track(BOTH)
+    low, high = (percent / 100 * track.planner.base_bytes / 1e6 for percent in (track.percents[0], 100))
+    ideal = [max(0, math.log(label / low) / math.log(high / low)) for label in labels[:-1]]
+    assert places == pytest.approx([*ideal, 1], abs=0.001)
+    page.mouse.move(0, 0)
+    page.keyboard.press("Escape")  # what the choice means would cover some
+    seen_in_all_looks(page, "#readouts .tick")
+    right_of = "all => all.map((tick) => { const range = document.createRange(); range.selectNodeContents(tick);"
+    for width, _ in looks(page):
+        boxes = ticks.evaluate_all(
+            f"{right_of} const {{ left, right }} = range.getBoundingClientRect(); return [left, right]; }})"
+        )
+        assert all(a[1] < b[0] for a, b in pairwise(boxes)), width
+    ticks.nth(2).click()
+    wait_state(page, "done")
+    assert float(figure(page, "size").split()[0]) == pytest.approx(labels[2], rel=0.02)
+
+
 def test_what_one_visitor_does_moves_nothing_that_another_sees(page: Page, visit: Visit) -> None:
     """Sizes, modes, prompts, comparisons, exports, undo."""
-    first, second = page, visit(link="size=90&mode=directions", apart=True)
+    first, second = page, visit(link="size=90&mode=directions")
     wait_state(second, "done", 90)
     expand(second, "take")
 
@@ -192,7 +194,8 @@ def test_what_one_visitor_does_moves_nothing_that_another_sees(page: Page, visit
 
 def test_no_term_is_without_a_sentence(page: Page) -> None:
     wait_state(page, "done")
-    page.click("#readouts summary")
+    if not page.locator("#readouts details[open]").count():
+        page.click("#readouts summary")
     page.get_by_label("other methods").check()
     for part in ("advanced", "reading", "take", "pictures"):
         expand(page, part)
