@@ -66,7 +66,7 @@ def prompt_part(examples: Examples) -> tuple[gr.Textbox, Dependency, gr.Button, 
             value=examples.prompts[0],
             label="Prompt",
             lines=1,
-            max_lines=6,
+            max_lines=4,  # a longer one scrolls: the slider stays on the first screen
             elem_id="prompt",
             info=None,
             placeholder="Type the beginning of a text",

@@ -77,8 +77,11 @@ _WRONG = """
 """
 
 
-def looks(page: Page) -> Iterator[tuple[str, str]]:
+def looks(page: Page, zoom: int = 1) -> Iterator[tuple[str, str]]:
     """The page in each of the four, one after another, without loading it anew; afterwards as it was.
+
+    Args:
+        zoom: how much larger everything is; it leaves so much less of the window.
 
     Yields:
         Width, "desktop" or "phone", and color scheme.
@@ -86,7 +89,8 @@ def looks(page: Page) -> Iterator[tuple[str, str]]:
     before = page.viewport_size
     try:
         for width, scheme in LOOKS:
-            page.set_viewport_size(dict(zip(("width", "height"), WIDTHS[width], strict=True)))  # type: ignore[arg-type]
+            across, down = WIDTHS[width]
+            page.set_viewport_size({"width": across // zoom, "height": down // zoom})
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
             yield width, scheme
@@ -96,13 +100,14 @@ def looks(page: Page) -> Iterator[tuple[str, str]]:
             page.set_viewport_size(before)
 
 
-def seen_in_all_looks(page: Page, *selectors: str, in_view: bool = False) -> None:
+def seen_in_all_looks(page: Page, *selectors: str, in_view: bool = False, zoom: int = 1) -> None:
     """Each is there in all four: whole, within the window, over everything else, with text that can be read.
 
     Args:
         in_view: at the top of the page, without scrolling.
+        zoom: as `looks`.
     """
-    for width, scheme in looks(page):
+    for width, scheme in looks(page, zoom):
         for _ in range(_TRIES):  # colors fade, plots are drawn anew
             if not (wrong := page.evaluate(_WRONG, [selectors, in_view])):
                 break

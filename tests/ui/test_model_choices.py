@@ -17,6 +17,7 @@ from acip_core.ui.model_choices import ModelChoice, ModelChoiceError, model_choi
 from acip_core.ui.page import build_page
 from acip_core.ui.server import PageServer
 from tests.support.browser import Newcomer
+from tests.support.looks import seen_in_all_looks
 from tests.support.ports import free_port
 from tests.support.visitor import opened, page_port, running, shown, tiny_loaded, wait_for, wait_state
 
@@ -132,6 +133,7 @@ def test_switching_on_the_page(newcomer: Newcomer, app_folders: tuple[Path, Path
 
         chosen.click()
         page.get_by_role("option", name="second", exact=True).click()
+        seen_in_all_looks(page, "#model", "#switch-status", "#switch-yes", "#switch-no")
         page.click("#switch-no")
         expect(asked).to_be_hidden()
         expect(chosen).to_have_value(model.name)
@@ -142,6 +144,7 @@ def test_switching_on_the_page(newcomer: Newcomer, app_folders: tuple[Path, Path
         expect(page.locator("#completion .prompt")).to_have_text("A prompt that stays")
         switch("nobody/nothing")
         expect(page.locator("#header .note")).to_contain_text("nobody/nothing could not be opened")
+        seen_in_all_looks(page, "#model", "#header .note")
         expect(chosen).to_have_value("second")
         wait_state(page, "done", 100)
         page.close()

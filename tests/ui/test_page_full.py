@@ -66,7 +66,7 @@ _SENTENCES = """() => [...document.querySelectorAll("[data-meaning]")].map((each
 
 @pytest.fixture(scope="module")
 def loaded() -> Loaded:
-    asked = with_knowledge(opened_with_codes(tiny_loaded())).knowledge
+    asked = with_knowledge(opened_with_codes(tiny_loaded()), step=10).knowledge
     return replace(with_coding(tiny_loaded()), knowledge=asked, peers=made_up_peers(), comparison=a_comparison())
 
 
@@ -100,34 +100,10 @@ def page(profile: BrowserContext, server: tuple[str, Handlers]) -> Iterator[Page
     assert wrong == []
 
 
-def test_ticks_are_round_sizes_at_their_own_places(page: Page, server: tuple[str, Handlers]) -> None:
-    wait_state(page, "done")
-    page.check("#spend input[value=both]")
-    ticks = page.locator("#readouts .tick")
-    labels = [float(label) for label in ticks.all_text_contents()]
-    assert labels == sorted(labels) and len(labels) > 4 and labels[-1] == 0.085
-    assert all(float(f"{label:.2g}") == label for label in labels)
-    places = ticks.evaluate_all("all => all.map((tick) => Number(tick.style.getPropertyValue('--at')))")
-    track = server[1].model.modes.track(BOTH)
-    low, high = (percent / 100 * track.planner.base_bytes / 1e6 for percent in (track.percents[0], 100))
-    ideal = [max(0, math.log(label / low) / math.log(high / low)) for label in labels[:-1]]
-    assert places == pytest.approx([*ideal, 1], abs=0.001)
-    seen_in_all_looks(page, "#readouts .tick")
-    right_of = "all => all.map((tick) => { const range = document.createRange(); range.selectNodeContents(tick);"
-    for width, _ in looks(page):
-        boxes = ticks.evaluate_all(
-            f"{right_of} const {{ left, right }} = range.getBoundingClientRect(); return [left, right]; }})"
-        )
-        assert all(a[1] < b[0] for a, b in pairwise(boxes)), width
-    ticks.nth(2).click()
-    wait_state(page, "done")
-    assert float(figure(page, "size").split()[0]) == pytest.approx(labels[2], rel=0.02)
-
-
-def test_a_mode_opens_at_its_own_size_and_then_where_it_was_left(visit: Visit, server: tuple[str, Handlers]) -> None:
+def test_a_mode_opens_at_its_own_size_and_then_where_it_was_left(page: Page, server: tuple[str, Handlers]) -> None:
+    """The first test of the file: nobody has touched the tab."""
     modes = server[1].model.modes
     openings = {mode: modes.knowledge.opening(modes.track(mode)) for mode in ("both", "bits", "directions")}
-    page = visit()
     wait_state(page, "done")
 
     def stands(mode: str, percent: float) -> None:
@@ -154,35 +130,30 @@ def test_a_mode_opens_at_its_own_size_and_then_where_it_was_left(visit: Visit, s
     stands("bits", openings["bits"])
 
 
-def test_no_term_is_without_a_sentence(page: Page) -> None:
+def test_ticks_are_round_sizes_at_their_own_places(page: Page, server: tuple[str, Handlers]) -> None:
     wait_state(page, "done")
-    page.click("#readouts summary")
-    page.get_by_label("other methods").check()
-    for part in ("advanced", "reading", "take", "pictures"):
-        expand(page, part)
-    page.fill("#own-text textarea", "A fox sees nine dogs.")
-    page.click("#read")
-    page.click("#compare")
-    expect(page.locator("#read-out [data-state=done]")).to_be_attached()
-    expect(page.locator("#comparison [data-state=done]")).to_be_attached()
-    seen: set[str] = set()
-    for mode in ("both", "directions", "bits"):
-        page.check(f"#spend input[value={mode}]")
-        page.locator("#pictures").scroll_into_view_if_needed()
-        page.click("[data-method]")
-        expect(page.locator("#how .terms").first).to_be_attached()
-        page.wait_for_function("() => !document.body.innerText.includes('Drawing …')")
-        for name, part in page.evaluate(_PARTS):
-            terms = set(terms_in(*part["said"]))
-            if name in _IN_VIEW:  # fields of Gradio's say in view what they are
-                assert terms <= _IN_VIEW[name][0] and any(_IN_VIEW[name][1] in said for said in part["said"])
-                continue
-            assert terms - set(terms_in(*part["explained"])) == set(), f"{name} in the mode {mode}"
-            seen |= terms
-        page.click("#how [data-close]")
-    assert {"perplexity", "token", "layer", "bit", "direction", "nats", "divergence", "tokenizer", "GPTQ"} <= seen
+    page.check("#spend input[value=both]")
+    ticks = page.locator("#readouts .tick")
+    labels = [float(label) for label in ticks.all_text_contents()]
+    assert labels == sorted(labels) and len(labels) > 4 and labels[-1] == 0.085
+    assert all(float(f"{label:.2g}") == label for label in labels)
+    places = ticks.evaluate_all("all => all.map((tick) => Number(tick.style.getPropertyValue('--at')))")
+    track = server[1].model.modes.track(BOTH)
+    low, high = (percent / 100 * track.planner.base_bytes / 1e6 for percent in (track.percents[0], 100))
+    ideal = [max(0, math.log(label / low) / math.log(high / low)) for label in labels[:-1]]
+    assert places == pytest.approx([*ideal, 1], abs=0.001)
+    page.mouse.move(0, 0)
+    page.keyboard.press("Escape")  # what the choice means would cover some
+    seen_in_all_looks(page, "#readouts .tick")
+    right_of = "all => all.map((tick) => { const range = document.createRange(); range.selectNodeContents(tick);"
     for width, _ in looks(page):
-        assert page.evaluate(_SENTENCES) == [], width
+        boxes = ticks.evaluate_all(
+            f"{right_of} const {{ left, right }} = range.getBoundingClientRect(); return [left, right]; }})"
+        )
+        assert all(a[1] < b[0] for a, b in pairwise(boxes)), width
+    ticks.nth(2).click()
+    wait_state(page, "done")
+    assert float(figure(page, "size").split()[0]) == pytest.approx(labels[2], rel=0.02)
 
 
 def test_what_one_visitor_does_moves_nothing_that_another_sees(page: Page, visit: Visit) -> None:
@@ -219,3 +190,35 @@ def test_what_one_visitor_does_moves_nothing_that_another_sees(page: Page, visit
     assert "mode=directions" in second.url and "mode=directions" not in first.url
     for each in (first, second):
         seen_in_all_looks(each, "#completion .original pre", "#completion .cut pre", SLIDER, in_view=True)
+
+
+def test_no_term_is_without_a_sentence(page: Page) -> None:
+    wait_state(page, "done")
+    if not page.locator("#readouts details[open]").count():
+        page.click("#readouts summary")
+    page.get_by_label("other methods").check()
+    for part in ("advanced", "reading", "take", "pictures"):
+        expand(page, part)
+    page.fill("#own-text textarea", "A fox sees nine dogs.")
+    page.click("#read")
+    page.click("#compare")
+    expect(page.locator("#read-out [data-state=done]")).to_be_attached()
+    expect(page.locator("#comparison [data-state=done]")).to_be_attached()
+    seen: set[str] = set()
+    for mode in ("both", "directions", "bits"):
+        page.check(f"#spend input[value={mode}]")
+        page.locator("#pictures").scroll_into_view_if_needed()
+        page.click("[data-method]")
+        expect(page.locator("#how .terms").first).to_be_attached()
+        page.wait_for_function("() => !document.body.innerText.includes('Drawing …')")
+        for name, part in page.evaluate(_PARTS):
+            terms = set(terms_in(*part["said"]))
+            if name in _IN_VIEW:  # fields of Gradio's say in view what they are
+                assert terms <= _IN_VIEW[name][0] and any(_IN_VIEW[name][1] in said for said in part["said"])
+                continue
+            assert terms - set(terms_in(*part["explained"])) == set(), f"{name} in the mode {mode}"
+            seen |= terms
+        page.click("#how [data-close]")
+    assert {"perplexity", "token", "layer", "bit", "direction", "nats", "divergence", "tokenizer", "GPTQ"} <= seen
+    for look in looks(page):
+        assert page.evaluate(_SENTENCES) == [], look

@@ -151,6 +151,7 @@ def test_no_answer_is_cut_off_and_every_group_is_named(visit: Visit) -> None:
         )
         assert page.locator("#knowledge .facts p").evaluate_all(hidden) == [], width
     seen_in_all_looks(page, TILES, "#knowledge .facts p", "#knowledge .count", "#knowledge [data-copy]", in_view=True)
+    seen_in_all_looks(page, TILES, "#knowledge .facts p", "#knowledge .count", "#knowledge [data-copy]", zoom=2)
 
 
 def test_a_tile_says_what_the_size_says(visit: Visit, server: tuple[str, Handlers], knowledge: Knowledge) -> None:
@@ -236,8 +237,11 @@ def test_a_screen_reader_hears_one_sentence_at_rest(visit: Visit, knowledge: Kno
     assert spoken.get_attribute("role") == "status"
     groups = page.locator("#knowledge ul")
     assert groups.count() > 3 and all(groups.nth(i).get_attribute("aria-label") for i in range(groups.count()))
-    found = Axe().run(page, context="#knowledge")
-    assert not found.response["violations"], found.generate_report()
+    for look in looks(page):
+        expect(page.get_by_role("list").and_(groups)).to_have_count(groups.count())  # not hidden from it
+        expect(page.get_by_role("status").and_(spoken)).to_have_count(1)
+        found = Axe().run(page, context="#knowledge")
+        assert not found.response["violations"], (look, found.generate_report())
 
 
 def test_the_strip_is_copied_or_saved_as_a_picture(visit: Visit) -> None:
@@ -247,15 +251,23 @@ def test_the_strip_is_copied_or_saved_as_a_picture(visit: Visit) -> None:
     page.evaluate(
         "() => { navigator.clipboard.write = async ([item]) => { window.copied = await item.getType('image/png'); }; }"
     )
-    button.click()
+    drawn = """async () => {
+        const image = await createImageBitmap(window.copied), canvas = new OffscreenCanvas(1, 1).getContext("2d");
+        canvas.drawImage(image, 0, 0);
+        return [image.width, image.height, canvas.getImageData(0, 0, 1, 1).data[0]];
+    }"""
+    for _, scheme in looks(page):
+        page.evaluate("() => { window.copied = null; }")
+        button.click()
+        page.wait_for_function("() => window.copied")
+        *size, red = page.evaluate(drawn)
+        assert size == [2400, 1350] and (red > 200) == (scheme == "light")
     expect(button).to_have_text("Copied")
-    size = page.evaluate(
-        "async () => { const { width, height } = await createImageBitmap(window.copied); return [width, height]; }"
-    )
-    assert size == [2400, 1350]
     page.evaluate("() => { navigator.clipboard.write = () => Promise.reject(new Error('not allowed')); }")
     with page.expect_download() as download:
         button.click()
     assert download.value.suggested_filename.endswith("-knows.png")
     assert download.value.path().read_bytes().startswith(b"\x89PNG")
     expect(button).to_have_text("Saved")
+    page.locator(TILES).first.focus()
+    seen_in_all_looks(page, "#knowledge .said", "#knowledge [data-copy]", in_view=True)

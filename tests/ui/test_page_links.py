@@ -16,7 +16,7 @@ from acip_core.ui.handlers import Handlers
 from acip_core.ui.preparation import Preparation
 from acip_core.ui.server import PageServer
 from tests.support.browser import Newcomer
-from tests.support.looks import nothing_in_anybodys_way, seen_in_all_looks
+from tests.support.looks import looks, nothing_in_anybodys_way, seen_in_all_looks
 from tests.support.visitor import (
     SLIDER,
     SLOW,
@@ -134,7 +134,8 @@ def test_a_link_says_where_everything_comes_from(visit: Visit) -> None:
     found = {link.text_content(): link for link in links.all()}
     assert {"Paper", "C4", "Wikipedia"} <= set(found)  # a local model has no card, and this code no address
     assert "licence" in (found["C4"].get_attribute("data-meaning") or "").lower()
-    seen_in_all_looks(page, "#header nav a", in_view=True)
+    page.focus("#header nav a")
+    seen_in_all_looks(page, "#header nav a", "#meaning", in_view=True)  # its sentence, too
     for link in found.values():
         assert link.get_attribute("data-meaning") and link.get_attribute("rel") == "noopener"
 
@@ -142,21 +143,23 @@ def test_a_link_says_where_everything_comes_from(visit: Visit) -> None:
 def test_focus_goes_as_one_reads(visit: Visit) -> None:
     page = visit()
     wait_state(page, "done", 100)
-    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     part = """() => document.activeElement.closest(
       "#header, #ask, #examples, #completion, #size, #readouts, #spend, #chart, #visits, #advanced, "
       + "#measure-actions, #compare-view, #reading, #take, #pictures")?.id ?? ''"""
-    order: list[str] = []
-    for _ in range(90):
-        page.keyboard.press("Tab")
-        at = page.evaluate(part)
-        if at and at != (order or [""])[-1]:
-            order.append(at)
-        if at == "pictures":
-            break
-    left = ["header", "ask", "examples", "completion", "size", "readouts", "spend"]
+    left = ["header", "ask", "examples", "completion", "size", "readouts"]
     right = ["chart", "measure-actions", "visits", "advanced"]
-    assert order == [*left, *right, "compare-view", "reading", "take", "pictures"]
+    for width, scheme in looks(page):
+        page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+        order: list[str] = []
+        for _ in range(90):
+            page.keyboard.press("Tab")
+            at = page.evaluate(part)
+            if at and at != (order or [""])[-1]:
+                order.append(at)
+            if at == "pictures":
+                break
+        spend = ["spend"] if width == "desktop" else []  # on a phone behind Details
+        assert order == [*left, *spend, *right, "compare-view", "reading", "take", "pictures"], (width, scheme)
 
 
 def test_the_address_keeps_what_stands_before_the_link(browser: Browser, server: tuple[str, Handlers]) -> None:

@@ -106,6 +106,7 @@ def test_another_mode_stands_at_the_same_megabytes_and_runs_at_once(visit: Visit
     wait_state(page, "done", 60)
     expect(page.locator(SLIDER)).to_have_value("60")
     expect(page.locator(SIZE)).to_contain_text("(60 % of the layers)")
+    seen_in_all_looks(page, SIZE, SLIDER, in_view=True)
     former, size = text(page), page.locator("#visits [aria-current]").text_content()
     page.check("#spend input[value=bits]")
     expect(page.locator("#visits .chips li")).to_have_count(4)

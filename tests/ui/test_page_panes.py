@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -135,12 +136,14 @@ def test_the_first_paint_has_the_prepared_texts(browser: Browser) -> None:
 @pytest.mark.usefixtures("slow")
 def test_the_box_stays_at_its_top(visit: Visit) -> None:
     page = visit(link="size=60")
-    page.add_style_tag(content="#completion pre { height: 50px !important; }")
-    page.set_viewport_size({"width": 390, "height": 844})
+    page.add_style_tag(content="#completion pre { height: 30px !important; }")
     wait_state(page, "done", 60)
-    ask(page, OWN)
-    pane = page.locator("#completion .cut pre")
-    assert pane.evaluate("element => element.scrollHeight > element.clientHeight && element.scrollTop === 0")
+    at_top = "element => element.scrollHeight > element.clientHeight && element.scrollTop === 0"
+    for look in looks(page):
+        if look[1] == "light":
+            ask(page, f"{OWN} {look}")
+        for pane in page.locator("#completion pre").all():
+            assert pane.evaluate(at_top), look
 
 
 def test_a_neighbours_text_says_whose_it_is(visit: Visit, engine: Engine) -> None:
@@ -165,6 +168,9 @@ def test_reading_a_long_prompt_tells_how_far_it_is(
 ) -> None:
     monkeypatch.setattr(generate, "PREFILL_CHUNK", 4)
     monkeypatch.setattr(sweep, "_LONGEST", longest)
+    goes_on, forward = threading.Event(), engine.forward
+    goes_on.set()
+    monkeypatch.setattr(engine, "forward", lambda *given, **named: (goes_on.wait(60), forward(*given, **named))[1])
     prompt = f"{longest} " + "long words " * 17
     page = visit(link="size=60")
     wait_state(page, "done", 60)
@@ -174,6 +180,9 @@ def test_reading_a_long_prompt_tells_how_far_it_is(
     page.click("#run")
     expect(bar).to_be_visible()
     expect(status).to_contain_text("reading the prompt, ")
+    goes_on.clear()
+    seen_in_all_looks(page, "#completion progress", "#completion .status", in_view=True)
+    goes_on.set()
     assert 0 < bar.evaluate("element => element.value") < 1
     page.click("#stop")
     wait_state(page, "stopped", 60)
