@@ -100,9 +100,8 @@ def page(profile: BrowserContext, server: tuple[str, Handlers]) -> Iterator[Page
     assert wrong == []
 
 
-def test_a_mode_opens_at_its_own_size_and_then_where_it_was_left(page: Page, server: tuple[str, Handlers]) -> None:
-    """The first test of the file: nobody has touched the tab."""
-    modes = server[1].model.modes
+def test_a_mode_opens_at_its_own_size_and_then_where_it_was_left(visit: Visit, server: tuple[str, Handlers]) -> None:
+    page, modes = visit(), server[1].model.modes
     openings = {mode: modes.knowledge.opening(modes.track(mode)) for mode in ("both", "bits", "directions")}
     wait_state(page, "done")
 
