@@ -105,8 +105,9 @@ def _draw_token(scores: torch.Tensor, sampling: SamplingConfig, generator: torch
     nothing: Any = None  # the warpers read no token ids
     warped = TemperatureLogitsWarper(max(sampling.temperature, _COLDEST))(nothing, (scores - scores.max())[None])
     probabilities = warped[0].softmax(-1)
-    # Tokens as unlikely as this have together no more than what is left out: sorting them would take all the time.
-    tokens = (probabilities > (1 - sampling.top_p) / len(scores)).nonzero()[:, 0]
+    # Tokens less likely than this have together no more than what is left out: sorting them would take all the time.
+    least = min((1 - sampling.top_p) / len(scores), float(probabilities.max()))  # where all are alike, too
+    tokens = (probabilities >= least).nonzero()[:, 0]
     warped = warped[:, tokens]
     if sampling.top_p < 1:
         warped = TopPLogitsWarper(min(1.0, sampling.top_p / float(probabilities[tokens].sum())))(nothing, warped)

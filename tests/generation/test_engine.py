@@ -198,6 +198,24 @@ def test_same_seed_same_text(engine: Engine) -> None:
     assert cold == greedy
 
 
+@pytest.mark.parametrize("top_p", [1e-9, 0.7, 1.0])
+@pytest.mark.parametrize("alike", [True, False])
+def test_tokens_are_drawn_as_often_as_they_are_likely(top_p: float, alike: bool) -> None:
+    logits = torch.zeros(1, 300) if alike else 3 * torch.randn(1, 300, generator=torch.Generator().manual_seed(0))
+    probabilities, order = logits[0].div(0.8).softmax(-1).sort(descending=True, stable=True)
+    kept = probabilities.cumsum(0) - probabilities < top_p - 1e-6
+    kept[0] = True
+    expected = torch.zeros(300).index_put((order,), probabilities * kept / probabilities[kept].sum())
+    settings, draw = SamplingConfig(temperature=0.8, top_p=top_p), torch.Generator().manual_seed(1)
+    drawn = [choose_tokens(logits, settings, [draw], [[]])[0] for _ in range(2000)]
+    if alike:  # which of them are left is open, not how many
+        assert 0.95 * int(kept.sum()) <= len(set(drawn)) <= int(kept.sum())
+    else:
+        found = torch.bincount(torch.tensor(drawn), minlength=300) / 2000
+        assert (found - expected).abs().max() < 0.03
+        assert set(drawn) <= set(order[kept].tolist())
+
+
 def test_runs_to_the_end_of_the_context(engine: Engine) -> None:
     engine.ends = frozenset()
     steps = list(engine.stream("x" * 236, engine.elastic.planner.at_ratio(1.0), SamplingConfig(max_new_tokens=20)))
