@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from markupsafe import escape
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .whole_answer import whole_answer
 
 PREVIEW_ROUTE = "acip/preview.png"
 _LEVEL = 5  # of compression: 200 KB become 30 in 5 ms
@@ -48,30 +50,17 @@ class Rewriting:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "GET":
             return await self._app(scope, receive, send)
-        start: Message = {}
-        body = bytearray()
-
-        async def rewritten(message: Message) -> None:
-            nonlocal start
-            if message["type"] == "http.response.start":
-                start = message
-                return
-            body.extend(message.get("body", b""))
-            if message.get("more_body", False):
-                return
-            whole = bytes(body)
-            if Headers(raw=start["headers"]).get("content-type", "").startswith("text/html"):
-                whole = self._rewritten(whole.decode(), Request(scope)).encode()
-                headers = MutableHeaders(raw=start["headers"])
-                if "gzip" in Headers(scope=scope).get("accept-encoding", ""):
-                    whole = gzip.compress(whole, _LEVEL)
-                    headers["content-encoding"] = "gzip"
-                headers.add_vary_header("Accept-Encoding")
-                headers["content-length"] = str(len(whole))
-            await send(start)
-            await send({"type": "http.response.body", "body": whole})
-
-        await self._app(scope, receive, rewritten)
+        start, whole = await whole_answer(self._app, scope, receive)
+        if Headers(raw=start["headers"]).get("content-type", "").startswith("text/html"):
+            whole = self._rewritten(whole.decode(), Request(scope)).encode()
+            headers = MutableHeaders(raw=start["headers"])
+            if "gzip" in Headers(scope=scope).get("accept-encoding", ""):
+                whole = gzip.compress(whole, _LEVEL)
+                headers["content-encoding"] = "gzip"
+            headers.add_vary_header("Accept-Encoding")
+            headers["content-length"] = str(len(whole))
+        await send(start)
+        await send({"type": "http.response.body", "body": whole})
 
     def _rewritten(self, html: str, request: Request) -> str:
         html = _MANIFEST.sub("", _TAGS.sub("", html))

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .whole_answer import whole_answer
+
 _FILES = re.compile(r"/(assets|static/js|acip/js)/.+|/acip/plotly\.min\.js")
 _HASHED = "/assets/"  # names of files there hold a digest of what is in them
 _KEEP = "public, max-age=31536000, immutable"
@@ -45,21 +47,12 @@ class KeptAnswers:
 
     async def _asked(self, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
         """What answers behind this, whole."""
-        start: Message = {}
-        body = bytearray()
-
-        async def gather(message: Message) -> None:
-            nonlocal start
-            if message["type"] == "http.response.start":
-                start = message
-            body.extend(message.get("body", b""))
-
-        await self._app(scope, receive, gather)
+        start, body = await whole_answer(self._app, scope, receive)
         headers = MutableHeaders(raw=start["headers"])
         headers["content-length"] = str(len(body))
         if start["status"] == 200 and scope["path"].startswith(_HASHED):
             headers["cache-control"] = _KEEP
-        return start, bytes(body)
+        return start, body
 
     def _keep(self, key: tuple[str, str], start: Message, body: bytes) -> None:
         """In the place of those that nobody has asked for longest."""
