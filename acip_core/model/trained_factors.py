@@ -36,10 +36,7 @@ class Ternary:
     @classmethod
     def of(cls, matrix: torch.Tensor) -> Ternary:
         """The nearest such matrix to one (rows, columns)."""
-        size = matrix.detach().float().abs().cpu()
-        on = size > _THRESHOLD * size.mean(1, keepdim=True)
-        scale = (size * on).sum(1) / on.sum(1).clamp_min(1)
-        signs = on * matrix.detach().cpu().sign()
+        signs, scale = (part.cpu() for part in signs_and_scale(matrix.detach().float()))
         flat = (signs + 1).to(torch.uint8).flatten()
         flat = torch.cat([flat, flat.new_zeros(-len(flat) % len(_PLACES))]).view(-1, len(_PLACES))
         return cls((flat * _PLACES).sum(1, dtype=torch.uint8), scale, matrix.shape[1])
@@ -50,6 +47,13 @@ class Ternary:
         digits = (values[:, None] // _PLACES % 3).float() - 1  # of every byte
         entries = digits[self.digits.long()].flatten()[: len(self.scale) * self.columns]
         return entries.view(len(self.scale), self.columns) * self.scale[:, None]
+
+
+def signs_and_scale(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a matrix (rows, columns) is rounded to: -1, 0 or 1 for each entry, and a scale for each row (rows,)."""
+    size = matrix.abs()
+    on = size > _THRESHOLD * size.mean(1, keepdim=True)
+    return on * matrix.sign(), (size * on).sum(1) / on.sum(1).clamp_min(1)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..model.layers import ElasticLinear
-from ..model.trained_factors import FactorUpdate, Ternary
+from ..model.trained_factors import FactorUpdate, Ternary, signs_and_scale
 
 FactorPair = tuple[torch.Tensor, torch.Tensor]  # down (K, in_features) and up (K, out_features), float32
 
@@ -20,9 +20,20 @@ class BalancedFactors:
     Attributes:
         trained: by layer, `down` times a scale for each row and `up` divided by it; their product is the factors'.
         parameters: all of them.
+        running: what the layers run: the parameters, or what is kept of them.
+
+    Args:
+        start: factors to start from; the layers' own by default.
+        rounded: whether the layers run what `updates_of` keeps of the parameters. Its gradient moves the parameters
+            (straight through the rounding), so training ends with the very factors that are kept.
     """
 
-    def __init__(self, layers: Mapping[str, ElasticLinear], start: Mapping[str, FactorPair] | None = None):
+    def __init__(
+        self,
+        layers: Mapping[str, ElasticLinear],
+        start: Mapping[str, FactorPair] | None = None,
+        rounded: bool = False,
+    ):
         self.layers = layers
         self.own = {name: (layer.down, layer.up) for name, layer in layers.items()}
         begun = {
@@ -34,12 +45,37 @@ class BalancedFactors:
             for name, (down, up) in begun.items()
         }
         self.parameters = [side for sides in self.trained.values() for side in sides]
+        self.running = self.trained
+        if rounded:
+            self.running = {
+                name: tuple(side.detach().clone().requires_grad_() for side in sides)
+                for name, sides in self.trained.items()
+            }
+
+    @torch.no_grad()
+    def round(self) -> None:
+        """Have the layers run what is kept of the parameters as they are now."""
+        if self.running is self.trained:
+            return
+        for name, (down, up) in self.trained.items():
+            own, scale = self.own[name], self.scales[name]
+            for kept, side, from_own in zip(self.running[name], (down, up), (own[0] * scale, own[1] / scale), strict=True):
+                signs, lengths = signs_and_scale(side - from_own)
+                kept.copy_(from_own + signs * lengths[:, None])
+
+    def pass_gradients(self) -> None:
+        """Give the gradients of what the layers ran to the parameters."""
+        if self.running is self.trained:
+            return
+        for name, sides in self.trained.items():
+            for side, kept in zip(sides, self.running[name], strict=True):
+                side.grad, kept.grad = kept.grad, None
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """The layers run these factors within the block, then their own."""
         for name, layer in self.layers.items():
-            layer.down, layer.up = self.trained[name]
+            layer.down, layer.up = self.running[name]
         try:
             yield
         finally:

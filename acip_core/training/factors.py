@@ -45,6 +45,7 @@ class FactorConfig:
         sampled: windows of text that the model itself writes and that are read beside the corpora's.
         evenness: a size's gradient is divided by its divergence to this power. At 0 the smallest sizes' own would drown
             the others; at 1 all sizes count by the logarithm of their divergence.
+        rounded: whether the factors run as they will be kept, signs and zeros (straight-through gradients).
         seed: fixes the order of windows and the sizes.
     """
 
@@ -55,6 +56,7 @@ class FactorConfig:
     largest: float = 0.97
     sampled: int = 1228
     evenness: float = 0.75
+    rounded: bool = True
     seed: int = 0
 
 
@@ -123,7 +125,7 @@ class FactorRun:
         self.elastic, self.windows, self.settings = elastic, windows, settings
         self.layers = elastic.elastic_layers()
         self.planner = elastic.planner_for(0)
-        self.factors = BalancedFactors(self.layers, start)
+        self.factors = BalancedFactors(self.layers, start, rounded=settings.rounded)
         self.parameters = self.factors.parameters
         self.optimizer = self.factors.adam(settings.learning_rate)
         self.step = 0
@@ -148,12 +150,14 @@ class FactorRun:
         ids = torch.stack([self.windows[window_at(index, len(self.windows), s.seed)] for index in indices])
         parts = ids.split(len(ids) if self.elastic.model.device.type == "cuda" else 1)
         losses = [0.0, 0.0]
+        self.factors.round()
         for part in parts:
             for place, loss in enumerate(self._backward(part.to(self.elastic.model.device), plans, len(parts))):
                 losses[place] += loss / len(parts)
         losses = mean_numbers(losses, self.elastic.model.device)
         if not all(map(math.isfinite, losses)):
             raise ModelError(f"The divergence is not finite at step {self.step + 1}; lower the learning rate.")
+        self.factors.pass_gradients()
         average_gradients(self.parameters)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
