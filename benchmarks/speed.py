@@ -15,6 +15,7 @@ from acip_core.generation.engine import Engine
 from acip_core.model.base_model import load_base
 from acip_core.model.elastic_model import BatchPlan, ElasticModel
 from acip_core.model.operating_points import is_coded
+from acip_core.model.rank_costs import factor_parameters
 from acip_core.model.size_planner import BOTH, Plan
 from acip_core.model.thread_pools import one_thread
 from acip_core.progress import finish
@@ -81,12 +82,20 @@ def measure_speed(rounds: int = 5) -> list[Figure]:
 
 
 def _read_bytes(elastic: ElasticModel, plan: Plan) -> int:
-    """Bytes that every step reads of the weights: embeddings are tied to the head."""
-    width = elastic.model.dtype.itemsize
-    layers = [layer.weight.numel() for layer in elastic.elastic_layers().values()]
-    tables = [elastic.model.get_output_embeddings().weight.numel()] if plan.tables else []
-    coded = sum(count for count, state in zip(layers + tables, plan.states, strict=True) if is_coded(state))
-    return width * plan.parameters - (width - 1) * coded  # a code is a byte
+    """Bytes that every step has to read of the weights, ranks as sizes count them: embeddings are tied to the head."""
+    width, layers = elastic.model.dtype.itemsize, list(elastic.elastic_layers().values())
+    counts = [layer.weight.numel() for layer in layers]
+    counts += [elastic.model.get_output_embeddings().weight.numel()] if plan.tables else []
+    spared = 0
+    for count, state in zip(counts, plan.states, strict=True):
+        spared += (width - 1) * count if is_coded(state) else 0  # a code is a byte
+    for layer, rank in zip(layers, plan.ranks, strict=True):
+        if rank >= 0:
+            stored = factor_parameters(
+                layer.adapter_rank + rank, layer.in_features + layer.out_features, elastic.pivoted
+            )
+            spared += (width - layer.down.dtype.itemsize) * stored
+    return width * plan.parameters - spared
 
 
 def _ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:

@@ -210,12 +210,13 @@ def turned(tensor: DeferredTensor) -> DeferredTensor:
 
 
 def _factors(elastic: ElasticModel, name: str, rank: int) -> tuple[DeferredTensor, DeferredTensor]:
-    """U (m, rank) and V (rank, n) of a layer."""
+    """U (m, rank) and V (rank, n) of a layer, in the dtype that the model runs in."""
     layer = elastic.model.get_submodule(name)
     assert isinstance(layer, ElasticLinear)
+    dtype = layer.weight.dtype
     return (
-        DeferredTensor(layer.up[:rank].t().to("meta"), lambda: stored(layer, "up")[:rank].t()),
-        DeferredTensor(layer.down[:rank].to("meta"), lambda: stored(layer, "down")[:rank]),
+        DeferredTensor(layer.up[:rank].t().to("meta", dtype), lambda: stored(layer, "up")[:rank].t().to(dtype)),
+        DeferredTensor(layer.down[:rank].to("meta", dtype), lambda: stored(layer, "down")[:rank].to(dtype)),
     )
 
 

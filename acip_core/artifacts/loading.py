@@ -111,7 +111,7 @@ def open_model(
         artifact: folder of the artifact or its name on the Hub (`user/repo`, `user/repo@revision`);
             `artifact.default_artifact` of the model's name by default.
         count_adapters: False reproduces the paper's size convention: adapters are free, ranks k cost k (m + n).
-        install: False leaves out of the model what the artifact's training added.
+        install: False leaves out of the model what the artifact's training added, and its factors unrounded, to train.
         precision: of the target layers, one of `quantization.precisions()`; curves and completions of others do
             not count as this model's.
         same_weights: as `find_artifact`.
@@ -144,6 +144,8 @@ def open_model(
         peers=read_peers(folder),
         published=repository_of(artifact, hub),
     )
+    if install and precision == FULL:
+        elastic.round_factors()
     if precision != FULL:
         quantized = yield from quantize(elastic, precision)
         curves = _precision_first(read.curves, precision)

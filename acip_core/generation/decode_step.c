@@ -36,6 +36,7 @@ extern int omp_get_thread_num(void), omp_get_num_threads(void); /* of the OpenMP
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 enum { NORM, COLUMNS, PRODUCT, BACK, ROTATE, ATTEND, GATE };
+enum { FLOATS, BYTES, HALVES }; /* how weights lie in memory; halves are bfloat16 */
 #define DENSE (-1) /* a state; ranks are above it, codes below */
 
 typedef struct {
@@ -46,10 +47,11 @@ typedef struct {
 /* What a layer can run at; what it does not have is 0. */
 typedef struct {
     const float *weight, *bias;       /* (m, n), (m) */
-    const float *down, *up;           /* (directions, n), (directions, m) */
+    const void *down, *up;            /* (directions, n), (directions, m), both halves or both floats */
     const Codes *codes;               /* of each level */
     const float *a, *b;               /* (beside, n), (m, beside): runs beside codes */
     int32_t place, adapter, beside;   /* of its states in a pass, -1 for one that is dense always; rows of every rank */
+    int32_t halves;                   /* whether the factors are */
 } Layer;
 
 typedef struct {
@@ -157,67 +159,92 @@ static inline vec load_bytes(const int8_t *w) {
 #endif
 }
 
-static inline vec load(const void *w, long i, int is_bytes) {
-    return is_bytes ? load_bytes((const int8_t *)w + i) : *(const vec *)((const float *)w + i);
+static inline float half(const uint16_t *w) {
+    union { uint32_t i; float f; } number = {(uint32_t)*w << 16};
+    return number.f;
 }
 
-static inline float one(const void *w, long i, int is_bytes) {
-    return is_bytes ? (float)((const int8_t *)w)[i] : ((const float *)w)[i];
+static inline vec load_halves(const uint16_t *w) {
+#if defined(__AVX512F__)
+    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)w)), 16);
+#elif defined(__AVX2__)
+    return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)w)), 16);
+#else
+    vec v;
+    for (int i = 0; i < LANES; i++) v[i] = half(w + i);
+    return v;
+#endif
+}
+
+static inline vec load(const void *w, long i, int type) {
+    if (type == BYTES) return load_bytes((const int8_t *)w + i);
+    return type == HALVES ? load_halves((const uint16_t *)w + i) : *(const vec *)((const float *)w + i);
+}
+
+static inline float one(const void *w, long i, int type) {
+    if (type == BYTES) return ((const int8_t *)w)[i];
+    return type == HALVES ? half((const uint16_t *)w + i) : ((const float *)w)[i];
+}
+
+static inline const void *at(const void *w, long i, int type) {
+    return (const char *)w + i * (type == BYTES ? 1 : type == HALVES ? 2 : 4);
 }
 
 /* Outputs o to o + OUT of rows r to r + ROWS; both are constants where this is used. */
-static inline __attribute__((always_inline)) void dots(const Product *op, long o, long r, int OUT, int ROWS, int is_bytes) {
+static inline __attribute__((always_inline)) void dots(const Product *op, long o, long r, int OUT, int ROWS, int type) {
     long n = op->n, i = 0;
     const void *w[MANY];
     const float *x[ROWS_AT_ONCE];
     vec sums[MANY][ROWS_AT_ONCE];
-    for (int j = 0; j < OUT; j++) w[j] = (const char *)op->w + (o + j) * n * (is_bytes ? 1 : 4);
+    for (int j = 0; j < OUT; j++) w[j] = at(op->w, (o + j) * n, type);
     for (int k = 0; k < ROWS; k++) x[k] = op->x + (r + k) * op->x_step;
     for (int j = 0; j < OUT; j++)
         for (int k = 0; k < ROWS; k++) sums[j][k] = (vec){0};
     for (; i + LANES <= n; i += LANES)
         for (int j = 0; j < OUT; j++) {
-            if (!is_bytes || i % 64 == 0) __builtin_prefetch((const char *)w[j] + i * (is_bytes ? 1 : 4) + AHEAD, 0, 2);
-            vec weights = load(w[j], i, is_bytes);
+            if (i % (type == BYTES ? 64 : type == HALVES ? 32 : LANES) == 0)
+                __builtin_prefetch((const char *)at(w[j], i, type) + AHEAD, 0, 2);
+            vec weights = load(w[j], i, type);
             for (int k = 0; k < ROWS; k++) sums[j][k] += weights * *(const vec *)(x[k] + i);
         }
     for (int j = 0; j < OUT; j++)
         for (int k = 0; k < ROWS; k++) {
             float sum = total(sums[j][k]);
-            for (long rest = i; rest < n; rest++) sum += one(w[j], rest, is_bytes) * x[k][rest];
+            for (long rest = i; rest < n; rest++) sum += one(w[j], rest, type) * x[k][rest];
             float *y = op->y + (r + k) * op->y_step + o + j;
-            if (is_bytes) sum *= op->b[o + j];
+            if (type == BYTES) sum *= op->b[o + j];
             if (op->a) sum += op->a[o + j];
             *y = op->add ? *y + sum : sum;
         }
 }
 
 /* Outputs o to o + OUT of all rows. */
-static inline __attribute__((always_inline)) void all_dots(const Product *op, long o, int OUT, int is_bytes) {
+static inline __attribute__((always_inline)) void all_dots(const Product *op, long o, int OUT, int type) {
     long r = 0;
-    for (; r + ROWS_AT_ONCE <= op->rows; r += ROWS_AT_ONCE) dots(op, o, r, OUT, ROWS_AT_ONCE, is_bytes);
-    for (; r + 2 <= op->rows; r += 2) dots(op, o, r, OUT, 2, is_bytes);
-    if (r < op->rows) dots(op, o, r, OUT, 1, is_bytes);
+    for (; r + ROWS_AT_ONCE <= op->rows; r += ROWS_AT_ONCE) dots(op, o, r, OUT, ROWS_AT_ONCE, type);
+    for (; r + 2 <= op->rows; r += 2) dots(op, o, r, OUT, 2, type);
+    if (r < op->rows) dots(op, o, r, OUT, 1, type);
 }
 
-static inline __attribute__((always_inline)) void products(const Product *op, int thread, int threads, int is_bytes) {
+static inline __attribute__((always_inline)) void products(const Product *op, int thread, int threads, int type) {
     long o, to;
     part(op->m, MANY, thread, threads, &o, &to);
     if (op->rows == 1)
-        for (; o + MANY <= to; o += MANY) dots(op, o, 0, MANY, 1, is_bytes);
-    for (; o + OUTS <= to; o += OUTS) all_dots(op, o, OUTS, is_bytes);
-    for (; o < to; o++) all_dots(op, o, 1, is_bytes);
+        for (; o + MANY <= to; o += MANY) dots(op, o, 0, MANY, 1, type);
+    for (; o + OUTS <= to; o += OUTS) all_dots(op, o, OUTS, type);
+    for (; o < to; o++) all_dots(op, o, 1, type);
 }
 
 /* y += x W for rows r to `last` and `deep` rows of W from i on; a constant where this is used. */
 static inline __attribute__((always_inline)) void add_turned(
-    const Product *op, long i, long r, long last, long from, long to, int deep) {
-    const float *w = (const float *)op->w + i * op->m, *x = op->x + i;
+    const Product *op, long i, long r, long last, long from, long to, int deep, int type) {
+    const void *w = at(op->w, i * op->m, type);
+    const float *x = op->x + i;
     long o = from;
     for (; o + LANES <= to; o += LANES) {
         vec weights[DEEP];
-        for (int j = 0; j < deep; j++) weights[j] = *(const vec *)(w + j * op->m + o);
-        for (int j = 0; j < deep; j++) __builtin_prefetch(w + (j + deep) * op->m + o, 0, 2);
+        for (int j = 0; j < deep; j++) weights[j] = load(w, j * op->m + o, type);
+        for (int j = 0; j < deep; j++) __builtin_prefetch(at(w, (j + deep) * op->m + o, type), 0, 2);
         for (long k = r; k < last; k++) {
             vec sum = *(vec *)(op->y + k * op->y_step + o);
             for (int j = 0; j < deep; j++) sum += weights[j] * x[k * op->x_step + j];
@@ -227,11 +254,11 @@ static inline __attribute__((always_inline)) void add_turned(
     for (; o < to; o++)
         for (long k = r; k < last; k++)
             for (int j = 0; j < deep; j++)
-                op->y[k * op->y_step + o] = fmaf(w[j * op->m + o], x[k * op->x_step + j], op->y[k * op->y_step + o]);
+                op->y[k * op->y_step + o] = fmaf(one(w, j * op->m + o, type), x[k * op->x_step + j], op->y[k * op->y_step + o]);
 }
 
 /* y (+)= x W + bias of a factor that lies transposed, every row up to its own rank. */
-static void turned(const Product *op, int thread, int threads) {
+static inline __attribute__((always_inline)) void turned(const Product *op, int thread, int threads, int type) {
     long from, to, live = op->rows;
     part(op->m, LANES, thread, threads, &from, &to);
     for (long r = 0; r < op->rows; r++)
@@ -241,8 +268,8 @@ static void turned(const Product *op, int thread, int threads) {
         }
     for (long i = 0; live; i += DEEP) {
         for (; live && op->base + op->ranks[live - 1] < i + DEEP; live--)
-            for (long j = i; j < op->base + op->ranks[live - 1]; j++) add_turned(op, j, live - 1, live, from, to, 1);
-        if (live) add_turned(op, i, 0, live, from, to, DEEP);
+            for (long j = i; j < op->base + op->ranks[live - 1]; j++) add_turned(op, j, live - 1, live, from, to, 1, type);
+        if (live) add_turned(op, i, 0, live, from, to, DEEP, type);
     }
 }
 
@@ -260,17 +287,19 @@ static int ranked(const Op *op, Product all, float *z, int thread, int threads) 
     all.base = layer->adapter;
     if (op->kind == PRODUCT) {
         all.w = layer->down, all.m = width, all.y = z, all.y_step = op->z_step, all.a = 0, all.add = 0;
-        products(&all, thread, threads, 0);
+        if (layer->halves) products(&all, thread, threads, HALVES);
+        else products(&all, thread, threads, FLOATS);
     } else if (op->kind == BACK) {
         all.w = layer->up, all.n = width, all.x = z, all.x_step = op->z_step;
-        turned(&all, thread, threads);
+        if (layer->halves) turned(&all, thread, threads, HALVES);
+        else turned(&all, thread, threads, FLOATS);
     }
     return op->kind != COLUMNS;
 }
 
 static int dense(const Op *op, Product all, int thread, int threads) {
     all.w = op->layer->weight;
-    if (op->kind == PRODUCT) products(&all, thread, threads, 0);
+    if (op->kind == PRODUCT) products(&all, thread, threads, FLOATS);
     return op->kind == PRODUCT;
 }
 
@@ -286,12 +315,12 @@ static int coded(const Op *op, Product all, float *z, const Codes *codes, int ad
     }
     if (op->kind == PRODUCT) {
         all.x = z, all.x_step = op->z_step, all.w = codes->z, all.b = codes->rows;
-        products(&all, thread, threads, 1);
+        products(&all, thread, threads, BYTES);
         beside.w = layer->a, beside.m = layer->beside, beside.y = z + op->n, beside.y_step = op->z_step, beside.add = 0;
     } else {
         beside.w = layer->b, beside.n = layer->beside, beside.x = z + op->n, beside.x_step = op->z_step, beside.add = 1;
     }
-    if (adapted) products(&beside, thread, threads, 0);
+    if (adapted) products(&beside, thread, threads, FLOATS);
     return op->kind == PRODUCT || adapted;
 }
 

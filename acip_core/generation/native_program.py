@@ -23,7 +23,7 @@ _OP = np.dtype(
 )
 _LAYER = np.dtype(
     [(name, "u8") for name in ("weight", "bias", "down", "up", "codes", "a", "b")]
-    + [(name, "i4") for name in ("place", "adapter", "beside", "_")]
+    + [(name, "i4") for name in ("place", "adapter", "beside", "halves")]
 )
 _CODES = np.dtype([(name, "u8") for name in ("z", "rows", "columns")])
 
@@ -109,7 +109,9 @@ class Program:
         self.layers = max(self.layers, place + 1)
         parts: dict[str, torch.Tensor | None] = {"weight": layer.weight, "bias": layer.bias}
         if isinstance(layer, ElasticLinear):
-            parts |= {"down": layer.down, "up": layer.up}
+            record["halves"] = layer.down.dtype == torch.bfloat16
+            for name, factor in (("down", layer.down), ("up", layer.up)):
+                record[name] = self._address(factor, torch.bfloat16 if record["halves"] else torch.float32)
             record["adapter"] = layer.adapter_rank
         if bank is not None:
             parts |= {"a": bank.a, "b": bank.b}

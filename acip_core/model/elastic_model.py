@@ -157,6 +157,16 @@ class ElasticModel:
             with changing(layer):
                 layer.update(updates[name].down.matrix(), updates[name].up.matrix())
 
+    def round_factors(self) -> None:
+        """Hold all factors in bfloat16 where the model was published in it and computes in more: as they are exported.
+
+        On a CPU they are read twice as fast then. What trains them wants them unrounded.
+        """
+        if self.base.stored_dtype == torch.bfloat16 and self.base.device.type == "cpu" and not is_offloaded(self.model):
+            for layer in self.elastic_layers().values():
+                layer.store_factors(torch.bfloat16)
+                give_pages_back(0.1)
+
     def store_as(self, storage: BytesPerParameter) -> None:
         """Count the target layers at these bytes from now on."""
         self.planner = self.planners[DIRECTIONS] = self.planner_for(self.adapter_rank, storage)

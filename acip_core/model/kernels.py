@@ -100,17 +100,20 @@ def _with_bias(y: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     return y if bias is None else y + bias
 
 
-def padded_rows(width: int, weight: torch.Tensor, x: torch.Tensor | None = None) -> int:
-    """Rows of `weight` to multiply with when `width` of them are wanted: one of few numbers, as each compiles a kernel.
+def padded_rows(width: int, most: int, x: torch.Tensor) -> int:
+    """Rows of a weight to multiply with when `width` of them are wanted: one of few numbers, as each compiles a kernel.
 
     Args:
+        most: rows that the weight has.
         x: what they are multiplied with; where no code is generated for that product, just those that are wanted.
     """
-    if not applies(weight):
-        return width
-    if x is not None and not (suits(x, width) and (_WIDE or FEW < x.numel() // x.shape[-1] < _MANY)):
-        return width
-    return min(-(-width // _STEP) * _STEP, len(weight))
+    generated = suits(x, width) and (_WIDE or FEW < x.numel() // x.shape[-1] < _MANY)
+    return padded(width, most) if generated else width
+
+
+def padded(width: int, most: int) -> int:
+    """The next of few numbers of rows, at most `most`."""
+    return min(-(-width // _STEP) * _STEP, most)
 
 
 def suits(x: torch.Tensor, rows: int) -> bool:

@@ -27,7 +27,7 @@ from torch import nn
 
 from .coded_layers import CodeBank, segments, split
 from .cut import Cut, Ranks, Segments, State
-from .kernels import FEW, Linear, TokenProduct, applies, linear, padded_rows, token_product
+from .kernels import FEW, Linear, TokenProduct, applies, linear, padded, padded_rows, token_product
 from .operating_points import code_of, is_coded
 from .size_planner import DENSE
 
@@ -60,7 +60,8 @@ class ElasticLinear(Linear):
 
     Attributes:
         bank: codes of the weight, None where there are none.
-        down: (a + K, in_features), K directions below break-even after a adapter rows; not in the state dict.
+        down: (a + K, in_features), K directions below break-even after a adapter rows; not in the state dict. May be
+            of less precision than the weight (`store_factors`); rows that run become numbers of the weight's type.
         up: (a + K, out_features), likewise.
         adapter_rank: a, rows of the bank that belong to a trained adapter and run at every rank.
         adapter: set while adapters are trained; then the bank has no adapter rows (a = 0).
@@ -97,6 +98,11 @@ class ElasticLinear(Linear):
         self.up = torch.cat([b.T.to(self.up), self.up[self.adapter_rank :]])
         self.adapter_rank = len(a)
         self.adapter = None
+        self._products.clear()
+
+    def store_factors(self, dtype: torch.dtype) -> None:
+        """Hold the bank in another dtype."""
+        self.down, self.up = self.down.to(dtype), self.up.to(dtype)
         self._products.clear()
 
     def forget_products(self) -> None:
@@ -169,7 +175,9 @@ class ElasticLinear(Linear):
         if state == DENSE:
             return super().token_product()
         width = self.adapter_rank + state
-        whole = padded_rows(width, self.down, max(self.down[:1], self.up[:1], key=torch.numel))
+        if self.down.dtype != self.weight.dtype:
+            return lambda x, _: self._low_rank(x, width)
+        whole = padded_rows(width, len(self.down), max(self.down[:1], self.up[:1], key=torch.numel))
         down, up = token_product(self.down[:whole]), token_product(self.up[:whole].t(), self.bias)
         if whole == width:
             return lambda x, both: up(down(x, both).contiguous(), None)
@@ -186,13 +194,13 @@ class ElasticLinear(Linear):
         return super()._apply(fn, recurse)
 
     def _low_rank(self, x: torch.Tensor, width: int, mask: torch.Tensor | None = None) -> torch.Tensor:
-        whole = width if mask is not None else padded_rows(width, self.down, x)
-        z = linear(x, self.down[:whole])
+        whole = width if mask is not None else padded_rows(width, len(self.down), x)
+        z = linear(x, self.down[:whole].to(self.weight.dtype))
         if mask is not None:
             z = z * mask
         elif whole > width:
             z[..., width:] = 0
-        y = linear(z, self.up[:whole].t(), self.bias)
+        y = linear(z, self.up[:whole].to(self.weight.dtype).t(), self.bias)
         return y if self.adapter is None else y + self.adapter(x)
 
     def _batch(self, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
@@ -215,8 +223,8 @@ class ElasticLinear(Linear):
     def _tokens(self, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
         """One token each (sequences, in_features)."""
         dense, width = ranks.dense, ranks.mask.shape[-1]
-        z = linear(x[dense:], self.down[:width]) * ranks.mask[:, 0]
-        y = linear(z, self.up[:width].t())
+        z = linear(x[dense:], self.down[:width].to(self.weight.dtype)) * ranks.mask[:, 0]
+        y = linear(z, self.up[:width].to(self.weight.dtype).t())
         return torch.cat([linear(x[:dense], self.weight), y]) if dense else y
 
     def in_batch(self, ranks: Sequence[int]) -> State:
@@ -233,7 +241,8 @@ class ElasticLinear(Linear):
 
     def _mask(self, ranks: Sequence[int]) -> torch.Tensor:
         widths = [self.adapter_rank + rank for rank in ranks]
-        mask = self.down.new_zeros(len(widths), 1, padded_rows(widths[0], self.down))
+        whole = padded(widths[0], len(self.down)) if applies(self.weight) else widths[0]
+        mask = self.down.new_zeros(len(widths), 1, whole, dtype=self.weight.dtype)
         for row, width in zip(mask, widths, strict=True):
             row[:, :width] = 1
         return mask

@@ -48,8 +48,8 @@ class BalancedFactors:
         self.running = self.trained
         if rounded:
             self.running = {
-                name: tuple(side.detach().clone().requires_grad_() for side in sides)
-                for name, sides in self.trained.items()
+                name: (down.detach().clone().requires_grad_(), up.detach().clone().requires_grad_())
+                for name, (down, up) in self.trained.items()
             }
 
     @torch.no_grad()
@@ -57,11 +57,11 @@ class BalancedFactors:
         """Have the layers run what is kept of the parameters as they are now."""
         if self.running is self.trained:
             return
-        for name, (down, up) in self.trained.items():
-            own, scale = self.own[name], self.scales[name]
-            for kept, side, from_own in zip(self.running[name], (down, up), (own[0] * scale, own[1] / scale), strict=True):
-                signs, lengths = signs_and_scale(side - from_own)
-                kept.copy_(from_own + signs * lengths[:, None])
+        for name, sides in self.trained.items():
+            (down, up), scale = self.own[name], self.scales[name]
+            for kept, side, own in zip(self.running[name], sides, (down * scale, up / scale), strict=True):
+                signs, lengths = signs_and_scale(side - own)
+                kept.copy_(own + signs * lengths[:, None])
 
     def pass_gradients(self) -> None:
         """Give the gradients of what the layers ran to the parameters."""

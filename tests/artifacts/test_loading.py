@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from acip_core import paths
 from acip_core.artifacts.artifact import Artifact
+from acip_core.artifacts.export import export
 from acip_core.artifacts.loading import find_artifact, open_model
 from acip_core.artifacts.writer import write_artifact
 from acip_core.errors import ArtifactError, ModelError
@@ -50,6 +52,29 @@ def test_opens_and_is_the_base_model_at_full_size(model: str, artifact: tuple[Ar
     assert loaded.note == ""
     assert torch.equal(loaded.elastic.model(calibration()).logits, tiny_base().model(calibration()).logits)
     assert loaded.elastic.set_size(0.6).ratio == pytest.approx(0.6, abs=0.02)
+
+
+def test_factors_run_in_the_type_that_the_model_was_published_in(cache: Path, tmp_path: Path) -> None:
+    base = tiny_base()
+    base.model.bfloat16().float()
+    artifact = tmp_path / "artifact"
+    write_artifact(tiny_artifact(base), artifact)
+    base.model.bfloat16()
+    source = saved(base, tmp_path / "tiny-llama")
+    loaded = finish(open_model(source, artifact))
+    elastic, layers = loaded.elastic, loaded.elastic.elastic_layers().values()
+    assert {(layer.down.dtype, layer.up.dtype) for layer in layers} == {(torch.bfloat16, torch.bfloat16)}
+    assert elastic.model.dtype == torch.float32
+    plan = elastic.set_size(0.6)
+    finish(export(elastic, loaded.artifact, plan, tmp_path / "exported"))
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "exported", trust_remote_code=True).float()
+    ids = calibration()
+    torch.testing.assert_close(exported(ids).logits, elastic.model(ids).logits, rtol=1e-4, atol=1e-4)
+    elastic.set_size(1.0)
+    plain = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    assert torch.equal(elastic.model(ids).logits, plain(ids).logits)
+    unrounded = finish(open_model(source, artifact, install=False)).elastic.elastic_layers().values()
+    assert {layer.down.dtype for layer in unrounded} == {torch.float32}  # to be trained
 
 
 def test_the_second_time_factors_come_from_the_cache(model: str, artifact: tuple[Artifact, Path]) -> None:

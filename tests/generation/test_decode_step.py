@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,6 +77,17 @@ def test_the_numbers_of_the_models_forward(
     torch.testing.assert_close(*both(elastic, code, plans), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("sizes", [(0.45,), (1.0, 0.8, 0.8, 0.5)])
+def test_factors_of_half_the_bytes(sizes: Sequence[float], code: type[DecodeStep]) -> None:
+    elastic = tiny_elastic("llama", adapter_rank=2)
+    elastic.base = replace(elastic.base, stored_dtype=torch.bfloat16)
+    elastic.round_factors()
+    assert all(layer.down.dtype == layer.up.dtype == torch.bfloat16 for layer in elastic.elastic_layers().values())
+    plans = [elastic.planner.at_ratio(size) for size in sizes]
+    forward, steps = both(elastic, code, plans)
+    torch.testing.assert_close(forward, steps, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("adapters", [0, 2])
 def test_codes(adapters: int, code: type[DecodeStep]) -> None:
     elastic = coded_elastic(adapter_rank=adapters)
@@ -86,10 +98,14 @@ def test_codes(adapters: int, code: type[DecodeStep]) -> None:
         torch.testing.assert_close(*both(elastic, code, batch), rtol=1e-4, atol=1e-4)
 
 
-def test_a_text_does_not_depend_on_its_company_or_on_threads() -> None:
+@pytest.mark.parametrize("halves", [False, True])
+def test_a_text_does_not_depend_on_its_company_or_on_threads(halves: bool) -> None:
     if native_code() is None:
         pytest.skip("there is no compiler on this machine")
     elastic = coded_elastic()
+    elastic.base = replace(elastic.base, stored_dtype=torch.bfloat16)
+    if halves:
+        elastic.round_factors()
     step, model = step_of(elastic), elastic.model
     planners = elastic.planner, elastic.planners["both"]
     plans = [planners[0].at_ratio(1.0), planners[0].at_ratio(0.6), planners[1].at_ratio(0.35)]

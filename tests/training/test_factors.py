@@ -11,7 +11,8 @@ import torch
 from acip_core.errors import ModelError
 from acip_core.progress import Progress, finish
 from acip_core.training import autocast
-from acip_core.training.factors import FactorConfig, TrainedFactors, train_factors
+from acip_core.training.balanced import updates_of
+from acip_core.training.factors import FactorConfig, FactorRun, TrainedFactors, train_factors
 from tests.support.fidelity import divergence
 from tests.support.tiny import calibration, tiny_elastic
 
@@ -65,6 +66,24 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path, mixed: bool, mo
     assert same(finish(train_factors(tiny_elastic(), calibration(), SETTINGS, tmp_path / "state")), whole)
     other = finish(train_factors(tiny_elastic(), calibration(), replace(SETTINGS, seed=1), tmp_path / "state"))
     assert not same(other, whole)
+
+
+def test_factors_run_as_they_are_kept() -> None:
+    elastic = tiny_elastic()
+    layers = elastic.elastic_layers()
+    run = FactorRun(elastic, calibration(), SETTINGS)
+    with run.attached():
+        for _ in range(3):
+            run.advance()
+        run.factors.round()
+        plan = elastic.planner.at_ratio(0.5)
+        with torch.no_grad(), elastic.at(plan):
+            trained = elastic.model(calibration()).logits
+    before = layers["model.layers.0.mlp.up_proj"].down.clone()
+    elastic.update_factors(updates_of(layers, run.factors.factors()))
+    assert not torch.equal(layers["model.layers.0.mlp.up_proj"].down, before)
+    with torch.no_grad(), elastic.at(plan):
+        torch.testing.assert_close(elastic.model(calibration()).logits, trained, rtol=1e-4, atol=1e-4)
 
 
 def test_the_model_is_as_before_when_training_stops(tmp_path: Path) -> None:
