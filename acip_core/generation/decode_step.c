@@ -73,7 +73,7 @@ typedef struct {
     float *y;
     const void *w;
     const float *a, *b;   /* bias; steps of rows of bytes */
-    const int32_t *ranks; /* turned: of each row less `base`, descending */
+    const int32_t *ranks; /* of factors: of each row less `base`, descending */
 } Product;
 
 typedef struct {
@@ -218,21 +218,39 @@ static inline __attribute__((always_inline)) void dots(const Product *op, long o
         }
 }
 
-/* Outputs o to o + OUT of all rows. */
-static inline __attribute__((always_inline)) void all_dots(const Product *op, long o, int OUT, int type) {
+/* Outputs o to o + OUT of the first `rows` rows. */
+static inline __attribute__((always_inline)) void all_dots(const Product *op, long o, long rows, int OUT, int type) {
     long r = 0;
-    for (; r + ROWS_AT_ONCE <= op->rows; r += ROWS_AT_ONCE) dots(op, o, r, OUT, ROWS_AT_ONCE, type);
-    for (; r + 2 <= op->rows; r += 2) dots(op, o, r, OUT, 2, type);
-    if (r < op->rows) dots(op, o, r, OUT, 1, type);
+    for (; r + ROWS_AT_ONCE <= rows; r += ROWS_AT_ONCE) dots(op, o, r, OUT, ROWS_AT_ONCE, type);
+    for (; r + 2 <= rows; r += 2) dots(op, o, r, OUT, 2, type);
+    if (r < rows) dots(op, o, r, OUT, 1, type);
+}
+
+/* How many of the first `rows` rows want output o of a factor: those of larger ranks come first. */
+static inline long wanting(const Product *op, long o, long rows) {
+    while (op->ranks && rows && op->base + op->ranks[rows - 1] <= o) rows--;
+    return rows;
+}
+
+/* The output that a thread's part begins with: as much is multiplied before it as threads before this one should. */
+static long begin(const Product *op, int thread, int threads) {
+    if (!op->ranks || thread == threads) return (op->m + MANY - 1) / MANY * thread / threads * MANY;
+    long all = 0, before = 0, o = 0;
+    for (long r = 0; r < op->rows; r++) all += op->base + op->ranks[r];
+    for (long rows = op->rows; o < op->m && before * threads < all * thread; o += MANY) {
+        rows = wanting(op, o, rows);
+        before += MANY * rows;
+    }
+    return o;
 }
 
 static inline __attribute__((always_inline)) void products(const Product *op, int thread, int threads, int type) {
-    long o, to;
-    part(op->m, MANY, thread, threads, &o, &to);
-    if (op->rows == 1)
+    long o = begin(op, thread, threads), to = begin(op, thread + 1, threads), rows = op->rows;
+    if (to > op->m) to = op->m;
+    if (rows == 1)
         for (; o + MANY <= to; o += MANY) dots(op, o, 0, MANY, 1, type);
-    for (; o + OUTS <= to; o += OUTS) all_dots(op, o, OUTS, type);
-    for (; o < to; o++) all_dots(op, o, 1, type);
+    for (; o + OUTS <= to; o += OUTS) all_dots(op, o, rows = wanting(op, o, rows), OUTS, type);
+    for (; o < to; o++) all_dots(op, o, rows = wanting(op, o, rows), 1, type);
 }
 
 /* y += x W for rows r to `last` and `deep` rows of W from i on; a constant where this is used. */
@@ -337,7 +355,7 @@ static int in_runs(const Op *op, const Pass *pass, int thread, int threads) {
         Product all = {end - r, op->n, op->m, op->add, 0, op->x_step, op->y_step, op->x + r * op->x_step, op->y + r * op->y_step};
         float *z = op->z + r * op->z_step;
         all.a = layer->bias;
-        all.ranks = states + r;
+        all.ranks = state > DENSE ? states + r : 0;
         if (state > DENSE) works |= ranked(op, all, z, thread, threads);
         else if (state == DENSE) works |= dense(op, all, thread, threads);
         else works |= coded(op, all, z, layer->codes + (DENSE - 1 - state) / 2, (DENSE - 1 - state) % 2, thread, threads);

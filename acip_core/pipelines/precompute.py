@@ -130,6 +130,7 @@ def _precompute(run: PrecomputeRun, target: Path) -> Steps[Path]:
     if adapters is not None:
         elastic.install(adapters)
         method += "+adapters"
+    elastic.round_factors()  # what follows is measured of what will run
     curves = (yield from run.curves(elastic, method, recipe.ratios, compare=True)) + curves
     knowledge = KnowledgeRun(elastic, run.resumable.part("knowledge")) if recipe.knowledge else None
     if knowledge is not None:
