@@ -25,15 +25,18 @@ def adapter_rank(request: pytest.FixtureRequest) -> int:
     return request.param
 
 
+one_of_a_kind = cache(tiny_elastic)
+
+
 @pytest.fixture
 def elastic(family: str, adapter_rank: int) -> ElasticModel:
-    return tiny_elastic(family, adapter_rank=adapter_rank)
+    return one_of_a_kind(family, adapter_rank=adapter_rank)
 
 
 @cache
 def alone(family: str, adapter_rank: int, size: float, sampling: SamplingConfig) -> list[Token]:
     """What a size says with nobody beside it, which depends on no order."""
-    engine = Engine(tiny_elastic(family, adapter_rank=adapter_rank))
+    engine = Engine(one_of_a_kind(family, adapter_rank=adapter_rank))
     stream = engine.stream(PROMPT, engine.elastic.planner.at_ratio(size), sampling)
     return [token for token in stream if token.count]
 
