@@ -47,6 +47,7 @@ class Footprint:
 
     @property
     def other_bytes(self) -> int:
+        """Bytes of everything outside the target weights."""
         return self.other_parameters * self.bytes_per_parameter + self.extra_bytes
 
 
@@ -193,6 +194,7 @@ class SizePlanner:
 
     @property
     def base_target_parameters(self) -> int:
+        """Parameters of the target weights before anything is cut."""
         return int(self._dense.sum())
 
     def at_ratio(self, ratio: float) -> Plan:
