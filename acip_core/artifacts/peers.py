@@ -64,6 +64,7 @@ class PeerSize:
 
     @property
     def worst(self) -> float:
+        """The larger of the relative perplexities."""
         return max(self.relative)
 
 

@@ -64,10 +64,12 @@ class BaseModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the model's weights are."""
         return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The type that it computes in."""
         return self.model.dtype
 
 

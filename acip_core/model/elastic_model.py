@@ -174,10 +174,12 @@ class ElasticModel:
 
     @property
     def model(self) -> PreTrainedModel:
+        """The model whose layers were replaced by elastic ones; it runs at the size in force."""
         return self.base.model
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base model's tokenizer."""
         return self.base.tokenizer
 
     def batch(self, plans: Sequence[Plan]) -> BatchPlan:

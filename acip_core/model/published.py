@@ -30,6 +30,7 @@ class Blocks:
 
     @property
     def bytes(self) -> int:
+        """Of codes, scales and offsets together."""
         parts = (self.codes, self.scale, self.offset)
         return sum(part.nbytes for part in parts if part is not None)
 

@@ -51,6 +51,7 @@ class Precision:
 
     @property
     def storage(self) -> BytesPerParameter:
+        """Bytes that a weight takes with its share of scale and offset, by where it stands."""
         eight = 1 + _SCALE / self.group
         if self.name == "int8":
             return BytesPerParameter(eight, eight, eight, 0)

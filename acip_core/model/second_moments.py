@@ -45,6 +45,7 @@ class Root:
     diagonal: torch.Tensor
 
     def to(self, device: torch.device) -> Root:
+        """The same on another device."""
         return Root(self.columns.to(device), self.diagonal.to(device))
 
     def images(self, rows: torch.Tensor) -> torch.Tensor:
@@ -230,6 +231,11 @@ class InputCollector:
         self.read, self.current = {}, None
 
     def moments(self) -> list[tuple[tuple[str, ...], str, torch.Tensor]]:
+        """One entry for layers that read the same: their names, the side, the mean as (channels, channels).
+
+        Raises:
+            ModelError: activations are not finite.
+        """
         return [
             self._moment(tuple(name for name in self.targets if name in names), total / tokens)
             for names, total, tokens in zip(self.members, self.sums, self.tokens, strict=True)
@@ -244,6 +250,7 @@ class InputCollector:
         return names, "input", c
 
     def close(self) -> None:
+        """Take the hooks off the model's layers."""
         for hook in self.hooks:
             hook.remove()
 

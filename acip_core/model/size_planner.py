@@ -5,8 +5,7 @@ any unit is then one binary search. In a layer of shape (m, n) with adapter rank
 
     rank k costs (a + k)(m + n) parameters   until that reaches m n: from there the layer is dense and costs m n
 
-(paper, section D.3), or less where it is stored by pivots (`rank_costs`); so the cut that keeps everything is the base
-model itself.
+(paper, section D.3), or less where pivots store it (`rank_costs`); so the cut that keeps all is the base model itself.
 """
 
 from __future__ import annotations
@@ -47,6 +46,7 @@ class Footprint:
 
     @property
     def other_bytes(self) -> int:
+        """Bytes of everything outside the target weights."""
         return self.other_parameters * self.bytes_per_parameter + self.extra_bytes
 
 
@@ -193,6 +193,7 @@ class SizePlanner:
 
     @property
     def base_target_parameters(self) -> int:
+        """Parameters of the target weights before anything is cut."""
         return int(self._dense.sum())
 
     def at_ratio(self, ratio: float) -> Plan:

@@ -32,6 +32,7 @@ class Track:
 
     @property
     def mode(self) -> str:
+        """What may be spent: the planner's mode."""
         return self.planner.mode if isinstance(self.planner, BytePlanner) else DIRECTIONS
 
     @property

@@ -70,6 +70,7 @@ class AblationRun:
         self.rows: dict[str, dict[str, float | None]] = written["rows"] if same else {}
 
     def fresh(self) -> BaseModel:
+        """The model loaded anew, untouched by the rows before."""
         return load_base(self.source)
 
     def measure(self, row: str, elastic: ElasticModel) -> Steps[None]:

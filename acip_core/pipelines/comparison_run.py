@@ -113,6 +113,7 @@ class ComparisonRun:
         return corpus_windows(self.tokenizer, corpus, split, length, count)
 
     def score_windows(self) -> torch.Tensor:
+        """(windows, tokens): the first calibration windows of every corpus."""
         return torch.cat([windows[: self.budget.score_windows] for windows in self.calibration.values()])
 
     def training_windows(self) -> torch.Tensor:
@@ -127,6 +128,7 @@ class ComparisonRun:
         return tuple(ratio for ratio in self.ratios if found[ratio] < count)
 
     def fresh(self) -> BaseModel:
+        """The model loaded anew, untouched by the methods before."""
         return load_base(self.source)
 
     def factors(self, basis: Basis, gradients: Basis | None = None) -> Steps[dict[str, Factors]]:
@@ -160,6 +162,7 @@ class ComparisonRun:
                 write_comparison(self.comparison(), self.path.parent)
 
     def comparison(self) -> Comparison:
+        """All that has been measured, as the artifact keeps it."""
         return Comparison(self.facts, self.base_perplexity, tuple(self.results))
 
     def prune(

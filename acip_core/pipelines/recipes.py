@@ -81,6 +81,7 @@ class PrecomputeConfig:
 
     @property
     def trains_factors(self) -> bool:
+        """Whether the factors are trained, together or block by block."""
         return self.factors is not None or self.blocks is not None
 
     def facts(self) -> dict[str, Any]:

@@ -110,6 +110,7 @@ class PruningRun:
         return masked
 
     def finished(self) -> bool:
+        """Whether the stop was reached and the steps behind it are done."""
         return self.stopped_at is not None and self.step >= self.stopped_at + self.settings.post_steps
 
     def advance(self) -> None:
@@ -234,14 +235,17 @@ class PruningRun:
         return arrival.kthvalue(min(max(needed, 1), len(now))).values.item()
 
     def scores(self) -> dict[str, torch.Tensor]:
+        """For each layer (directions,), comparable between layers; what cannot be pruned stands above all."""
         flat = self.masks.scores(self.stopped_at if self.stopped_at is not None else self.step)
         flat[~self.prunable.cpu()] = flat.max() + 1
         return {name: flat[part].clone() for name, part in zip(self.targets, self.masks.slices, strict=True)}
 
     def weights(self) -> dict[str, AdapterWeights]:
+        """The adapters as trained so far, by layer."""
         return {name: AdapterWeights.of(adapter) for name, adapter in self.adapters.items()}
 
     def history(self) -> dict[str, torch.Tensor]:
+        """What the artifact shows of the run: a value for each step, and the masks of a sample of directions."""
         starts = torch.tensor([part.start for part in self.masks.slices])
         layer = self.masks.layer.cpu()[self.sample]
         by_name = {name: place for place, name in enumerate(sorted(self.targets))}
@@ -255,6 +259,7 @@ class PruningRun:
         }
 
     def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds besides parameters and optimizer; `resume` reads it."""
         return {
             "sizes": torch.tensor(self.sizes, dtype=torch.float64),
             "losses": torch.tensor(self.losses, dtype=torch.float64),
@@ -265,6 +270,7 @@ class PruningRun:
         }
 
     def resume(self, checkpoint: Checkpoint) -> None:
+        """Continue where the checkpoint was written; a missing one, or that of another run, changes nothing."""
         lengths = {"sizes": None, "losses": None, "trajectories": None, "stopped_at": 1}
         lengths |= {"pruned_at": len(self.masks.values), "shed_at": len(self.targets)}
         loaded = checkpoint.load(self.parameters, self.optimizer, lengths)

@@ -151,6 +151,7 @@ class AdapterRun:
 
     @contextmanager
     def adapters_attached(self) -> Iterator[None]:
+        """Meanwhile the layers run with the adapters, which alone are trained; all is put back afterwards."""
         model = self.elastic.model
         trainable = {p: p.requires_grad for p in model.parameters()}
         model.requires_grad_(False)
@@ -213,9 +214,11 @@ class AdapterRun:
         return distilled_loss(logits, ids[0, 1:], teacher, weight)
 
     def history(self) -> dict[str, torch.Tensor]:
+        """Loss and size ratio of every step."""
         return {"losses": torch.tensor(self.losses), "ratios": torch.tensor(self.ratios)}
 
     def weights(self) -> dict[str, AdapterWeights]:
+        """The adapters as trained so far, by layer."""
         return {name: AdapterWeights.of(adapter) for name, adapter in self.adapters.items()}
 
     def identity(self) -> str:

@@ -32,6 +32,7 @@ class Checkpoint:
         self.saved = time.monotonic()
 
     def due(self) -> bool:
+        """Whether it is time to write it again."""
         return self.path is not None and time.monotonic() - self.saved > CHECKPOINT_SECONDS * self.every
 
     def save(

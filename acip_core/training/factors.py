@@ -183,6 +183,7 @@ class FactorRun:
             return self.elastic.model(ids, use_cache=False).logits[:, :-1].flatten(0, 1).float()
 
     def history(self) -> dict[str, torch.Tensor]:
+        """Loss and size ratio of every step."""
         return {"factors.loss": torch.tensor(self.losses), "factors.ratio": torch.tensor(self.ratios)}
 
     def identity(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import json
 import os
@@ -99,6 +100,7 @@ def _page(command: list[str], places: dict[str, str], log: Path) -> None:
     """What the shell would start; Gradio, which reads its places when it is imported, is not imported before."""
     for stream, file in enumerate((Path(os.devnull), log, log)):
         os.dup2(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND), stream)
+    gc.freeze()  # as in a trial
     assert "gradio" not in sys.modules
     os.environ.pop("GRADIO_TEMP_DIR", None)
     os.environ |= places

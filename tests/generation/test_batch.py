@@ -27,13 +27,19 @@ def adapter_rank(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def elastic(family: str, adapter_rank: int) -> ElasticModel:
-    return tiny_elastic(family, adapter_rank=adapter_rank)
+    return engine_of(family, adapter_rank).elastic
+
+
+@cache
+def engine_of(family: str, adapter_rank: int) -> Engine:
+    """One for all tests: texts depend on none that were written before."""
+    return Engine(tiny_elastic(family, adapter_rank=adapter_rank))
 
 
 @cache
 def alone(family: str, adapter_rank: int, size: float, sampling: SamplingConfig) -> list[Token]:
     """What a size says with nobody beside it, which depends on no order."""
-    engine = Engine(tiny_elastic(family, adapter_rank=adapter_rank))
+    engine = engine_of(family, adapter_rank)
     stream = engine.stream(PROMPT, engine.elastic.planner.at_ratio(size), sampling)
     return [token for token in stream if token.count]
 
@@ -81,10 +87,11 @@ def test_sizes_may_come_in_any_order() -> None:
     "sampling", [SamplingConfig(max_new_tokens=24), SamplingConfig(0.9, 0.9, 7, 24)], ids=["greedy", "drawn"]
 )
 def test_columns_say_what_they_say_alone(
-    elastic: ElasticModel, family: str, adapter_rank: int, order: tuple[int, ...], sampling: SamplingConfig
+    family: str, adapter_rank: int, order: tuple[int, ...], sampling: SamplingConfig
 ) -> None:
-    plans = [elastic.planner.at_ratio(SIZES[i]) for i in order]
-    steps = list(Engine(elastic).compare(PROMPT, plans, sampling))
+    engine = engine_of(family, adapter_rank)
+    plans = [engine.elastic.planner.at_ratio(SIZES[i]) for i in order]
+    steps = list(engine.compare(PROMPT, plans, sampling))
     for column, i in enumerate(order):
         expected = alone(family, adapter_rank, SIZES[i], sampling)
         assert [step[column] for step in steps if column in step and step[column].count] == expected

@@ -23,6 +23,12 @@ def asked_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     native_code.cache_clear()
 
 
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler that leaves out what makes the code fast and the compiling slow."""
+    monkeypatch.setenv("CC", a_compiler(tmp_path, 'exec cc "$@" -O0'))
+
+
 def made(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "cache").rglob("*.so"))
 
@@ -35,6 +41,7 @@ def a_compiler(folder: Path, script: str) -> str:
 
 
 @compiles
+@pytest.mark.usefixtures("quick")
 def test_compiled_once(tmp_path: Path) -> None:
     assert native_code() is not None
     (first,) = made(tmp_path)
@@ -45,6 +52,7 @@ def test_compiled_once(tmp_path: Path) -> None:
 
 
 @compiles
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("damage", ["empty", "half", "flipped"])
 def test_a_damaged_library_is_made_again(damage: str, tmp_path: Path) -> None:
     native_code()

@@ -17,11 +17,12 @@ from tests.support.device import DEVICE
 from tests.support.tiny import calibration
 
 _READER = """
-import os, sys, torch
+import gc, os, sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 for line in sys.stdin:
     folder, ids, out = line.rstrip().split("\\t")
     if (child := os.fork()) == 0:
+        gc.freeze()
         assert not any("acip" in path for path in sys.modules)
         AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
         model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype="auto")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import runpy
 import sys
@@ -192,6 +193,7 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
     """A Python program of this repository as the shell starts it, with nothing of it shown."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1), os.dup2(nothing, 2)
+    gc.freeze()  # what was imported is no garbage, and looking through it would copy it
     os.environ |= environment
     os.chdir(ROOT)
     sys.argv = command
