@@ -300,6 +300,8 @@ def test_the_command_line_spends_bytes(
     assert run(monkeypatch, capsys, "export", model, str(out), "--artifact", folder, *megabytes)[0] == 0
     tensors = load_file(out / "model.safetensors")
     assert sum(tensor.nbytes for tensor in tensors.values()) == loaded.set_bytes(size + 1).bytes
+    code, text = run(monkeypatch, capsys, "generate", model, "abc", *target[:2], "--megabytes", "0.5")
+    assert code == 0 and "MB are enough: no plan within 0.5 MB loses less" in text
     code, text = run(monkeypatch, capsys, "generate", model, "abc", *target, *megabytes)
     assert code == 2 and "one of --size, --megabytes and --worse" in text
     code, text = run(monkeypatch, capsys, "export", model, str(tmp_path / "none"), "--artifact", folder)
