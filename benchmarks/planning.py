@@ -1,15 +1,17 @@
-"""Planning sizes and resizing: the default model's 210 layers, and a 7B-shaped model's million directions."""
+"""Planning sizes and resizing: the default model in directions and in bytes, a 7B-shaped one in directions."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
 
-from acip_core.artifacts.loading import open_model
-from acip_core.model.size_planner import SizePlanner
+from acip_core.artifacts.loading import Loaded, install_coding, open_model
+from acip_core.model.coded_states import byte_planner
+from acip_core.model.size_planner import BITS, SizePlanner
 from acip_core.progress import finish
 
 from .figure import Figure, clock, median_of
@@ -39,6 +41,24 @@ def measure_planning(rounds: int = 9) -> list[Figure]:
         Figure("resizing the default model, 99th percentile", float(np.percentile(resizes, 99)), "ms", 1),
         median_of(
             "recounting masks by bisection ÷ resizing", [r / np.median(resizes) for r in recounts], "×", 100, "higher"
+        ),
+        *in_bytes(loaded, rounds),
+    ]
+
+
+def in_bytes(loaded: Loaded, rounds: int = 9) -> list[Figure]:
+    """Planning the default model's sizes in bytes once, then by a share or a quality; none without operating points."""
+    elastic = loaded.elastic
+    if not finish(install_coding(loaded)) or elastic.coded is None:
+        return []
+    plan = partial(byte_planner, elastic, elastic.coded, BITS, 0)
+    once, planner = [_timed(plan) for _ in range(rounds)], plan()
+    by = {"share": _resizes(planner.at_ratio), "quality": _resizes(planner.at_loss)}
+    return [
+        median_of("planning the default model's sizes in bytes, once", once, "ms", 50),
+        *(
+            Figure(f"one of them by its {kind}, 99th percentile", np.percentile(t, 99).item(), "ms", 1)
+            for kind, t in by.items()
         ),
     ]
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from acip_core.artifacts.ablation_rows import read_rows
 from acip_core.artifacts.artifact import default_artifact
 from acip_core.artifacts.comparison import Comparison, read_comparison
+from acip_core.artifacts.knowledge import read_knowledge
 from acip_core.artifacts.reader import read_artifact
 from acip_core.evaluation.curves import Curve, primary_curves
+from acip_core.evaluation.facts import FACTS
 from acip_core.evaluation.methods import corpus_title, curve_title, method_title
 from acip_core.model.base_model import DEFAULT_MODEL
 from acip_core.model.quantization import PRECISIONS
+from acip_core.model.size_planner import DIRECTIONS
 
 from .figure import Figure, markdown_table, table
 from .quality import default_curves, quantized_curves
@@ -26,19 +29,22 @@ _SUMMARY = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 
 
 def summary() -> list[str]:
-    """The README's one table: megabytes and perplexity ÷ base by size, beside the usual truncation of an SVD."""
+    """Of the README: megabytes, perplexity ÷ base and facts kept by size, beside the usual truncation of an SVD."""
     curves = read_artifact(default_artifact(DEFAULT_MODEL)).curves
     shown = [*primary_curves(curves), *(curve for curve in curves if curve.method == "svd-llm")]
     four_bit = [quantized for quantized, _ in quantized_curves("int4")]
     own = len(primary_curves(curves))
     titles = [corpus_title(curve.corpus) for curve in shown[:own]]
     titles += [f"{curve_title(curve.method)}, {corpus_title(curve.corpus)}" for curve in shown[own:]]
-    header = ["size", "weights", *titles, *(["weights at int4"] if four_bit else [])]
+    header = ["size", "weights", *titles[:own], "facts kept", *titles[own:], *(["weights at int4"] if four_bit else [])]
+    kept = _facts_kept()
     rows = [
         [
             f"{ratio:.0%}",
             _megabytes(shown[0], ratio),
-            *(_relative_at(curve, ratio) for curve in shown),
+            *(_relative_at(curve, ratio) for curve in shown[:own]),
+            _kept_at(kept, shown[0], ratio),
+            *(_relative_at(curve, ratio) for curve in shown[own:]),
             *(_megabytes(curve, ratio) for curve in four_bit[:1]),
         ]
         for ratio in _SUMMARY
@@ -47,15 +53,19 @@ def summary() -> list[str]:
 
 
 def perplexity() -> list[str]:
-    """Perplexity ÷ base by size, methods and corpora as columns."""
-    curves = default_curves()
+    """Perplexity ÷ base by size, methods and corpora as columns, and the facts that the first method keeps."""
+    curves, kept = default_curves(), _facts_kept()
     header = [f"{curve_title(c.method)}, {corpus_title(c.corpus)}" for c in curves]
     ratios = sorted({round(p.ratio, 2) for c in curves for p in c.points}, reverse=True)
-    rows = [[f"{ratio:.0%}", *(_relative_at(curve, ratio) for curve in curves)] for ratio in ratios]
+    rows = [
+        [f"{ratio:.0%}", *(_relative_at(curve, ratio) for curve in curves), _kept_at(kept, curves[0], ratio)]
+        for ratio in ratios
+    ]
     # The artifact's own curves come first; where the base was measured twice, theirs counts.
     bases = {corpus_title(c.corpus): c for c in reversed(curves)}
     measured = ", ".join(f"{name} {c.base_perplexity:.2f} ({c.tokens:,} tokens)" for name, c in bases.items())
-    return [*markdown_table(["size", *header], rows), "", f"Base model on the same held-out text: {measured}."]
+    header = ["size", *header, f"{curve_title(curves[0].method)}, facts kept"]
+    return [*markdown_table(header, rows), "", f"Base model on the same held-out text: {measured}."]
 
 
 def precision() -> list[str]:
@@ -148,8 +158,27 @@ def _compared(measured: Comparison, method: str, adapters: bool, ratio: float) -
 
 
 def _megabytes(curve: Curve, ratio: float) -> str:
-    size = next((p.bytes for p in curve.points if round(p.ratio, 2) == ratio), None)
+    size = _bytes_at(curve, ratio)
     return "" if size is None else f"{size / 1e6:.0f} MB"
+
+
+def _bytes_at(curve: Curve, ratio: float) -> int | None:
+    return next((p.bytes for p in curve.points if round(p.ratio, 2) == ratio), None)
+
+
+def _facts_kept() -> dict[int, float]:
+    """Share of the cloze facts that the full model knows and a size of directions still does, by its bytes."""
+    known = read_knowledge(default_artifact(DEFAULT_MODEL))
+    if known is None or (sizes := known.modes.get(DIRECTIONS)) is None:
+        return {}
+    cloze = [known.facts.index(fact) for fact in FACTS if fact in known.facts]
+    shares = (sizes.rank[:, cloze] == 1).double().mean(1)
+    return dict(zip(sizes.bytes.tolist(), shares.tolist(), strict=True))
+
+
+def _kept_at(kept: Mapping[int, float], curve: Curve, ratio: float) -> str:
+    size = _bytes_at(curve, ratio)
+    return f"{kept[size]:.0%}" if size is not None and size in kept else ""
 
 
 def _relative_at(curve: Curve, ratio: float) -> str:

@@ -110,10 +110,10 @@ def gguf_plan(
     try:
         return planner.at_loss(rise) if rise is not None else filled(planner, size or 0.0)
     except SizeError as error:
-        raise SizeError(
-            f"{error} llama.cpp's smallest type for this model takes 4.5 bits a weight; smaller sizes are exports for "
-            "transformers."
-        ) from None
+        why = "llama.cpp's smallest type for this model takes 4.5 bits a weight"
+        if planner.smallest == planner.largest:
+            why = "No width of its layers is a multiple of 32, so that no type of llama.cpp's fits"
+        raise SizeError(f"{error} {why}; smaller sizes are exports for transformers.") from None
 
 
 def export_gguf(

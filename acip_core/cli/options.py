@@ -78,7 +78,10 @@ def set_target(
     """
     one_target(size, megabytes, worse)
     if megabytes is not None:
-        return model.set_bytes(megabytes * 1e6, spend or "both")
+        plan = model.set_bytes(megabytes * 1e6, spend or "both")
+        if plan.bytes < 0.98e6 * megabytes:
+            say(f"{plan.bytes / 1e6:.1f} MB are enough: no plan within {megabytes:g} MB loses less.")
+        return plan
     if worse is not None:
         return model.set_quality(worse / 100, spend or "both")
     plan = model.set_size(1.0 if size is None else size, spend)

@@ -255,7 +255,7 @@ def check_values(model: Any, location: str, files: Mapping[str, Path] | None = N
     if wrong:
         place = (files or {}).get(wrong[0], location)
         raise ModelError(
-            f"The model '{place}' is damaged: {first_few(wrong)} hold values that are not finite; download it again."
+            f"The model '{place}' is damaged: not all values of {first_few(wrong)} are finite; download it again."
         )
 
 

@@ -1,8 +1,8 @@
 """A weight's codes at all levels, and the embedding and head that run them.
 
-Codes are integers Z (m, n) at a level, y = rows ∘ (Z (columns ∘ x)). On a CPU they stay bytes, which may lie in a
-file, and become numbers of the model's type a block at a time while they are multiplied with; on an accelerator all of
-a level do when it is first run, and are kept there until another one is.
+Codes are integers Z (m, n) at a level, y = rows ∘ (Z (columns ∘ x)). They stay bytes, which may lie in a file, and
+become numbers of the model's type a block at a time while they are multiplied with. An accelerator keeps the bytes of
+the level that was run last.
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ class CodeBank(nn.Module):
         """Ŵ x, (…, out_features), for x (…, in_features).
 
         Args:
-            keep: False leaves what is kept in place, for a level that is run beside it.
+            keep: False leaves what an accelerator keeps in place, for a level that is run beside it.
         """
-        x, z = x * self.columns[level], self.codes[level].z
-        if self.a.device.type != "cpu":
-            return linear(x, self._integers(level, keep)) * self.rows[level]
-        # Bytes that become numbers in the processor's cache are read faster than the numbers would be.
+        x, z = x * self.columns[level], self._integers(level, keep)
+        # Bytes that become numbers in a processor's cache are read faster than the numbers would be.
         parts = [linear(x, rows.to(self.a.dtype)) for rows in z.split(_ROWS)]
         return (parts[0] if len(parts) == 1 else torch.cat(parts, -1)) * self.rows[level]
 
     def _integers(self, level: int, keep: bool) -> torch.Tensor:
-        """Z (m, n) of a level in the model's type, on its device."""
+        """Z of a level, int8 (m, n) on the model's device."""
+        if self.a.device.type == "cpu":
+            return self.codes[level].z
         kept = self._kept  # replaced as a whole: another thread may do so at any moment
         if kept is not None and kept[0] == level:
             return kept[1]
-        z = self.codes[level].z.to(self.a.device).to(self.a.dtype)
+        z = self.codes[level].z.to(self.a.device)
         if keep:
             self._kept = level, z
         return z

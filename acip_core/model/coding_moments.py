@@ -20,6 +20,7 @@ from torch import nn
 
 from ..errors import ModelError
 from ..progress import Progress, Steps
+from ..storage.resumable import PartialStep, ResumableRun
 from ..storage.verified import read_tensors, save_tensors
 from .coded_modeling import embedding_scale
 from .second_moments import GRADIENT, Basis, SecondMoment, compress_moment
@@ -58,6 +59,7 @@ def measure_coding_moments(
     basis: Basis,
     seed: int = 0,
     gradients: Basis | None = None,
+    partial: ResumableRun = ResumableRun(None),
 ) -> Steps[CodingMoments]:
     """Run calibration text through the model and back.
 
@@ -66,16 +68,22 @@ def measure_coding_moments(
         layers: names of the target layers.
         basis, gradients: moments that are there already; those of inputs, where they were measured, and of gradients
             are taken over.
+        partial: keeps the sums of the windows so far, as large as the model's weights or more where gradients are
+            measured; another call goes on with them, to the same bits. To be removed afterwards.
 
     Raises:
         ModelError: a prediction or a gradient is not finite.
+        StorageError: the sums cannot be kept.
     """
-    collector = _Collector(model, layers, basis)
+    collector, kept = _Collector(model, layers, basis, gradients is None), PartialStep(partial, "sums")
+    done, sums = kept.read()
+    collector.add(sums)
     trainable = {p: p.requires_grad for p in model.parameters()}
     model.requires_grad_(False)
     try:
-        for index, window in enumerate(windows):
+        for index, window in enumerate(windows[done:], done):
             collector.run(window[None].to(model.device), seed * 1_000_003 + index)
+            kept.keep(index + 1, collector.sums())
             yield Progress("gradient moments", index + 1, len(windows))
     finally:
         collector.close()
@@ -85,10 +93,14 @@ def measure_coding_moments(
 
 
 class _Collector:
-    """Sums of outer products, through hooks."""
+    """Sums of outer products, through hooks.
 
-    def __init__(self, model: Any, layers: Collection[str], basis: Basis):
-        self.model, self.basis, self.targets = model, basis, named_layers(model, layers)
+    Args:
+        of_outputs: whether gradients are measured by the layers' outputs, and not by the embedding's alone.
+    """
+
+    def __init__(self, model: Any, layers: Collection[str], basis: Basis, of_outputs: bool):
+        self.model, self.basis, self.targets, self.of_outputs = model, basis, named_layers(model, layers), of_outputs
         self.inputs: dict[str, torch.Tensor] = {}
         self.gradients: dict[str, torch.Tensor] = {}
         self.embedding, self.head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -105,7 +117,8 @@ class _Collector:
         def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             if needs_input:
                 add_moment(self.inputs, name, inputs[0].detach())
-            output.register_hook(lambda gradient: add_moment(self.gradients, name, gradient))
+            if self.of_outputs:
+                output.register_hook(lambda gradient: add_moment(self.gradients, name, gradient))
 
         return hook
 
@@ -125,6 +138,21 @@ class _Collector:
         self.said += p.sum(0)[: len(self.said)]
         self.read += torch.bincount(ids[0].cpu(), minlength=len(self.read))
 
+    def sums(self) -> dict[str, torch.Tensor]:
+        """All of them, by names of their own."""
+        of_both = {"inputs": self.inputs, "gradients": self.gradients}
+        named = {f"{side}.{name}": total for side, totals in of_both.items() for name, total in totals.items()}
+        return named | {"read": self.read, "said": self.said}
+
+    def add(self, sums: dict[str, torch.Tensor]) -> None:
+        """Go on with those that `sums` returned."""
+        for key, total in sums.items():
+            side, _, name = key.partition(".")
+            if side in ("read", "said"):
+                getattr(self, side).add_(total)
+            else:
+                getattr(self, side)[name] = total.to(self.model.device, copy=True)  # aligned as those made here
+
     def close(self) -> None:
         for hook in self.hooks:
             hook.remove()
@@ -135,7 +163,7 @@ class _Collector:
         if damaged:
             raise ModelError(f"The gradients of {damaged[0] or 'the embedding'} are not finite; the model is damaged.")
         missing = [name for name in self.targets if name not in self.gradients]
-        if missing:
+        if missing and self.of_outputs:
             raise ModelError(f"No gradient reaches the layer {missing[0]}; leave it out with --exclude.")
         inputs: Basis = {}
         gradients: Basis = {}

@@ -13,7 +13,7 @@ A layer's state is one number: a rank, `DENSE`, or that of codes (`operating_poi
 
     y = rows ∘ (Z (columns ∘ x)) + B A x        Z (m, n) at a level, (A, B) the adapter of coded layers
 
-turned into numbers of the model's type when a level is first run, and kept until another one is.
+turned into numbers of the model's type a block at a time, while they are multiplied with.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class ElasticLinear(Linear):
         return y + (linear(linear(x, bank.a), bank.b) if self.adapter is None else self.adapter(x))
 
     def _segments(self, x: torch.Tensor, segments: Segments) -> torch.Tensor:
-        """Sequences at states of which some are codes, each run on its own; the first level stays in memory."""
+        """Sequences at states of which some are codes, each run on its own; an accelerator keeps the first level."""
         rows = x.reshape(sum(count for count, _ in segments.states), -1, self.in_features)
         levels = [code_of(state)[0] for _, state in segments.states if is_coded(state)]
         parts = [

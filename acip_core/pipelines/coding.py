@@ -109,12 +109,14 @@ class CodingRun:
         basis, gradients, config, elastic = self.basis, self.gradients, self.config, self.elastic
         text = torch.cat([self.windows(c, "calibration", config.moment_windows) for c in self.corpora])
         layers = list(elastic.elastic_layers())
+        partial = self.resumable.part("moments")
         moments = yield from self.resumable.step(
             "coding.safetensors",
-            measure_coding_moments(elastic.model, text, layers, basis, config.seed, gradients),
+            measure_coding_moments(elastic.model, text, layers, basis, config.seed, gradients, partial),
             lambda path: read_coding_moments(path, basis, gradients),
             lambda moments, path: save_coding_moments(moments, path, basis, gradients),
         )
+        partial.remove()
         matrices = coded_matrices(elastic, moments.tables)
         codes_of = fingerprint(matrices)
         coded = yield from cached_codes(matrices, moments, codes_of)

@@ -49,11 +49,14 @@ def both_sides(
     """
     steps = _measured(model, weights, windows, rank, True)
     basis, _ = yield from resumable.step("inputs.safetensors", _alone(steps), read_basis, _save_both)
+    partial = resumable.part("gradients")
     if is_offloaded(model):
         both = _with(basis, measure_gradients_by_block(model, fewer, weights))
     else:
-        both = _with_gradients(measure_coding_moments(model, fewer, weights, basis))
-    return (yield from resumable.step("basis.safetensors", both, read_basis, _save_both))
+        both = _with_gradients(measure_coding_moments(model, fewer, weights, basis, partial=partial))
+    moments = yield from resumable.step("basis.safetensors", both, read_basis, _save_both)
+    partial.remove()
+    return moments
 
 
 def _measured(

@@ -7,7 +7,8 @@ folder of their run instead.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from .digests import cache_key
 from .verified import read_json, read_tensors, save_tensors, write_json
 
 T = TypeVar("T")
+_WRITING = 20  # times as long as writing took it is not written again
 
 
 class ResumableRun:
@@ -110,3 +112,36 @@ class ResumableRun:
         """Delete the work folder: the run is over."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class PartialStep:
+    """Tensors that a step adds to, kept while it runs: after its first unit, then so rarely that it costs little.
+
+    Args:
+        run: one without a folder keeps nothing.
+        name: of the file in it.
+    """
+
+    def __init__(self, run: ResumableRun, name: str):
+        self.run, self.name = run, f"{name}.safetensors"
+        self._due = 0.0
+
+    def read(self) -> tuple[int, dict[str, torch.Tensor]]:
+        """Units that an interrupted run had done, and its tensors; 0 and none where there was no such run."""
+        if (found := self.run.read(self.name, read_tensors)) is None:
+            return 0, {}
+        tensors, metadata = found
+        return int(metadata["done"]), tensors
+
+    def keep(self, done: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Write them, unless that was done a short while ago.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        begun = time.monotonic()
+        if self.run.folder is None or begun < self._due:
+            return
+        self.run.write(self.name, tensors, lambda kept, path: save_tensors(kept, path, {"done": str(done)}))
+        ended = time.monotonic()
+        self._due = ended + _WRITING * (ended - begun)

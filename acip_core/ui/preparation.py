@@ -92,7 +92,7 @@ class Preparation:
             case "absent" if self._is_quantized:
                 return "At this precision only directions can be spent."
             case "absent":
-                return "Of this model only directions can be spent: nobody has prepared how it takes fewer bits."
+                return "Of this model only directions can be spent; `python -m acip_core codes` adds sizes in bytes."
             case "failed":
                 return f"Bits cannot be spent. {self._error}"
         step = self._step

@@ -113,11 +113,8 @@ export const isExact = (row, of = table) =>
  */
 export function worse(row, of = table) {
   const value = multiple(row, of);
-  if (isExact(row, of)) {
-    const enough =
-      row.bytes < 0.98e6 * megabytes(row.percent, of) ? `: ${inMegabytes(row.bytes / 1e6)} are enough` : "";
-    return ["1.00 ×", `nothing is lost${enough}`];
-  }
+  const enough = row.bytes < 0.98e6 * megabytes(row.percent, of) ? `: ${inMegabytes(row.bytes / 1e6)} are enough` : "";
+  if (isExact(row, of)) return ["1.00 ×", `nothing is lost${enough}`];
   if (value === undefined) return ["–", "not measured"];
-  return [`${fixed(value, value < 100 ? 2 : 0)} ×`, `the perplexity${row.predicted ? ", predicted" : ""}`];
+  return [`${fixed(value, value < 100 ? 2 : 0)} ×`, `the perplexity${row.predicted ? ", predicted" : ""}${enough}`];
 }

@@ -197,7 +197,9 @@ function aim(form) {
     const target = Number(number.value);
     if (number.value === "" || !Number.isFinite(target)) return;
     const within = table.rows.filter((row) => amount(unit.value, row) <= target + 0.5 * 10 ** -digits(unit.value));
-    const best = unit.value.startsWith("ppl-") ? within[0] : within[within.length - 1]; // rows come smallest first
+    const most = within[within.length - 1]; // rows come smallest first
+    const alike = unit.value === "bytes" ? within.find((row) => row.bytes === most?.bytes) : most;
+    const best = unit.value.startsWith("ppl-") ? within[0] : alike;
     const nearest = best ?? table.rows.reduce((a, b) => (amount(unit.value, b) < amount(unit.value, a) ? b : a));
     reply.textContent = best ? "" : `not reachable: ${reason(unit.value, nearest)}`;
     if (nearest.percent !== position()) go(nearest.percent);

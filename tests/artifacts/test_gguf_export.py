@@ -20,19 +20,22 @@ from acip_core.artifacts.loading import open_model
 from acip_core.artifacts.writer import write_artifact
 from acip_core.errors import ArgumentError, ArtifactError, ModelError, SizeError, StorageError
 from acip_core.model.base_model import BaseModel, load_base
+from acip_core.model.coding_moments import measure_coding_moments
 from acip_core.model.size_planner import BOTH
 from acip_core.progress import Progress, finish
 from tests.support.coded import with_coding
 from tests.support.commands import run
 from tests.support.device import DEVICE
-from tests.support.exports import logits
+from tests.support.exports import base_of, logits
 from tests.support.faults import full_disk
 from tests.support.gguf_models import byte_level, coding_of, elastic_of, made, types_of, write
 from tests.support.tiny import (
     VOCABULARY,
+    calibration,
     save,
     tiny_artifact,
     tiny_base,
+    tiny_basis,
 )
 
 FAMILIES = ("llama", "qwen2", "qwen3")
@@ -184,6 +187,15 @@ def test_no_room(tmp_path: Path) -> None:
     (tmp_path / "out/file").write_text("mine")
     with pytest.raises(StorageError, match="exists already"):
         write(elastic, elastic.planner.at_ratio(1.0), tmp_path / "out")
+
+
+def test_widths_that_no_block_divides_are_said(cache: Path) -> None:
+    base = base_of("llama", hidden_size=36, intermediate_size=50, num_attention_heads=3, num_key_value_heads=3)
+    elastic = made(replace(base, tokenizer=byte_level()))
+    layers, basis = list(elastic.elastic_layers()), tiny_basis(elastic.base)
+    moments = finish(measure_coding_moments(elastic.model, calibration(), layers, basis))
+    with pytest.raises(SizeError, match="No width of its layers is a multiple of 32"):
+        finish(gguf_plan(elastic, replace(coding_of("llama"), moments=moments), 1e4))
 
 
 @pytest.fixture

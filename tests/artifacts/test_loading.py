@@ -231,7 +231,7 @@ def test_a_damaged_model_is_refused(artifact: tuple[Artifact, Path], cache: Path
     base = tiny_base()
     with torch.no_grad():
         next(iter(target_layers(base.model).values())).weight[0, 0] = torch.nan
-    with pytest.raises(ModelError, match=r"q_proj.weight hold values that are not finite"):
+    with pytest.raises(ModelError, match=r"not all values of .*q_proj.weight are finite"):
         finish(open_model(saved(base, tmp_path / "tiny-llama"), artifact[1]))
 
 

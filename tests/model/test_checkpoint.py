@@ -60,8 +60,8 @@ DAMAGED: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     "shape": (lambda t: t | {UP: torch.ones(55, 32)}, rf"have another shape \({UP}: \(55, 32\) instead of \(56, 32\)"),
     "integers": (lambda t: t | {UP: torch.ones(56, 32, dtype=torch.int8)}, rf"{UP} \(int8\) where floating-point"),
     "float8": (lambda t: t | {UP: t[UP].to(torch.float8_e4m3fn)}, r"\(float8_e4m3fn\) where floating-point"),
-    "not a number": (poisoned("model.norm.weight", float("nan")), r"model.norm.weight hold values that are not finite"),
-    "infinite": (poisoned("model.embed_tokens.weight", float("inf")), "not finite"),
+    "not a number": (poisoned("model.norm.weight", float("nan")), r"not all values of model.norm.weight are finite"),
+    "infinite": (poisoned("model.embed_tokens.weight", float("inf")), "embed_tokens.weight are finite"),
     "many": (lambda t: {n: v for n, v in t.items() if "mlp" not in n}, r"6 of its .* and 3 more\)"),
 }
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from acip_core.model.coded_layers import CodeBank
+from acip_core.model.codes import Codes
 from acip_core.model.coding_moments import measure_coding_moments, read_coding_moments, save_coding_moments
 from acip_core.model.operating_points import code_of, is_coded
 from acip_core.model.size_planner import BITS, BOTH, DIRECTIONS
@@ -120,6 +124,35 @@ def test_a_smaller_plan_is_further_from_the_model(elastic, ids):
         with elastic.at(planner.at_bytes(planner.smallest + share * (planner.largest - planner.smallest))):
             off.append(float((logits(elastic, ids) - whole).square().mean()))
     assert off[0] > off[1] > off[2]
+
+
+class Floats(TorchDispatchMode):
+    """All floating-point tensors that operations return while it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[int, weakref.ref[torch.Tensor]]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.is_floating_point():
+            self.made.append((result.numel(), weakref.ref(result)))
+        return result
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])  # the latter stands for every accelerator
+def test_codes_are_numbers_only_while_they_are_multiplied_with(device: str):
+    m, n = 5000, 8
+    z = torch.randint(-9, 9, (m, n), dtype=torch.int8)
+    codes = Codes(z, torch.zeros(m, dtype=torch.int16), torch.zeros(n, dtype=torch.int16))
+    bank, x = CodeBank([codes, codes], torch.empty(m, n)).to(device), torch.randn(1, n, device=device)
+    with torch.inference_mode(), Floats() as floats:
+        y = [bank.product(x, level) for level in (0, 1, 0)]
+    assert max(count for count, _ in floats.made) < m * n / 2, "a part at a time"
+    alive = [count for count, made in floats.made if made() is not None]
+    assert sum(alive) <= 3 * m, "nothing but what was asked for"
+    if device == "cpu":
+        assert torch.allclose(y[0][0], z.float() @ x[0], atol=1e-4)
 
 
 def test_moments_come_back_from_their_file(tmp_path):

@@ -14,6 +14,8 @@ from torch import nn
 from acip_core.errors import ModelError
 from acip_core.model.coding_moments import measure_coding_moments, read_coding_moments, save_coding_moments
 from acip_core.progress import finish
+from acip_core.storage.resumable import ResumableRun
+from acip_core.storage.verified import read_tensors
 from tests.support.tiny import calibration, target_weights, tiny_base, tiny_basis
 
 
@@ -48,6 +50,27 @@ def test_moments_that_are_not_finite_are_refused(part: str, value: float, tmp_pa
     save_coding_moments(replace(moments, tables={name: table}), tmp_path / "moments", basis)
     with pytest.raises(ValueError, match=name):
         read_coding_moments(tmp_path / "moments", basis)
+
+
+@pytest.mark.parametrize("of_gradients", [True, False])
+def test_a_run_killed_among_its_windows_goes_on_to_the_same_bits(of_gradients: bool, tmp_path: Path):
+    base = tiny_base("qwen2")
+    basis, layers = tiny_basis(base), list(target_weights(base))
+    whole = finish(measure_coding_moments(base.model, calibration(), layers, basis))
+    known = None if of_gradients else whole.gradients
+    run = ResumableRun(tmp_path / "run")
+    begun = []
+    for _ in range(3):
+        steps = measure_coding_moments(base.model, calibration(), layers, basis, gradients=known, partial=run)
+        begun.append(next(steps).done)
+    assert begun == [1, 2, 3], "each goes on where the one before was killed"
+    save_coding_moments(finish(steps), tmp_path / "killed", basis)
+    save_coding_moments(whole, tmp_path / "whole", basis)
+    ours, theirs = (read_tensors(tmp_path / name)[0] for name in ("killed", "whole"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    (run.path("sums.safetensors") or tmp_path).write_bytes(b"damaged")
+    again = measure_coding_moments(base.model, calibration(), layers, basis, gradients=known, partial=run)
+    assert next(again).done == 1, "what is damaged counts as not there"
 
 
 def test_gradients_that_are_not_finite_are_refused():

@@ -109,16 +109,19 @@ def test_a_run_killed_in_every_stage_ends_in_the_same(
     folder = tmp_path / "artifact"
     shutil.copytree(made[1], folder)
 
+    windows: list[int] = []
     for index, stage in enumerate(STAGES):
         seen: list[str] = []
         with closing(add_codes(made[0], SETTINGS, folder)) as steps:
             for step in steps:
                 seen.append(step.stage)
+                windows += [step.done] if step.stage == "gradient moments" else []
                 if step.stage.startswith(stage):
                     break
         assert seen[-1].startswith(stage) and not (folder / CODING).exists()
         finished = STAGES[: max(0, index - 2)]  # two of them are one step together, and those before
         assert not any(stage.startswith(finished) for stage in seen), seen
+    assert windows == [1, 2], "a window that was read before a kill is not read again"
     finish(add_codes(made[0], SETTINGS, folder))
     for name in (MOMENTS, ADAPTERS):
         ours, theirs = load_file(folder / name), load_file(coded[1] / name)
@@ -297,6 +300,8 @@ def test_the_command_line_spends_bytes(
     assert run(monkeypatch, capsys, "export", model, str(out), "--artifact", folder, *megabytes)[0] == 0
     tensors = load_file(out / "model.safetensors")
     assert sum(tensor.nbytes for tensor in tensors.values()) == loaded.set_bytes(size + 1).bytes
+    code, text = run(monkeypatch, capsys, "generate", model, "abc", *target[:2], "--megabytes", "0.5")
+    assert code == 0 and "MB are enough: no plan within 0.5 MB loses less" in text
     code, text = run(monkeypatch, capsys, "generate", model, "abc", *target, *megabytes)
     assert code == 2 and "one of --size, --megabytes and --worse" in text
     code, text = run(monkeypatch, capsys, "export", model, str(tmp_path / "none"), "--artifact", folder)

@@ -87,13 +87,21 @@ def test_the_track_is_logarithmic_and_says_what_a_size_costs(visit: Visit, serve
     found = row(server[1], percents[35])
     expect(page.locator(SIZE)).to_contain_text(f"{percents[35]} % of 0.085 MB")
     words = "the perplexity, predicted" if found["predicted"] else "the perplexity"
-    assert figure(page, "worse") == f"{found['relative']:.2f} × {words}"
+    assert found["bytes"] < 0.98 * percents[35] / 100 * server[1].model.modes.told()["modes"]["both"]["published"]
+    assert figure(page, "worse") == f"{found['relative']:.2f} × {words}: {found['bytes'] / 1e6:.3f} MB are enough"
     assert readout(page, "ratio") == f"{found['ratio']:.3f}"
     assert f"size={percents[35]}&" in page.url
     settings = (0.0, 1.0, 0, NEW_TOKENS, False, REQUEST, "both", REPETITION_PENALTY)
     last = list(server[1].complete(EXAMPLES[0], percents[35], *settings))[-1]
     assert text(page) == last["text"]
     seen_in_all_looks(page, SLIDER, "#readouts .figures", in_view=True)
+    page.click("#readouts summary")
+    page.locator(".aim select").select_option("bytes")
+    page.fill(".aim input", str(percents[35] / 100 * 0.0851))
+    page.press(".aim input", "Enter")
+    enough = min(p for p in percents if row(server[1], p)["bytes"] == found["bytes"])
+    assert enough < percents[35]
+    expect(page).to_have_url(re.compile(f"size={enough}&"))
 
 
 def test_another_mode_stands_at_the_same_megabytes_and_runs_at_once(visit: Visit) -> None:
