@@ -70,6 +70,7 @@ async function look() {
   isLooking = false;
   if (now === "same") return;
   isGone = true;
+  document.documentElement.dataset.gone = ""; // Gradio's own words would cover these
   const line = note("");
   while (now === "none" || now === "slow") {
     line.textContent = now === "slow" ? SLOW : GONE;
@@ -78,6 +79,7 @@ async function look() {
   }
   if (now === "other") return location.reload();
   isGone = false; // it was the network
+  delete document.documentElement.dataset.gone;
   line.remove();
 }
 

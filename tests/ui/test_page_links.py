@@ -148,18 +148,26 @@ def test_focus_goes_as_one_reads(visit: Visit) -> None:
     part = """() => document.activeElement.closest(
       "#header, #ask, #examples, #completion, #size, #readouts, #spend, #chart, #visits, #advanced, "
       + "#measure-actions, #compare-view, #reading, #take, #pictures")?.id ?? ''"""
+    name = """() => {
+      const { ariaLabel, labels, textContent, title } = document.activeElement;
+      const words = [...(labels ?? [])].map((label) => label.textContent).join("").trim();
+      return ariaLabel || words || textContent.trim() || title;
+    }"""
     left = ["header", "ask", "examples", "completion", "size", "readouts"]
     right = ["chart", "measure-actions", "visits", "advanced"]
     for width, scheme in looks(page):
         page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
         order: list[str] = []
+        stops: list[str] = []  # what a screen reader has to say of each
         for _ in range(90):
             page.keyboard.press("Tab")
             at = page.evaluate(part)
+            stops.append(page.evaluate(name))
             if at and at != (order or [""])[-1]:
                 order.append(at)
             if at == "pictures":
                 break
+        assert "" not in stops, (width, scheme)
         spend = ["spend"] if width == "desktop" else []  # on a phone behind Details
         assert order == [*left, *spend, *right, "compare-view", "reading", "take", "pictures"], (width, scheme)
 
