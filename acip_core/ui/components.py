@@ -19,7 +19,7 @@ from .gradio_import import Dependency, gr
 from .knowledge import KnowledgeStrip
 from .model_choices import ModelChoice, ModelChoiceError, ModelChoices
 from .names import shown_name
-from .snippets import client_code, loading_code, usage
+from .snippets import client_code, usage
 
 _KINDS = "q, k, v and o look back at the text before; gate, up and down work on each word"
 _LENGTH_INFO = "most tokens to write: words and parts of words"
@@ -185,7 +185,6 @@ def take_part(loaded: Loaded) -> tuple[gr.HTML, gr.Button, gr.Button]:
             "exported",
             markup.part(
                 "export",
-                load=loading_code(f"{loaded.elastic.base.name}-at-60", True),
                 usage=usage(_named(loaded)),
                 client=client_code(),
             ),

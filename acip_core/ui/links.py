@@ -10,6 +10,7 @@ from ..evaluation.methods import CORPORA
 from ..model.base_model import DEFAULT_HUB_ID, embedded_gguf
 
 PAPER = "https://arxiv.org/abs/2502.01717"
+AUTHORS_CODE = "https://github.com/merantix-momentum/acip"
 _HUB = "https://huggingface.co"
 _LICENSES = {
     "c4": ("https://huggingface.co/datasets/allenai/c4", "C4, ODC-BY"),
@@ -23,6 +24,9 @@ def links(loaded: Loaded) -> list[tuple[str, str, str]]:
     found = [(PAPER, "Paper", "Any Compression via Iterative Pruning, arXiv 2502.01717")]
     if code := code_address():
         found.append((code, "Code", "The program that runs here"))
+    else:
+        told = "The program of the paper's authors; the one that runs here lies where it was started"
+        found.append((AUTHORS_CODE, "Code", told))
     if card := model_card_address(loaded.elastic.base.source):
         found.append((card, "Model", "The model's card on the Hugging Face Hub, with its licence"))
     corpora = dict.fromkeys(curve.corpus for curve in loaded.artifact.curves)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -40,13 +39,14 @@ class Modes:
     def __init__(self, loaded: Loaded):
         self._loaded = loaded
         self.preparation = Preparation(loaded)
+        self.preparation.finish = lambda: self._described  # half a second that no visitor should wait for
         self.directions = directions_track(loaded.elastic.planner)
         self.knowledge = KnowledgeStrip(loaded, self.track)
-        self._making = threading.Lock()
 
     def close(self) -> None:
         """End what is being made, and let go of the model."""
         self.preparation.close()
+        self.preparation.finish = None
         self.knowledge.close()
         vars(self).clear()
 
@@ -76,8 +76,7 @@ class Modes:
         """Where browsers fetch them."""
 
         def fetch(request: Request) -> Response:
-            with self._making:  # two visitors must not make the same
-                body = json.dumps(self.told(), allow_nan=False).encode()
+            body = json.dumps(self.told(), allow_nan=False).encode()
             return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
         return Route(f"/{ROUTE}", fetch, middleware=COMPRESSED)

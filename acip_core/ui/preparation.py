@@ -26,7 +26,10 @@ class Preparation:
     Attributes:
         state: "waiting", "running", "ready" or "failed"; "absent" where the artifact has no operating points or the
             model is quantized.
+        finish: what is done with the codes before anybody is told that they are there.
     """
+
+    finish: Callable[[], object] | None = None
 
     def __init__(self, loaded: Loaded, install: Callable[[Loaded], Steps[bool]] = install_coding):
         self.state = "absent" if loaded.coding is None or loaded.quantized is not None else "waiting"
@@ -58,18 +61,28 @@ class Preparation:
         self.state = "running"
         steps = self._install(loaded)
         try:
+            made = self._made(steps)
+            if made and self.finish is not None:
+                self.finish()
+            if made is not None:
+                self.state = "ready" if made else "absent"
+        except Exception as error:
+            self._fail(error)
+        finally:
+            steps.close()
+            release_threads()
+
+    def _made(self, steps: Steps[bool]) -> bool | None:
+        """Whether there are codes, once all steps are taken; None where the page closes before."""
+        try:
             while not self._closing.is_set():
                 step = next(steps)
                 if step.stage != self._step.stage:  # it may begin where an earlier run ended
                     self._began, self._first = time.monotonic(), step.done
                 self._step = step
         except StopIteration as stop:
-            self.state = "ready" if stop.value else "absent"
-        except Exception as error:
-            self._fail(error)
-        finally:
-            steps.close()
-            release_threads()
+            return bool(stop.value)
+        return None
 
     def _run(self) -> None:
         with suppress(AttributeError, OSError):  # where threads have no niceness of their own

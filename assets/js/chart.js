@@ -1,6 +1,7 @@
 // Perplexity against size: the cursor follows the slider, a click moves it, and what is measured here joins the curves.
-import { AXES, BYTES, MEGABYTES, RATIO } from "./chart_axes.js";
+import { AXES, BYTES, fitted, MEGABYTES, narrow, RATIO } from "./chart_axes.js";
 import { drawLegend } from "./chart_legend.js";
+import { saveImage, saveTable } from "./chart_saving.js";
 import { data, full, mode, named, rowAt, smallest, table } from "./data.js";
 import { find } from "./dom.js";
 import { change, draw } from "./figures.js";
@@ -69,6 +70,7 @@ class Chart {
     });
     follow(() => this.#follow());
     onMode(() => this.draw());
+    narrow.addEventListener("change", () => this.draw());
   }
 
   /** @param {PageData["corpora"][number]} corpus */
@@ -109,10 +111,12 @@ class Chart {
     const curves = figure.data.map((trace) => ({ ...structuredClone(trace), meta: percents(trace) }));
     const layout = structuredClone(figure.layout);
     layout.showlegend = false; // it stands above the plot
-    if (!spendsBits) {
+    const axis = /** @type {Record<string, unknown>} */ (layout.xaxis);
+    if (spendsBits) layout.xaxis = fitted(axis, this.#axis, this.plot.clientWidth);
+    else {
       const x = curves.map((trace, i) => this.#xOf(trace, i));
       for (const [i, trace] of curves.entries()) trace.x = x[i];
-      Object.assign(/** @type {object} */ (layout.xaxis), this.#xAxis(x));
+      Object.assign(axis, this.#xAxis(x));
     }
     await draw(this.plot, [...curves, measured], layout);
     if (figure !== this.#figure) return; // something else was chosen meanwhile
@@ -247,12 +251,13 @@ class Chart {
     const found = x.flat().filter((value) => value !== null); // a size between two may be slower than both
     const ends = [...[smallest.percent, full.percent].map(of), ...found];
     const pad = (Math.max(...ends) - Math.min(...ends)) * 0.03;
-    return {
+    const drawn = {
       range: [Math.min(...ends) - pad, Math.max(...ends) + pad],
       title: { text: title, standoff: 8, font: { size: 12 } },
       dtick: key === "ratio" ? 10 : null,
       tickmode: key === "ratio" ? "linear" : "auto", // or a step of before stays, and draws thousands of ticks
     };
+    return fitted(drawn, this.#axis, this.plot.clientWidth);
   }
 
   /**
@@ -281,31 +286,3 @@ const relative = (point, base) => ({
 /** @param {Point} point */
 const described = ({ title, done, total, value }) =>
   `${title}, measured here<br>${done} of ${total} windows<br>perplexity ${value.toPrecision(4)}${mode() === "directions" ? "" : " × the full model's"}`;
-
-/** @param {Plot} plot */
-function saveImage(plot) {
-  const paper = { paper_bgcolor: getComputedStyle(document.body).backgroundColor, showlegend: true };
-  const layout = { ...plot.layout, ...paper };
-  Plotly.downloadImage(
-    { data: plot.data, layout },
-    { format: "png", width: 1200, height: 700, filename: "perplexity" },
-  );
-}
-
-/** @param {Plot<Curve>} plot */
-function saveTable(plot) {
-  const series = plot.data.filter(({ fill }) => fill === undefined); // a band is the last column of its line
-  const lines = series.flatMap((trace) => {
-    const name = `"${trace.name.replaceAll('"', '""')}"`;
-    return trace.meta.flatMap((percent, i) => {
-      const [megabytes = "", , spread = ""] = trace.customdata?.[i] ?? [];
-      return percent === null ? [] : [[name, percent, megabytes, trace.y[i], spread].join(",")];
-    });
-  });
-  const table = ["series,size in %,MB,perplexity,± %", ...lines, ""].join("\n");
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([table], { type: "text/csv" }));
-  link.download = "perplexity.csv";
-  link.click();
-  URL.revokeObjectURL(link.href);
-}

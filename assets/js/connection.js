@@ -3,6 +3,7 @@
 import { data } from "./data.js";
 import { find, note, pause, promptField, write } from "./dom.js";
 import { isWritten } from "./link.js";
+import { allKnown } from "./modes.js";
 import { allVisits, putVisits } from "./visits.js";
 
 /** @typedef {{ isLost: boolean, model: string, prompt?: string, text?: string, visits: Completion[] }} Kept */
@@ -70,6 +71,7 @@ async function look() {
   isLooking = false;
   if (now === "same") return;
   isGone = true;
+  document.documentElement.dataset.gone = ""; // Gradio's own words would cover these
   const line = note("");
   while (now === "none" || now === "slow") {
     line.textContent = now === "slow" ? SLOW : GONE;
@@ -78,6 +80,7 @@ async function look() {
   }
   if (now === "other") return location.reload();
   isGone = false; // it was the network
+  delete document.documentElement.dataset.gone;
   line.remove();
 }
 
@@ -96,7 +99,11 @@ export const keptPrompt = () => before?.prompt;
 export async function restore() {
   if (!before) return;
   if (before.isLost) note("The server was gone for a while. This page is connected again, with what was on it before.");
-  if (before.model === data.model) putVisits(before.visits);
+  if (before.model === data.model) {
+    putVisits(before.visits);
+    const { visits } = before;
+    allKnown().then(() => putVisits(visits)); // those of modes that come later
+  }
   if (!before.text) return;
   if (!ownText()) find(document, "#reading > button").click();
   let field = ownText();

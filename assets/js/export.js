@@ -28,6 +28,7 @@ export function exported(part) {
     latest = message;
     link.href = message.address;
     link.textContent = `${message.name}.zip`;
+    find(element, ".load").hidden = false;
     find(element, ".load code").textContent = message.code;
     show();
     link.click();

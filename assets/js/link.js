@@ -1,9 +1,9 @@
 // The address bar carries prompt, size and settings: whoever opens a shared link sees the same screen. Every other size or
 // prompt is a step of the browser's history, which Back and Forward walk through.
-import { data, full, mode, table } from "./data.js";
+import { data, full, isKnown, mode, table } from "./data.js";
 import { note } from "./dom.js";
-import { choose, retell } from "./modes.js";
-import { place, position, show } from "./slider.js";
+import { allKnown, choose, retell } from "./modes.js";
+import { go, place, position, show } from "./slider.js";
 
 /** @typedef {string | number | boolean} Value of an input */
 
@@ -24,6 +24,7 @@ const PARTS = [
   ["penalty", 1, 2],
 ];
 const COMPARED = "compare"; // the sizes side by side
+const SPENDING_BITS = ["bits", "both"];
 const [SIZE, MODE] = ["size", "mode"].map((name) => PARTS.findIndex((part) => part[0] === name));
 let written = "";
 /** @type {Value | null} */
@@ -55,10 +56,36 @@ export function read(inputs) {
   const wanted = link.has("size") ? Number(found[SIZE]) : (table.opening ?? full.percent);
   found[SIZE] = place(show(isThere || !link.has("size") ? wanted : position()));
   found[MODE] = mode();
+  if (!isThere && link.has("size") && SPENDING_BITS.includes(asked)) later(asked, wanted, link.get(COMPARED));
   const model = link.get("model");
   if (model && model !== data.model)
     note(`This link was made with ${model.slice(0, 100)}; this page runs ${data.model}.`);
   return found;
+}
+
+/**
+ * A size that the link has of a mode which is not there (yet): shown once it is, unless the visitor has moved on.
+ * @param {string} name of the mode
+ * @param {number} percent
+ * @param {string | null} compared
+ */
+async function later(name, percent, compared) {
+  const line = note("The size of this link takes bits; it is shown as soon as they can be spent.");
+  const [before, at] = [mode(), position()];
+  await allKnown();
+  if (!isKnown(name)) {
+    line.textContent = "The size of this link takes bits, and here none can be spent.";
+    return;
+  }
+  line.remove();
+  if (mode() !== before || position() !== at) return;
+  const link = current();
+  link.set("mode", name);
+  link.set("size", String(percent));
+  if (compared !== null) link.set(COMPARED, compared);
+  put(link); // no step: it is what was asked for
+  choose(name);
+  go(percent);
 }
 
 /**

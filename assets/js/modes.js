@@ -11,6 +11,7 @@ const listeners = [];
 let latest = { state: "waiting", told: "", modes: {} };
 /** @type {Promise<void> | null} */
 let first = null;
+let last = Promise.resolve(); // answer, after which nothing more comes
 /** @type {Map<string, number>} */
 const left = new Map(); // the size at which the visitor left each mode
 let repaint = () => {};
@@ -44,7 +45,13 @@ function watch() {
       await look();
     }
   };
-  again();
+  last = again();
+}
+
+/** Waits until everything that is being made is there. */
+export async function allKnown() {
+  await known();
+  await last;
 }
 
 /**

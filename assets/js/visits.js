@@ -1,7 +1,7 @@
 // What was seen stays: a chip for every size and prompt visited, a key that flips between the last two. Undo and redo are the
 // browser's own Back and Forward.
 import { onFinished, recall } from "./completion.js";
-import { facts, named, tableOf } from "./data.js";
+import { facts, isKnown, named, tableOf } from "./data.js";
 import { find, findAll, promptField, write } from "./dom.js";
 import { onStep, rewrite, steps } from "./link.js";
 import { choose } from "./modes.js";
@@ -172,7 +172,7 @@ class Visits {
 }
 
 /** @param {Completion} visit */
-const isOfModel = ({ percent, mode }) => tableOf(mode).rows.some((row) => row.percent === percent);
+const isOfModel = ({ percent, mode }) => isKnown(mode) && tableOf(mode).rows.some((row) => row.percent === percent);
 
 /** @typedef {Pick<Completion, "prompt" | "percent"> & { mode: string }} Place */
 

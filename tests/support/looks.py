@@ -38,6 +38,11 @@ _WRONG = """
                                below)), light(below)];
     return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   };
+  const edge = (element) => {
+    const style = getComputedStyle(element), below = behind(element.parentElement);
+    const [a, b] = [light(over(rgba(style.borderTopColor), below)), light(below)];
+    return parseFloat(style.borderTopWidth) > 0 ? (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) : 1;
+  };
   const hasText = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
   const isLarge = ({ fontSize, fontWeight }) =>
     parseFloat(fontSize) >= (Number(fontWeight) >= 700 ? 18.66 : 24);
@@ -58,6 +63,8 @@ _WRONG = """
       if (["hidden", "clip"].includes(style.overflowX) && style.textOverflow !== "ellipsis"
           && element.scrollWidth > element.clientWidth + 1)
         wrong.push(`${name} is cut off`);
+      if (element.matches("textarea, select, input[type=number]") && edge(element) < 3)
+        wrong.push(`${name} has an edge with a contrast of ${edge(element).toFixed(2)}`);
       const [x, y] = [left + width / 2, Math.min(Math.max(top + height / 2, 1), innerHeight - 1)];
       const front = document.elementFromPoint(x, y);
       if (style.pointerEvents !== "none" && front && !element.contains(front) && !front.contains(element)
@@ -101,7 +108,7 @@ def looks(page: Page, zoom: int = 1) -> Iterator[tuple[str, str]]:
 
 
 def seen_in_all_looks(page: Page, *selectors: str, in_view: bool = False, zoom: int = 1) -> None:
-    """Each is there in all four: whole, within the window, over everything else, with text that can be read.
+    """Each is there in all four: whole, within the window, over everything else, with text and edges that can be seen.
 
     Args:
         in_view: at the top of the page, without scrolling.

@@ -16,6 +16,7 @@ CASES = {
     "is cut off": '<p id="x" style="width: 50px; overflow: hidden; white-space: nowrap">many words in a row</p>',
     "lies under": '<p id="x">words</p><div style="position: fixed; inset: 0"></div>',
     "has a contrast of 1.": '<p id="x" style="color: #ddd">words</p>',
+    "has an edge with a contrast of 1.": '<textarea id="x" style="border: 1px solid #ddd">words</textarea>',
     "is wider than its window": '<p id="x">words</p><div style="width: 9999px">.</div>',
 }
 DARK = "<style>@media (prefers-color-scheme: dark) { p { color: black; background: #222 } }</style>"

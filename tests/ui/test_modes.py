@@ -50,6 +50,13 @@ def held(gate: threading.Event, then: Any = None) -> Any:
     return install
 
 
+def test_what_visitors_are_told_of_modes_is_made_before_they_ask(
+    handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modes_module, "byte_rows", None)
+    assert set(handlers.model.modes.told()["modes"]) == {BOTH, BITS}
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_request_spends_what_it_says(handlers: Handlers, mode: str) -> None:
     last = list(handlers.complete("Hello", 40, *SETTINGS, REQUEST, mode))[-1]

@@ -181,8 +181,11 @@ def test_a_file_of_another_size_says_so(visit: Visit) -> None:
     page = visit(link="size=50&mode=directions")
     wait_state(page, "done", 50)
     expand(page, "take")
+    loading = page.locator("#exported .load")
+    expect(loading).to_be_hidden()  # it would name no file
     with page.expect_download():
         page.click("#export")
+    expect(loading).to_contain_text("-at-50")
     other = page.locator("#exported .other")
     expect(other).to_be_empty()
     drag(page, 80)

@@ -62,6 +62,13 @@ _SENTENCES = """() => [...document.querySelectorAll("[data-meaning]")].map((each
   const isWhole = left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight;
   return isOpen && isWhole ? null : `${each.textContent}: ${isOpen} ${[left, top, right, bottom]}`;
 }).filter((wrong) => wrong !== null)"""
+# Labels of the plot's x axis, from left to right.
+_APART = """() => {
+  const labels = [...document.querySelectorAll("#chart .xtick text")].filter((label) => label.checkVisibility());
+  const boxes = labels.map((label) => label.getBoundingClientRect()).sort((a, b) => a.left - b.left);
+  const isApart = ({ left, height }, i) => height < 20 && (i === 0 || left > boxes[i - 1].right);
+  return boxes.length > 0 && boxes.every(isApart);
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -155,40 +162,87 @@ def test_ticks_are_round_sizes_at_their_own_places(page: Page, server: tuple[str
     assert float(figure(page, "size").split()[0]) == pytest.approx(labels[2], rel=0.02)
 
 
+def test_labels_of_the_plot_stand_apart_on_a_phone_at_200_percent(page: Page) -> None:
+    for mode, title in (("both", "size, MB"), ("directions", "of the layers, %")):
+        page.evaluate("mode => document.querySelector(`#spend input[value=${mode}]`).click()", mode)
+        if mode == "directions":
+            page.select_option("[data-axis]", "ratio")
+        for width, _ in looks(page, zoom=2):
+            expect(page.locator("#chart .xtitle")).to_contain_text(title if width == "phone" else ",")
+            page.wait_for_function(_APART)
+    seen_in_all_looks(page, "[data-axis]", "#chart .xtick text", "#chart .xtitle", zoom=2)
+    page.select_option("[data-axis]", "bytes")
+
+
 def test_what_one_visitor_does_moves_nothing_that_another_sees(page: Page, visit: Visit) -> None:
-    """Sizes, modes, prompts, comparisons, exports, undo."""
-    first, second = page, visit(link="size=90&mode=directions")
+    """At a desktop in light and on a phone in dark; first one alone, then both at once."""
+    first, second = page, visit(link="size=90&mode=directions&seed=3")
+    second.set_viewport_size({"width": 390, "height": 844})
+    second.emulate_media(color_scheme="dark")
     wait_state(second, "done", 90)
-    expand(second, "take")
+    for each in (first, second):
+        for part in ("advanced", "reading", "take"):
+            expand(each, part)
+    _read(second, "A fox sees nine dogs.")
 
     def shown() -> tuple[object, ...]:
-        parts = ("#readouts", "#spend", "#visits", "#chart .status", "#comparison", "#exported", "#knowledge .bar")
+        parts = ("#readouts", "#spend", "#visits", "#chart .status", "#comparison", "#exported", "#read-out")
         said = [second.locator(part).inner_text() for part in parts]
-        return second.url, second.input_value(SLIDER), second.input_value("#prompt textarea"), *said, text(second)
+        known = second.locator("#knowledge .facts button").evaluate_all(
+            "all => all.map((tile) => 'known' in tile.dataset)"
+        )
+        fields = [
+            second.input_value(field) for field in (SLIDER, "#prompt textarea", "#own-text textarea", "#seed input")
+        ]
+        measured = second.locator("#chart .plot").get_attribute("data-measured")
+        return second.url, *fields, *said, known, measured, text(second), original(second)
 
-    before, others = shown(), original(second)
+    before = shown()
     first.check("#spend input[value=both]")
     drag(first, 60)
     first.mouse.up()
     first.check("#spend input[value=bits]")
+    first.fill("#seed input", "5")
     first.fill("#prompt textarea", "Another prompt")
     first.click("#run")
     first.wait_for_function("() => document.querySelector('#completion .prompt').textContent === 'Another prompt'")
     wait_state(first, "done")
+    first.click("#measure")
+    expect(first.locator("#chart [data-state=done]")).to_be_attached()
     first.click("#compare")
     expect(first.locator("#comparison [data-state=done]")).to_be_attached()
-    expand(first, "take")
-    with first.expect_download():
+    _read(first, "Nine dogs see a fox.")
+    with first.expect_download() as file:
         first.click("#export")
     first.go_back()
     wait_state(first, "done")
-    assert shown() == before and original(second) == others
-    drag(second, 80)
-    second.mouse.up()
-    wait_state(second, "done", 80)
-    assert "mode=directions" in second.url and "mode=directions" not in first.url
+    assert shown() == before
+    words = {first: "They speak of this", second: "They hear of that"}
+    for each, prompt in words.items():
+        each.fill("#prompt textarea", prompt)
+        each.fill("#own-text textarea", prompt)
+    with second.expect_download() as other:
+        for button in ("#run", "#compare", "#read"):
+            for each in words:
+                each.click(button)
+        second.click("#export")
+    assert "bits" in file.value.suggested_filename and other.value.suggested_filename.endswith("-at-90.zip")
+    for each, prompt in words.items():
+        expect(each.locator("#comparison [data-state=done]")).to_be_attached()
+        expect(each.locator("#read-out pre")).to_have_text(prompt)
+        expect(each.locator("#completion .prompt")).to_have_text(prompt)
+        expect(each.locator("#comparison .prompt").first).to_have_text(prompt)
+        wait_state(each, "done")
+    assert "mode=directions" in second.url and "seed=3" in second.url and "mode=directions" not in first.url
     for each in (first, second):
         seen_in_all_looks(each, "#completion .original pre", "#completion .cut pre", SLIDER, in_view=True)
+
+
+def _read(page: Page, words: str) -> None:
+    page.fill("#own-text textarea", words)
+    page.click("#read")
+    expect(page.locator("#read-out pre")).to_have_text(words)
+    expect(page.locator("#read-out [data-state=done]")).to_be_attached()
 
 
 def test_no_term_is_without_a_sentence(page: Page) -> None:

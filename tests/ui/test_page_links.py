@@ -13,6 +13,7 @@ from acip_core.artifacts.loading import open_model
 from acip_core.model.base_model import DEFAULT_MODEL
 from acip_core.progress import finish
 from acip_core.ui.handlers import Handlers
+from acip_core.ui.links import AUTHORS_CODE
 from acip_core.ui.preparation import Preparation
 from acip_core.ui.server import PageServer
 from tests.support.browser import Newcomer
@@ -132,7 +133,8 @@ def test_a_link_says_where_everything_comes_from(visit: Visit) -> None:
     page = visit()
     links = page.locator("#header nav a[href^='https://']")
     found = {link.text_content(): link for link in links.all()}
-    assert {"Paper", "C4", "Wikipedia"} <= set(found)  # a local model has no card, and this code no address
+    assert {"Paper", "Code", "C4", "Wikipedia"} <= set(found)  # a local model has no card
+    assert found["Code"].get_attribute("href") == AUTHORS_CODE  # of this program no address is known
     assert "licence" in (found["C4"].get_attribute("data-meaning") or "").lower()
     page.focus("#header nav a")
     seen_in_all_looks(page, "#header nav a", "#meaning", in_view=True)  # its sentence, too
@@ -146,18 +148,26 @@ def test_focus_goes_as_one_reads(visit: Visit) -> None:
     part = """() => document.activeElement.closest(
       "#header, #ask, #examples, #completion, #size, #readouts, #spend, #chart, #visits, #advanced, "
       + "#measure-actions, #compare-view, #reading, #take, #pictures")?.id ?? ''"""
+    name = """() => {
+      const { ariaLabel, labels, textContent, title } = document.activeElement;
+      const words = [...(labels ?? [])].map((label) => label.textContent).join("").trim();
+      return ariaLabel || words || textContent.trim() || title;
+    }"""
     left = ["header", "ask", "examples", "completion", "size", "readouts"]
     right = ["chart", "measure-actions", "visits", "advanced"]
     for width, scheme in looks(page):
         page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
         order: list[str] = []
+        stops: list[str] = []  # what a screen reader has to say of each
         for _ in range(90):
             page.keyboard.press("Tab")
             at = page.evaluate(part)
+            stops.append(page.evaluate(name))
             if at and at != (order or [""])[-1]:
                 order.append(at)
             if at == "pictures":
                 break
+        assert "" not in stops, (width, scheme)
         spend = ["spend"] if width == "desktop" else []  # on a phone behind Details
         assert order == [*left, *spend, *right, "compare-view", "reading", "take", "pictures"], (width, scheme)
 
@@ -242,7 +252,9 @@ def test_nothing_serious_in_the_way_of_anybody(visit: Visit) -> None:
     page.click("#compare")
     expect(page.locator("#read-out [data-state=done]")).to_be_attached()
     expect(page.locator("#comparison [data-state=done]")).to_be_attached()
-    seen_in_all_looks(page, "#advanced label", "#own-text", "#efficiency table", "#pictures figcaption")
+    seen_in_all_looks(
+        page, "#advanced label", "#seed input", "#own-text textarea", "#efficiency table", "#pictures figcaption"
+    )
     nothing_in_anybodys_way(page)
 
 

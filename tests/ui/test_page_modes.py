@@ -278,7 +278,27 @@ def test_modes_can_be_chosen_as_soon_as_the_codes_are_made(newcomer: Newcomer, m
         both = page.locator("#spend input[value=both]")
         expect(both).to_be_disabled()
         expect(page.locator(DIRECTIONS)).to_be_checked()
+        linked = opened(page.context, address, wrong, link="size=24&mode=bits&compare=100,30&prompt=Hello")
+        expect(linked.locator("#header .note")).to_contain_text("as soon as they can be spent")
+        seen_in_all_looks(linked, "#header .note", in_view=True)
+        expect(linked.locator(DIRECTIONS)).to_be_checked()
         gate.set()
+        wait_state(linked, "done", 24)  # what the link has was asked for
+        expect(linked.locator("#spend input[value=bits]")).to_be_checked()
+        expect(linked.locator("#header .note")).to_have_count(0)
+        expect(linked.locator("#compare-sizes .token")).to_have_count(2)
+        assert "size=24&" in linked.url and "mode=bits" in linked.url and "prompt=Hello" in linked.url
+        linked.focus(SLIDER)
+        linked.keyboard.press("End")
+        wait_state(linked, "done", 100)
+        chips = linked.locator("#visits .chips button")
+        visited = chips.all_text_contents()
+        made = {"state": "running", "told": "Bits can be spent soon.", "modes": {}}
+        linked.route("**/acip/modes", lambda route: route.fulfill(json=made), times=1)
+        linked.reload()  # as after a restart of the server, which makes its codes anew
+        expect(chips).to_have_count(len(visited))
+        assert sorted(chips.all_text_contents()) == sorted(visited) and len(visited) == 3
+        linked.close()
         expect(both).to_be_enabled()
         expect(page.locator(DIRECTIONS)).to_be_checked()  # nothing moves under the visitor
         both.check()
