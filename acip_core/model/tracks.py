@@ -42,11 +42,9 @@ class Track:
 
     @property
     def compared(self) -> list[float]:
-        """Sizes that side by side starts with: those among them that lose nothing would show the original once more."""
-        if isinstance(self.planner, SizePlanner):
-            return [p for p in COMPARED if p >= self.percents[0]]
-        exact = 100 * self.planner.largest / self.planner.base_bytes
-        return [p for p in COMPARED_BYTES if p == LARGEST_PERCENT or self.percents[0] <= p < exact]
+        """Sizes that side by side starts with."""
+        sizes = COMPARED if isinstance(self.planner, SizePlanner) else COMPARED_BYTES
+        return [p for p in sizes if p >= self.percents[0]]
 
     def plan_at(self, percent: float | None) -> tuple[float, Plan]:
         """The size that is meant, and its plan; anything outside the slider's range means its nearest end."""
