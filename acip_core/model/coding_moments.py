@@ -68,15 +68,16 @@ def measure_coding_moments(
         layers: names of the target layers.
         basis, gradients: moments that are there already; those of inputs, where they were measured, and of gradients
             are taken over.
-        partial: keeps the sums of the windows so far, as large as the model's weights or more where gradients are
-            measured; another call goes on with them, to the same bits. To be removed afterwards.
+        partial: a run of these windows, which keeps the sums so far, as large as the model's weights or more where
+            gradients are measured; another call goes on with them, to the same bits. To be removed afterwards.
 
     Raises:
         ModelError: a prediction or a gradient is not finite.
         StorageError: the sums cannot be kept.
     """
-    collector, kept = _Collector(model, layers, basis, gradients is None), PartialStep(partial, "sums")
+    kept = PartialStep(partial, "sums")
     done, sums = kept.read()
+    collector = _Collector(model, layers, basis, gradients is None)
     collector.add(sums)
     trainable = {p: p.requires_grad for p in model.parameters()}
     model.requires_grad_(False)

@@ -109,7 +109,7 @@ class CodingRun:
         basis, gradients, config, elastic = self.basis, self.gradients, self.config, self.elastic
         text = torch.cat([self.windows(c, "calibration", config.moment_windows) for c in self.corpora])
         layers = list(elastic.elastic_layers())
-        partial = self.resumable.part("moments")
+        partial = self.resumable.part("moments", text)
         moments = yield from self.resumable.step(
             "coding.safetensors",
             measure_coding_moments(elastic.model, text, layers, basis, config.seed, gradients, partial),

@@ -49,7 +49,7 @@ def both_sides(
     """
     steps = _measured(model, weights, windows, rank, True)
     basis, _ = yield from resumable.step("inputs.safetensors", _alone(steps), read_basis, _save_both)
-    partial = resumable.part("gradients")
+    partial = resumable.part("gradients", fewer)
     if is_offloaded(model):
         both = _with(basis, measure_gradients_by_block(model, fewer, weights))
     else:
