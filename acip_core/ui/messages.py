@@ -79,7 +79,8 @@ def token_status(step: Token, seconds: float) -> str:
     if step.count == 0 and not step.finish:
         left = seconds / max(1, step.prompt_read) * (step.prompt_tokens - step.prompt_read)
         about = f", about {left:.0f} s" if left >= _WORTH_TELLING else ""
-        return f"reading the prompt{about}, {step.prompt_read:,} of {step.prompt_tokens:,} tokens"  # cut off on a phone
+        # A phone has no room for the end of it.
+        return f"reading the prompt{about}, {step.prompt_read:,} of {step.prompt_tokens:,} tokens"
     parts = [counted(step.count, "token")]
     if step.count > 1 and seconds > 0:
         speed = (step.count - 1) / seconds

@@ -78,6 +78,11 @@ def test_the_default_model(newcomer: Newcomer, default_gguf: Path, monkeypatch: 
     with served(finish(open_model())) as (address, handlers):
         page = opened(newcomer(), address, wrong)
         page.wait_for_function("document.querySelector('#completion .text').textContent.includes('Bell')")
+        page.set_viewport_size({"width": 390, "height": 844})
+        boxes = [each.bounding_box() for each in page.locator("#header nav :is(a, button)").all()]
+        middles = [box["y"] + box["height"] / 2 for box in boxes if box]
+        assert len(middles) > 5 and max(middles) - min(middles) < 10  # one row: there is no room for two
+        seen_in_all_looks(page, "#header nav :is(a, button)", "#knowledge .facts li:last-child button", in_view=True)
         drag(page, 60)
         page.mouse.up()
         percent = round(float(page.locator(SLIDER).input_value()))
