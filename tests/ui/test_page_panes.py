@@ -182,8 +182,8 @@ def test_reading_a_long_prompt_tells_how_far_it_is(
     expect(status).to_contain_text("reading the prompt, ")
     goes_on.clear()
     seen_in_all_looks(page, "#completion progress", "#completion .status", in_view=True)
-    goes_on.set()
     assert 0 < bar.evaluate("element => element.value") < 1
+    goes_on.set()
     page.click("#stop")
     wait_state(page, "stopped", 60)
     expect(bar).to_be_hidden()
