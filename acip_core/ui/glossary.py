@@ -16,7 +16,7 @@ MEANINGS = {
     "held-out": "that no step of making the model smaller has seen",
     "windows": "stretches of text of equal length; each is read from an empty memory",
     "parameter": "a number that the model computes with; those of the tables of tokens are counted in",
-    "layer": "a weight matrix of the model; tables of tokens are none, so 60 % of the layers is a larger share of the model",
+    "layer": "a weight matrix of the model; without the tables of tokens, so 60 % of the layers is more of the model",
     "direction": "a part of what a weight matrix does; the least important ones are left out first",
     "bit": "a binary digit of a weight, which has 16 as published; with fewer it is a little wrong",
     "codes": "weights as small whole numbers, written in fewer bits the more often a number comes",
