@@ -232,9 +232,9 @@ static inline long wanting(const Product *op, long o, long rows) {
     return rows;
 }
 
-/* The output that a thread's part begins with: as much is multiplied before it as threads before this one should. */
+/* The output of a factor that a thread begins with: as much is multiplied before it as threads before this one should. */
 static long begin(const Product *op, int thread, int threads) {
-    if (!op->ranks || thread == threads) return (op->m + MANY - 1) / MANY * thread / threads * MANY;
+    if (thread == threads) return op->m;
     long all = 0, before = 0, o = 0;
     for (long r = 0; r < op->rows; r++) all += op->base + op->ranks[r];
     for (long rows = op->rows; o < op->m && before * threads < all * thread; o += MANY) {
@@ -245,7 +245,9 @@ static long begin(const Product *op, int thread, int threads) {
 }
 
 static inline __attribute__((always_inline)) void products(const Product *op, int thread, int threads, int type) {
-    long o = begin(op, thread, threads), to = begin(op, thread + 1, threads), rows = op->rows;
+    long o, to, rows = op->rows;
+    if (op->ranks) o = begin(op, thread, threads), to = begin(op, thread + 1, threads);
+    else part(op->m, MANY, thread, threads, &o, &to);
     if (to > op->m) to = op->m;
     if (rows == 1)
         for (; o + MANY <= to; o += MANY) dots(op, o, 0, MANY, 1, type);
