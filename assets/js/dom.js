@@ -63,6 +63,26 @@ export function note(text) {
 /** @param {number} milliseconds */
 export const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
+const REPLY_MS = 2000;
+/** @type {WeakMap<HTMLElement, { name: string | null, back: number }>} */
+const replies = new WeakMap();
+
+/**
+ * Says on a button for a while what became of a click, and then what the button does, however often it is clicked.
+ * @param {HTMLElement} button
+ * @param {string} words
+ */
+export function reply(button, words) {
+  const { name, back } = replies.get(button) ?? { name: button.textContent, back: 0 };
+  clearTimeout(back);
+  button.textContent = words;
+  const end = setTimeout(() => {
+    button.textContent = name;
+    replies.delete(button);
+  }, REPLY_MS);
+  replies.set(button, { name, back: end });
+}
+
 /**
  * Copies a text; a page without https may not.
  * @param {string} text

@@ -1,6 +1,6 @@
 // Taking the model along: progress of the export, its download, and code that names this page and the current size.
 import { data, mode, named, tableOf } from "./data.js";
-import { copyText, find, findAll } from "./dom.js";
+import { copyText, find, findAll, reply } from "./dom.js";
 import { announce, receive } from "./part.js";
 import { follow, position, repaint } from "./slider.js";
 
@@ -53,6 +53,5 @@ export function exported(part) {
 /** @param {HTMLElement} button of a snippet */
 async function copy(button) {
   const snippet = /** @type {HTMLElement} */ (button.closest(".snippet"));
-  button.textContent = (await copyText(find(snippet, "code").textContent ?? "")) ? "Copied" : "Select and copy";
-  setTimeout(() => (button.textContent = "Copy"), 2000);
+  reply(button, (await copyText(find(snippet, "code").textContent ?? "")) ? "Copied" : "Select and copy");
 }

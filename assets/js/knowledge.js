@@ -1,6 +1,6 @@
 // What a size still knows: a strip of facts that light up and go out within the slider's own event.
 import { data, named, nearestIndex, table } from "./data.js";
-import { find, findAll } from "./dom.js";
+import { find, findAll, reply } from "./dom.js";
 import { Card } from "./knowledge_card.js";
 import { share } from "./knowledge_picture.js";
 import { onMode } from "./modes.js";
@@ -34,7 +34,7 @@ class Strip {
     this.of = facts.of;
     this.tiles = findAll(element, "[data-fact]", HTMLButtonElement);
     this.count = find(element, "[data-count]");
-    this.share = find(element, "[data-share]");
+    this.portion = find(element, "[data-portion]");
     this.rest = find(element, ".rest");
     this.copy = find(element, "[data-copy]", HTMLButtonElement);
     this.card = new Card(element, this.facts, () => this.#place());
@@ -67,7 +67,7 @@ class Strip {
     this.#shown = now;
     this.count.textContent = flags === null ? "–" : String(counted(now));
     const all = table.known?.shares[this.#place()];
-    this.share.textContent = all === undefined ? "(not asked)" : `(${fixed(100 * all, 0)} % of all ${this.of} asked)`;
+    this.portion.textContent = all === undefined ? "(not asked)" : `(${fixed(100 * all, 0)} % of all ${this.of} asked)`;
     this.card.paint();
     clearTimeout(this.#resting);
     this.#resting = setTimeout(() => this.#tell(), REST_MS);
@@ -101,12 +101,7 @@ class Strip {
       for (const tile of tiles) tile.tabIndex = tile === next ? 0 : -1;
       next.focus();
     });
-    const { copy } = this;
-    const words = copy.textContent;
-    copy.addEventListener("click", async () => {
-      copy.textContent = await share(this.facts, this.#shown);
-      setTimeout(() => (copy.textContent = words), 2000);
-    });
+    this.copy.addEventListener("click", async () => reply(this.copy, await share(this.facts, this.#shown)));
   }
 }
 

@@ -1,5 +1,5 @@
 // The page's link, copied; and the embedded view, which leaves everything out but slider, texts and strip.
-import { copyText, find } from "./dom.js";
+import { copyText, find, reply } from "./dom.js";
 
 const isEmbedded = new URLSearchParams(location.search).has("embed");
 
@@ -16,10 +16,7 @@ export function listen() {
   document.addEventListener("click", async ({ target }) => {
     const button = target instanceof Element ? target.closest("[data-share]") : null;
     if (!(button instanceof HTMLElement)) return;
-    const before = button.textContent;
-    const isCopied = await copyText(address());
-    button.textContent = isCopied ? "Copied" : "Copy it from the address bar";
-    setTimeout(() => (button.textContent = before), 2000);
+    reply(button, (await copyText(address())) ? "Copied" : "Copy it from the address bar");
   });
 }
 

@@ -87,6 +87,27 @@ def test_the_page_opens_at_the_smallest_size_that_knows_nine_in_ten(visit: Visit
     assert lit(linked) == known_at(server, 90)
 
 
+def test_on_a_phone_the_texts_stand_right_above_the_slider(visit: Visit) -> None:
+    page = visit()
+    wait_state(page, "done")
+    parts = ["ask", "examples", "completion", "knowledge", "size-group"]
+    place = f"() => document.activeElement.closest('{', '.join(f'.column > #{part}' for part in parts)}')?.id"
+    for width, scheme in looks(page):
+        top = {
+            part: page.locator(f".column > #{part}").evaluate("part => part.getBoundingClientRect().y")
+            for part in parts
+        }
+        seen = sorted(parts, key=lambda part: top[part])
+        last = ["completion", "knowledge"] if width == "desktop" else ["knowledge", "completion"]
+        assert seen == ["ask", "examples", *last, "size-group"], (width, scheme)
+        page.focus("#prompt textarea")
+        stops = ["ask"]  # Tab goes as one reads
+        while stops[-1:] != ["size-group"] and len(stops) < 40:
+            page.keyboard.press("Tab")
+            stops += [at] if (at := page.evaluate(place)) else []
+        assert list(dict.fromkeys(stops)) == seen, (width, scheme)
+
+
 def test_it_is_in_the_first_paint(server: tuple[str, Handlers], browser: Browser) -> None:
     context = browser.new_context(java_script_enabled=True)
     page = context.new_page()
@@ -260,9 +281,9 @@ def test_the_strip_is_copied_or_saved_as_a_picture(visit: Visit) -> None:
         page.evaluate("() => { window.copied = null; }")
         button.click()
         page.wait_for_function("() => window.copied")
+        expect(button).to_have_text("Copied")
         *size, red = page.evaluate(drawn)
         assert size == [2400, 1350] and (red > 200) == (scheme == "light")
-    expect(button).to_have_text("Copied")
     page.evaluate("() => { navigator.clipboard.write = () => Promise.reject(new Error('not allowed')); }")
     with page.expect_download() as download:
         button.click()
