@@ -138,6 +138,33 @@ static void part(long count, long unit, int thread, int threads, long *from, lon
     if (*to > count) *to = count;
 }
 
+/* a b + c, rounded once where the processor can. It is written out, for a compiler that chooses for each loop, as GCC does
+   for AMD, gives a row other numbers beside others than alone. */
+static inline float fused(float a, float b, float c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+static inline vec fused_all(vec a, vec b, vec c) {
+#if defined(__AVX512F__)
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__) && defined(__FMA__)
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    for (int i = 0; i < LANES; i++) c[i] = fused(a[i], b[i], c[i]);
+    return c;
+#endif
+}
+
+static inline vec broadcast(float x) {
+    vec v;
+    for (int i = 0; i < LANES; i++) v[i] = x;
+    return v;
+}
+
 static inline float total(vec v) {
 #if defined(__AVX512F__)
     return _mm512_reduce_add_ps((__m512)v);
@@ -205,12 +232,12 @@ static inline __attribute__((always_inline)) void dots(const Product *op, long o
             if (i % (type == BYTES ? 64 : type == HALVES ? 32 : LANES) == 0)
                 __builtin_prefetch((const char *)at(w[j], i, type) + AHEAD, 0, 2);
             vec weights = load(w[j], i, type);
-            for (int k = 0; k < ROWS; k++) sums[j][k] += weights * *(const vec *)(x[k] + i);
+            for (int k = 0; k < ROWS; k++) sums[j][k] = fused_all(weights, *(const vec *)(x[k] + i), sums[j][k]);
         }
     for (int j = 0; j < OUT; j++)
         for (int k = 0; k < ROWS; k++) {
             float sum = total(sums[j][k]);
-            for (long rest = i; rest < n; rest++) sum += one(w[j], rest, type) * x[k][rest];
+            for (long rest = i; rest < n; rest++) sum = fused(one(w[j], rest, type), x[k][rest], sum);
             float *y = op->y + (r + k) * op->y_step + o + j;
             if (type == BYTES) sum *= op->b[o + j];
             if (op->a) sum += op->a[o + j];
@@ -267,14 +294,14 @@ static inline __attribute__((always_inline)) void add_turned(
         for (int j = 0; j < deep; j++) __builtin_prefetch(at(w, (j + deep) * op->m + o, type), 0, 2);
         for (long k = r; k < last; k++) {
             vec sum = *(vec *)(op->y + k * op->y_step + o);
-            for (int j = 0; j < deep; j++) sum += weights[j] * x[k * op->x_step + j];
+            for (int j = 0; j < deep; j++) sum = fused_all(weights[j], broadcast(x[k * op->x_step + j]), sum);
             *(vec *)(op->y + k * op->y_step + o) = sum;
         }
     }
     for (; o < to; o++)
         for (long k = r; k < last; k++)
             for (int j = 0; j < deep; j++)
-                op->y[k * op->y_step + o] = fmaf(one(w, j * op->m + o, type), x[k * op->x_step + j], op->y[k * op->y_step + o]);
+                op->y[k * op->y_step + o] = fused(one(w, j * op->m + o, type), x[k * op->x_step + j], op->y[k * op->y_step + o]);
 }
 
 /* y (+)= x W + bias of a factor that lies transposed, every row up to its own rank. */
@@ -371,8 +398,8 @@ static void norm(const Op *op, long rows, int thread, int threads) {
         float *y = op->y + r * op->y_step, squares = 0;
         vec sums = {0};
         long i = 0;
-        for (; i + LANES <= op->n; i += LANES) sums += *(const vec *)(x + i) * *(const vec *)(x + i);
-        for (; i < op->n; i++) squares += x[i] * x[i];
+        for (; i + LANES <= op->n; i += LANES) sums = fused_all(*(const vec *)(x + i), *(const vec *)(x + i), sums);
+        for (; i < op->n; i++) squares = fused(x[i], x[i], squares);
         float by = 1 / sqrtf(total(sums) + squares + op->least);
         for (i = 0; i < op->n; i++) y[i] = x[i] * by * w[i];
     }
@@ -383,8 +410,8 @@ static void rotate(const float *x, float *y, const Shape *shape, long position) 
     long half = shape->features / 2;
     for (long i = 0; i < half; i++) {
         float low = x[i], high = x[i + half];
-        y[i] = low * cos[i] + high * sin[i];
-        y[i + half] = high * cos[i + half] + low * sin[i + half];
+        y[i] = fused(low, cos[i], high * sin[i]);
+        y[i + half] = fused(high, cos[i + half], low * sin[i + half]);
     }
 }
 
@@ -412,12 +439,12 @@ static void rotate_all(const Op *op, const Pass *pass, int thread, int threads) 
 
 /* e^x for x <= 0, to 2 in 10^7. */
 static inline float exponential(float x) {
-    float n = floorf(x * 1.44269504f + 0.5f), f;
+    float n = floorf(fused(x, 1.44269504f, 0.5f)), f;
     if (n < -126) return 0;
-    f = x - n * 0.693359375f + n * 2.12194440e-4f;
+    f = fused(n, 2.12194440e-4f, fused(n, -0.693359375f, x));
     float p = 1.9875691500e-4f;
-    p = p * f + 1.3981999507e-3f, p = p * f + 8.3334519073e-3f, p = p * f + 4.1665795894e-2f;
-    p = p * f + 1.6666665459e-1f, p = p * f + 5.0000001201e-1f, p = p * f * f + f + 1;
+    p = fused(p, f, 1.3981999507e-3f), p = fused(p, f, 8.3334519073e-3f), p = fused(p, f, 4.1665795894e-2f);
+    p = fused(p, f, 1.6666665459e-1f), p = fused(p, f, 5.0000001201e-1f), p = fused(p * f, f, f + 1);
     union { int32_t i; float f; } power = {((int32_t)n + 127) << 23};
     return p * power.f;
 }
@@ -425,9 +452,9 @@ static inline float exponential(float x) {
 static inline float dot(const float *x, const float *y, long n) {
     vec sums = {0};
     long i = 0;
-    for (; i + LANES <= n; i += LANES) sums += *(const vec *)(x + i) * *(const vec *)(y + i);
+    for (; i + LANES <= n; i += LANES) sums = fused_all(*(const vec *)(x + i), *(const vec *)(y + i), sums);
     float sum = total(sums);
-    for (; i < n; i++) sum += x[i] * y[i];
+    for (; i < n; i++) sum = fused(x[i], y[i], sum);
     return sum;
 }
 
@@ -455,7 +482,7 @@ static void attend(const Op *op, const Pass *pass, int thread, int threads) {
             for (long t = 0; t < count; t++) scores[t] = exponential(scores[t] - most);
             for (long t = 0; t < count; t++) {
                 weight += scores[t];
-                for (long i = 0; i < d; i++) mixed[i] += scores[t] * values[(start + t) * d + i];
+                for (long i = 0; i < d; i++) mixed[i] = fused(scores[t], values[(start + t) * d + i], mixed[i]);
             }
         }
         float *y = op->y + r * op->y_step + head * d;

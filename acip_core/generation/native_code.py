@@ -20,7 +20,7 @@ from ..storage.digests import cache_key
 
 log = logging.getLogger("acip")
 _SOURCE = Path(__file__).with_name("decode_step.c")
-_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-ffp-contract=fast", "-std=gnu11", "-fPIC")
+_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-ffp-contract=off", "-std=gnu11", "-fPIC")
 _TIMEOUT = 120  # seconds
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from acip_core.generation.native_code import native_code
+from tests.support.compilers import a_compiler
 
 compiles = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no compiler on this machine")
 
@@ -31,13 +32,6 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def made(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "cache").rglob("*.so"))
-
-
-def a_compiler(folder: Path, script: str) -> str:
-    path = folder / "compiler"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    return str(path)
 
 
 @compiles
