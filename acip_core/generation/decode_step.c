@@ -24,6 +24,9 @@ extern int omp_get_thread_num(void), omp_get_num_threads(void); /* of the OpenMP
 #else
 #define LANES 8
 #endif
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define FUSES
+#endif
 #define AHEAD 8192 /* bytes of a weight that are on their way to the cache while those before them are multiplied */
 #define MANY 8         /* outputs at once, of one row */
 #define OUTS 4         /* outputs at once, of several rows */
@@ -141,7 +144,7 @@ static void part(long count, long unit, int thread, int threads, long *from, lon
 /* a b + c, rounded once where the processor can. It is written out, for a compiler that chooses for each loop, as GCC does
    for AMD, gives a row other numbers beside others than alone. */
 static inline float fused(float a, float b, float c) {
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#if defined(FUSES)
     return __builtin_fmaf(a, b, c);
 #else
     return a * b + c;
@@ -153,9 +156,11 @@ static inline vec fused_all(vec a, vec b, vec c) {
     return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif defined(__AVX2__) && defined(__FMA__)
     return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#else
+#elif defined(FUSES)
     for (int i = 0; i < LANES; i++) c[i] = fused(a[i], b[i], c[i]);
     return c;
+#else
+    return a * b + c;
 #endif
 }
 

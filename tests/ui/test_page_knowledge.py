@@ -277,6 +277,9 @@ def test_the_strip_is_copied_or_saved_as_a_picture(visit: Visit) -> None:
         canvas.drawImage(image, 0, 0);
         return [image.width, image.height, canvas.getImageData(0, 0, 1, 1).data[0]];
     }"""
+    page.evaluate("() => { navigator.clipboard.writeText = async () => { window.linked = true; }; }")
+    page.click("#knowledge [data-portion]")  # is no button, least of all that of the link
+    assert not page.evaluate("() => window.linked")
     for _, scheme in looks(page):
         page.evaluate("() => { window.copied = null; }")
         button.click()
