@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import downloads, scripts
 from .document import Rewriting
+from .frames import EndingFrames
 from .gate import Gate, inputs_by_function
 from .gradio_import import LRUCache, Queue, gr
 from .handlers import Handlers
@@ -29,6 +30,8 @@ _MAX_WAITING = 300  # requests beyond the running ones; later ones are told that
 _MOST_SESSIONS = 64  # whose latest inputs Gradio keeps, 200 KB each; the page never asks for them
 _MOST_LISTENERS = 1024  # sessions whose unread messages Gradio keeps
 _MOST_RECORDS = 100  # of finished requests, which Gradio sums up after every one; nobody can read them
+_LOOK = 0.01  # seconds between Gradio's looks for new requests; its own 0.001 takes a fifteenth of a core at rest
+_LOOK_FOR_PROGRESS = 1.0  # seconds between its looks for progress of its own kind, which no handler of the page reports
 _SWITCH = 0.0002  # seconds until a thread hands over the interpreter; the model's asks for it after every product
 _MAX_THREADS = 140  # 50 completions and 50 measurements may wait for their turns, and the page still answers
 
@@ -76,6 +79,7 @@ def _mounted(blocks: gr.Blocks, handlers: Handlers) -> FastAPI:
     blocks.max_threads = _MAX_THREADS
     blocks.state_session_capacity = _MOST_SESSIONS
     blocks.queue(default_concurrency_limit=None, max_size=_MAX_WAITING, api_open=False)  # no way past the queue
+    blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = _LOOK, _LOOK_FOR_PROGRESS
     _bound_memory(blocks._queue)
     application = gr.mount_gradio_app(
         FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
@@ -92,7 +96,7 @@ def _mounted(blocks: gr.Blocks, handlers: Handlers) -> FastAPI:
         app_kwargs={
             "routes": routes,
             "openapi_url": None,
-            "middleware": [Middleware(Rewriting, document=handlers.document)],
+            "middleware": [Middleware(Rewriting, document=handlers.document), Middleware(EndingFrames)],
         },
     )
     blocks.app = application.routes[-1].app  # as launch() does: what close() ends

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
+import gradio
 import pytest
 
 from acip_core.artifacts.completions import Completions
@@ -74,6 +76,18 @@ def test_browsers_get_the_page_and_its_files_compressed(address: str) -> None:
         answers = [patient.get(address + path, headers={"Accept-Encoding": "gzip"}) for _ in range(2)]
         assert answers[0].text == answers[1].text != ""
         assert all(each.headers["content-encoding"] == "gzip" for each in answers)
+
+
+@pytest.mark.parametrize("taken", ["br", "gzip", "identity"])
+def test_gradios_sign_of_loading_asks_for_no_frame_when_nothing_loads(address: str, taken: str) -> None:
+    (file,) = Path(gradio.__file__).parent.glob("templates/frontend/assets/statustracker-*.js")
+    there = file.read_text(encoding="utf-8")
+    given = patient.get(f"{address}assets/{file.name}", headers={"Accept-Encoding": taken}).text
+    step = re.compile(r"performance\.now\(\)-[^;]{0,24}/1e3\),(.*?)\}\)")
+    (before,), (after,) = step.findall(there), step.findall(given)
+    running, _, goes_on = before.partition("&&")
+    assert re.fullmatch(rf"{re.escape(running)}&&\w+\.status===`pending`&&{re.escape(goes_on)}", after)
+    assert step.sub("", given) == step.sub("", there)
 
 
 def test_a_foreign_name_gets_no_file(address: str) -> None:
