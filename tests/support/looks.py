@@ -8,7 +8,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 WIDTHS = {"desktop": (1440, 900), "phone": (390, 844)}
-LOOKS = [(width, scheme) for width in WIDTHS for scheme in ("light", "dark")]
+# In an order that changes one of the two at a time, for the page is drawn anew each time; it begins and ends in light.
+LOOKS = [("desktop", "light"), ("desktop", "dark"), ("phone", "dark"), ("phone", "light")]
 _TRIES = 40
 # What is wrong with the elements that a selector finds, as sentences.
 _WRONG = """

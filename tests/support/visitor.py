@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, ViewportSize
 
 from acip_core.artifacts.completions import EXAMPLES, NEW_TOKENS, REPETITION_PENALTY
 from acip_core.artifacts.loading import Loaded
@@ -40,6 +40,7 @@ MARKUP = '<img src=x onerror="window.hacked=1"><b>bold</b><script>window.hacked=
 Visit = Callable[..., Page]
 _PORTS: list[int] = []  # of pages that are closed
 SLIDER = "#size input[type=range]"
+DESKTOP: ViewportSize = {"width": 1280, "height": 900}
 
 
 def tiny_loaded(note: str = "", adapter_rank: int = 2, curves: bool = True) -> Loaded:
@@ -70,7 +71,7 @@ def opened(context: BrowserContext, address: str, wrong: list[str], link: str = 
         link: what follows the # in the address.
     """
     page = context.new_page()
-    page.set_viewport_size({"width": 1280, "height": 900})
+    page.set_viewport_size(DESKTOP)
     page.set_default_timeout(PATIENCE)
     page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -112,10 +113,13 @@ def wait_state(page: Page, state: str, percent: int | None = None) -> None:
 
 
 def at_rest(page: Page) -> None:
-    """The first prompt at 100 %, with its text."""
-    first = EXAMPLES[0]
+    """The first prompt at 100 %, with its text; nothing lies over the page, and what Details open is closed."""
     page.mouse.up()  # where a test left the thumb held
-    page.fill("#prompt textarea", first)
+    page.mouse.move(0, 0)
+    page.keyboard.press("Escape")
+    if page.locator("#readouts details[open]").count():
+        page.click("#readouts summary")
+    page.fill("#prompt textarea", EXAMPLES[0])
     page.focus(SLIDER)
     page.keyboard.press("End")
     page.click("#run")
@@ -123,6 +127,22 @@ def at_rest(page: Page) -> None:
         "text => document.querySelector('#completion .prompt').textContent === text", arg=EXAMPLES[0]
     )
     wait_state(page, "done", 100)
+
+
+def go_to(page: Page, percent: int) -> None:
+    """A size in tens, with its text, by the keyboard."""
+    page.focus(SLIDER)
+    page.keyboard.press("End")
+    for _ in range(100, percent, -10):
+        page.keyboard.press("PageDown")
+    wait_state(page, "done", percent)
+
+
+def forget_visits(page: Page) -> None:
+    """All but the last; where there is one alone, the button is off."""
+    button = page.locator("#visits [data-do=clear]")
+    if button.is_enabled():
+        button.click()
 
 
 def expand(page: Page, part: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Page, expect
 
 from acip_core.artifacts.completions import NEW_TOKENS
 from acip_core.generation.engine import Engine
@@ -36,8 +38,7 @@ def test_opens_with_a_completion_and_all_figures(visit: Visit, engine: Engine) -
     assert page.evaluate("Object.keys(window).filter((name) => /acip/i.test(name))") == []
 
 
-def test_dragging_shows_the_texts_of_other_sizes(visit: Visit, engine: Engine) -> None:
-    page = visit()
+def test_dragging_shows_the_texts_of_other_sizes(page: Page, engine: Engine) -> None:
     page.wait_for_function("() => document.querySelectorAll('#readouts .ready i').length >= 14")
     asked = requests_of(page)
     drag(page, 60)
@@ -51,9 +52,7 @@ def test_dragging_shows_the_texts_of_other_sizes(visit: Visit, engine: Engine) -
     expect(page.locator("#readouts .ready i")).to_have_count(0)
 
 
-def test_mouse_drag_updates_without_asking_and_restarts_on_release(visit: Visit, engine: Engine) -> None:
-    page = visit()
-    wait_state(page, "done", 100)
+def test_mouse_drag_updates_without_asking_and_restarts_on_release(page: Page, engine: Engine) -> None:
     asked = requests_of(page)
     seen = drag(page, 60)
     assert len(set(seen)) > 8
@@ -68,8 +67,7 @@ def test_mouse_drag_updates_without_asking_and_restarts_on_release(visit: Visit,
 
 
 @pytest.mark.usefixtures("slow")
-def test_rapid_dragging_shows_only_the_newest_size(visit: Visit, server: tuple[str, Handlers]) -> None:
-    page = visit()
+def test_rapid_dragging_shows_only_the_newest_size(page: Page, server: tuple[str, Handlers]) -> None:
     for percent in (90, 40, 70, 35, 60):
         drag(page, percent, steps=3)
         with page.expect_request("**/queue/join*"):
@@ -84,11 +82,10 @@ def test_rapid_dragging_shows_only_the_newest_size(visit: Visit, server: tuple[s
     assert text(page) == whole
 
 
-def test_on_a_slow_network_the_newest_size_wins(visit: Visit, engine: Engine) -> None:
-    page = visit()
-    wait_state(page, "done", 100)
+def test_on_a_slow_network_the_newest_size_wins(page: Page, engine: Engine) -> None:
     slow = {"offline": False, "latency": 600, "downloadThroughput": 30_000, "uploadThroughput": 30_000}
-    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+    network = page.context.new_cdp_session(page)
+    network.send("Network.emulateNetworkConditions", slow)
     for percent in (90, 40, 75):
         assert len(set(drag(page, percent, steps=6))) > 3
         with page.expect_request("**/queue/join*"):
@@ -96,6 +93,7 @@ def test_on_a_slow_network_the_newest_size_wins(visit: Visit, engine: Engine) ->
     newest = round(float(page.locator(SLIDER).input_value()))
     wait_state(page, "done", newest)
     assert text(page) == expected(engine, newest)
+    network.detach()  # the tab is as fast as before
 
 
 @pytest.mark.parametrize("slow", [VERY_SLOW], indirect=True)
@@ -113,6 +111,7 @@ def test_stop(visit: Visit, engine: Engine) -> None:
     wait_state(page, "running", 60)
 
 
+@pytest.mark.parametrize("slow", [VERY_SLOW], indirect=True)  # or the page would draw all the time
 @pytest.mark.usefixtures("slow")
 def test_measuring_can_be_stopped(visit: Visit, server: tuple[str, Handlers], monkeypatch: pytest.MonkeyPatch) -> None:
     endless = torch.randint(3, 128, (20_000, 24), generator=torch.Generator().manual_seed(1))
@@ -124,7 +123,7 @@ def test_measuring_can_be_stopped(visit: Visit, server: tuple[str, Handlers], mo
     page.wait_for_selector('#chart [data-state="stopped"]')
 
 
-def test_another_setting_or_prompt_starts_over(visit: Visit, engine: Engine) -> None:
+def test_another_setting_or_prompt_starts_over_and_nonsense_is_refused_by_name(visit: Visit, engine: Engine) -> None:
     page = visit()
     wait_state(page, "done", 100)
     page.fill("#prompt textarea", "Another prompt")
@@ -139,11 +138,13 @@ def test_another_setting_or_prompt_starts_over(visit: Visit, engine: Engine) -> 
     length.press("Tab")
     expect(page.locator("#completion .status")).to_contain_text("16 tokens")
     assert expected(engine, 100, "Another prompt").startswith(text(page))
+    page.fill("#seed input", "-5")
+    page.click("#run")
+    wait_state(page, "error")
+    expect(page.locator("#completion .status")).to_contain_text("seed")
 
 
-def test_one_click_is_one_run(visit: Visit) -> None:
-    page = visit()
-    wait_state(page, "done", 100)
+def test_one_click_is_one_run(page: Page) -> None:
     asked: list[str] = []
     page.on("request", lambda request: "queue/join" in request.url and asked.append(request.url))
     page.fill("#prompt textarea", "Another prompt")
@@ -161,29 +162,21 @@ def test_one_click_is_one_run(visit: Visit) -> None:
     assert len(asked) == 3
 
 
-def test_settings_out_of_range_are_refused_by_name(visit: Visit) -> None:
-    page = visit()
-    page.click("#advanced button")
-    page.click("#seed input")  # waits for two frames; until then Gradio writes initial values into an opened part
-    page.fill("#seed input", "-5")
-    page.click("#run")
-    wait_state(page, "error")
-    expect(page.locator("#completion .status")).to_contain_text("seed")
-
-
 @pytest.mark.usefixtures("slow")
 @pytest.mark.parametrize("tabs", [False, True], ids=["another visitor", "another tab"])
-def test_others_are_answered_while_one_generates(visit: Visit, engine: Engine, tabs: bool) -> None:
-    first = visit()
-    second = visit(first.context if tabs else None)
-    first.click("#run")
-    wait_state(first, "running", 100)
-    assert len(set(drag(second, 50))) > 8
-    second.mouse.up()
-    percent = round(float(second.locator(SLIDER).input_value()))
-    wait_state(second, "done", percent)
-    wait_state(first, "done", 100)
-    assert (text(first), text(second)) == (expected(engine, 100), expected(engine, percent))
+def test_others_are_answered_while_one_generates(
+    page: Page, browser: Browser, visit: Visit, engine: Engine, tabs: bool
+) -> None:
+    with nullcontext(page.context) if tabs else browser.new_context() as context:
+        first, second = page, visit(context)
+        first.click("#run")
+        wait_state(first, "running", 100)
+        assert len(set(drag(second, 50))) > 8
+        second.mouse.up()
+        percent = round(float(second.locator(SLIDER).input_value()))
+        wait_state(second, "done", percent)
+        wait_state(first, "done", 100)
+        assert (text(first), text(second)) == (expected(engine, 100), expected(engine, percent))
 
 
 @pytest.mark.parametrize("slow", [VERY_SLOW], indirect=True)

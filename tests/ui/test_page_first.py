@@ -15,10 +15,8 @@ from tests.support.visitor import (
     drag,
     expand,
     figure,
-    opened,
-    served,
+    go_to,
     text,
-    tiny_loaded,
     wait_state,
     wait_until,
 )
@@ -71,17 +69,13 @@ def test_without_scripts_it_says_what_is_missing(browser: Browser, server: tuple
     context.close()
 
 
-def test_at_200_percent_nothing_is_cut_off(visit: Visit) -> None:
-    page = visit()
-    wait_state(page, "done", 100)
+def test_at_200_percent_nothing_is_cut_off(page: Page) -> None:
     parts = ("#header h1", "#prompt textarea", "#run", "#stop", "#completion .cut pre", "#readouts .figure .term")
     seen_in_all_looks(page, *parts, "#readouts .figure b", "#measure", "#compare-actions button", zoom=2)
     seen_in_all_looks(page, SLIDER, "#readouts .figure b", in_view=True, zoom=2)
 
 
-def test_the_three_figures_follow_the_thumb(visit: Visit) -> None:
-    page = visit()
-    wait_state(page, "done", 100)
+def test_the_three_figures_follow_the_thumb(page: Page) -> None:
     assert figure(page, "worse") == "1.00 × nothing is lost" and figure(page, "same") == "100 % of the time"
     drag(page, 60)
     percent = round(float(page.locator(SLIDER).input_value()))
@@ -169,8 +163,9 @@ def test_the_link_can_be_copied_and_opens_the_same_screen(visit: Visit, server: 
     expect(page.locator("[data-share]")).to_have_text("Copy link")
 
 
-def test_the_embedded_view_has_slider_and_texts_alone(browser: Browser, server: tuple[str, Handlers]) -> None:
-    page = browser.new_page(viewport={"width": 800, "height": 640})
+def test_the_embedded_view_has_slider_and_texts_alone(newcomer: Newcomer, server: tuple[str, Handlers]) -> None:
+    page = newcomer().new_page()
+    page.set_viewport_size({"width": 800, "height": 640})
     page.goto(f"{server[0]}?embed#size=60&mode=directions")
     wait_state(page, "done", 60)
     for part in ("#completion .cut pre", SLIDER, "#readouts .figures", "#header .out"):
@@ -185,9 +180,8 @@ def test_the_embedded_view_has_slider_and_texts_alone(browser: Browser, server: 
     page.close()
 
 
-def test_a_file_of_another_size_says_so(visit: Visit) -> None:
-    page = visit(link="size=50&mode=directions")
-    wait_state(page, "done", 50)
+def test_a_file_of_another_size_says_so(page: Page) -> None:
+    go_to(page, 50)
     expand(page, "take")
     loading = page.locator("#exported .load")
     expect(loading).to_be_hidden()  # it would name no file
@@ -207,8 +201,7 @@ def test_a_file_of_another_size_says_so(visit: Visit) -> None:
     seen_in_all_looks(page, "#exported .other", "#exported a.file", "#exported .snippet", "#take-actions button")
 
 
-def test_buttons_that_remove_a_size_name_it(visit: Visit) -> None:
-    page = visit()
+def test_buttons_that_remove_a_size_name_it(page: Page) -> None:
     removing = page.locator("#compare-sizes .token .token-remove")
     expect(removing.first).to_have_attribute("title", "Remove 100 %")
     removing.nth(1).click()
@@ -217,8 +210,7 @@ def test_buttons_that_remove_a_size_name_it(visit: Visit) -> None:
     seen_in_all_looks(page, "#compare-sizes .token", "#compare-actions button")
 
 
-def test_curves_leave_with_the_text_that_they_are_of(visit: Visit) -> None:
-    page = visit()
+def test_curves_leave_with_the_text_that_they_are_of(page: Page) -> None:
     expand(page, "reading")
     page.fill("#own-text textarea", "A fox sees nine dogs.")
     page.click("#read")
@@ -243,9 +235,7 @@ def test_a_slow_server_is_not_called_gone(visit: Visit) -> None:
     page.click("#stop")
 
 
-def test_a_target_out_of_reach_moves_nothing(visit: Visit) -> None:
-    page = visit()
-    wait_state(page, "done", 100)
+def test_a_target_out_of_reach_moves_nothing(page: Page) -> None:
     page.click("#readouts summary")
     places = "['#spend', '#chart', '#compare-view'].map((name) => document.querySelector(name).offsetTop)"
     before = page.evaluate(places)
@@ -256,16 +246,13 @@ def test_a_target_out_of_reach_moves_nothing(visit: Visit) -> None:
     seen_in_all_looks(page, ".aim .told", "#readouts .tile")
 
 
-def test_others_see_a_preview_of_the_link(newcomer: Newcomer) -> None:
-    with served(tiny_loaded()) as (address, _):
-        page: Page = opened(newcomer(), address, [])
-        image = page.locator('meta[property="og:image"]')
-        expect(image).to_have_count(1)
-        assert image.get_attribute("content") == address + PREVIEW_ROUTE
-        loaded = page.evaluate(
-            "(source) => new Promise((done) => { const image = new Image(); image.onload = () => done(image.width);"
-            " image.src = source; })",
-            address + PREVIEW_ROUTE,
-        )
-        assert loaded == 1200
-        page.close()
+def test_others_see_a_preview_of_the_link(page: Page, server: tuple[str, Handlers]) -> None:
+    image, address = page.locator('meta[property="og:image"]'), server[0] + PREVIEW_ROUTE
+    expect(image).to_have_count(1)
+    assert image.get_attribute("content") == address
+    loaded = page.evaluate(
+        "(source) => new Promise((done) => { const image = new Image(); image.onload = () => done(image.width);"
+        " image.src = source; })",
+        address,
+    )
+    assert loaded == 1200

@@ -17,7 +17,7 @@ from acip_core.ui.handlers import Handlers
 from tests.support.browser import newcomers
 from tests.support.knowledge import lit, with_knowledge
 from tests.support.looks import looks, seen_in_all_looks
-from tests.support.visitor import SLIDER, drag, opened, requests_of, served, tiny_loaded, wait_state
+from tests.support.visitor import SLIDER, drag, go_to, opened, requests_of, served, tiny_loaded, wait_state
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
@@ -61,7 +61,7 @@ def server(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
 def visit(profile: BrowserContext, server: tuple[str, Handlers]) -> Iterator[Visit]:
     wrong: list[str] = []
     with newcomers(profile) as newcomer:
-        yield lambda link="", **options: opened(newcomer(**options), server[0], wrong, link)
+        yield lambda link="", context=None, **options: opened(context or newcomer(**options), server[0], wrong, link)
     assert wrong == []
 
 
@@ -82,7 +82,7 @@ def test_the_page_opens_at_the_smallest_size_that_knows_nine_in_ten(visit: Visit
     assert lit(page) == known_at(server, opening) and f"size={opening}&" in page.url
     first = ("#completion .original pre", "#completion .cut pre", SLIDER, "#readouts .figures", "#knowledge .count")
     seen_in_all_looks(page, *first, in_view=True)
-    linked = visit("size=90")
+    linked = visit("size=90", page.context)
     wait_state(linked, "done", 90)
     assert lit(linked) == known_at(server, 90)
 
@@ -122,9 +122,8 @@ def test_it_is_in_the_first_paint(server: tuple[str, Handlers], browser: Browser
 
 
 def test_tiles_follow_within_the_sliders_own_event(
-    visit: Visit, server: tuple[str, Handlers], knowledge: Knowledge
+    page: Page, server: tuple[str, Handlers], knowledge: Knowledge
 ) -> None:
-    page = visit("size=100")
     requests = requests_of(page)
     seen = page.evaluate(
         """() => {
@@ -147,8 +146,7 @@ def test_tiles_follow_within_the_sliders_own_event(
     assert not [url for url in requests if "knowledge" in url]
 
 
-def test_a_drag_moves_nothing_on_the_page(visit: Visit) -> None:
-    page = visit("size=100")
+def test_a_drag_moves_nothing_on_the_page(page: Page) -> None:
     page.evaluate(
         "() => new PerformanceObserver(list => { for (const entry of list.getEntries())"
         " for (const source of entry.sources) if (source.node?.parentElement?.closest?.('#knowledge'))"
@@ -162,8 +160,8 @@ def test_a_drag_moves_nothing_on_the_page(visit: Visit) -> None:
     assert page.evaluate("() => window.shifted ?? 0") == 0
 
 
-def test_no_answer_is_cut_off_and_every_group_is_named(visit: Visit) -> None:
-    page = visit("size=60")
+def test_no_answer_is_cut_off_and_every_group_is_named(page: Page) -> None:
+    go_to(page, 60)
     for width, _ in looks(page):
         cut = "tiles => tiles.filter(tile => tile.scrollWidth > tile.clientWidth).map(tile => tile.textContent)"
         assert page.locator(TILES).evaluate_all(cut) == []
@@ -175,9 +173,8 @@ def test_no_answer_is_cut_off_and_every_group_is_named(visit: Visit) -> None:
     seen_in_all_looks(page, TILES, "#knowledge .facts p", "#knowledge .count", "#knowledge [data-copy]", zoom=2)
 
 
-def test_a_tile_says_what_the_size_says(visit: Visit, server: tuple[str, Handlers], knowledge: Knowledge) -> None:
-    page = visit("size=60")
-    wait_state(page, "done", 60)
+def test_a_tile_says_what_the_size_says(page: Page, server: tuple[str, Handlers], knowledge: Knowledge) -> None:
+    go_to(page, 60)
     card = page.locator("#knowledge .said")
     fact = knowledge.facts[knowledge.strip[0]]
     modes = server[1].model.modes
@@ -216,8 +213,7 @@ def test_a_tile_says_what_the_size_says(visit: Visit, server: tuple[str, Handler
     expect(card).to_be_hidden()
 
 
-def test_arrows_go_from_tile_to_tile_and_tab_past_them(visit: Visit) -> None:
-    page = visit()
+def test_arrows_go_from_tile_to_tile_and_tab_past_them(page: Page) -> None:
     page.locator("#knowledge [data-copy]").focus()
     page.keyboard.press("Tab")
     for step, number in (
@@ -250,8 +246,10 @@ def test_a_finger_opens_a_card_and_closes_it_elsewhere(visit: Visit) -> None:
     expect(card).to_be_hidden()
 
 
-def test_a_screen_reader_hears_one_sentence_at_rest(visit: Visit, knowledge: Knowledge) -> None:
-    page = visit("size=78")
+def test_a_screen_reader_hears_one_sentence_at_rest(page: Page, knowledge: Knowledge) -> None:
+    go_to(page, 80)
+    for _ in range(2):
+        page.keyboard.press("ArrowLeft")
     spoken = page.locator("#knowledge .rest")
     total = len(knowledge.strip)
     expect(spoken).to_have_text(re.compile(rf"^78 % knows {total - 2} of {total}; forgotten: \S+, \S+\.$"))
@@ -265,9 +263,8 @@ def test_a_screen_reader_hears_one_sentence_at_rest(visit: Visit, knowledge: Kno
         assert not found.response["violations"], (look, found.generate_report())
 
 
-def test_the_strip_is_copied_or_saved_as_a_picture(visit: Visit) -> None:
-    page = visit("size=70")
-    wait_state(page, "done", 70)
+def test_the_strip_is_copied_or_saved_as_a_picture(page: Page) -> None:
+    go_to(page, 70)
     button = page.locator("#knowledge [data-copy]")
     page.evaluate(
         "() => { navigator.clipboard.write = async ([item]) => { window.copied = await item.getType('image/png'); }; }"
@@ -283,6 +280,7 @@ def test_the_strip_is_copied_or_saved_as_a_picture(visit: Visit) -> None:
     for _, scheme in looks(page):
         page.evaluate("() => { window.copied = null; }")
         button.click()
+        expect(button).to_have_text("Copied")  # for a moment
         page.wait_for_function("() => window.copied")
         expect(button).to_have_text("Copied")
         *size, red = page.evaluate(drawn)

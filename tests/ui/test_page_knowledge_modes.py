@@ -48,7 +48,7 @@ def test_codes_that_come_later_move_nothing_and_the_next_page_opens_with_them(
         expect(first.locator(SLIDER)).to_have_value(str(opening))
         assert lit(first) == before
         expect(first.locator(claim)).to_have_text(told.replace("once bits can be spent", "where bits are spent"))
-        second = opened(newcomer(), address, wrong)
+        second = opened(first.context, address, wrong)
         track = modes.track(BOTH)
         place = track.percents.index(modes.knowledge.opening(track))
         wait_state(second, "done")

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 from acip_core.artifacts.artifact import default_artifact
 from acip_core.artifacts.loading import open_model
@@ -24,6 +24,7 @@ from tests.support.visitor import (
     Visit,
     drag,
     expected,
+    forget_visits,
     opened,
     page_port,
     readout,
@@ -121,7 +122,7 @@ def test_a_shared_link_restores_the_screen(visit: Visit) -> None:
     expect(page.locator("#comparison .column")).to_have_count(3)
     written, address = text(page), page.url
     assert "size=63" in address and "seed=7" in address
-    other = visit(link=address.partition("#")[2])
+    other = visit(page.context, address.partition("#")[2])  # of what is in the address, tabs share nothing
     wait_state(other, "done", 63)
     assert other.locator("#prompt textarea").input_value() == "Über <b>all</b> & more?"
     assert other.locator(SLIDER).input_value() == "63" and readout(other, "ratio") == readout(page, "ratio")
@@ -177,8 +178,8 @@ def test_focus_goes_as_one_reads(visit: Visit) -> None:
         assert order == [*left, *spend, *right, "compare-view", "reading", "take", "pictures"], (width, scheme)
 
 
-def test_the_address_keeps_what_stands_before_the_link(browser: Browser, server: tuple[str, Handlers]) -> None:
-    page = browser.new_page()
+def test_the_address_keeps_what_stands_before_the_link(newcomer: Newcomer, server: tuple[str, Handlers]) -> None:
+    page = newcomer().new_page()
     page.goto(f"{server[0]}?__theme=dark#size=80")
     page.wait_for_selector("#chart .plot[data-ready=true]")
     wait_state(page, "done", 80)
@@ -208,9 +209,8 @@ def test_a_link_from_another_model_says_so(visit: Visit) -> None:
     expect(page.locator("#header .note").last).to_contain_text("made with <b>other</b>; this page runs memory")
 
 
-def test_visited_sizes_stay(visit: Visit) -> None:
-    page = visit()
-    wait_state(page, "done", 100)
+def test_visited_sizes_stay(page: Page) -> None:
+    forget_visits(page)
     texts = {100: text(page)}
     for percent in (70, 40):
         drag(page, percent)
@@ -263,9 +263,7 @@ def test_nothing_serious_in_the_way_of_anybody(visit: Visit) -> None:
     nothing_in_anybodys_way(page)
 
 
-def test_the_plot_against_megabytes_and_speed(visit: Visit) -> None:
-    page = visit()
-    wait_state(page, "done", 100)
+def test_the_plot_against_megabytes_and_speed(page: Page) -> None:
     expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "bytes")
     page.select_option("[data-axis]", "ratio")
     expect(page.locator("#chart .plot")).to_have_attribute("data-axis", "ratio")

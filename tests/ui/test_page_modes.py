@@ -20,7 +20,20 @@ from acip_core.ui.preparation import Preparation
 from tests.support.browser import Newcomer, newcomers
 from tests.support.coded import made_up_peers, with_coding
 from tests.support.looks import nothing_in_anybodys_way, seen_in_all_looks
-from tests.support.visitor import REQUEST, SLIDER, drag, figure, opened, readout, served, text, tiny_loaded, wait_state
+from tests.support.visitor import (
+    REQUEST,
+    SLIDER,
+    at_rest,
+    drag,
+    figure,
+    forget_visits,
+    opened,
+    readout,
+    served,
+    text,
+    tiny_loaded,
+    wait_state,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 Visit = Callable[..., Page]
@@ -46,12 +59,22 @@ def visit(profile: BrowserContext, server: tuple[str, Handlers]) -> Iterator[Vis
     wrong: list[str] = []
     with newcomers(profile) as newcomer:
 
-        def visited(link: str = "") -> Page:
-            page = opened(newcomer(), server[0], wrong, link)
+        def visited(link: str = "", context: BrowserContext | None = None) -> Page:
+            page = opened(context or newcomer(), server[0], wrong, link)
             expect(page.locator("#spend [data-modes=ready]")).to_be_attached()
             return page
 
         yield visited
+    assert wrong == []
+
+
+@pytest.fixture
+def page(kept: tuple[Page, list[str]]) -> Iterator[Page]:
+    """One tab for several tests, where both are spent."""
+    tab, wrong = kept
+    tab.check("#spend input[value=both]")
+    at_rest(tab)
+    yield tab
     assert wrong == []
 
 
@@ -76,9 +99,7 @@ def test_both_is_the_default_and_the_track_ends_at_the_published_size(visit: Vis
     expect(page.locator("#precision")).to_have_count(0)
 
 
-def test_the_track_is_logarithmic_and_says_what_a_size_costs(visit: Visit, server: tuple[str, Handlers]) -> None:
-    page = visit()
-    wait_state(page, "done", 100)
+def test_the_track_is_logarithmic_and_says_what_a_size_costs(page: Page, server: tuple[str, Handlers]) -> None:
     drag(page, 65)  # halfway
     page.mouse.up()
     percents = server[1].model.modes.track("both").percents
@@ -104,9 +125,8 @@ def test_the_track_is_logarithmic_and_says_what_a_size_costs(visit: Visit, serve
     expect(page).to_have_url(re.compile(f"size={enough}&"))
 
 
-def test_another_mode_stands_at_the_same_megabytes_and_runs_at_once(visit: Visit) -> None:
-    page = visit()
-    wait_state(page, "done", 100)
+def test_another_mode_stands_at_the_same_megabytes_and_runs_at_once(page: Page) -> None:
+    forget_visits(page)
     page.check(DIRECTIONS)
     wait_state(page, "done", 100)
     drag(page, 60)
@@ -165,9 +185,7 @@ def test_the_plot_is_that_of_the_mode(visit: Visit, server: tuple[str, Handlers]
     assert drawn["C4"] == page.evaluate(own) and drawn["measured here"] == []
 
 
-def test_other_quantizers_join_the_plot_when_asked_for(visit: Visit) -> None:
-    page = visit()
-    wait_state(page, "done", 100)
+def test_other_quantizers_join_the_plot_when_asked_for(page: Page) -> None:
     plot, switch = page.locator("#chart .plot"), page.get_by_label("other methods")
     names = "(() => document.querySelector('#chart .plot').data.map((trace) => trace.name))()"
     expect(plot).to_have_attribute("data-axis", "megabytes")
@@ -190,7 +208,7 @@ def test_other_quantizers_join_the_plot_when_asked_for(visit: Visit) -> None:
     page.wait_for_function(f"!{names}.includes('GPTQ')")
 
 
-def test_inside_the_cut_shows_what_each_byte_buys(visit: Visit) -> None:
+def test_inside_the_cut_and_how_it_works_follow_what_is_spent(visit: Visit) -> None:
     page = visit(link="size=40&mode=bits")
     wait_state(page, "done", 40)
     page.click("#pictures > button")
@@ -205,14 +223,6 @@ def test_inside_the_cut_shows_what_each_byte_buys(visit: Visit) -> None:
     percent = re.findall(r"([\d.]+) % of", figure(page, "size"))[0]
     expect(page.locator("#bytes .plot").first).to_have_attribute("data-percent", percent)
     assert page.evaluate(cells) != before
-    page.check(DIRECTIONS)
-    expect(page.locator("#score-map .plot[data-ready=true]")).to_have_count(2)
-    expect(page.locator("#bytes")).to_be_hidden()
-
-
-def test_how_it_works_follows_what_is_spent(visit: Visit) -> None:
-    page = visit(link="size=40&mode=bits")
-    wait_state(page, "done", 40)
     page.click("[data-method]")
     plots = page.locator("#how .plot[data-ready=true]")
     expect(plots).to_have_count(4)
@@ -227,14 +237,14 @@ def test_how_it_works_follows_what_is_spent(visit: Visit) -> None:
     page.wait_for_function(f"{bought} < {before}")
     page.keyboard.press("Escape")
     page.check(DIRECTIONS)
+    expect(page.locator("#score-map .plot[data-ready=true]")).to_have_count(2)
+    expect(page.locator("#bytes")).to_be_hidden()
     page.click("[data-method]")
     expect(page.locator("#how h3").first).to_have_text("1. A weight becomes directions")
     expect(plots).to_have_count(5)
 
 
-def test_a_text_of_ones_own_is_drawn_against_megabytes(visit: Visit, server: tuple[str, Handlers]) -> None:
-    page = visit(link="size=40&mode=both")
-    wait_state(page, "done", 40)
+def test_a_text_of_ones_own_is_drawn_against_megabytes(page: Page, server: tuple[str, Handlers]) -> None:
     page.click("#reading > button")
     page.fill("#own-text textarea", "A fox sees nine dogs.")
     page.click("#read")
@@ -252,10 +262,10 @@ def test_a_link_restores_mode_and_size_and_an_older_one_means_directions(visit: 
     page = visit(link="size=24&mode=bits")
     wait_state(page, "done", 24)
     expect(page.locator("#spend input[value=bits]")).to_be_checked()
-    older = visit(link="size=63")
+    older = visit("size=63", page.context)
     wait_state(older, "done", 63)
     expect(older.locator(DIRECTIONS)).to_be_checked()
-    odd = visit(link="size=1e9&mode=%3Cb%3E")
+    odd = visit("size=1e9&mode=%3Cb%3E", page.context)
     wait_state(odd, "done", 100)
     expect(odd.locator(DIRECTIONS)).to_be_checked()
 

@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from acip_core.artifacts.completions import EXAMPLES, NEW_TOKENS, REPETITION_PENALTY, Completions
 from acip_core.generation import engine as generate
@@ -15,8 +15,21 @@ from acip_core.generation.sampling import SamplingConfig
 from acip_core.ui import sweep
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.sweep import key_of
+from tests.support.browser import Newcomer
 from tests.support.looks import looks, seen_in_all_looks
-from tests.support.visitor import SLIDER, Visit, drag, expected, original, served, text, tiny_loaded, wait_state
+from tests.support.visitor import (
+    SLIDER,
+    Visit,
+    drag,
+    expected,
+    forget_visits,
+    go_to,
+    original,
+    served,
+    text,
+    tiny_loaded,
+    wait_state,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 OWN = "Another prompt"  # at 60 % and 100 % the tiny model writes different texts of it
@@ -49,9 +62,9 @@ def seen(page: Page, name: str = "text") -> set[str]:
     return set(page.evaluate(f"window.seen.{name}"))
 
 
-def test_both_texts_stand_side_by_side_and_what_differs_is_marked(visit: Visit, engine: Engine) -> None:
-    page = visit(link=f"size=60&prompt={OWN}")
-    wait_state(page, "done", 60)
+def test_both_texts_stand_side_by_side_and_what_differs_is_marked(page: Page, engine: Engine) -> None:
+    go_to(page, 60)
+    ask(page, OWN)
     assert (original(page), text(page)) == (expected(engine, 100, OWN), expected(engine, 60, OWN))
     for look in looks(page):
         boxes = [page.locator(f"#completion {side} pre").bounding_box() for side in (".original", ".cut")]
@@ -70,9 +83,8 @@ def test_both_texts_stand_side_by_side_and_what_differs_is_marked(visit: Visit, 
 
 
 @pytest.mark.usefixtures("slow")
-def test_both_are_written_in_step(visit: Visit, engine: Engine) -> None:
-    page = visit(link="size=60")
-    wait_state(page, "done", 60)
+def test_both_are_written_in_step(page: Page, engine: Engine) -> None:
+    go_to(page, 60)
     watch(page)
     ask(page, prompt := "Once more")  # nobody has asked it yet
     for name, percent in (("text", 60), ("said", 100)):
@@ -82,9 +94,8 @@ def test_both_are_written_in_step(visit: Visit, engine: Engine) -> None:
 
 
 @pytest.mark.usefixtures("slow")
-def test_a_known_text_stays_while_it_is_written_again(visit: Visit, engine: Engine) -> None:
-    page = visit(link="size=60")
-    wait_state(page, "done", 60)
+def test_a_known_text_stays_while_it_is_written_again(page: Page, engine: Engine) -> None:
+    go_to(page, 60)
     watch(page)
     page.click("#run")
     expect(page.locator("#completion .status")).to_contain_text("the same so far")
@@ -96,15 +107,14 @@ def test_a_known_text_stays_while_it_is_written_again(visit: Visit, engine: Engi
 
 @pytest.mark.usefixtures("slow")
 def test_another_live_text_takes_the_place_of_the_known_one_once_it_is_complete(
-    visit: Visit, server: tuple[str, Handlers], engine: Engine
+    page: Page, server: tuple[str, Handlers], engine: Engine
 ) -> None:
     made = "A text of before."
     prompt = "A prompt with texts of before"
     sampling = SamplingConfig(max_new_tokens=NEW_TOKENS, repetition_penalty=REPETITION_PENALTY)
     for percent in (60, 100):
         server[1].model.texts.add(key_of(prompt, sampling, False), percent, made)
-    page = visit(link="size=60")
-    wait_state(page, "done", 60)
+    go_to(page, 60)
     watch(page)
     ask(page, prompt)
     expect(page.locator("#completion .status")).to_contain_text("not as before")
@@ -113,11 +123,11 @@ def test_another_live_text_takes_the_place_of_the_known_one_once_it_is_complete(
     assert original(page) == made
 
 
-def test_the_first_paint_has_the_prepared_texts(browser: Browser) -> None:
+def test_the_first_paint_has_the_prepared_texts(newcomer: Newcomer) -> None:
     texts = {100: " the original says so", 60: " the cut says <b>so</b> `${1}`"}
     made = Completions("Prepared & ready", 24, texts, "directions", 1.2)
     with served(replace(tiny_loaded(), completions=(made,))) as (address, handlers):
-        page = browser.new_page()
+        page = newcomer().new_page()
         page.route("**/queue/join*", lambda route: route.abort())  # nothing is ever answered
         page.goto(address)
         expect(page.locator("#completion .begin")).to_have_text("Prepared & ready")
@@ -134,20 +144,21 @@ def test_the_first_paint_has_the_prepared_texts(browser: Browser) -> None:
 
 
 @pytest.mark.usefixtures("slow")
-def test_the_box_stays_at_its_top(visit: Visit) -> None:
-    page = visit(link="size=60")
-    page.add_style_tag(content="#completion pre { height: 30px !important; }")
-    wait_state(page, "done", 60)
+def test_the_box_stays_at_its_top(page: Page) -> None:
+    go_to(page, 60)
+    low = page.add_style_tag(content="#completion pre { height: 30px !important; }")
     at_top = "element => element.scrollHeight > element.clientHeight && element.scrollTop === 0"
     for look in looks(page):
         if look[1] == "light":
             ask(page, f"{OWN} {look}")
         for pane in page.locator("#completion pre").all():
             assert pane.evaluate(at_top), look
+    low.evaluate("style => style.remove()")
 
 
-def test_a_neighbours_text_says_whose_it_is(visit: Visit, engine: Engine) -> None:
-    page = visit(link=f"size=60&prompt={OWN}")
+def test_a_neighbours_text_says_whose_it_is(page: Page, engine: Engine) -> None:
+    go_to(page, 60)
+    ask(page, OWN)
     page.wait_for_function("() => document.querySelectorAll('#readouts .ready i').length >= 14")
     drag(page, 67)
     here = page.input_value(SLIDER)
@@ -164,7 +175,7 @@ def test_a_neighbours_text_says_whose_it_is(visit: Visit, engine: Engine) -> Non
 @pytest.mark.parametrize("longest", [1000, 50], ids=["side by side", "one after the other"])
 @pytest.mark.usefixtures("slow")
 def test_reading_a_long_prompt_tells_how_far_it_is(
-    visit: Visit, engine: Engine, monkeypatch: pytest.MonkeyPatch, longest: int
+    page: Page, engine: Engine, monkeypatch: pytest.MonkeyPatch, longest: int
 ) -> None:
     monkeypatch.setattr(generate, "PREFILL_CHUNK", 4)
     monkeypatch.setattr(sweep, "_LONGEST", longest)
@@ -172,8 +183,7 @@ def test_reading_a_long_prompt_tells_how_far_it_is(
     goes_on.set()
     monkeypatch.setattr(engine, "forward", lambda *given, **named: (goes_on.wait(60), forward(*given, **named))[1])
     prompt = f"{longest} " + "long words " * 17
-    page = visit(link="size=60")
-    wait_state(page, "done", 60)
+    go_to(page, 60)
     bar, status = page.locator("#completion progress"), page.locator("#completion .status")
     expect(bar).to_be_hidden()
     page.fill("#prompt textarea", prompt)
@@ -183,8 +193,8 @@ def test_reading_a_long_prompt_tells_how_far_it_is(
     goes_on.clear()
     seen_in_all_looks(page, "#completion progress", "#completion .status", in_view=True)
     assert 0 < bar.evaluate("element => element.value") < 1
-    goes_on.set()
     page.click("#stop")
+    goes_on.set()
     wait_state(page, "stopped", 60)
     expect(bar).to_be_hidden()
     page.click("#run")
@@ -198,9 +208,8 @@ def test_reading_a_long_prompt_tells_how_far_it_is(
     expect(bar).to_be_hidden()
 
 
-def test_another_prompt_stands_beside_no_text_of_the_former_one(visit: Visit, engine: Engine) -> None:
-    page = visit(link="size=60")
-    wait_state(page, "done", 60)
+def test_another_prompt_stands_beside_no_text_of_the_former_one(page: Page, engine: Engine) -> None:
+    go_to(page, 60)
     page.route("**/queue/join*", lambda route: None)  # the network is slow
     page.fill("#prompt textarea", OWN)
     page.click("#run")
@@ -211,9 +220,9 @@ def test_another_prompt_stands_beside_no_text_of_the_former_one(visit: Visit, en
     assert text(page) == expected(engine, 60, OWN)
 
 
-def test_a_visit_comes_back_with_its_original(visit: Visit, engine: Engine) -> None:
-    page = visit(link="size=60")
-    wait_state(page, "done", 60)
+def test_a_visit_comes_back_with_its_original(page: Page, engine: Engine) -> None:
+    go_to(page, 60)
+    forget_visits(page)
     ask(page, OWN)
     page.locator("#visits .chips button").first.click()
     expect(page.locator("#completion .begin")).to_have_text(EXAMPLES[0])

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import expect
+from collections.abc import Iterator
 
-from tests.support.visitor import (
-    SLIDER,
-    Visit,
-)
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.support.visitor import DESKTOP, SLIDER
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 
-def test_on_a_phone_the_slider_stays_at_the_bottom(visit: Visit) -> None:
-    page = visit()
+@pytest.fixture
+def page(page: Page) -> Iterator[Page]:
+    """The one tab, of a phone's size."""
     page.set_viewport_size({"width": 390, "height": 844})
+    yield page
+    page.set_viewport_size(DESKTOP)
+
+
+def test_on_a_phone_the_slider_stays_at_the_bottom(page: Page) -> None:
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
     box = page.locator("#size-group").first.bounding_box()
     assert box is not None and abs(box["y"] + box["height"] - 844) <= 1
@@ -30,9 +35,7 @@ def test_on_a_phone_the_slider_stays_at_the_bottom(visit: Visit) -> None:
     assert last <= row - 40
 
 
-def test_on_a_phone_the_texts_stay_in_sight_beside_details(visit: Visit) -> None:
-    page = visit()
-    page.set_viewport_size({"width": 390, "height": 844})
+def test_on_a_phone_the_texts_stay_in_sight_beside_details(page: Page) -> None:
     panel = page.locator(".column > #size-group")
     page.click("#readouts summary")
     box, texts = panel.bounding_box(), page.locator("#completion pre").first.bounding_box()
@@ -46,9 +49,7 @@ def test_on_a_phone_the_texts_stay_in_sight_beside_details(visit: Visit) -> None
     assert slider is not None and box["y"] <= slider["y"] and slider["y"] + slider["height"] <= box["y"] + 60
 
 
-def test_on_a_phone_a_drag_moves_the_thumb_alone(visit: Visit) -> None:
-    page = visit(link="mode=directions&size=100")
-    page.set_viewport_size({"width": 390, "height": 844})
+def test_on_a_phone_a_drag_moves_the_thumb_alone(page: Page) -> None:
     heights = """() => {
       const slider = document.querySelector("#size input[type=range]"), seen = new Set();
       for (let at = Number(slider.min); at <= Number(slider.max); at++) {
