@@ -168,7 +168,8 @@ def test_precompute_asks_too(
         for part in ("bytes", "rank", "top"):
             assert torch.equal(getattr(of, part), getattr(whole.modes[mode], part))
     (curve,) = read_artifact(out).curves
-    assert (curve.points[0].divergence, curve.points[0].agreement) == (0.0, 1.0)
+    assert curve.points[0].divergence == pytest.approx(0, abs=1e-6)  # logits are kept in half precision
+    assert curve.points[0].agreement == 1
     assert (curve.points[1].divergence or 0) > 0 and 0 <= (curve.points[1].agreement or 0) < 1
     finish(precompute(made[0], replace(recipe, knowledge=False), tmp_path / "without"))
     assert not (tmp_path / "without" / FILE).exists()

@@ -6,12 +6,16 @@ import threading
 from dataclasses import replace
 
 import pytest
+import torch
 from playwright.sync_api import Page, expect
 
 from acip_core.artifacts.completions import EXAMPLES, NEW_TOKENS, REPETITION_PENALTY, Completions
 from acip_core.generation import engine as generate
+from acip_core.generation.cache import TextCache
 from acip_core.generation.engine import Engine
 from acip_core.generation.sampling import SamplingConfig
+from acip_core.model.elastic_model import BatchPlan
+from acip_core.model.size_planner import Plan
 from acip_core.ui import sweep
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.sweep import key_of
@@ -127,14 +131,15 @@ def test_the_first_paint_has_the_prepared_texts(newcomer: Newcomer) -> None:
     texts = {100: " the original says so", 60: " the cut says <b>so</b> `${1}`"}
     made = Completions("Prepared & ready", 24, texts, "directions", 1.2)
     with served(replace(tiny_loaded(), completions=(made,))) as (address, handlers):
-        page = newcomer().new_page()
+        context = newcomer()
+        page = context.new_page()
         page.route("**/queue/join*", lambda route: route.abort())  # nothing is ever answered
         page.goto(address)
         expect(page.locator("#completion .begin")).to_have_text("Prepared & ready")
         expect(page.locator("#prompt textarea")).to_have_value("Prepared & ready")
         assert (original(page), text(page)) == (texts[100], texts[100])
-        page.unroute_all()
-        page.goto("about:blank")
+        page.close()
+        page = context.new_page()
         page.goto(f"{address}#size=60")
         wait_state(page, "done", 60)
         assert "length=24" in page.url and "penalty=1.2" in page.url
@@ -173,34 +178,42 @@ def test_a_neighbours_text_says_whose_it_is(page: Page, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("longest", [1000, 50], ids=["side by side", "one after the other"])
-@pytest.mark.usefixtures("slow")
 def test_reading_a_long_prompt_tells_how_far_it_is(
-    page: Page, engine: Engine, monkeypatch: pytest.MonkeyPatch, longest: int
+    page: Page, server: tuple[str, Handlers], engine: Engine, monkeypatch: pytest.MonkeyPatch, longest: int
 ) -> None:
     monkeypatch.setattr(generate, "PREFILL_CHUNK", 4)
     monkeypatch.setattr(sweep, "_LONGEST", longest)
-    goes_on, forward = threading.Event(), engine.forward
-    goes_on.set()
-    monkeypatch.setattr(engine, "forward", lambda *given, **named: (goes_on.wait(60), forward(*given, **named))[1])
+    goes_on, full, forward = threading.Event(), engine.elastic.planner.at_ratio(1.0), engine.forward
+    held: list[Plan | None] = [None]  # where reading waits: at the full model's, or at the first of any
+
+    def waiting(ids: torch.Tensor, plan: Plan | BatchPlan, cache: TextCache, keep: int = 1) -> torch.Tensor:
+        if ids.shape[1] > 1 and cache.get_seq_length() > 0 and held[0] in (None, plan):
+            goes_on.wait(60)
+        return forward(ids, plan, cache, keep)
+
     prompt = f"{longest} " + "long words " * 17
     go_to(page, 60)
     bar, status = page.locator("#completion progress"), page.locator("#completion .status")
     expect(bar).to_be_hidden()
+    monkeypatch.setattr(engine, "forward", waiting)
     page.fill("#prompt textarea", prompt)
     page.click("#run")
     expect(bar).to_be_visible()
     expect(status).to_contain_text("reading the prompt, ")
-    goes_on.clear()
     seen_in_all_looks(page, "#completion progress", "#completion .status", in_view=True)
     assert 0 < bar.evaluate("element => element.value") < 1
+    visitors, stop = server[1].visitors, server[1].visitors.stop
+    monkeypatch.setattr(visitors, "stop", lambda *given: (stop(*given), goes_on.set()))
     page.click("#stop")
-    goes_on.set()
     wait_state(page, "stopped", 60)
     expect(bar).to_be_hidden()
+    goes_on.clear()
+    held[0] = full
     page.click("#run")
     if longest == 50:
         expect(status).to_contain_text("the original: reading the prompt")
         assert text(page) == expected(engine, 60, prompt)
+    goes_on.set()
     page.wait_for_function(
         "text => document.querySelector('#completion .said').textContent === text", arg=expected(engine, 100, prompt)
     )
