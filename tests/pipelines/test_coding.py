@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import shutil
 import string
@@ -12,34 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-import acip_core
-from acip_core import AcipModel
-from acip_core.api import bars
 from acip_core.artifacts.coding import ADAPTERS, CODING, MOMENTS, read_coding
-from acip_core.artifacts.loading import open_model
 from acip_core.artifacts.reader import read_artifact
-from acip_core.artifacts.writer import write_artifact
 from acip_core.data.corpus import documents
 from acip_core.errors import (
-    AcipError,
-    ArgumentError,
-    ArtifactError,
     CorpusError,
-    ModelError,
-    PrecisionError,
-    SizeError,
 )
-from acip_core.model.coding_moments import read_coding_moments
 from acip_core.model.elastic_model import Calibration
 from acip_core.pipelines.coding import CodingConfig, add_codes, fitted_calibration
 from acip_core.pipelines.precompute import PrecomputeConfig, precompute
 from acip_core.progress import Progress, finish
 from acip_core.storage.verified import read_json
 from acip_core.training.adapters import AdapterConfig
-from tests.support.commands import run
 from tests.support.tiny import save, tiny_base
 
 SETTINGS = CodingConfig(
@@ -175,190 +160,3 @@ def test_a_text_without_validation_documents_serves_all_the_same(
     settings = replace(SETTINGS, adapters=None, shares=(0.6,))
     folder = finish(precompute(made[0], replace(recipe, corpora=(str(text),), codes=settings), tmp_path / "out"))
     assert (folder / CODING).is_file()
-
-
-def test_python_spends_bytes(coded: tuple[str, Path]):
-    model = AcipModel.from_pretrained(coded[0], artifact=coded[1])
-    plan = model.set_size(0.5, mode="bits")
-    assert plan.mode == "bits" and model.size == plan.ratio <= 0.5
-    assert model.set_bytes(plan.bytes).bytes <= plan.bytes
-    assert model.plan.mode == "both"
-    assert model.set_quality(0).loss == 0 and model.set_quality(1e6).bytes < plan.bytes
-    assert isinstance(model.complete("abc", max_new_tokens=3), str)
-    assert model.perplexity("some text of a few tokens") > 1
-    assert model.set_size(0.5, mode="directions").mode == "directions"
-
-
-def test_both_is_spent_where_nobody_says_what(coded: tuple[str, Path]):
-    model = AcipModel.from_pretrained(coded[0], artifact=coded[1])
-    assert model.plan.saved == 0 and model.elastic.coded is None, "the original needs no codes"
-    plan = model.set_size(0.5)
-    assert (plan.mode, plan) == ("both", model.elastic.planners["both"].at_ratio(0.5)) and model.size <= 0.5
-    assert AcipModel.from_pretrained(coded[0], artifact=coded[1], size=0.5).plan == plan
-    assert model.set_size(1.0) == model.elastic.planner.at_ratio(1.0)
-    assert model.set_size(1.0, mode="both").mode == "both"
-    with pytest.warns(DeprecationWarning):
-        former = acip_core.load(*coded)
-    assert former.set_size(0.5).mode == "directions", "as in the release before"
-
-
-@pytest.mark.parametrize(
-    ("options", "kind", "words"),
-    [
-        ({"precision": "int8"}, PrecisionError, "Layers in int8"),
-        ({"device_map": "disk"}, ModelError, "stay in their files"),
-        ({}, ArtifactError, "acip_core codes` adds them"),
-    ],
-)
-def test_where_no_bits_can_be_spent_directions_are_and_that_is_said(
-    made: tuple[str, Path],
-    coded: tuple[str, Path],
-    options: dict[str, str],
-    kind: type[AcipError],
-    words: str,
-    caplog: pytest.LogCaptureFixture,
-):
-    model, artifact = coded if options else made
-    opened = AcipModel.from_pretrained(model, artifact=artifact, **options)
-    assert not caplog.text
-    assert opened.set_size(0.6).mode == opened.set_size(0.7).mode == "directions"
-    assert caplog.text.count("Directions are spent instead") == caplog.text.count(words) == 1
-    assert opened.complete("abc", max_new_tokens=2)
-    before = opened.plan
-    for refused in (lambda: opened.set_size(0.6, mode="bits"), lambda: opened.set_quality(0.1)):
-        with pytest.raises(kind, match=words):
-            refused()
-    assert opened.plan == before
-
-
-class Bar:
-    """A bar that keeps what it draws."""
-
-    def __init__(self, drawn: list[str], total: int, desc: str):
-        self.drawn, self.n = drawn, 0
-        drawn.append(desc)
-
-    def set_postfix_str(self, note: str) -> None:
-        self.drawn.append(note)
-
-    def close(self) -> None:
-        self.drawn.append("closed")
-
-
-@pytest.mark.parametrize("told", [True, False])
-def test_making_codes_is_shown(
-    coded: tuple[str, Path],
-    told: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setattr(bars, "_PATIENCE", 0)
-    drawn: list[str] = []
-    monkeypatch.setattr(bars, "tqdm", lambda **bar: Bar(drawn, **bar))  # the Hub's is silent in tests
-    monkeypatch.setenv("ACIP_CACHE", str(tmp_path))
-    steps: list[Progress] = []
-    options = {"on_progress": steps.append} if told else {}
-    for is_first in (True, False):
-        steps.clear()
-        drawn.clear()
-        AcipModel.from_pretrained(coded[0], artifact=coded[1], size=0.5, **options)
-        shown = "".join([*drawn, *(f"{step.stage}, {step.note}" for step in steps)])
-        assert ("making codes" in shown) == ("once on this machine" in shown) == is_first
-        assert bool(steps) == told != ("closed" in drawn)
-
-
-@pytest.mark.parametrize("size", [0, -1, math.nan, "much", 1])
-def test_python_refuses_bytes_that_no_plan_has(coded: tuple[str, Path], size: object):
-    model = AcipModel.from_pretrained(coded[0], artifact=coded[1])
-    before = model.plan
-    with pytest.raises(SizeError):
-        model.set_bytes(size)  # type: ignore[arg-type]
-    assert model.plan == before
-
-
-def test_modes_that_there_are_not(made: tuple[str, Path], coded: tuple[str, Path]):
-    with pytest.raises(ArgumentError, match="directions, bits, both"):
-        AcipModel.from_pretrained(coded[0], artifact=coded[1]).set_size(0.5, mode="bytes")
-    with pytest.raises(ArgumentError, match="directions, bits, both"):
-        AcipModel.from_pretrained("/nowhere", mode="bytes")
-    with pytest.raises(ArgumentError, match="by a share"):
-        AcipModel.from_pretrained(coded[0], artifact=coded[1]).set_bytes(1e6, mode="directions")
-    with pytest.raises(ArtifactError, match="acip_core codes"):
-        AcipModel.from_pretrained(made[0], artifact=made[1]).set_bytes(1e6)
-
-
-def test_the_command_line_spends_bytes(
-    coded: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    model, folder, out = coded[0], str(coded[1]), tmp_path / "export"
-    target = ("--artifact", folder, "--worse", "50")
-    code, text = run(monkeypatch, capsys, "generate", model, "abc", *target, "--max-new-tokens", "3")
-    assert code == 0 and text.strip()
-    loaded = AcipModel.from_pretrained(model, artifact=folder)
-    size = loaded.set_quality(0.5).bytes
-    megabytes = ("--megabytes", str((size + 1) / 1e6))
-    assert run(monkeypatch, capsys, "export", model, str(out), "--artifact", folder, *megabytes)[0] == 0
-    tensors = load_file(out / "model.safetensors")
-    assert sum(tensor.nbytes for tensor in tensors.values()) == loaded.set_bytes(size + 1).bytes
-    code, text = run(monkeypatch, capsys, "generate", model, "abc", *target[:2], "--megabytes", "0.5")
-    assert code == 0 and "MB are enough: no plan within 0.5 MB loses less" in text
-    code, text = run(monkeypatch, capsys, "generate", model, "abc", *target, *megabytes)
-    assert code == 2 and "one of --size, --megabytes and --worse" in text
-    code, text = run(monkeypatch, capsys, "export", model, str(tmp_path / "none"), "--artifact", folder)
-    assert code == 2 and "Name the size" in text
-
-
-def test_a_share_on_the_command_line_is_of_the_bytes(
-    coded: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    model, artifact = coded[0], ("--artifact", str(coded[1]), "--size", "0.5")
-    loaded = AcipModel.from_pretrained(model, artifact=coded[1])
-    for options, mode in (((), "both"), (("--spend", "bits"), "bits"), (("--spend", "directions"), "directions")):
-        plan = loaded.set_size(0.5, mode)
-        code, text = run(monkeypatch, capsys, "generate", model, "abc", *artifact, *options, "--max-new-tokens", "3")
-        assert code == 0 and loaded.complete("abc", max_new_tokens=3) in text
-        assert ("share of the published bytes now" in text) == (not options)
-        out = tmp_path / mode
-        assert run(monkeypatch, capsys, "export", model, str(out), *artifact, *options)[0] == 0
-        assert sum(tensor.nbytes for tensor in load_file(out / "model.safetensors").values()) == plan.bytes
-    code, text = run(monkeypatch, capsys, "export", model, str(tmp_path / "whole"), *artifact[:2], "--size", "1")
-    assert code == 0 and "now" not in text and "auto_map" not in (tmp_path / "whole/config.json").read_text()
-
-
-def test_operating_points_stay_with_their_basis(coded: tuple[str, Path], tmp_path: Path):
-    folder = tmp_path / "artifact"
-    shutil.copytree(coded[1], folder)
-    artifact = read_artifact(folder)
-    write_artifact(artifact, folder)
-    assert read_coding(folder, artifact.basis) is not None
-    other = {name: replace(moment, scale=moment.scale * 2) for name, moment in artifact.basis.items()}
-    write_artifact(replace(artifact, basis=other), folder)
-    assert read_coding(folder, other) is None
-
-
-@pytest.mark.parametrize("name", [CODING, MOMENTS, ADAPTERS])
-@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
-def test_damage_is_named(coded: tuple[str, Path], tmp_path: Path, name: str, damage: str):
-    if (name, damage) == (CODING, "gone"):
-        return  # such an artifact has directions alone
-    folder = tmp_path / "artifact"
-    shutil.copytree(coded[1], folder)
-    content = bytearray((folder / name).read_bytes())
-    (folder / name).unlink()
-    if damage == "flip":
-        content[len(content) // 2] ^= 4
-    if damage != "gone":
-        (folder / name).write_bytes(content[: len(content) // 2] if damage == "cut" else content)
-    with pytest.raises(ArtifactError, match=name):
-        finish(open_model(coded[0], folder))
-
-
-def test_moments_that_are_not_finite_are_refused(coded: tuple[str, Path], tmp_path: Path):
-    tensors = load_file(coded[1] / MOMENTS)
-    with safe_open(coded[1] / MOMENTS, "pt") as file:
-        metadata = {k: v for k, v in file.metadata().items() if k != "sha256"}
-    name = next(key for key in tensors if key.endswith(".gradients.scale"))
-    tensors[name][0] = torch.nan
-    save_file(tensors, tmp_path / "broken.safetensors", metadata)
-    with pytest.raises(ValueError, match="not finite"):
-        read_coding_moments(tmp_path / "broken.safetensors", read_artifact(coded[1]).basis)

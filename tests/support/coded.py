@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from acip_core.artifacts.coding import CodedCurve, CodedPoint, Coding, in_eight_bits
-from acip_core.artifacts.loading import Loaded, install_coding
+from acip_core.artifacts.coding import CodedCurve, CodedPoint, Coding, in_eight_bits, write_coding
+from acip_core.artifacts.loading import Loaded, install_coding, open_model
 from acip_core.artifacts.peers import PeerPoint, Peers
 from acip_core.model.base_model import fingerprint
 from acip_core.model.code_cache import cached_codes
@@ -56,6 +57,14 @@ def with_coding(loaded: Loaded, curves: bool = True) -> Loaded:
     measured = tuple(_curve(mode, corpus) for mode in (BOTH, BITS) for corpus in ("c4", "wikipedia")) if curves else ()
     coding = Coding(fingerprint(weights), moments, Calibration(), measured, None, {})
     return replace(loaded, coding=coding)
+
+
+def save_with_coding(model: Path, artifact: Path) -> None:
+    """Add to a saved tiny model's artifact operating points and small adapters of coded layers."""
+    loaded = with_coding(finish(open_model(str(model), artifact)))
+    assert loaded.coding is not None
+    coding = replace(loaded.coding, adapters=small_adapters(loaded.elastic, 2))
+    write_coding(coding, artifact, loaded.artifact.basis)
 
 
 def made_up_peers() -> Peers:

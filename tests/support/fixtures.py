@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from acip_core.model.base_model import BaseModel, embedded_gguf
 from acip_core.pipelines import knowledge
 from acip_core.training import autocast, checkpoint
 from tests.support.browser import Newcomer, chromium, newcomers
+from tests.support.coded import save_with_coding
 from tests.support.device import DEVICE, bring_inputs
 from tests.support.hub import Hub, local_hub
 from tests.support.knowledge import tiny_facts
@@ -181,3 +183,12 @@ def app_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     save(base, parent / base.name)
     write_artifact(tiny_artifact(base), parent / "artifact")
     return parent / base.name, parent / "artifact"
+
+
+@pytest.fixture(scope="session")
+def coded_folders(app_folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The same model's, and that of an artifact with operating points and adapters of coded layers."""
+    folder = tmp_path_factory.mktemp("coded") / "artifact"
+    shutil.copytree(app_folders[1], folder)
+    save_with_coding(app_folders[0], folder)
+    return str(app_folders[0]), folder
