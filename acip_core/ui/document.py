@@ -50,7 +50,7 @@ class Rewriting:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "GET":
             return await self._app(scope, receive, send)
-        start, whole = await whole_answer(self._app, scope, receive)
+        start, whole = await whole_answer(self._app, scope)
         if Headers(raw=start["headers"]).get("content-type", "").startswith("text/html"):
             whole = self._rewritten(whole.decode(), Request(scope)).encode()
             headers = MutableHeaders(raw=start["headers"])

@@ -27,7 +27,7 @@ class EndingFrames:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _FILE.fullmatch(scope["path"]):
             return await self._app(scope, receive, send)
-        start, body = await whole_answer(self._app, scope, receive)
+        start, body = await whole_answer(self._app, scope)
         if "content-encoding" not in Headers(raw=start["headers"]) and (waits := _WAITS.search(body)):
             body = _NEXT.sub(lambda found: found[1] + waits[1] + b"&&" + found[2], body)
             MutableHeaders(raw=start["headers"])["content-length"] = str(len(body))

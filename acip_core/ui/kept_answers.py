@@ -35,7 +35,7 @@ class KeptAnswers:
         taken = headers.get("accept-encoding", "")
         key = (scope["path"], next((name for name in _ENCODINGS if name in taken), ""))
         if key not in self._kept:
-            found = await self._asked(scope, receive)
+            found = await self._asked(scope)
             if found[0]["status"] == 200:
                 self._keep(key, *found)
         else:
@@ -45,9 +45,9 @@ class KeptAnswers:
         await send({**start, "headers": list(start["headers"])})
         await send({"type": "http.response.body", "body": body})
 
-    async def _asked(self, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
+    async def _asked(self, scope: Scope) -> tuple[Message, bytes]:
         """What answers behind this, whole."""
-        start, body = await whole_answer(self._app, scope, receive)
+        start, body = await whole_answer(self._app, scope)
         headers = MutableHeaders(raw=start["headers"])
         headers["content-length"] = str(len(body))
         if start["status"] == 200 and scope["path"].startswith(_HASHED):

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Message, Receive, Scope
+import asyncio
+
+from starlette.types import ASGIApp, Message, Scope
 
 
-async def whole_answer(app: ASGIApp, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
-    """The message that starts the answer, and its body."""
+async def whole_answer(app: ASGIApp, scope: Scope) -> tuple[Message, bytes]:
+    """The message that starts the answer to a request without a body, and the answer's own.
+
+    The application is not told when the client leaves: some answers would then never start.
+    """
     start: Message = {}
-    body = bytearray()
+    body, asked = bytearray(), False
+
+    async def receive() -> Message:
+        nonlocal asked
+        if asked:
+            await asyncio.Future()
+        asked = True
+        return {"type": "http.request", "body": b"", "more_body": False}
 
     async def gather(message: Message) -> None:
         nonlocal start

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from acip_core.ui import kept_answers
 from acip_core.ui.kept_answers import KeptAnswers
@@ -73,3 +74,30 @@ def test_what_nobody_asked_for_longest_makes_room(monkeypatch: pytest.MonkeyPatc
         assert behind.asked == ["/assets/0"]
 
     asyncio.run(visits())
+
+
+def test_a_file_whose_first_visitor_left_is_there_for_the_next() -> None:
+    sent: list[Message] = []
+
+    async def behind(scope: Scope, receive: Receive, send: Send) -> None:
+        await StreamingResponse(parts(), headers={"content-type": "text/javascript"})(scope, receive, send)
+
+    async def parts() -> AsyncIterator[bytes]:
+        await asyncio.sleep(0)
+        yield b"a file"
+
+    async def left() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = KeptAnswers(behind)
+    scope = {"type": "http", "method": "GET", "path": "/assets/a.js", "headers": [], "asgi": {"spec_version": "2.3"}}
+    asyncio.run(app(scope, left, send))
+    assert [message.get("body") for message in sent] == [None, b"a file"]
+
+    async def next_one() -> bytes:
+        return b"".join([part async for part in (await ask(app, "/assets/a.js")).aiter_raw()])
+
+    assert asyncio.run(next_one()) == b"a file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 
@@ -60,6 +61,13 @@ def ask(page: Page, prompt: str) -> None:
     page.click("#run")
     page.wait_for_function("text => document.querySelector('#completion .prompt').textContent === text", arg=prompt)
     wait_state(page, "done", 60)
+
+
+def boxes(page: Page, selectors: str) -> list[dict[str, float]]:
+    """Where all that they find stands, in the document's order."""
+    return page.evaluate(
+        "all => [...document.querySelectorAll(all)].map(each => each.getBoundingClientRect().toJSON())", selectors
+    )
 
 
 def seen(page: Page, name: str = "text") -> set[str]:
@@ -127,17 +135,29 @@ def test_another_live_text_takes_the_place_of_the_known_one_once_it_is_complete(
     assert original(page) == made
 
 
-def test_the_first_paint_has_the_prepared_texts(newcomer: Newcomer) -> None:
+def test_the_first_paint_has_the_prepared_texts_where_the_page_has_them(newcomer: Newcomer) -> None:
     texts = {100: " the original says so", 60: " the cut says <b>so</b> `${1}`"}
     made = Completions("Prepared & ready", 24, texts, "directions", 1.2)
     with served(replace(tiny_loaded(), completions=(made,))) as (address, handlers):
         context = newcomer()
         page = context.new_page()
-        page.route("**/queue/join*", lambda route: route.abort())  # nothing is ever answered
+        page.route(re.compile("/acip/js/"), lambda route: route.abort())  # the first paint stays
+        page.goto(address)
+        first = {width: boxes(page, ".first pre, .first .asked div, .first section") for width, _ in looks(page)}
+        page.unroute_all()
+        page.route("**/queue/join*", lambda route: None)  # nothing is ever answered
         page.goto(address)
         expect(page.locator("#completion .begin")).to_have_text("Prepared & ready")
         expect(page.locator("#prompt textarea")).to_have_value("Prepared & ready")
         assert (original(page), text(page)) == (texts[100], texts[100])
+        for width, _ in looks(page):
+            before, after = first[width], boxes(page, "#completion pre, #prompt textarea, #completion")
+            assert [box["x"] for box in before] == pytest.approx([box["x"] for box in after], abs=1)
+            slider = boxes(page, "#size-group")[0]["y"]
+            if width == "phone":  # where this model's page has no strip between prompt and texts
+                assert 0 <= slider - (before[1]["y"] + before[1]["height"]) <= 8
+                before, after = [before[0]], [after[0]]
+            assert [box["y"] for box in before] == pytest.approx([box["y"] for box in after], abs=1)
         page.close()
         page = context.new_page()
         page.goto(f"{address}#size=60")
