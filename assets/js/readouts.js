@@ -27,9 +27,19 @@ export function readouts(part) {
   drawTicks(find(part.element, ".ticks"));
   onMode(() => drawTicks(find(part.element, ".ticks")));
   aim(find(part.element, ".aim"));
+  const details = find(part.element, "details");
+  details.addEventListener("toggle", () => details.matches("[open]") && keepTexts());
   follow(show);
   show();
   connect(part);
+}
+
+/** On a phone the slider's panel grows upwards over the texts: the page scrolls by what it would hide of them. */
+function keepTexts() {
+  const panel = find(document, ".column > #size-group");
+  if (getComputedStyle(panel).position !== "fixed") return;
+  const hidden = find(document, "#completion").getBoundingClientRect().bottom - panel.getBoundingClientRect().top;
+  if (hidden > 0) scrollBy({ top: hidden, behavior: "instant" });
 }
 
 /** @param {HTMLElement} figure */

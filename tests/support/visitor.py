@@ -117,8 +117,7 @@ def at_rest(page: Page) -> None:
     page.mouse.up()  # where a test left the thumb held
     page.mouse.move(0, 0)
     page.keyboard.press("Escape")
-    if page.locator("#readouts details[open]").count():
-        page.click("#readouts summary")
+    close_details(page)
     page.fill("#prompt textarea", EXAMPLES[0])
     page.focus(SLIDER)
     page.keyboard.press("End")
@@ -127,6 +126,12 @@ def at_rest(page: Page) -> None:
         "text => document.querySelector('#completion .prompt').textContent === text", arg=EXAMPLES[0]
     )
     wait_state(page, "done", 100)
+
+
+def close_details(page: Page) -> None:
+    """Those below the three figures, where they are open."""
+    if page.locator("#readouts details[open]").count():
+        page.click("#readouts summary")
 
 
 def go_to(page: Page, percent: int) -> None:

@@ -20,7 +20,19 @@ from tests.support.coded import made_up_peers, opened_with_codes, with_coding
 from tests.support.knowledge import with_knowledge
 from tests.support.looks import looks, seen_in_all_looks
 from tests.support.pictures import a_comparison
-from tests.support.visitor import SLIDER, drag, expand, figure, opened, original, served, text, tiny_loaded, wait_state
+from tests.support.visitor import (
+    SLIDER,
+    close_details,
+    drag,
+    expand,
+    figure,
+    opened,
+    original,
+    served,
+    text,
+    tiny_loaded,
+    wait_state,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 Visit = Callable[..., Page]
@@ -180,6 +192,7 @@ def test_what_one_visitor_does_moves_nothing_that_another_sees(page: Page, visit
     second.set_viewport_size({"width": 390, "height": 844})
     second.emulate_media(color_scheme="dark")
     wait_state(second, "done", 90)
+    close_details(first)
     for each in (first, second):
         for part in ("advanced", "reading", "take"):
             expand(each, part)
@@ -247,8 +260,8 @@ def _read(page: Page, words: str) -> None:
 
 def test_no_term_is_without_a_sentence(page: Page) -> None:
     wait_state(page, "done")
-    if not page.locator("#readouts details[open]").count():
-        page.click("#readouts summary")
+    close_details(page)
+    page.click("#readouts summary")
     page.get_by_label("other methods").check()
     for part in ("advanced", "reading", "take", "pictures"):
         expand(page, part)

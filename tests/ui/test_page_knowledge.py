@@ -25,6 +25,11 @@ Visit = Callable[..., Page]
 
 
 TILES = "#knowledge [data-fact]"
+_ABOVE = """() => {
+  const edge = (selector) => document.querySelector(selector).getBoundingClientRect();
+  const [texts, panel] = [edge("#completion"), edge(".column > #size-group")];
+  return texts.top >= 0 && Math.abs(texts.bottom - panel.top) <= 1;
+}"""
 
 
 def slow_to_forget(loaded: Loaded) -> Loaded:
@@ -106,6 +111,13 @@ def test_on_a_phone_the_texts_stand_right_above_the_slider(visit: Visit) -> None
             page.keyboard.press("Tab")
             stops += [at] if (at := page.evaluate(place)) else []
         assert list(dict.fromkeys(stops)) == seen, (width, scheme)
+        page.evaluate("scrollTo(0, 0)")
+        page.click("#readouts summary")
+        if width == "phone":  # the panel grows upwards, and the texts go with it
+            page.wait_for_function(_ABOVE)
+        else:
+            assert page.evaluate("scrollY") == 0
+        page.click("#readouts summary")
 
 
 def test_it_is_in_the_first_paint(server: tuple[str, Handlers], browser: Browser) -> None:

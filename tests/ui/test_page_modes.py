@@ -26,7 +26,6 @@ from tests.support.visitor import (
     at_rest,
     drag,
     figure,
-    forget_visits,
     opened,
     readout,
     served,
@@ -125,8 +124,9 @@ def test_the_track_is_logarithmic_and_says_what_a_size_costs(page: Page, server:
     expect(page).to_have_url(re.compile(f"size={enough}&"))
 
 
-def test_another_mode_stands_at_the_same_megabytes_and_runs_at_once(page: Page) -> None:
-    forget_visits(page)
+def test_another_mode_stands_at_the_same_megabytes_and_runs_at_once(visit: Visit) -> None:
+    page = visit()  # who was in no other mode, which would open where it was left
+    wait_state(page, "done", 100)
     page.check(DIRECTIONS)
     wait_state(page, "done", 100)
     drag(page, 60)
