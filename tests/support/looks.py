@@ -109,18 +109,27 @@ def looks(page: Page, zoom: int = 1) -> Iterator[tuple[str, str]]:
 
 
 def seen_in_all_looks(page: Page, *selectors: str, in_view: bool = False, zoom: int = 1) -> None:
-    """Each is there in all four: whole, within the window, over everything else, with text and edges that can be seen.
+    """As `can_be_seen`, in all four.
+
+    Args:
+        zoom: as `looks`.
+    """
+    for _ in looks(page, zoom):
+        can_be_seen(page, *selectors, in_view=in_view)
+
+
+def can_be_seen(page: Page, *selectors: str, in_view: bool = False) -> None:
+    """Each is there: whole, within the window, over everything else, with text and edges that can be seen.
 
     Args:
         in_view: at the top of the page, without scrolling.
-        zoom: as `looks`.
     """
-    for width, scheme in looks(page, zoom):
-        for _ in range(_TRIES):  # colors fade, plots are drawn anew
-            if not (wrong := page.evaluate(_WRONG, [selectors, in_view])):
-                break
-            page.wait_for_timeout(100)
-        assert not wrong, f"{width}, {scheme}: {'; '.join(wrong)}"
+    for _ in range(_TRIES):  # colors fade, plots are drawn anew
+        if not (wrong := page.evaluate(_WRONG, [selectors, in_view])):
+            return
+        page.wait_for_timeout(100)
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    raise AssertionError(f"{page.viewport_size}, {'dark' if dark else 'light'}: {'; '.join(wrong)}")
 
 
 def nothing_in_anybodys_way(page: Page) -> None:

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 from acip_core.ui.document import PREVIEW_ROUTE
 from acip_core.ui.handlers import Handlers
 from tests.support.browser import Newcomer
-from tests.support.looks import WIDTHS, seen_in_all_looks
+from tests.support.looks import WIDTHS, can_be_seen, looks, seen_in_all_looks
 from tests.support.visitor import (
     SLIDER,
     Visit,
@@ -73,6 +73,19 @@ def test_at_200_percent_nothing_is_cut_off(page: Page) -> None:
     parts = ("#header h1", "#prompt textarea", "#run", "#stop", "#completion .cut pre", "#readouts .figure .term")
     seen_in_all_looks(page, *parts, "#readouts .figure b", "#measure", "#compare-actions button", zoom=2)
     seen_in_all_looks(page, SLIDER, "#readouts .figure b", in_view=True, zoom=2)
+
+
+def test_buttons_under_the_mouse_can_be_read(page: Page) -> None:
+    faded = """async (button) => {
+      for (let frames = 0; frames < 2; frames++) await new Promise(requestAnimationFrame);
+      await Promise.all(button.getAnimations({ subtree: true }).map((each) => each.finished));
+      return button.matches(":hover");
+    }"""
+    for width, scheme in looks(page):
+        for button in ("#run", "#stop", "#measure") if width == "desktop" else ():
+            page.hover(button)
+            assert page.locator(button).evaluate(faded), (button, scheme)
+            can_be_seen(page, button, in_view=True)
 
 
 def test_the_three_figures_follow_the_thumb(page: Page) -> None:
