@@ -114,22 +114,22 @@ def seen_in_all_looks(page: Page, *selectors: str, in_view: bool = False, zoom: 
     Args:
         zoom: as `looks`.
     """
-    for _ in looks(page, zoom):
-        can_be_seen(page, *selectors, in_view=in_view)
+    for width, scheme in looks(page, zoom):
+        can_be_seen(page, *selectors, in_view=in_view, look=f"{width}, {scheme}: ")
 
 
-def can_be_seen(page: Page, *selectors: str, in_view: bool = False) -> None:
+def can_be_seen(page: Page, *selectors: str, in_view: bool = False, look: str = "") -> None:
     """Each is there: whole, within the window, over everything else, with text and edges that can be seen.
 
     Args:
         in_view: at the top of the page, without scrolling.
+        look: what a failure begins with.
     """
     for _ in range(_TRIES):  # colors fade, plots are drawn anew
         if not (wrong := page.evaluate(_WRONG, [selectors, in_view])):
             return
         page.wait_for_timeout(100)
-    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
-    raise AssertionError(f"{page.viewport_size}, {'dark' if dark else 'light'}: {'; '.join(wrong)}")
+    raise AssertionError(look + "; ".join(wrong))
 
 
 def nothing_in_anybodys_way(page: Page) -> None:

@@ -85,7 +85,7 @@ def test_buttons_under_the_mouse_can_be_read(page: Page) -> None:
         for button in ("#run", "#stop", "#measure") if width == "desktop" else ():
             page.hover(button)
             assert page.locator(button).evaluate(faded), (button, scheme)
-            can_be_seen(page, button, in_view=True)
+            can_be_seen(page, button, in_view=True, look=f"{scheme}: ")
 
 
 def test_the_three_figures_follow_the_thumb(page: Page) -> None:
