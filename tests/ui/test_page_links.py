@@ -42,7 +42,7 @@ def test_a_server_that_stops_in_an_orderly_way_is_missed(newcomer: Newcomer) -> 
     with page_port() as port, PageServer("127.0.0.1", port) as server:
         handlers = shown(server, tiny_loaded())
         handlers.model.engine.ends, forward = frozenset(), handlers.model.engine.forward
-        handlers.model.engine.forward = lambda *rest, **options: (time.sleep(10 * SLOW), forward(*rest, **options))[1]
+        handlers.model.engine.forward = lambda *rest, **options: (time.sleep(25 * SLOW), forward(*rest, **options))[1]
         page = opened(newcomer(), server.address, [])
         page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
         page.fill("#prompt textarea", "Another prompt")
