@@ -198,19 +198,7 @@ def test_what_one_visitor_does_moves_nothing_that_another_sees(page: Page, visit
             expand(each, part)
     _read(second, "A fox sees nine dogs.")
 
-    def shown() -> tuple[object, ...]:
-        parts = ("#readouts", "#spend", "#visits", "#chart .status", "#comparison", "#exported", "#read-out")
-        said = [second.locator(part).inner_text() for part in parts]
-        known = second.locator("#knowledge .facts button").evaluate_all(
-            "all => all.map((tile) => 'known' in tile.dataset)"
-        )
-        fields = [
-            second.input_value(field) for field in (SLIDER, "#prompt textarea", "#own-text textarea", "#seed input")
-        ]
-        measured = second.locator("#chart .plot").get_attribute("data-measured")
-        return second.url, *fields, *said, known, measured, text(second), original(second)
-
-    before = shown()
+    before = _shown(second)
     first.check("#spend input[value=both]")
     drag(first, 60)
     first.mouse.up()
@@ -229,7 +217,7 @@ def test_what_one_visitor_does_moves_nothing_that_another_sees(page: Page, visit
         first.click("#export")
     first.go_back()
     wait_state(first, "done")
-    assert shown() == before
+    assert _shown(second) == before
     words = {first: "They speak of this", second: "They hear of that"}
     for each, prompt in words.items():
         each.fill("#prompt textarea", prompt)
@@ -249,6 +237,16 @@ def test_what_one_visitor_does_moves_nothing_that_another_sees(page: Page, visit
     assert "mode=directions" in second.url and "seed=3" in second.url and "mode=directions" not in first.url
     for each in (first, second):
         seen_in_all_looks(each, "#completion .original pre", "#completion .cut pre", SLIDER, in_view=True)
+
+
+def _shown(page: Page) -> tuple[object, ...]:
+    """All that a visitor sees and has typed."""
+    parts = ("#readouts", "#spend", "#visits", "#chart .status", "#comparison", "#exported", "#read-out")
+    said = [page.locator(part).inner_text() for part in parts]
+    known = page.locator("#knowledge .facts button").evaluate_all("all => all.map((tile) => 'known' in tile.dataset)")
+    fields = [page.input_value(field) for field in (SLIDER, "#prompt textarea", "#own-text textarea", "#seed input")]
+    measured = page.locator("#chart .plot").get_attribute("data-measured")
+    return page.url, *fields, *said, known, measured, text(page), original(page)
 
 
 def _read(page: Page, words: str) -> None:

@@ -292,7 +292,6 @@ def test_the_strip_is_copied_or_saved_as_a_picture(page: Page) -> None:
     for _, scheme in looks(page):
         page.evaluate("() => { window.copied = null; }")
         button.click()
-        expect(button).to_have_text("Copied")  # for a moment
         page.wait_for_function("() => window.copied")
         expect(button).to_have_text("Copied")
         *size, red = page.evaluate(drawn)
