@@ -24,6 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.import_plugin("tests.support.fixtures")
 
 
+@pytest.hookimpl(trylast=True)  # after a random order, which may be asked for
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     gc.enable()
     gc.freeze()  # as long as what was imported were looked through, too, each look would take 0.3 s

@@ -198,43 +198,15 @@ def coded(base: type[PreTrainedModel]) -> tuple[type[PreTrainedConfig], type[Pre
 
         def __init__(self, config: Any, *inputs: Any, **settings: Any):
             super().__init__(config, *inputs, **settings)
-            codes, before = config.codes, dict(self._replaced)
-            self.register_buffer("code_frequencies", torch.zeros(codes["frequencies"], dtype=torch.uint8))
-            for name in (*codes["weights"], *codes["shared"]):
-                layer = self.get_submodule(name)
-                if isinstance(layer, CodedLinear):  # the base class itself has one module in both places
-                    continue
-                if not any(name.startswith(f"{outer}.") for outer in before):
-                    self._replaced[name] = layer
-                self.set_submodule(name, self._coded(name, layer))
-            for name in self._replaced.keys() - before.keys():
-                self._replaced[name] = stand_in(self._replaced[name])
-            self.all_tied_weights_keys = self._still_tied(self.all_tied_weights_keys)
+            self.register_buffer("code_frequencies", torch.zeros(config.codes["frequencies"], dtype=torch.uint8))
+            _put_codes(self)
+            self.all_tied_weights_keys = _still_tied(self.all_tied_weights_keys, config.codes)
 
-        def _coded(self, name: str, layer: Any) -> nn.Module:
-            codes: Any = self.config.codes
-            m, n = layer.weight.shape[::-1] if isinstance(layer, Conv1D) else layer.weight.shape
-            bias = getattr(layer, "bias", None) is not None
-            if name in codes["shared"]:
-                source: Any = self.get_submodule(codes["shared"][name])
-                return SharedLinear(source, m, bias and not isinstance(source, CodedLinear))
-            form = codes["weights"][name]
-            stored = "stream" in form
-            weight = CodedMatrix(m, n, form["stream"], self.decode_codes) if stored else BlockMatrix(m, n, form["bits"])
-            if isinstance(layer, nn.Embedding):
-                return CodedEmbedding(weight, embedding_scale(layer), self._float)
-            rank = form.get("adapter", 0)
-            return CodedLinear(weight, m, bias, CodedAdapter(m, n, rank) if rank else None)
+        def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict:
+            return _still_tied(super().get_expanded_tied_weights_keys(all_submodels), self.config.codes)
 
         def _float(self) -> torch.dtype:
             return self.dtype
-
-        def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict:
-            return self._still_tied(super().get_expanded_tied_weights_keys(all_submodels))
-
-        def _still_tied(self, pairs: dict[str, str]) -> dict[str, str]:
-            gone = {*self.config.codes["weights"], *self.config.codes["shared"]}
-            return {a: b for a, b in pairs.items() if not {n.rpartition(".")[0] for n in (a, b)} & gone}
 
         def decode_codes(self) -> None:
             """Decode the integers of all matrices, if it is not done yet.
@@ -245,6 +217,42 @@ def coded(base: type[PreTrainedModel]) -> tuple[type[PreTrainedConfig], type[Pre
             _decode_all(self)
 
     return CompressedConfig, CompressedForCausalLM
+
+
+def _put_codes(model: Any) -> None:
+    """Put a module with codes in the place of each that `model.config.codes` names."""
+    codes, before = model.config.codes, dict(model._replaced)
+    for name in (*codes["weights"], *codes["shared"]):
+        layer = model.get_submodule(name)
+        if isinstance(layer, CodedLinear):  # the base class itself has one module in both places
+            continue
+        if not any(name.startswith(f"{outer}.") for outer in before):
+            model._replaced[name] = layer
+        model.set_submodule(name, _with_codes(model, name, layer))
+    for name in model._replaced.keys() - before.keys():
+        model._replaced[name] = stand_in(model._replaced[name])
+
+
+def _with_codes(model: Any, name: str, layer: Any) -> nn.Module:
+    codes = model.config.codes
+    m, n = layer.weight.shape[::-1] if isinstance(layer, Conv1D) else layer.weight.shape
+    bias = getattr(layer, "bias", None) is not None
+    if name in codes["shared"]:
+        source: Any = model.get_submodule(codes["shared"][name])
+        return SharedLinear(source, m, bias and not isinstance(source, CodedLinear))
+    form = codes["weights"][name]
+    stored = "stream" in form
+    weight = CodedMatrix(m, n, form["stream"], model.decode_codes) if stored else BlockMatrix(m, n, form["bits"])
+    if isinstance(layer, nn.Embedding):
+        return CodedEmbedding(weight, embedding_scale(layer), model._float)
+    rank = form.get("adapter", 0)
+    return CodedLinear(weight, m, bias, CodedAdapter(m, n, rank) if rank else None)
+
+
+def _still_tied(pairs: dict[str, str], codes: dict[str, Any]) -> dict[str, str]:
+    """Those pairs of tied weights' names where neither has codes."""
+    gone = {*codes["weights"], *codes["shared"]}
+    return {a: b for a, b in pairs.items() if not {n.rpartition(".")[0] for n in (a, b)} & gone}
 
 
 @torch.no_grad()

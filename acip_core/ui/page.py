@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -68,34 +68,21 @@ def build_page(
         components.pictures_part(handlers.model.galleries.kinds)
         components.method_part()
         asked = [prompt, percent, *settings, mode, penalty]
-        restored = page.load(
-            None,
-            asked,
-            asked,
-            js=scripts.calling("open"),
-            show_progress="hidden",
-            api_visibility="private",
-        )
-        for event in (run.click, completion.release, prompt.submit, picked.then, restored.then):
-            written: dict[str, Any] = {"js": scripts.calling("write"), "api_visibility": "private"}
-            _stream(event, handlers.sweep, asked, completion, "completion", **written)
-        for public in (handlers.complete, handlers.compare):  # with defaults of their own for what came last
-            gr.api(public, concurrency_limit=_CONCURRENT_RUNS, concurrency_id="completion")
-        at_size, in_mode = {"js": scripts.calling("atSize")}, {"js": scripts.calling("inMode")}
-        once: dict[str, Any] = {"trigger_mode": "once", "api_name": "speed", **in_mode}
-        _stream(
-            measure.click, handlers.measure, [percent, mode], measured, "measurement", api_name="measure", **at_size
-        )
-        _stream(readouts.tick, handlers.speed, mode, readouts, "measurement", **once)
-        side_by_side: dict[str, Any] = {"js": scripts.calling("sideBySide"), "api_visibility": "private"}
+        _stream_texts(page, handlers, asked, (run.click, completion.release, prompt.submit, picked.then), completion)
         compared_with = [prompt, sizes, *settings, mode, penalty]
+        side_by_side: dict[str, Any] = {"js": scripts.calling("sideBySide"), "api_visibility": "private"}
         _stream(compare.click, handlers.compare, compared_with, compared, "completion", **side_by_side)
-        _stream(read.click, handlers.read, [own, percent, mode], read_out, "measurement", api_name="read", **at_size)
-        _stream(export.click, handlers.export, [percent, mode], exported, "export", api_name="export", **at_size)
         spend.input(
             handlers.compared, [mode, sizes], sizes, preprocess=False, queue=False, show_progress="hidden",
             api_visibility="private", js=scripts.calling("comparedIn"),
         )  # fmt: skip
+        at_size = {"js": scripts.calling("atSize")}
+        spent = [percent, mode]
+        _stream(measure.click, handlers.measure, spent, measured, "measurement", api_name="measure", **at_size)
+        _stream(read.click, handlers.read, [own, *spent], read_out, "measurement", api_name="read", **at_size)
+        _stream(export.click, handlers.export, spent, exported, "export", api_name="export", **at_size)
+        once: dict[str, Any] = {"trigger_mode": "once", "api_name": "speed", "js": scripts.calling("inMode")}
+        _stream(readouts.tick, handlers.speed, mode, readouts, "measurement", **once)
         for button, end in (
             (stop, handlers.stop),
             (stop_comparing, handlers.stop_comparing),
@@ -106,6 +93,18 @@ def build_page(
             button.click(end, queue=False, show_progress="hidden", api_visibility="private")
         page.unload(handlers.leave)
     return page, handlers
+
+
+def _stream_texts(
+    page: gr.Blocks, handlers: Handlers, asked: list[Any], starts: Sequence[Any], completion: gr.HTML
+) -> None:
+    """Write at every start, which are Gradio's event listeners, and when the page has what its address asks for."""
+    private: dict[str, Any] = {"api_visibility": "private"}
+    restored = page.load(None, asked, asked, js=scripts.calling("open"), show_progress="hidden", **private)
+    for event in (*starts, restored.then):
+        _stream(event, handlers.sweep, asked, completion, "completion", js=scripts.calling("write"), **private)
+    for public in (handlers.complete, handlers.compare):  # with defaults of their own for what came last
+        gr.api(public, concurrency_limit=_CONCURRENT_RUNS, concurrency_id="completion")
 
 
 def _stream(

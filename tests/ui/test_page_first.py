@@ -158,10 +158,10 @@ def test_chips_name_their_prompt_and_outlive_a_reload(visit: Visit, server: tupl
     expect(page.locator("#header .note")).to_have_count(1)  # the model's: nothing was lost, so nothing is said
 
 
-def test_the_link_can_be_copied_and_opens_the_same_screen(visit: Visit, server: tuple[str, Handlers]) -> None:
-    page = visit(link="size=70&mode=directions")
+def test_the_link_can_be_copied_and_opens_the_same_screen(visit: Visit, newcomer: Newcomer) -> None:
+    apart = newcomer(permissions=["clipboard-read", "clipboard-write"])  # a clock is that of all tabs of a context
+    page = visit(apart, link="size=70&mode=directions")
     wait_state(page, "done", 70)
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=server[0].rstrip("/"))
     page.click("[data-share]")
     expect(page.locator("[data-share]")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == page.url
