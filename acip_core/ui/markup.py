@@ -56,11 +56,10 @@ def part(template: str, **values: Any) -> str:
 def header(title: str, loaded: Loaded) -> str:
     """The page's title, its model, where they come from, and the model's note, if it has one."""
     base = loaded.elastic.base
-    note = without_places(loaded.note, base.source, loaded.artifact.source)
     name = known_name(base)
     told = "" if base.file is None else f"Read from the file {base.file.name}; what it holds is the original here."
     claims = [(spent, states, claim(loaded, spent, states.split()[0]).partition(name)) for spent, states in _CLAIMED]
-    return part("header", title=title, note=note, claims=claims, told=told, links=links(loaded))
+    return part("header", title=title, note=model_note(loaded), claims=claims, told=told, links=links(loaded))
 
 
 _PERPLEXITY = f"Perplexity is {meaning(['perplexity'])}."
@@ -85,14 +84,22 @@ _FIGURES = (
 )
 
 
-def first_paint(title: str, claim: str, examples: Examples, published: int) -> str:
+def first_paint(title: str, claim: str, note: str, model: str, examples: Examples, published: int) -> str:
     """What a browser shows while the page's parts come: both texts of the size that it opens with.
 
     Args:
+        note: the model's, if it has one.
+        model: its name where visitors may choose another.
         published: bytes of the model as published.
     """
     texts = [("Original", examples.original), (_size(examples, published), examples.text)] if examples.text else []
-    return part("first_paint", title=title, claim=claim, prompt=examples.prompts[0], texts=texts)
+    prompt = examples.prompts[0]
+    return part("first_paint", title=title, claim=claim, note=note, model=model, prompt=prompt, texts=texts)
+
+
+def model_note(loaded: Loaded) -> str:
+    """What is to be said of the model, if anything; it names no places of this machine."""
+    return without_places(loaded.note, loaded.elastic.base.source, loaded.artifact.source)
 
 
 _SHARES = {20: "a fifth", 25: "a quarter", 33: "a third", 50: "half", 67: "two thirds", 75: "three quarters"}

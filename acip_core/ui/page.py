@@ -46,12 +46,13 @@ def build_page(
     opening = modes.knowledge.opening(modes.directions)
     examples = examples_of(loaded.completions, DIRECTIONS, opening)
     rows = size_table(loaded.elastic.planner, loaded.artifact.curves, lookups)
+    chosen = current if choices and current and len(choices.models) > 1 else None
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         head = scripts.head({"version": handlers.version, **_values(rows, loaded, examples), **_known(modes)})
-        handlers.document = _document(loaded, modes, head)
+        handlers.document = _document(loaded, modes, head, chosen.title if chosen else "")
         gr.HTML(markup.header(TITLE, loaded), apply_default_css=False, elem_id="header", js_on_load=None)
-        if choices and current and len(choices.models) > 1:
-            components.switch_part(choices, current)
+        if choices and chosen:
+            components.switch_part(choices, chosen)
         with gr.Row(elem_id="main"):
             with gr.Column(scale=6, min_width=340):
                 prompt, picked, run, stop = components.prompt_part(examples)
@@ -158,16 +159,16 @@ def _values(rows: list[Row], loaded: Loaded, examples: Examples) -> dict[str, An
     }
 
 
-def _document(loaded: Loaded, modes: Modes, head: str) -> Document:
+def _document(loaded: Loaded, modes: Modes, head: str, model: str) -> Document:
     """Holds nothing of the model, for Gradio keeps closed pages."""
-    made, published = loaded.completions, loaded.elastic.planner.base_bytes
+    made, published, note = loaded.completions, loaded.elastic.planner.base_bytes, markup.model_note(loaded)
     states = ("waiting", "running", "ready", "absent", "failed")
     claims = {state: markup.claim(loaded, "bits" if state == "ready" else DIRECTIONS, state) for state in states}
 
     def first() -> str:
         track = modes.track()
         examples = examples_of(made, track.mode, modes.knowledge.opening(track))
-        return markup.first_paint(TITLE, claims[modes.preparation.state], examples, published)
+        return markup.first_paint(TITLE, claims[modes.preparation.state], note, model, examples, published)
 
     never = modes.preparation.state == "absent"
     return Document(TITLE, claims["absent" if never else "ready"], head, first)

@@ -27,6 +27,7 @@ from acip_core.progress import finish
 from acip_core.ui.gradio_import import gr
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.launch import MountedPage
+from acip_core.ui.model_choices import model_choices
 from acip_core.ui.page import build_page
 from acip_core.ui.server import PageServer
 from tests.support import patient
@@ -51,15 +52,20 @@ def tiny_loaded(note: str = "", adapter_rank: int = 2, curves: bool = True) -> L
 
 
 @contextmanager
-def served(loaded: Loaded) -> Iterator[tuple[str, Handlers]]:
-    """The page's address and server side."""
+def served(loaded: Loaded, models: tuple[str, ...] = ()) -> Iterator[tuple[str, Handlers]]:
+    """The page's address and server side.
+
+    Args:
+        models: to choose from, the one that is open first.
+    """
     with page_port() as port, PageServer("127.0.0.1", port) as server:
-        yield server.address, shown(server, loaded)
+        yield server.address, shown(server, loaded, models)
 
 
-def shown(server: PageServer, loaded: Loaded) -> Handlers:
-    """The server side of a model's page that the server shows from now on."""
-    blocks, handlers = build_page(loaded)
+def shown(server: PageServer, loaded: Loaded, models: tuple[str, ...] = ()) -> Handlers:
+    """The server side of a model's page that the server shows from now on; `models` as `served`."""
+    choices = model_choices(models) if models else None
+    blocks, handlers = build_page(loaded, choices, choices.models[0] if choices else None)
     server.show(MountedPage(blocks, handlers, server.hosts))
     return handlers
 

@@ -47,6 +47,9 @@ def test_a_server_that_stops_in_an_orderly_way_is_missed(newcomer: Newcomer) -> 
         page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
         page.fill("#prompt textarea", "Another prompt")
     expect(page.locator("#header .note")).to_contain_text("The server is gone")
+    page.click("#run")
+    expect(page.locator(".toast-wrap")).to_contain_text("onnection")
+    expect(page.locator(".toast-wrap")).to_be_hidden()  # the note says it
     with PageServer("127.0.0.1", port) as server:
         shown(server, tiny_loaded())
         expect(page.locator("#header .note")).to_contain_text("connected again")

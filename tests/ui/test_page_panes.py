@@ -138,12 +138,15 @@ def test_another_live_text_takes_the_place_of_the_known_one_once_it_is_complete(
 def test_the_first_paint_has_the_prepared_texts_where_the_page_has_them(newcomer: Newcomer) -> None:
     texts = {100: " the original says so", 60: " the cut says <b>so</b> `${1}`"}
     made = Completions("Prepared & ready", 24, texts, "directions", 1.2)
-    with served(replace(tiny_loaded(), completions=(made,))) as (address, handlers):
+    loaded = replace(tiny_loaded("A note."), completions=(made,))
+    first_paint = ".first .note, .first .model, .first .asked div, .first section, .first pre"
+    whole_page = "#header .note, #switch, #prompt textarea, #completion, #completion pre"
+    with served(loaded, models=("this one", "another")) as (address, handlers):
         context = newcomer()
         page = context.new_page()
         page.route(re.compile("/acip/js/"), lambda route: route.abort())  # the first paint stays
         page.goto(address)
-        first = {width: boxes(page, ".first pre, .first .asked div, .first section") for width, _ in looks(page)}
+        first = {width: boxes(page, first_paint) for width, _ in looks(page)}
         page.unroute_all()
         page.route("**/queue/join*", lambda route: None)  # nothing is ever answered
         page.goto(address)
@@ -151,12 +154,12 @@ def test_the_first_paint_has_the_prepared_texts_where_the_page_has_them(newcomer
         expect(page.locator("#prompt textarea")).to_have_value("Prepared & ready")
         assert (original(page), text(page)) == (texts[100], texts[100])
         for width, _ in looks(page):
-            before, after = first[width], boxes(page, "#completion pre, #prompt textarea, #completion")
+            before, after = first[width], boxes(page, whole_page)
             assert [box["x"] for box in before] == pytest.approx([box["x"] for box in after], abs=1)
             slider = boxes(page, "#size-group")[0]["y"]
             if width == "phone":  # where this model's page has no strip between prompt and texts
-                assert 0 <= slider - (before[1]["y"] + before[1]["height"]) <= 8
-                before, after = [before[0]], [after[0]]
+                assert 0 <= slider - (before[3]["y"] + before[3]["height"]) <= 8
+                before, after = before[:3], after[:3]
             assert [box["y"] for box in before] == pytest.approx([box["y"] for box in after], abs=1)
         page.close()
         page = context.new_page()
