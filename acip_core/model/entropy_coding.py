@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .entropy_decoding import (
@@ -123,8 +125,13 @@ def _pairs(classes: Tensor, z: Tensor) -> Tensor:
 
 
 def _encoded(matrices: list[Coded], tables: Tables) -> list[Tensor]:
-    """The bytes of the matrices of a group, in its order; lanes are coded from their last symbols to their first."""
-    f, below = _flat(tables.frequencies.to(matrices[0].z.device))
+    """The bytes of the matrices of a group, in its order; lanes are coded from their last symbols to their first.
+
+    On the CPU, wherever the codes are: there are thousands of steps, and numpy begins each of them the soonest.
+    """
+    device = matrices[0].z.device
+    matrices = [Coded(x.z.cpu(), x.rows.cpu(), x.columns.cpu()) for x in matrices]
+    f, below = _flat(tables.frequencies)
     classes = [classes_of(x.rows, x.columns, tables.frequencies).flatten() for x in matrices]
     codes = [x.z.flatten() for x in matrices]
     sizes = [len(z) for z in codes]
@@ -133,7 +140,7 @@ def _encoded(matrices: list[Coded], tables: Tables) -> list[Tensor]:
     pieces = []
     for start, steps, active in reversed(list(blocks(sizes))):
         width = firsts[active]
-        pair = torch.full((steps, width), CLASSES * SYMBOLS, dtype=torch.int32, device=f.device)
+        pair = torch.full((steps, width), CLASSES * SYMBOLS, dtype=torch.int32, device="cpu")
         for first, k, z in zip(firsts[:active], classes, codes, strict=False):
             for (cell, part), (_, code) in zip(cells(pair, first, k, start), cells(pair, first, z, start), strict=True):
                 cell.copy_(_pairs(part, code))
@@ -141,13 +148,14 @@ def _encoded(matrices: list[Coded], tables: Tables) -> list[Tensor]:
         if not chosen.all():
             row, symbol = divmod(int(pair[chosen == 0][0]), SYMBOLS)
             raise ValueError(f"The tables have no frequency for code {symbol - SYMBOLS // 2} in class {row}.")
-        pieces.append(_coded(state[:width], chosen, under))
+        pieces.append(_coded(state[:width].numpy(), chosen.numpy(), under.numpy()))
     words, lengths = _joined(pieces[::-1], torch.zeros_like(state, dtype=torch.int64))
     lanes = [lanes_of(size) for size in sizes]
     streams, start = [], 0
     for x, length in zip(state.split(lanes), lengths.split(lanes), strict=True):
         stop = start + int(length.sum())
-        streams.append(torch.cat([_bytes(part) for part in (x & 0xFFFF, x >> 16, length, words[start:stop])]))
+        stream = torch.cat([_bytes(part) for part in (x & 0xFFFF, x >> 16, length, words[start:stop])])
+        streams.append(stream.to(device))
         start = stop
     return streams
 
@@ -159,25 +167,29 @@ def _flat(frequencies: Tensor) -> tuple[Tensor, Tensor]:
     return f.flatten(), torch.cat([below, torch.zeros_like(below[:1])]).flatten()
 
 
-def _coded(x: Tensor, f: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+def _coded(x: NDArray[np.int32], f: NDArray[np.int32], below: NDArray[np.int32]) -> tuple[Tensor, Tensor]:
     """Words of a block, int16, lane after lane, and how many each lane has; `x` moves on.
 
     f, below: (steps, lanes). x ← ⌊x / f⌋ M + x mod f + F, which is x + ⌊x / f⌋ (M − f) + F.
     """
-    words, written = torch.empty_like(f, dtype=torch.int16), torch.empty_like(f, dtype=torch.bool)
+    words, written = np.empty(f.shape, np.int16), np.empty(f.shape, bool)
     rest = (1 << PRECISION) - f
-    quotient, full = torch.empty_like(x), torch.empty_like(x)
-    most, four = (torch.tensor(v, dtype=torch.int32) for v in (31 - PRECISION, 4))
-    for row in reversed(list(zip(*(part.unbind() for part in (f, below, rest, words, written)), strict=True))):
-        frequency, under, factor, word, flag = row
-        torch.bitwise_right_shift(x, most, out=quotient)
-        torch.ge(quotient, frequency, out=full)  # as 0 or 1: the state would grow beyond 31 bits
-        word.copy_(x)
-        flag.copy_(full)
-        x.bitwise_right_shift_(full.bitwise_left_shift_(four))
-        torch.div(x, frequency, rounding_mode="trunc", out=quotient)
-        x.addcmul_(quotient, factor).add_(under)
-    return words.t().contiguous()[written.t().contiguous()], written.sum(dim=0, dtype=torch.int32)
+    quotient, bits = np.empty_like(x), np.empty_like(x)
+    most, four = np.int32(31 - PRECISION), np.int32(4)
+    for row in zip(f[::-1], below[::-1], rest[::-1], words[::-1], written[::-1], strict=True):
+        frequency, under, factor, word, full = row
+        np.right_shift(x, most, quotient)
+        np.greater_equal(quotient, frequency, full)  # the state would grow beyond 31 bits
+        word[:] = x  # its lower half
+        bits[:] = full
+        np.left_shift(bits, four, bits)
+        np.right_shift(x, bits, x)
+        np.floor_divide(x, frequency, quotient)
+        np.multiply(quotient, factor, quotient)
+        np.add(x, quotient, x)
+        np.add(x, under, x)
+    lengths = torch.from_numpy(written).sum(dim=0, dtype=torch.int32)
+    return torch.from_numpy(np.ascontiguousarray(words.T)[np.ascontiguousarray(written.T)]), lengths
 
 
 def _joined(pieces: list[tuple[Tensor, Tensor]], lengths: Tensor) -> tuple[Tensor, Tensor]:
