@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,6 +79,11 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def tiny_model(family: str, seed: int = 0) -> PreTrainedModel:
     """A model of about 30,000 parameters in float32, all of them random, in evaluation mode."""
+    return deepcopy(_tiny_model(family, seed))
+
+
+@cache
+def _tiny_model(family: str, seed: int) -> PreTrainedModel:
     config_class, model_class, settings = _CLASSES[family]
     model = model_class(config_class(**settings))
     source = generator(seed)
@@ -139,7 +145,7 @@ def tiny_factors(base: BaseModel, exclude: tuple[str, ...] = ()) -> dict[str, Fa
 def _once(kind: str, base: BaseModel, exclude: tuple[str, ...], make: Callable[[], Made]) -> Made:
     """A copy of what was made of these very numbers before: most tests begin with the same few models."""
     state = base.model.state_dict().items()
-    key = (kind, digest(str(base.model.config), (part for item in state for part in item)), *exclude)
+    key = (kind, digest(str(vars(base.model.config)), (part for item in state for part in item)), *exclude)
     if key not in _MADE:
         _MADE[key] = make()
     return deepcopy(_MADE[key])
