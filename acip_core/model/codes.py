@@ -19,7 +19,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .coded_modeling import EIGHTHS
 
@@ -202,27 +204,47 @@ def quantize_table(weight: torch.Tensor, moment: torch.Tensor, weights: torch.Te
 def _round(part: torch.Tensor, upper: torch.Tensor, column_step: torch.Tensor, dead: torch.Tensor) -> torch.Tensor:
     """Round (levels, rows, n), in units of the steps, column by column with feedback.
 
+    On the CPU, wherever the weight is: a column takes ten small operations, and numpy begins each of them the soonest.
+
     Args:
         upper: the feedback's triangle, its columns divided by their steps.
         dead: (levels, 1), magnitude from which on an entry becomes 1.
     """
-    n = part.shape[-1]
+    device, part, upper = part.device, part.cpu(), upper.cpu()
+    levels, rows, n = part.shape
     z = torch.empty_like(part)
-    diagonal = upper.diagonal()
+    up = (1 - dead.cpu()).expand(levels, rows).flatten().numpy()
     for start in range(0, n, _COLUMNS):
         stop = min(start + _COLUMNS, n)
-        block = part[..., start:stop].transpose(1, 2).contiguous()  # (levels, columns, rows)
-        errors = torch.empty_like(block)
-        rounded = torch.empty_like(block)
-        for j in range(stop - start):
-            x = block[:, j]
-            q = torch.trunc(x.abs() + (1 - dead)).clamp_max(_MOST).copysign(x)
-            rounded[:, j] = q
-            error = (x - q) / diagonal[start + j]
-            errors[:, j] = error
-            if start + j + 1 < stop:
-                block[:, j + 1 :] -= upper[start + j, start + j + 1 : stop, None] * error[:, None]
-        z[..., start:stop] = rounded.transpose(1, 2)
+        block = part[..., start:stop].permute(2, 0, 1).flatten(1).contiguous()  # (columns, levels · rows)
+        rounded, errors = _round_columns(block.numpy(), upper[start:stop, start:stop].numpy(), up)
+        z[..., start:stop] = rounded.view(-1, levels, rows).permute(1, 2, 0)
         if stop < n:
+            errors = errors.view(-1, levels, rows).transpose(0, 1).contiguous()
             part[..., stop:] -= errors.transpose(1, 2) @ upper[start:stop, stop:]
-    return z
+    return z.to(device)
+
+
+def _round_columns(
+    block: NDArray[np.float32], upper: NDArray[np.float32], up: NDArray[np.float32]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes and errors (columns, entries) of a block of columns, which is used up.
+
+    Args:
+        upper: their part of the feedback's triangle.
+        up: (entries,), what a magnitude is raised by before it is cut to an integer.
+    """
+    rounded, errors, moved = np.empty_like(block), np.empty_like(block), np.empty_like(block)
+    most, diagonal = np.float32(_MOST), upper.diagonal()
+    for j, (x, q, error) in enumerate(zip(block, rounded, errors, strict=True), 1):
+        np.abs(x, q)
+        np.add(q, up, q)
+        np.trunc(q, q)
+        np.minimum(q, most, q)
+        np.copysign(q, x, q)
+        np.subtract(x, q, error)
+        np.divide(error, diagonal[j - 1], error)
+        rest, change = block[j:], moved[j:]
+        np.multiply(upper[j - 1, j:, None], error, change)
+        np.subtract(rest, change, rest)
+    return torch.from_numpy(rounded), torch.from_numpy(errors)
