@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page
+from playwright.sync_api import Page, TimeoutError
+
+from tests.support.browser import PATIENCE
 
 WIDTHS = {"desktop": (1440, 900), "phone": (390, 844)}
 # In an order that changes one of the two at a time, for the page is drawn anew each time; it begins and ends in light.
 LOOKS = [("desktop", "light"), ("desktop", "dark"), ("phone", "dark"), ("phone", "light")]
-_TRIES = 40
 # What is wrong with the elements that a selector finds, as sentences.
 _WRONG = """
 ([selectors, inView]) => {
@@ -125,18 +127,17 @@ def can_be_seen(page: Page, *selectors: str, in_view: bool = False, look: str = 
         in_view: at the top of the page, without scrolling.
         look: what a failure begins with.
     """
-    for _ in range(_TRIES):  # colors fade, plots are drawn anew
-        if not (wrong := page.evaluate(_WRONG, [selectors, in_view])):
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError(look + "; ".join(wrong))
+    asked = [selectors, in_view]
+    try:  # colors fade, plots are drawn anew
+        page.wait_for_function(f"(asked) => !({_WRONG.strip()})(asked).length", arg=asked, polling=100)
+    except TimeoutError:
+        raise AssertionError(look + "; ".join(page.evaluate(_WRONG, asked))) from None
 
 
 def nothing_in_anybodys_way(page: Page) -> None:
     """axe finds nothing in any of the four."""
     for width, scheme in looks(page):
-        for _ in range(3):  # colors fade
-            if not (found := Axe().run(page).response["violations"]):
-                break
-            page.wait_for_timeout(300)
-        assert not found, (width, scheme, [(v["id"], v["impact"], v["nodes"][0]["html"]) for v in found])
+        until = time.monotonic() + PATIENCE / 1000  # colors fade
+        while found := Axe().run(page).response["violations"]:
+            told = [(v["id"], v["impact"], v["nodes"][0]["html"]) for v in found]
+            assert time.monotonic() < until, (width, scheme, told)
