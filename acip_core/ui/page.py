@@ -84,14 +84,11 @@ def build_page(
         _stream(export.click, handlers.export, spent, exported, "export", api_name="export", **at_size)
         once: dict[str, Any] = {"trigger_mode": "once", "api_name": "speed", "js": scripts.calling("inMode")}
         _stream(readouts.tick, handlers.speed, mode, readouts, "measurement", **once)
-        for button, end in (
-            (stop, handlers.stop),
-            (stop_comparing, handlers.stop_comparing),
-            (stop_measuring, handlers.stop_measuring),
-            (stop_reading, handlers.stop_reading),
-            (stop_exporting, handlers.stop_exporting),
-        ):
-            button.click(end, queue=False, show_progress="hidden", api_visibility="private")
+        _end(stop, handlers.stop)
+        _end(stop_comparing, handlers.stop_comparing)
+        _end(stop_measuring, handlers.stop_measuring)
+        _end(stop_reading, handlers.stop_reading)
+        _end(stop_exporting, handlers.stop_exporting)
         page.unload(handlers.leave)
     return page, handlers
 
@@ -126,6 +123,11 @@ def _stream(
         concurrency_limit=_CONCURRENT_RUNS,
         concurrency_id=group,
     )
+
+
+def _end(button: gr.Button, handler: Callable[..., Any]) -> None:
+    """Have a button end what its handler ends, past the queue."""
+    button.click(handler, queue=False, show_progress="hidden", api_visibility="private")
 
 
 def _values(rows: list[Row], loaded: Loaded, examples: Examples) -> dict[str, Any]:

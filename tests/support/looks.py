@@ -131,7 +131,8 @@ def can_be_seen(page: Page, *selectors: str, in_view: bool = False, look: str = 
     try:  # colors fade, plots are drawn anew
         page.wait_for_function(f"(asked) => !({_WRONG.strip()})(asked).length", arg=asked, polling=100)
     except TimeoutError:
-        raise AssertionError(look + "; ".join(page.evaluate(_WRONG, asked))) from None
+        if wrong := page.evaluate(_WRONG, asked):
+            raise AssertionError(look + "; ".join(wrong)) from None
 
 
 def nothing_in_anybodys_way(page: Page) -> None:

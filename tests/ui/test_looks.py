@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser
 
+from tests.support.browser import PATIENCE
 from tests.support.looks import seen_in_all_looks
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
@@ -33,6 +34,7 @@ def test_each_fault_is_found(browser: Browser) -> None:
         ("^phone", NARROW + '<p id="x">words</p>'),
     ]
     page.set_default_timeout(200)  # nothing here fades
+    page.set_default_navigation_timeout(PATIENCE)
     for told, body in cases:
         page.set_content(body)
         with pytest.raises(AssertionError, match=told):

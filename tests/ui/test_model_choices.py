@@ -128,7 +128,8 @@ def test_switching_on_the_page(newcomer: Newcomer, app_folders: tuple[Path, Path
             chosen.click()
             page.get_by_role("option", name=title, exact=True).click()
             expect(asked).to_contain_text(f"switches to {title}")
-            page.route("**/acip/state", lambda route: route.fulfill(status=503))  # it waits for another page: seen so
+            state = page.evaluate("fetch('acip/state').then((answer) => answer.json())")
+            page.route("**/acip/state", lambda route: route.fulfill(json=state))  # until the words were seen
             page.click("#switch-yes")
             expect(page.locator("#header .note")).to_have_text("Switching …")
             page.unroute("**/acip/state")
