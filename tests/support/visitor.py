@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
@@ -37,11 +38,19 @@ from tests.support.tiny import tiny_artifact, tiny_base, tiny_factors
 
 ROOT = Path(__file__).parents[2]
 SLOW = 0.02  # seconds that a pass of the slowed model takes
+VERY_SLOW = 0.2  # the same for what is looked at in the middle of a text, on a busy machine too
 MARKUP = '<img src=x onerror="window.hacked=1"><b>bold</b><script>window.hacked=2</script>${window.hacked=3}{{1+1}}'
 Visit = Callable[..., Page]
 _PORTS: list[int] = []  # of pages that are closed
 SLIDER = "#size input[type=range]"
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
+
+
+@dataclass
+class Slowness:
+    """How many seconds a pass of the slowed model takes from now on."""
+
+    seconds: float = SLOW
 
 
 def tiny_loaded(note: str = "", adapter_rank: int = 2, curves: bool = True) -> Loaded:
@@ -160,6 +169,21 @@ def expand(page: Page, part: str) -> None:
     """Open a part of the page that is closed at first."""
     if not page.locator(f"#{part} > button.open").count():
         page.click(f"#{part} > button")
+
+
+@contextmanager
+def says(page: Page, part: str, words: str) -> Iterator[None]:
+    """What is done here makes a part of the page say the words, for however short a time."""
+    page.evaluate(
+        """([part, words]) => {
+            window.said = false;
+            const look = () => { window.said ||= document.querySelector(part)?.textContent.includes(words); };
+            new MutationObserver(look).observe(document, { subtree: true, childList: true, characterData: true });
+        }""",
+        [part, words],
+    )
+    yield
+    page.wait_for_function("window.said")
 
 
 @cache

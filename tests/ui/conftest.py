@@ -13,7 +13,7 @@ from playwright.sync_api import BrowserContext, Page
 from acip_core.generation.engine import Engine
 from acip_core.ui.handlers import Handlers
 from tests.support.browser import newcomers
-from tests.support.visitor import SLOW, Visit, at_rest, opened, served, tiny_loaded
+from tests.support.visitor import Slowness, Visit, at_rest, opened, served, tiny_loaded
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +32,17 @@ def engine(server: tuple[str, Handlers]) -> Engine:
 
 
 @pytest.fixture
-def slow(engine: Engine, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """A page slow enough to be caught in the middle of a text."""
-    forward = engine.forward
+def slow(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Slowness:
+    """A page slow enough to write texts piece by piece; what is looked at in the middle of one sets `VERY_SLOW`."""
+    forward, slowness = engine.forward, Slowness()
 
     def slowed(*arguments, **options):
         if threading.current_thread() is not threading.main_thread():  # what a test compares with comes at once
-            time.sleep(getattr(request, "param", SLOW))
+            time.sleep(slowness.seconds)
         return forward(*arguments, **options)
 
     monkeypatch.setattr(engine, "forward", slowed)
+    return slowness
 
 
 @pytest.fixture

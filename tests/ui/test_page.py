@@ -13,6 +13,9 @@ from acip_core.generation.engine import Engine
 from acip_core.ui.handlers import Handlers
 from tests.support.visitor import (
     SLIDER,
+    SLOW,
+    VERY_SLOW,
+    Slowness,
     Visit,
     drag,
     expected,
@@ -25,7 +28,6 @@ from tests.support.visitor import (
 )
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
-VERY_SLOW = 0.2  # seconds a pass of the slowed model takes
 
 
 def test_opens_with_a_completion_and_all_figures(visit: Visit, engine: Engine) -> None:
@@ -66,8 +68,8 @@ def test_mouse_drag_updates_without_asking_and_restarts_on_release(page: Page, e
     assert asked != []
 
 
-@pytest.mark.usefixtures("slow")
-def test_rapid_dragging_shows_only_the_newest_size(page: Page, server: tuple[str, Handlers]) -> None:
+def test_rapid_dragging_shows_only_the_newest_size(page: Page, server: tuple[str, Handlers], slow: Slowness) -> None:
+    slow.seconds = VERY_SLOW
     for percent in (90, 40, 70, 35, 60):
         drag(page, percent, steps=3)
         with page.expect_request("**/queue/join*"):
@@ -78,6 +80,7 @@ def test_rapid_dragging_shows_only_the_newest_size(page: Page, server: tuple[str
     assert server[1].visitors.count == 1  # nothing piled up
     whole = expected(server[1].model.engine, newest)
     assert whole.startswith(text(page))
+    slow.seconds = SLOW
     wait_state(page, "done", newest)
     assert text(page) == whole
 
@@ -96,9 +99,8 @@ def test_on_a_slow_network_the_newest_size_wins(page: Page, engine: Engine) -> N
     network.detach()  # the tab is as fast as before
 
 
-@pytest.mark.parametrize("slow", [VERY_SLOW], indirect=True)
-@pytest.mark.usefixtures("slow")
-def test_stop(visit: Visit, engine: Engine) -> None:
+def test_stop(visit: Visit, engine: Engine, slow: Slowness) -> None:
+    slow.seconds = VERY_SLOW
     prompt = "To be stopped"
     page = visit(link=f"size=60&prompt={prompt}")
     page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
@@ -111,9 +113,10 @@ def test_stop(visit: Visit, engine: Engine) -> None:
     wait_state(page, "running", 60)
 
 
-@pytest.mark.parametrize("slow", [VERY_SLOW], indirect=True)  # or the page would draw all the time
-@pytest.mark.usefixtures("slow")
-def test_measuring_can_be_stopped(visit: Visit, server: tuple[str, Handlers], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_can_be_stopped(
+    visit: Visit, server: tuple[str, Handlers], slow: Slowness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow.seconds = VERY_SLOW  # or the page would draw all the time
     endless = torch.randint(3, 128, (20_000, 24), generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(server[1].model, "windows", lambda corpus: endless)
     page = visit()
@@ -162,26 +165,27 @@ def test_one_click_is_one_run(page: Page) -> None:
     assert len(asked) == 3
 
 
-@pytest.mark.usefixtures("slow")
 @pytest.mark.parametrize("tabs", [False, True], ids=["another visitor", "another tab"])
 def test_others_are_answered_while_one_generates(
-    page: Page, browser: Browser, visit: Visit, engine: Engine, tabs: bool
+    page: Page, browser: Browser, visit: Visit, engine: Engine, slow: Slowness, tabs: bool
 ) -> None:
     with nullcontext(page.context) if tabs else browser.new_context() as context:
         first, second = page, visit(context)
+        slow.seconds = VERY_SLOW
         first.click("#run")
         wait_state(first, "running", 100)
         assert len(set(drag(second, 50))) > 8
         second.mouse.up()
         percent = round(float(second.locator(SLIDER).input_value()))
+        wait_state(second, "running", percent)
+        slow.seconds = SLOW
         wait_state(second, "done", percent)
         wait_state(first, "done", 100)
         assert (text(first), text(second)) == (expected(engine, 100), expected(engine, percent))
 
 
-@pytest.mark.parametrize("slow", [VERY_SLOW], indirect=True)
-@pytest.mark.usefixtures("slow")
-def test_closing_the_tab_stops_its_run(visit: Visit, server: tuple[str, Handlers]) -> None:
+def test_closing_the_tab_stops_its_run(visit: Visit, server: tuple[str, Handlers], slow: Slowness) -> None:
+    slow.seconds = VERY_SLOW
     page = visit()
     page.click("#run")
     expect(page.locator("#completion .status")).to_contain_text("so far")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -11,11 +13,14 @@ from tests.support.browser import Newcomer
 from tests.support.looks import WIDTHS, can_be_seen, looks, seen_in_all_looks
 from tests.support.visitor import (
     SLIDER,
+    VERY_SLOW,
+    Slowness,
     Visit,
     drag,
     expand,
     figure,
     go_to,
+    says,
     text,
     wait_state,
     wait_until,
@@ -162,18 +167,22 @@ def test_the_link_can_be_copied_and_opens_the_same_screen(visit: Visit, newcomer
     apart = newcomer(permissions=["clipboard-read", "clipboard-write"])  # a clock is that of all tabs of a context
     page = visit(apart, link="size=70&mode=directions")
     wait_state(page, "done", 70)
-    page.click("[data-share]")
-    expect(page.locator("[data-share]")).to_have_text("Copied")
+    button = page.locator("[data-share]")
+    with says(page, "[data-share]", "Copied"):
+        button.click()
     assert page.evaluate("navigator.clipboard.readText()") == page.url
+    expect(button).to_have_text("Copy link")
     seen_in_all_looks(page, "#header nav a", "#header nav button", in_view=True)
     page.clock.install()
+    page.clock.pause_at(datetime.now() + timedelta(minutes=1))  # what the button says, it says until the clock goes on
     page.evaluate("() => { window.copies = 0; navigator.clipboard.writeText = async () => { window.copies++; }; }")
     for copies in (1, 2):  # again, while it says so
-        page.click("[data-share]")
+        button.click()
         page.wait_for_function("copies => window.copies === copies", arg=copies)
-        expect(page.locator("[data-share]")).to_have_text("Copied")
-    page.clock.fast_forward(5000)  # all that was to come back in the meantime has
-    expect(page.locator("[data-share]")).to_have_text("Copy link")
+        expect(button).to_have_text("Copied")
+        page.clock.run_for(100)
+    page.clock.run_for(5000)  # all that was to come back in the meantime has
+    expect(button).to_have_text("Copy link")
 
 
 def test_the_embedded_view_has_slider_and_texts_alone(newcomer: Newcomer, server: tuple[str, Handlers]) -> None:
@@ -234,9 +243,8 @@ def test_curves_leave_with_the_text_that_they_are_of(page: Page) -> None:
     expect(page.locator("#read-out .read")).to_be_hidden()
 
 
-@pytest.mark.usefixtures("slow")
-@pytest.mark.parametrize("slow", [0.3], indirect=True)
-def test_a_slow_server_is_not_called_gone(visit: Visit) -> None:
+def test_a_slow_server_is_not_called_gone(visit: Visit, slow: Slowness) -> None:
+    slow.seconds = VERY_SLOW
     page = visit()
     page.evaluate("() => { const wait = AbortSignal.timeout; AbortSignal.timeout = (time) => wait(time / 5); }")
     page.route("**/acip/state", lambda route: None)  # no answer, though the connection is taken

@@ -17,7 +17,7 @@ from acip_core.ui.handlers import Handlers
 from tests.support.browser import newcomers
 from tests.support.knowledge import lit, with_knowledge
 from tests.support.looks import looks, seen_in_all_looks
-from tests.support.visitor import SLIDER, drag, go_to, opened, requests_of, served, tiny_loaded, wait_state
+from tests.support.visitor import SLIDER, drag, go_to, opened, requests_of, says, served, tiny_loaded, wait_state
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
@@ -291,16 +291,15 @@ def test_the_strip_is_copied_or_saved_as_a_picture(page: Page) -> None:
     assert not page.evaluate("() => window.linked")
     for _, scheme in looks(page):
         page.evaluate("() => { window.copied = null; }")
-        button.click()
-        page.wait_for_function("() => window.copied")
-        expect(button).to_have_text("Copied")
+        with says(page, "#knowledge [data-copy]", "Copied"):
+            button.click()
+            page.wait_for_function("() => window.copied")
         *size, red = page.evaluate(drawn)
         assert size == [2400, 1350] and (red > 200) == (scheme == "light")
     page.evaluate("() => { navigator.clipboard.write = () => Promise.reject(new Error('not allowed')); }")
-    with page.expect_download() as download:
+    with says(page, "#knowledge [data-copy]", "Saved"), page.expect_download() as download:
         button.click()
     assert download.value.suggested_filename.endswith("-knows.png")
     assert download.value.path().read_bytes().startswith(b"\x89PNG")
-    expect(button).to_have_text("Saved")
     page.locator(TILES).first.focus()
     seen_in_all_looks(page, "#knowledge .said", "#knowledge [data-copy]", in_view=True)

@@ -20,7 +20,7 @@ from tests.support.browser import Newcomer
 from tests.support.looks import looks, nothing_in_anybodys_way, seen_in_all_looks
 from tests.support.visitor import (
     SLIDER,
-    SLOW,
+    VERY_SLOW,
     Visit,
     drag,
     expected,
@@ -28,6 +28,7 @@ from tests.support.visitor import (
     opened,
     page_port,
     readout,
+    says,
     served,
     shown,
     text,
@@ -42,13 +43,13 @@ def test_a_server_that_stops_in_an_orderly_way_is_missed(newcomer: Newcomer) -> 
     with page_port() as port, PageServer("127.0.0.1", port) as server:
         handlers = shown(server, tiny_loaded())
         handlers.model.engine.ends, forward = frozenset(), handlers.model.engine.forward
-        handlers.model.engine.forward = lambda *rest, **options: (time.sleep(25 * SLOW), forward(*rest, **options))[1]
+        handlers.model.engine.forward = lambda *rest, **options: (time.sleep(VERY_SLOW), forward(*rest, **options))[1]
         page = opened(newcomer(), server.address, [])
         page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
         page.fill("#prompt textarea", "Another prompt")
     expect(page.locator("#header .note")).to_contain_text("The server is gone")
-    page.click("#run")
-    expect(page.locator(".toast-wrap")).to_contain_text("onnection")
+    with says(page, ".toast-wrap", "onnection"):
+        page.click("#run")
     expect(page.locator(".toast-wrap")).to_be_hidden()  # the note says it
     with PageServer("127.0.0.1", port) as server:
         shown(server, tiny_loaded())

@@ -24,6 +24,9 @@ from tests.support.browser import Newcomer
 from tests.support.looks import looks, seen_in_all_looks
 from tests.support.visitor import (
     SLIDER,
+    SLOW,
+    VERY_SLOW,
+    Slowness,
     Visit,
     drag,
     expected,
@@ -105,12 +108,13 @@ def test_both_are_written_in_step(page: Page, engine: Engine) -> None:
         assert len(written) > 3 and all(whole.startswith(part) for part in written)
 
 
-@pytest.mark.usefixtures("slow")
-def test_a_known_text_stays_while_it_is_written_again(page: Page, engine: Engine) -> None:
+def test_a_known_text_stays_while_it_is_written_again(page: Page, engine: Engine, slow: Slowness) -> None:
     go_to(page, 60)
     watch(page)
+    slow.seconds = VERY_SLOW
     page.click("#run")
     expect(page.locator("#completion .status")).to_contain_text("the same so far")
+    slow.seconds = SLOW
     wait_state(page, "done", 60)
     expect(page.locator("#completion .status")).to_contain_text("· as before")
     seen_in_all_looks(page, "#completion .status", in_view=True)
