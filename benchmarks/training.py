@@ -13,6 +13,7 @@ from acip_core.artifacts.artifact import default_artifact
 from acip_core.artifacts.reader import read_artifact
 from acip_core.data.corpus import documents, token_windows
 from acip_core.evaluation.perplexity import WINDOW
+from acip_core.model.autocast import mixed_precision
 from acip_core.model.base_model import load_base
 from acip_core.model.elastic_model import build_elastic
 from acip_core.model.factor_cache import cached_factors
@@ -21,7 +22,6 @@ from acip_core.progress import finish
 from acip_core.scoring.acip import acip_scores
 from acip_core.scoring.pruning_config import PAPER
 from acip_core.training.adapters import AdapterConfig, train_adapters
-from acip_core.training.autocast import mixed_precision
 
 from .figure import Figure, clock, median_of
 from .plain import plain_model

@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from ..model.autocast import mixed_precision
 from ..progress import Progress, Steps
-from ..training.autocast import mixed_precision
 from ..training.distillation import divergence
 from .perplexity import exp, standard_error
 

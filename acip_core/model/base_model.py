@@ -22,10 +22,11 @@ from ..data.framing import framing
 from ..errors import AcipError, ModelError
 from ..storage.digests import digest
 from ..storage.hub import HubConfig, split_revision
+from . import autocast
 from .checkpoint import load_checkpoint
 from .gguf import float_dtype, load_gguf
 from .kernels import use_fast_linears
-from .placement import AUTO, DISK, default_place
+from .placement import AUTO, DISK, best_device, default_place
 from .target_layers import linearize
 from .weight_files import read_json, reason_of
 
@@ -107,7 +108,8 @@ def load_base(
             `auto` has accelerate put what fits on the GPUs, then into memory, and leaves the rest there; the best
             device computes.
         dtype: what to compute in: `float32`, `bfloat16` or `float16`; None or `auto` for float32 on the CPU and
-            bfloat16 elsewhere, and for what the files hold where weights stay in them.
+            bfloat16 elsewhere, and for what the files hold where weights stay in them, unless a CPU computes that
+            multiplies bfloat16 in software, several times slower.
         hub: how its files are fetched.
 
     Raises:
@@ -139,7 +141,7 @@ def computing_dtype(dtype: torch.dtype | str | None, place: torch.device | str) 
     """
     if dtype is None or dtype == "auto":
         if isinstance(place, str):
-            return None
+            return None if autocast.mixed_precision_is_native(best_device()) else torch.float32
         return torch.float32 if place.type == "cpu" else torch.bfloat16
     for name in DTYPES:
         if dtype in (name, getattr(torch, name)):

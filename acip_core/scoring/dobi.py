@@ -25,12 +25,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
+from ..model import autocast
+from ..model.autocast import mixed_precision
 from ..model.base_model import BaseModel
 from ..model.factorization import Factors
 from ..model.target_layers import named_layers
 from ..progress import Progress, Steps
-from ..training import autocast
-from ..training.autocast import mixed_precision
 from ..training.distillation import window_at
 from .masked import swapped_modules
 

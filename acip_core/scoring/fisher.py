@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from ..errors import ModelError
+from ..model import autocast
+from ..model.autocast import mixed_precision
 from ..model.factorization import Factors
 from ..model.target_layers import named_layers
 from ..progress import Progress, Steps
-from ..training import autocast
-from ..training.autocast import mixed_precision
 from ..training.data_parallel import evenly_shared, mean_over_processes
 from ..training.sharding import sharded
 from .envelope import envelope_scores

@@ -15,6 +15,8 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 
 from ..errors import ModelError
+from ..model import autocast
+from ..model.autocast import mixed_precision
 from ..model.base_model import BaseModel
 from ..model.elastic_model import AdapterWeights
 from ..model.factorization import Factors
@@ -22,8 +24,6 @@ from ..model.layers import Adapter
 from ..model.target_layers import named_layers
 from ..progress import Progress
 from ..storage.digests import digest
-from ..training import autocast
-from ..training.autocast import mixed_precision
 from ..training.checkpoint import Checkpoint
 from ..training.data_parallel import average_gradients, mean_numbers, mean_over_processes, own_share
 from ..training.distillation import distilled_loss, window_at

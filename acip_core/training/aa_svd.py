@@ -23,12 +23,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
+from ..model.autocast import mixed_precision
 from ..model.elastic_model import ElasticModel
 from ..model.layers import ElasticLinear
 from ..model.size_planner import DENSE, Plan
 from ..model.target_layers import decoder_blocks
 from ..progress import Progress, Steps
-from .autocast import mixed_precision
 from .distillation import one_cycle
 
 _DAMPING = 1e-8  # of the mean of the diagonal of X' X'ᵀ, for texts of fewer tokens than channels

@@ -16,14 +16,14 @@ import torch
 from accelerate import PartialState
 
 from ..errors import ModelError
+from ..model import autocast
+from ..model.autocast import mixed_precision
 from ..model.byte_planner import BytePlanner
 from ..model.elastic_model import AdapterWeights, ElasticModel
 from ..model.layers import Adapter
 from ..model.size_planner import Plan, SizePlanner
 from ..progress import Progress, Steps
 from ..storage.digests import digest
-from ..training import autocast
-from .autocast import mixed_precision
 from .checkpoint import Checkpoint
 from .data_parallel import average_gradients, evenly_shared, mean_numbers
 from .distillation import distilled_loss, one_cycle, window_at

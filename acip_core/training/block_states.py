@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from ..model.autocast import mixed_precision
 from ..model.block_chain import BlockChain
 from ..model.elastic_model import ElasticModel
 from ..model.size_planner import Plan
-from .autocast import mixed_precision
 from .data_parallel import own_share
 from .distillation import window_at
 

@@ -19,11 +19,11 @@ from accelerate import PartialState
 from torch.nn import functional as F
 
 from ..errors import ModelError
+from ..model.autocast import mixed_precision
 from ..model.elastic_model import ElasticModel
 from ..model.trained_factors import FactorUpdate
 from ..progress import Progress, Steps
 from ..storage.digests import digest
-from .autocast import mixed_precision
 from .balanced import BalancedFactors, FactorPair, frozen, updates_of
 from .checkpoint import Checkpoint
 from .data_parallel import average_gradients, check_batch, mean_numbers, own_share

@@ -46,7 +46,7 @@ from accelerate import PartialState, debug_launcher
 from acip_core.pipelines.factor_training import train_within_budget
 from acip_core.progress import finish
 from acip_core.storage.resumable import ResumableRun
-from acip_core.training import autocast
+from acip_core.model import autocast
 from acip_core.training.blocks import BlockConfig
 from acip_core.training.factors import FactorConfig
 from tests.support.tiny import calibration, tiny_elastic

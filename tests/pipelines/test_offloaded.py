@@ -16,6 +16,7 @@ from acip_core.artifacts.export import export
 from acip_core.artifacts.loading import open_model
 from acip_core.artifacts.reader import read_artifact
 from acip_core.errors import ModelError
+from acip_core.model import autocast
 from acip_core.model.base_model import BaseModel, load_base
 from acip_core.model.block_moments import measure_basis_by_block, measure_gradients_by_block
 from acip_core.model.coding_moments import measure_coding_moments
@@ -52,8 +53,8 @@ def test_moments_are_those_of_the_model_in_memory(model: str, cache: Path) -> No
             close(moment.root().matrix(), there[name].root().matrix())
 
 
-def close(wanted: torch.Tensor, found: torch.Tensor) -> None:
-    assert (wanted - found).norm() <= 1e-3 * wanted.norm()
+def close(wanted: torch.Tensor, found: torch.Tensor, share: float = 1e-3) -> None:
+    assert (wanted - found).norm() <= share * wanted.norm()
 
 
 @pytest.fixture
@@ -143,6 +144,26 @@ def test_a_device_without_enough_memory_is_told_what_fits(model: str, monkeypatc
         with pytest.raises(ModelError, match=f"in float32, but cpu has 0.0 GB free; `ACIP_DEVICE=disk` .* {way_out}"):
             load_base(model, device="cpu")
     assert is_offloaded(load_base(model, device="disk").model)
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_what_computes_slowly_in_the_files_type_is_computed_in_float32_and_exported_as_published(
+    native: bool, dtype: torch.dtype, recipe: PrecomputeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACIP_DEVICE", "disk")
+    monkeypatch.setattr(autocast, "mixed_precision_is_native", lambda device: native)
+    base = tiny_base("llama")
+    base.model.to(torch.bfloat16)
+    folder = str(save(base, tmp_path / "model"))
+    finish(precompute(folder, recipe, tmp_path / "made"))
+    loaded = finish(open_model(folder, tmp_path / "made"))
+    elastic = loaded.elastic
+    assert elastic.base.dtype == dtype and elastic.base.stored_dtype == torch.bfloat16
+    cut = finish(export(elastic, loaded.artifact, elastic.planner.at_ratio(0.5), tmp_path / "half"))
+    assert {t.dtype for t in load_file(cut / "model.safetensors").values() if t.is_floating_point()} == {torch.bfloat16}
+    wanted = load_base(folder, device="cpu").model
+    close(said(wanted), said(elastic.model).float(), 1e-5 if dtype == torch.float32 else 0.05)
+    assert load_base(folder, dtype="float16").dtype == torch.float16  # who names one gets it
 
 
 @pytest.mark.parametrize("place", ["cpu", "disk", "auto"])

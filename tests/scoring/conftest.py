@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from acip_core.training import autocast
+from acip_core.model import autocast
 
 
 @pytest.fixture(params=[False, True], ids=["float32", "bfloat16"])

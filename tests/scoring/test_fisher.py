@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from acip_core.errors import ModelError
+from acip_core.model import autocast
 from acip_core.model.base_model import BaseModel
 from acip_core.model.target_layers import target_layers
 from acip_core.progress import finish
 from acip_core.scoring.fisher import accumulated, fisher_gains, per_token
-from acip_core.training import autocast
 from tests.support.mask_gradients import by_masks
 from tests.support.tiny import calibration, tiny_base, tiny_factors
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from acip_core.errors import ModelError
+from acip_core.model import autocast
 from acip_core.model.base_model import BaseModel
 from acip_core.model.elastic_model import build_elastic
 from acip_core.model.factorization import factorize
@@ -19,7 +20,6 @@ from acip_core.scoring.asvd import _interpolated, asvd_basis, asvd_scores
 from acip_core.scoring.baselines import gradient_scores, svd_magnitude_scores, uniform_scores
 from acip_core.scoring.dobi import DobiConfig, dobi_scores
 from acip_core.scoring.fisher import fisher_densities, fisher_gains
-from acip_core.training import autocast
 from tests.support.mask_gradients import by_masks
 from tests.support.tiny import VOCABULARY, calibration, generator, target_weights, tiny_base, tiny_basis, tiny_factors
 

@@ -100,7 +100,7 @@ def test_what_cannot_be_run_is_one_sentence():
 _WORKERS = """
 import json, sys, torch
 from accelerate import debug_launcher
-from acip_core.training import autocast
+from acip_core.model import autocast
 from acip_core.progress import finish
 from acip_core.scoring.acip import acip_scores
 from acip_core.scoring.pruning_config import PruningConfig

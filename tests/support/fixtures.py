@@ -14,10 +14,10 @@ from transformers.utils import logging as transformers_logging
 
 from acip_core.artifacts.writer import write_artifact
 from acip_core.evaluation.facts import Fact
-from acip_core.model import base_model
+from acip_core.model import autocast, base_model
 from acip_core.model.base_model import BaseModel, embedded_gguf
 from acip_core.pipelines import knowledge
-from acip_core.training import autocast, checkpoint
+from acip_core.training import checkpoint
 from tests.support.browser import Newcomer, chromium, newcomers
 from tests.support.coded import save_with_coding
 from tests.support.device import DEVICE, bring_inputs

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from acip_core.errors import ModelError, StorageError
 from acip_core.evaluation.perplexity import token_losses
+from acip_core.model import autocast
 from acip_core.model.elastic_model import ElasticModel
 from acip_core.progress import finish
-from acip_core.training import autocast
 from acip_core.training import distillation as training
 from acip_core.training.adapters import AdapterConfig, TrainedAdapters, train_adapters
 from tests.support.faults import full_disk

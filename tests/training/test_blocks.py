@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from acip_core.errors import ModelError
+from acip_core.model import autocast
 from acip_core.model.elastic_model import ElasticModel, build_elastic
 from acip_core.progress import Progress, finish
 from acip_core.storage.resumable import ResumableRun
-from acip_core.training import autocast, checkpoint
+from acip_core.training import checkpoint
 from acip_core.training.balanced import updates_of
 from acip_core.training.blocks import BlockConfig, TrainedBlocks, relative_error, train_blocks
 from acip_core.training.factors import FactorConfig, train_factors

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from acip_core.errors import ModelError
+from acip_core.model import autocast
 from acip_core.progress import Progress, finish
-from acip_core.training import autocast
 from acip_core.training.balanced import updates_of
 from acip_core.training.factors import FactorConfig, FactorRun, TrainedFactors, train_factors
 from tests.support.fidelity import divergence

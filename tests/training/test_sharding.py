@@ -24,7 +24,8 @@ _WORKERS = """
 import os, sys, torch
 from pathlib import Path
 from accelerate import PartialState, debug_launcher
-from acip_core.training import autocast, checkpoint, sharding
+from acip_core.model import autocast
+from acip_core.training import checkpoint, sharding
 from acip_core.training.adapters import AdapterRun
 autocast.mixed_precision_is_native = lambda device: False
 from tests.training.test_sharding import made
