@@ -15,6 +15,8 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 # Nothing is reported to anybody, by whichever door the package is entered: the libraries read these when they are
 # imported, which happens below this line. What the user's own environment says comes first.
 for _name, _value in {

@@ -52,6 +52,19 @@ class StorageError(AcipError):
     """A file cannot be written: full disk, no permission."""
 
 
+def check_ratio(value: object) -> float:
+    """A size ratio as a number.
+
+    Raises:
+        SizeError: it is none in (0, 1].
+    """
+    number = finite(value)
+    if number is not None and 0 < number <= 1:
+        return number
+    percent = f"; {shown(value)} % is {number / 100:g}" if number is not None and 2 <= number <= 100 else ""
+    raise SizeError(f"A size ratio must lie above 0 and be 1 at most, not {shown(value)}{percent}.")
+
+
 def shown(value: object) -> str:
     """A value that somebody sent, as a short part of a sentence."""
     try:

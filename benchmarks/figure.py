@@ -69,7 +69,8 @@ def machine() -> str:
         named = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = named[0].partition(":")[2].strip() if named else model
     device = torch.cuda.get_device_name() if best_device().type == "cuda" else "no GPU"
-    return f"{model}, {os.cpu_count()} cores, {device}, torch {torch.__version__}"
+    vectors = torch.backends.cpu.get_cpu_capability()
+    return f"{model} with {vectors}, {os.cpu_count()} cores, {device}, torch {torch.__version__}"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -91,16 +92,45 @@ def _row(figure: Figure) -> list[str]:
     return [f.name, f"{f.value:.3g}{spread} {f.unit}", target, reached, limit]
 
 
-def merge(path: Path, figures: Sequence[Figure]) -> list[Figure]:
-    """Write figures to a JSON file and return all it holds now.
+@dataclass(frozen=True)
+class Measured:
+    """A figure with the day and the machine that it was measured on."""
 
-    Figures of the same name are replaced; those of another machine are dropped, for ratios do not carry over.
-    """
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    kept = stored.get("figures", []) if stored.get("machine") == machine() else []
-    known = {entry["name"]: Figure(**{k: v for k, v in entry.items() if k != "reached"}) for entry in kept}
-    known |= {figure.name: figure for figure in figures}
-    entries = [asdict(figure) | {"reached": figure.reached} for figure in known.values()]
-    content = {"machine": machine(), "date": date.today().isoformat(), "figures": entries}
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return list(known.values())
+    figure: Figure
+    date: str
+    machine: str
+
+
+def read(path: Path) -> list[Measured]:
+    """What a JSON file of `merge` holds; nothing where there is none."""
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    fields = Figure.__dataclass_fields__
+    return [
+        Measured(Figure(**{k: v for k, v in entry.items() if k in fields}), entry["date"], entry["machine"])
+        for entry in stored
+    ]
+
+
+def merge(path: Path, figures: Sequence[Figure]) -> None:
+    """Write figures to a JSON file, in the place of those of the same name."""
+    known = {measured.figure.name: measured for measured in read(path)}
+    today, here = date.today().isoformat(), machine()
+    known |= {figure.name: Measured(figure, today, here) for figure in figures}
+    entries = [
+        asdict(m.figure) | {"reached": m.figure.reached, "date": m.date, "machine": m.machine} for m in known.values()
+    ]
+    path.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def where_and_when(figures: Sequence[Measured]) -> str:
+    """A sentence for each machine, the one of most figures first; those of the others are named."""
+    by_machine: dict[str, list[Measured]] = {}
+    for measured in figures:
+        by_machine.setdefault(measured.machine, []).append(measured)
+    sentences = []
+    for index, (name, group) in enumerate(sorted(by_machine.items(), key=lambda item: -len(item[1]))):
+        first, last = min(m.date for m in group), max(m.date for m in group)
+        days = f"on {first}" if first == last else f"between {first} and {last}"
+        which = "Measured" if index == 0 else f"{'; '.join(m.figure.name for m in group)}: measured"
+        sentences.append(f"{which} {days}, on {name}.")
+    return " ".join(sentences)

@@ -8,10 +8,9 @@ all else included.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
-from .figure import markdown_table
+from .figure import markdown_table, read
 from .tables import RESULTS
 
 _DEFAULT_WEIGHTS = 106e6 + 28e6  # of the default model: its layers, its head
@@ -69,8 +68,7 @@ def factorizing(shapes: Shapes) -> float:
 
 def paper() -> list[str]:
     """One row a model: the time of each stage, and its memory."""
-    stored = json.loads(RESULTS.read_text(encoding="utf-8"))["figures"] if RESULTS.exists() else []
-    seconds = next((figure["value"] for figure in stored if figure["name"] == PREPARING), None)
+    seconds = next((measured.figure.value for measured in read(RESULTS) if measured.figure.name == PREPARING), None)
     if seconds is None:
         return ["Not measured yet: run `python -m benchmarks large`."]
     core = factorizing(THREE) / seconds

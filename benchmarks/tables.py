@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from acip_core.model.base_model import DEFAULT_MODEL
 from acip_core.model.quantization import PRECISIONS
 from acip_core.model.size_planner import DIRECTIONS
 
-from .figure import Figure, markdown_table, table
+from .figure import markdown_table, read, table, where_and_when
 from .quality import default_curves, quantized_curves
 from .reliability.outcome import PREFIX, reliability_table
 
@@ -130,21 +129,13 @@ def figures() -> list[str]:
     """What `python -m benchmarks` measured last; the campaigns have a table of their own."""
     if not RESULTS.exists():
         return ["Not measured yet: run `make bench`."]
-    stored = json.loads(RESULTS.read_text(encoding="utf-8"))
-    shown = [figure for figure in _stored() if not figure.name.startswith(PREFIX)]
-    return [*table(shown), "", f"Measured {stored['date']} on {stored['machine']}."]
+    shown = [measured for measured in read(RESULTS) if not measured.figure.name.startswith(PREFIX)]
+    return [*table([measured.figure for measured in shown]), "", where_and_when(shown)]
 
 
 def reliability() -> list[str]:
     """What the campaigns counted last."""
-    return reliability_table(_stored())
-
-
-def _stored() -> list[Figure]:
-    if not RESULTS.exists():
-        return []
-    stored = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return [Figure(**{k: v for k, v in entry.items() if k != "reached"}) for entry in stored["figures"]]
+    return reliability_table([measured.figure for measured in read(RESULTS)])
 
 
 def _compared(measured: Comparison, method: str, adapters: bool, ratio: float) -> str:

@@ -15,6 +15,7 @@ import pytest
 import torch
 import typer
 
+import acip_core
 from acip_core import cli
 from acip_core.model import code_cache
 from acip_core.model.codes import Codes, steps
@@ -185,6 +186,7 @@ def test_every_link_leads_somewhere(name: str) -> None:
 
 
 def test_the_version_is_the_same_everywhere() -> None:
+    assert acip_core.__version__ == VERSION
     assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     first, *others = re.findall(r"^## \[(.+?)\]", DOCUMENTS["CHANGELOG.md"], re.MULTILINE)
     assert first == "Unreleased" and VERSION in others

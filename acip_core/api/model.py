@@ -16,7 +16,7 @@ from ..artifacts.export import check_free, export
 from ..artifacts.gguf_export import export_gguf, gguf_plan
 from ..artifacts.loading import open_model
 from ..data.framing import framed_windows, framing
-from ..errors import ArgumentError, CorpusError, GenerationError, SizeError, finite, shown
+from ..errors import ArgumentError, CorpusError, GenerationError, check_ratio, shown
 from ..evaluation.perplexity import WINDOW
 from ..generation.engine import SamplingConfig
 from ..model.quantization import FULL
@@ -79,8 +79,7 @@ class AcipModel(SizedModel):
             SizeError, ModelError, ArtifactError, HubError, PrecisionError: one sentence each.
         """
         refuse_unknown("AcipModel.from_pretrained", unknown)
-        if (number := finite(size)) is None or not 0 < number <= 1:  # before minutes of work
-            raise SizeError(f"A size ratio must lie between 0 and 1, not {shown(size)}.")
+        check_ratio(size)  # before minutes of work
         if mode is not None:
             check_mode(mode)
         source = None if pretrained_model_name_or_path is None else str(pretrained_model_name_or_path)

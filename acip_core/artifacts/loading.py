@@ -24,7 +24,7 @@ from ..model.elastic_model import ElasticModel, build_elastic
 from ..model.factor_cache import cached_factors
 from ..model.offloading import is_offloaded
 from ..model.packed_codes import repository_of
-from ..model.quantization import FULL, Quantized, at_precision, quantize
+from ..model.quantization import FULL, Quantized, at_precision, check_precision, quantize
 from ..model.rank_costs import break_even_rank
 from ..model.target_layers import TargetLayers, target_layers
 from ..progress import Progress, Steps
@@ -121,6 +121,7 @@ def open_model(
     Raises:
         ModelError, ArtifactError, HubError, PrecisionError: one sentence each.
     """
+    check_precision(precision)  # before minutes of work
     folder = artifact_folder(artifact, hub) if artifact is not None else None
     yield Progress("loading the model", 0, 1)
     base = load_base(source, device, dtype, hub)

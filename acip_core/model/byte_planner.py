@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..errors import SizeError, finite, shown
+from ..errors import SizeError, check_ratio, finite, shown
 from .operating_points import LayerPoints, is_coded, lower_hull, slope
 from .size_planner import Plan
 
@@ -105,10 +105,7 @@ class BytePlanner:
         Raises:
             SizeError: not a number in (0, 1], or below the smallest plan.
         """
-        number = finite(ratio)
-        if number is None or not 0 < number <= 1:
-            raise SizeError(f"A size ratio must lie between 0 and 1, not {shown(ratio)}.")
-        return self.at_bytes(round(number * self.base_bytes, 3))
+        return self.at_bytes(round(check_ratio(ratio) * self.base_bytes, 3))
 
     def at_loss(self, rise: float) -> Plan:
         """The smallest plan of which a rise of the loss of at most `rise` nats per token is to be expected.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from .codes import Codes, quantize, quantize_table
 from .coding_moments import CodingMoments, TableMoment
 from .entropy_coding import Coded, Tables, encode, histogram
 from .packed_codes import fetch
-from .second_moments import SecondMoment
+from .second_moments import Root, SecondMoment
+from .thread_pools import one_thread
 
 log = logging.getLogger("acip")
 Tensors = dict[str, torch.Tensor]
@@ -137,9 +139,9 @@ def _codes(place: Path, matrices: Mapping[str, torch.Tensor], moments: CodingMom
         if tensors is None:
             complete = False
             made: dict[str, torch.Tensor] = {}
-            for name in names:
-                made |= _encoded_matrix(name, matrices[name], moments, steps)
-                done = sum(len(p) for p in parts[:index]) + len(made) // (3 * len(steps))
+            before = sum(len(part) for part in parts[:index])
+            for done, encoded in enumerate(_side_by_side(names, matrices, moments, steps), before + 1):
+                made |= encoded
                 yield Progress("making codes", done, len(matrices), "once on this machine")
             tensors = _write(path, made)
         found |= tensors
@@ -181,6 +183,24 @@ def _parts(matrices: Mapping[str, torch.Tensor]) -> Iterator[list[str]]:
     yield part
 
 
+def _side_by_side(
+    names: Sequence[str], matrices: Mapping[str, torch.Tensor], moments: CodingMoments, steps: Sequence[int]
+) -> Iterator[Tensors]:
+    """Codes of each matrix of a part; on the CPU one for each core, as half of the work is too small to be shared."""
+    on_cpu = all(matrices[name].device.type == "cpu" for name in names)
+    if len(names) == 1 or not on_cpu:
+        yield from (_encoded_matrix(name, matrices[name], moments, steps) for name in names)
+        return
+
+    def alone(name: str) -> Tensors:
+        with one_thread():
+            return _encoded_matrix(name, matrices[name], moments, steps)
+
+    longest_first = sorted(names, key=lambda name: -matrices[name].numel())  # so that no core waits at the end
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        yield from pool.map(alone, longest_first)
+
+
 def _encoded_matrix(
     name: str, weight: torch.Tensor, moments: CodingMoments, steps: Sequence[int]
 ) -> dict[str, torch.Tensor]:
@@ -188,8 +208,8 @@ def _encoded_matrix(
         if name in moments.tables:
             found = _table(weight, moments.tables[name], steps)
         else:
-            inputs, gradients = (m[name].root().to(weight.device).matrix() for m in (moments.inputs, moments.gradients))
-            codes = quantize(weight, inputs, gradients, steps)
+            inputs, gradients = (m[name].root().to(weight.device) for m in (moments.inputs, moments.gradients))
+            codes = quantize(weight, inputs.matrix(), gradients.matrix(), steps)
             found = [(code, _loss(weight, code, inputs, gradients)) for code in codes]
     except torch.linalg.LinAlgError:
         raise ModelError(f"Cannot make codes of {name}: its second moments are damaged; precompute again.") from None
@@ -201,24 +221,25 @@ def _encoded_matrix(
 
 
 @torch.no_grad()
-def _loss(weight: torch.Tensor, code: Codes, inputs: torch.Tensor, gradients: torch.Tensor) -> float:
-    off = weight.float() - code.matrix()
-    return float(((gradients @ off) * (off @ inputs)).sum())
+def _loss(weight: torch.Tensor, code: Codes, inputs: Root, gradients: Root) -> float:
+    """tr(G D C Dᵀ) as ‖Kᵀ D L‖², whose roots K and L have few columns beside their diagonals."""
+    images = inputs.images(weight.float() - code.matrix())
+    return float(gradients.images(images.T).square().sum())
 
 
 @torch.no_grad()
 def _table(weight: torch.Tensor, moment: TableMoment, steps: Sequence[int]) -> list[tuple[Codes, float]]:
-    rows, weights = moment.rows.root().to(weight.device).matrix(), moment.weights.to(weight.device)
-    found = []
+    rows, weights = moment.rows.root().to(weight.device), moment.weights.to(weight.device)
+    of_rows, found = rows.matrix(), []
     for step in steps:
-        code = quantize_table(weight, rows, weights, step, _TABLE_ROWS)
+        code = quantize_table(weight, of_rows, weights, step, _TABLE_ROWS)
         loss = 0.0
         for part, z, exponents, w in zip(
             weight.split(_TABLE_ROWS), code.z.split(_TABLE_ROWS), code.rows.split(_TABLE_ROWS),
             weights.split(_TABLE_ROWS), strict=True,
         ):  # fmt: skip
             off = part.float() - Codes(z, exponents, code.columns).matrix()
-            loss += float((((off @ rows) * off).sum(1) * w).sum())
+            loss += float((rows.images(off).square().sum(1) * w).sum())
         found.append((code, loss))
     return found
 

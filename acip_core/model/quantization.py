@@ -94,16 +94,25 @@ def at_precision(method: str, name: str) -> str:
     return method if name == FULL else f"{method}, {name}"
 
 
-def precision(name: str, widths: Iterable[int]) -> Precision:
-    """The precision of a name for layers of these widths.
+def check_precision(name: str) -> None:
+    """Refuse a precision that cannot be had, whatever the model.
 
     Raises:
-        PrecisionError: the name is unknown, its library is missing, or the widths have no common group.
+        PrecisionError: the name is unknown, or its library is missing.
     """
     if name not in precisions():
         known = ", ".join(precisions())
         hint = "; install bitsandbytes for it" if name in ("nf4", "fp4") else ""
         raise PrecisionError(f"There is no precision '{name}' here, but {known}{hint}.")
+
+
+def precision(name: str, widths: Iterable[int]) -> Precision:
+    """The precision of a name for layers of these widths.
+
+    Raises:
+        PrecisionError: as `check_precision`, or the widths have no common group.
+    """
+    check_precision(name)
     group = math.gcd(_GROUP, *widths)
     if group < (smallest := _GROUP if name in ("nf4", "fp4") else 8):
         raise PrecisionError(

@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..errors import SizeError, finite, shown
+from ..errors import SizeError, check_ratio, finite, shown
 from .ordering import falling
 from .rank_costs import BytesPerParameter, break_even_rank, factor_parameters, pivot_bytes
 
@@ -202,10 +202,7 @@ class SizePlanner:
         Raises:
             SizeError: not a number in (0, 1], or below what the adapters alone cost.
         """
-        number = finite(ratio)
-        if number is None or not 0 < number <= 1:
-            raise SizeError(f"A size ratio must lie between 0 and 1, not {shown(ratio)}.")
-        wanted = math.ceil(round(ratio * self.base_target_parameters, 6))
+        wanted = math.ceil(round(check_ratio(ratio) * self.base_target_parameters, 6))
         if wanted < self._floor:
             least, other = self._floor / self.base_target_parameters, self.footprint.other_parameters
             raise SizeError(

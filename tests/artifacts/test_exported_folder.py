@@ -104,8 +104,9 @@ def test_the_command_and_the_api_write_the_same(
     save(base, tmp_path / "model")
     write_artifact(tiny_artifact(base), tmp_path / "artifact")
     arguments = ["export", str(tmp_path / "model"), str(tmp_path / "one"), "--artifact", str(tmp_path / "artifact")]
-    code, output = run(monkeypatch, capsys, *arguments, "--size", "1.5")
-    assert code == 2 and "A size ratio must lie between 0 and 1" in output and not (tmp_path / "one").exists()
+    code, output = run(monkeypatch, capsys, *arguments, "--size", "60")
+    refusal = "A size ratio must lie above 0 and be 1 at most, not 60.0; 60.0 % is 0.6."
+    assert code == 2 and refusal in " ".join(output.split()) and not (tmp_path / "one").exists()
     code, output = run(monkeypatch, capsys, *arguments, "--size", "0.6")
     assert code == 0, output
     code, output = run(monkeypatch, capsys, *arguments, "--size", "0.6")

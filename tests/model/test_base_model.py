@@ -117,10 +117,17 @@ def test_an_architecture_that_is_no_decoder(tmp_path: Path):
     assert str(tmp_path) in message and "T5Config" in message
 
 
-def test_unknown_hub_id_names_both_ways_out():
+def test_unknown_hub_id_names_the_ways_out():
     message = refused("nobody-has-this/model-name")
-    assert "nobody-has-this/model-name" in message
-    assert "requirements-embedded.txt" in message and "Hugging Face Hub" in message
+    assert "nobody-has-this/model-name" in message and "did you mean" not in message
+    assert "connect to the Hugging Face Hub, or name a local folder" in message
+    assert "requirements-embedded.txt" not in message  # that is another model
+
+
+@pytest.mark.parametrize("name", ["smolm2-135m-instruct", "HugginFaceTB/SmolLM2-135M-Instruct"])
+def test_a_misspelt_default_is_asked_about(name: str):
+    assert "did you mean smollm2-135m-instruct?" in refused(name)
+    assert "did you mean" not in refused(name.replace("135", "360"))
 
 
 @pytest.mark.parametrize("source", [None, "SmolLM2-135M-Instruct"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -38,7 +39,19 @@ def assert_same(one: CodedModel, other: CodedModel) -> None:
     assert list(one.matrices) == list(other.matrices)
     for name, matrix in one.matrices.items():
         assert matrix.bytes == other.matrices[name].bytes
+        assert matrix.losses == other.matrices[name].losses
         assert all(torch.equal(a.z, b.z) for a, b in zip(matrix.codes, other.matrices[name].codes, strict=True))
+
+
+def test_codes_are_the_same_however_many_are_made_side_by_side(making: Making, cache: Path):
+    alone, threads = finish(making()), torch.get_num_threads()
+    shutil.rmtree(cache / "codes")
+    torch.set_num_threads(3)
+    try:
+        together = finish(making())
+    finally:
+        torch.set_num_threads(threads)
+    assert_same(alone, together)
 
 
 def test_damaged_codes_are_made_again(making: Making, cache: Path, caplog: pytest.LogCaptureFixture):
