@@ -10,6 +10,7 @@ An artifact without them is whole: it has the mode `directions` alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,9 @@ class Coding:
 
 
 def write_coding(coding: Coding, folder: Path, basis: Basis, gradients: Basis | None = None) -> None:
-    """Write the files into an artifact's folder; `coding.json` last, so that those before it stay the ones it names.
+    """Write the files into an artifact's folder; `coding.json`, which names the others' digests, last.
+
+    A former one goes before any is replaced: killed in between, the artifact has no codes, which can be added again.
 
     Args:
         basis, gradients: of the artifact, which holds these moments.
@@ -96,23 +99,26 @@ def write_coding(coding: Coding, folder: Path, basis: Basis, gradients: Basis | 
     Raises:
         StorageError: the folder cannot be written.
     """
-    with atomic_path(folder / MOMENTS) as path:
-        save_coding_moments(coding.moments, path, basis, gradients)
-    if coding.adapters is not None:
-        tensors = {f"{name}.{part}": getattr(a, part).half() for name, a in coding.adapters.items() for part in "ab"}
-        with atomic_path(folder / ADAPTERS) as path:
-            save_tensors(tensors, path)
-    names = (MOMENTS, ADAPTERS) if coding.adapters is not None else (MOMENTS,)
-    files = {name: {"bytes": check_regular(folder / name), "sha256": file_digest(folder / name)} for name in names}
-    content = {
-        "fingerprint": coding.fingerprint,
-        "calibration": asdict(coding.calibration),
-        "curves": [asdict(curve) for curve in coding.curves],
-        "settings": coding.settings,
-        "files": files,
-    }
-    with atomic_path(folder / CODING) as path:
-        write_json(path, content, indent=1)
+    with ExitStack() as replaced:  # all are written before any is put in its place, the one that is opened first last
+        paths = {name: replaced.enter_context(atomic_path(folder / name)) for name in _written(coding)}
+        save_coding_moments(coding.moments, paths[MOMENTS], basis, gradients)
+        if coding.adapters is not None:
+            named = {f"{name}.{part}": getattr(a, part) for name, a in coding.adapters.items() for part in "ab"}
+            save_tensors({name: tensor.half() for name, tensor in named.items()}, paths[ADAPTERS])
+        tensors = {name: path for name, path in paths.items() if name != CODING}
+        content = {
+            "fingerprint": coding.fingerprint,
+            "calibration": asdict(coding.calibration),
+            "curves": [asdict(curve) for curve in coding.curves],
+            "settings": coding.settings,
+            "files": {n: {"bytes": check_regular(path), "sha256": file_digest(path)} for n, path in tensors.items()},
+        }
+        write_json(paths[CODING], content, indent=1)
+        (folder / CODING).unlink(missing_ok=True)
+
+
+def _written(coding: Coding) -> tuple[str, ...]:
+    return CODING_FILES if coding.adapters is not None else (CODING, MOMENTS)
 
 
 def read_coding(folder: Path, basis: Basis, gradients: Basis | None = None) -> Coding | None:

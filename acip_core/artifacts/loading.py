@@ -103,6 +103,7 @@ def open_model(
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     hub: HubConfig = HubConfig(),
+    codes: bool = True,
 ) -> Steps[Loaded]:
     """Load a base model, factorize it (or read the factors from this machine's cache) and make it elastic.
 
@@ -117,6 +118,7 @@ def open_model(
         same_weights: as `find_artifact`.
         dtype, device: as `load_base`.
         hub: how model and artifact are fetched.
+        codes: False leaves out what sizes in bytes need, whose files may be damaged where they are made anew.
 
     Raises:
         ModelError, ArtifactError, HubError, PrecisionError: one sentence each.
@@ -133,7 +135,7 @@ def open_model(
     pivoted = read.pivoted and count_adapters
     elastic = yield from build_elastic(base, factors, read.scores, adapters, count_adapters, True, updates, pivoted)
     read = replace(read, curves=recounted(read.curves, elastic))
-    coding = read_coding(folder, read.basis, read.gradients)
+    coding = read_coding(folder, read.basis, read.gradients) if codes else None
     loaded = Loaded(
         elastic,
         read,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -27,18 +28,21 @@ from ..storage.verified import (
 from .artifact import FILES, FORMAT_VERSION, PEFT_PREFIX, Artifact
 from .card import hub_name, model_card
 from .coding import CODING, CODING_FILES
+from .completions import FILE as COMPLETIONS
 from .knowledge import FILE as KNOWLEDGE
 from .reader import read_artifact, read_description
 
 # They cost hours; the last one says itself which directions and codes it is of.
 _OF_OTHER_COMMANDS = ("comparison.json", "ablation.json", "evaluation.json", "peers.json", KNOWLEDGE)
+_OF_AN_ARTIFACT = {*FILES, "acip.json", *_OF_OTHER_COMMANDS, *CODING_FILES, COMPLETIONS}
 
 
 def write_artifact(artifact: Artifact, folder: Path, also: Callable[[Path], object] | None = None) -> None:
     """Write all files, replacing an older artifact only when the new one is complete.
 
     What `compare`, `ablate` and `evaluate` measured on the same model stays in the folder, and its operating points
-    too where the basis is the same and there are no new ones.
+    too where the basis is the same and there are no new ones; so does what is not of an artifact, such as a report, a
+    licence or a repository's `.git`.
 
     Args:
         also: writes further files of this artifact into the folder it is given.
@@ -57,9 +61,17 @@ def write_artifact(artifact: Artifact, folder: Path, also: Callable[[Path], obje
         new = (temporary / CODING).exists()
         if kept and not new and _same_basis(folder / "basis.safetensors", artifact):  # its moments made the codes
             kept = (*kept, *CODING_FILES)
-        for name in kept:
-            if (folder / name).is_file() and not (temporary / name).exists():
-                shutil.copy(folder / name, temporary / name)
+        others = set(entries(folder)) - _OF_AN_ARTIFACT
+        for name in (*kept, *sorted(others)):
+            if os.path.lexists(folder / name) and not (temporary / name).exists():
+                _copy(folder / name, temporary / name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _same_basis(path: Path, artifact: Artifact) -> bool:

@@ -147,8 +147,8 @@ def _open_to_readers(path: Path, probe: Path) -> None:
     probe.touch()
     mode = probe.stat().st_mode & 0o777
     for file in path.rglob("*") if path.is_dir() else [path]:
-        if file.is_file():
-            file.chmod(mode)
+        if file.is_file() and not file.is_symlink():
+            file.chmod(file.stat().st_mode | mode)
 
 
 def _flush(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,6 +121,24 @@ def test_measurements_stay_when_the_artifact_is_replaced(copy: Path, written: tu
     assert {name for name in RESULTS if (copy / name).exists()} == RESULTS.keys() - {"completions.json"}
     write_artifact(replace(written[0], fingerprint="other"), copy)
     assert not [name for name in RESULTS if (copy / name).exists()]
+
+
+@pytest.mark.parametrize("fingerprint", ["same", "other"])
+def test_what_is_not_of_an_artifact_stays_when_it_is_replaced(
+    fingerprint: str, copy: Path, written: tuple[Artifact, Path], tmp_path: Path
+) -> None:
+    (private := tmp_path / "private").write_text("mine")
+    private.chmod(0o600)
+    for name in (".git/HEAD", "notes/run.sh", "LICENSE", "report.html"):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text(name)
+    (copy / "notes/run.sh").chmod(0o755)
+    (copy / "link").symlink_to(private)
+    write_artifact(written[0] if fingerprint == "same" else replace(written[0], fingerprint="other"), copy)
+    for name in (".git/HEAD", "notes/run.sh", "LICENSE", "report.html"):
+        assert (copy / name).read_text() == name
+    assert os.access(copy / "notes/run.sh", os.X_OK)
+    assert (copy / "link").readlink() == private and private.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("change", ["scale of the wrong length", "NaN scale", "flat factor", "float factor", "side"])

@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 from acip_core.artifacts.coding import ADAPTERS, CODING, MOMENTS, read_coding
+from acip_core.artifacts.loading import open_model
 from acip_core.artifacts.reader import read_artifact
 from acip_core.data.corpus import documents
-from acip_core.errors import (
-    CorpusError,
-)
+from acip_core.errors import ArtifactError, CorpusError
 from acip_core.model.elastic_model import Calibration
 from acip_core.pipelines.coding import CodingConfig, add_codes, fitted_calibration
 from acip_core.pipelines.precompute import PrecomputeConfig, precompute
 from acip_core.progress import Progress, finish
+from acip_core.storage import atomic
 from acip_core.storage.verified import read_json
 from acip_core.training.adapters import AdapterConfig
 from tests.support.tiny import save, tiny_base
@@ -113,6 +113,45 @@ def test_a_run_killed_in_every_stage_ends_in_the_same(
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
     ours, theirs = (read_json(place / CODING) for place in (folder, coded[1]))
     assert [ours[key] for key in ("calibration", "curves")] == [theirs[key] for key in ("calibration", "curves")]
+
+
+@pytest.mark.parametrize("replaced", [0, 1, 2])
+def test_codes_that_are_made_anew_can_be_killed_between_their_files(
+    coded: tuple[str, Path], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: int
+):
+    folder = tmp_path / "artifact"
+    shutil.copytree(coded[1], folder)
+    put, done = atomic._put, list[Path]()
+
+    def killed(new: Path, place: Path) -> None:
+        if place.parent == folder:
+            if len(done) == replaced:
+                raise KeyboardInterrupt
+            done.append(place)
+        put(new, place)
+
+    monkeypatch.setattr(atomic, "_put", killed)
+    other = replace(SETTINGS, moment_windows=1)
+    with pytest.raises(KeyboardInterrupt):
+        finish(add_codes(coded[0], other, folder))
+    monkeypatch.setattr(atomic, "_put", put)
+    assert len(done) == replaced and finish(open_model(coded[0], folder)).coding is None
+    finish(add_codes(coded[0], other, folder))
+    found = finish(open_model(coded[0], folder)).coding
+    assert found is not None and found.settings["moment_windows"] == 1
+
+
+@pytest.mark.parametrize("name", [CODING, MOMENTS, ADAPTERS])
+def test_damaged_codes_are_no_obstacle_to_the_command_that_makes_them(
+    coded: tuple[str, Path], cache: Path, tmp_path: Path, name: str
+):
+    folder = tmp_path / "artifact"
+    shutil.copytree(coded[1], folder)
+    (folder / name).write_bytes((folder / name).read_bytes()[:-20])
+    with pytest.raises(ArtifactError, match=rf"{name}.* make it again with `python -m acip_core codes`"):
+        finish(open_model(coded[0], folder))
+    finish(add_codes(coded[0], SETTINGS, folder))
+    assert finish(open_model(coded[0], folder)).coding is not None
 
 
 def test_a_new_artifact_has_what_would_be_added_to_it(made: tuple[str, Path], recipe: PrecomputeConfig, tmp_path: Path):
