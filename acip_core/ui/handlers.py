@@ -52,7 +52,7 @@ class Handlers:
         """The one way through a request: it begins, is checked, runs and ends; what goes wrong is one sentence."""
         session = _session(request)
         with self.visitors.running(session, job.kind, _arrival(request)) as run:
-            job.common["run"] = run.id
+            job.common.update(run=run.id, page=self.version)
             try:
                 job.check()
                 with closing(job.messages(run)) as messages:  # type: ignore[type-var]

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import downloads, scripts
 from .document import Rewriting
@@ -50,7 +50,12 @@ class MountedPage:
         self._application = _gate(KeptAnswers(self._mounted), blocks, handlers, hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._application(scope, receive, send)
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":  # a browser may have the page that was shown before
+                message["headers"] = [*message.get("headers", ()), (b"acip-page", self.version.encode())]
+            await send(message)
+
+        await self._application(scope, receive, named)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

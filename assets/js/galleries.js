@@ -2,6 +2,7 @@
 import { find, sentence } from "./dom.js";
 import { gallery, moveTo } from "./figures.js";
 import { onMode } from "./modes.js";
+import { ask } from "./server.js";
 import { follow, position } from "./slider.js";
 
 /** Moves their figures with the slider from now on. */
@@ -61,25 +62,12 @@ export function turn(kind) {
 async function load(place) {
   const name = place.dataset.gallery ?? "";
   if (!place.childElementCount) place.replaceChildren(sentence("Drawing …", "status"));
-  const found = await fetched(name);
+  const found = await ask(`acip/pictures/${encodeURIComponent(name)}`);
   if (place.dataset.gallery !== name) return;
   if (found) {
     gallery(place, found);
     for (const [i, { terms = [] }] of found.entries()) if (terms.length) place.children[i].append(explained(terms));
   } else place.replaceChildren(excuse(place));
-}
-
-/**
- * @param {string} name
- * @returns {Promise<Picture[] | null>} null where it did not arrive
- */
-async function fetched(name) {
-  try {
-    const answer = await fetch(`acip/pictures/${encodeURIComponent(name)}`);
-    return answer.ok ? await answer.json() : null;
-  } catch {
-    return null;
-  }
 }
 
 /**

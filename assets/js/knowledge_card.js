@@ -2,6 +2,7 @@
 import { mode, named, table } from "./data.js";
 import { find } from "./dom.js";
 import { fixed } from "./numbers.js";
+import { ask } from "./server.js";
 import { position } from "./slider.js";
 
 const GAP = 6; // pixels between tile and card, and to the window's edges
@@ -31,8 +32,7 @@ export class Card {
   async fetch() {
     const asked = mode();
     if (this.#said.has(asked) || !table.known) return;
-    const answer = await fetch(`acip/knowledge/${asked}`).catch(() => null);
-    const said = answer?.ok ? await answer.json().catch(() => null) : null;
+    const said = await ask(`acip/knowledge/${asked}`);
     if (said) this.#said.set(asked, said);
     this.paint();
   }

@@ -2,8 +2,10 @@
 // that spend bits can be chosen.
 import { addModes, full, inMegabytes, isKnown, megabytes, mode, table, use } from "./data.js";
 import { find, findAll, pause } from "./dom.js";
+import { ask } from "./server.js";
 import { position, settle, stand } from "./slider.js";
 
+const PATIENCE_MS = 10_000; // the page opens with directions meanwhile
 const WAIT_MS = 2000; // between two looks at what is being made
 /** @type {((mode: Mode) => void)[]} */
 const listeners = [];
@@ -32,8 +34,7 @@ export function known() {
 }
 
 async function look() {
-  const answer = await fetch("acip/modes", { cache: "no-store" }).catch(() => null);
-  latest = (answer?.ok && (await answer.json().catch(() => null))) || latest;
+  latest = (await ask("acip/modes", PATIENCE_MS)) ?? latest;
   addModes(latest.modes);
   repaint();
 }

@@ -1,4 +1,5 @@
 // What all parts of the page have in common.
+import { isOther } from "./server.js";
 
 /**
  * Calls with every message for a part of the page, except those that come late: of a run that another one has replaced.
@@ -11,7 +12,7 @@ export function receive({ props, watch }, act) {
   let newest = 0;
   watch("value", () => {
     const message = props.value;
-    if (!message || message.run < newest) return;
+    if (!message || isOther(message.page) || message.run < newest) return;
     newest = message.run;
     act(message);
   });

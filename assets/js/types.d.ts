@@ -128,6 +128,8 @@ interface ModesData {
 
 // ---- from the page's server, while something runs --------------------------------------------------------------------
 interface Message {
+  /** version of the page whose server sends it */
+  page?: string;
   /** grows from run to run */
   run: number;
   state: "running" | "done" | "stopped" | "error" | "";
