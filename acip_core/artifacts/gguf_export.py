@@ -27,6 +27,7 @@ from ..model.base_model import BaseModel
 from ..model.byte_planner import BytePlanner
 from ..model.elastic_model import ElasticModel, is_exact
 from ..model.gguf_types import BLOCK, TYPES, column_importance, filled, gguf_planner, quantized
+from ..model.offloading import check_in_memory
 from ..model.operating_points import code_of
 from ..model.size_planner import DENSE, DIRECTIONS, Plan
 from ..model.target_layers import module_names
@@ -76,8 +77,9 @@ def plan_gguf(elastic: ElasticModel, coding: Coding) -> Steps[BytePlanner]:
     """A planner of GGUF files, by bytes of their tensors.
 
     Raises:
-        ModelError: as `export_gguf`.
+        ModelError: as `export_gguf`, or as `check_in_memory`.
     """
+    check_in_memory(elastic.model, "GGUF files of a size in bytes")
     layout = _Layout(elastic, coding)
     sizes = {tensor.name: tensor.bytes for tensor in layout.tensors(elastic.planner.at_ratio(1.0))}
     names = (*elastic.elastic_layers(), *coding.moments.tables)
@@ -100,7 +102,7 @@ def gguf_plan(
     Raises:
         ArtifactError: the artifact has no operating points.
         SizeError: no file is so small.
-        ModelError: as `export_gguf`.
+        ModelError: as `plan_gguf`.
     """
     if coding is None:
         raise ArtifactError(

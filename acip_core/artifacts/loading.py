@@ -22,7 +22,7 @@ from ..model.code_cache import cached_codes
 from ..model.coded_states import coded_matrices, install_coded_adapters, install_codes
 from ..model.elastic_model import ElasticModel, build_elastic
 from ..model.factor_cache import cached_factors
-from ..model.offloading import is_offloaded
+from ..model.offloading import check_in_memory, is_offloaded
 from ..model.packed_codes import repository_of
 from ..model.quantization import FULL, Quantized, at_precision, check_precision, quantize
 from ..model.rank_costs import break_even_rank
@@ -100,6 +100,7 @@ def open_model(
     install: bool = True,
     precision: str = FULL,
     same_weights: bool = False,
+    whole_for: str = "",
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     hub: HubConfig = HubConfig(),
@@ -116,6 +117,7 @@ def open_model(
         precision: of the target layers, one of `quantization.precisions()`; curves and completions of others do
             not count as this model's.
         same_weights: as `find_artifact`.
+        whole_for: what will be made of the model, as `check_in_memory`, where weights must not stay in their files.
         dtype, device: as `load_base`.
         hub: how model and artifact are fetched.
         codes: False leaves out what sizes in bytes need, whose files may be damaged where they are made anew.
@@ -128,6 +130,8 @@ def open_model(
     yield Progress("loading the model", 0, 1)
     base = load_base(source, device, dtype, hub)
     yield Progress("loading the model", 1, 1)
+    if whole_for or precision != FULL:
+        check_in_memory(base.model, whole_for or f"weights in {precision}")
     fitted = find_artifact(base, folder, same_weights)
     folder, read = fitted.folder, fitted.artifact
     factors = yield from cached_factors(fitted.weights, fitted.fingerprint, read.basis, read.gradients)

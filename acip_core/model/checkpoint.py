@@ -28,7 +28,7 @@ from .coded_modeling import coded
 from .dequantizing import dequantized, made_dense
 from .modeling import PivotedLinear, compressed
 from .offloading import stored_state
-from .placement import check_memory, placing, without_memory
+from .placement import AUTO, DISK, check_memory, placing, without_memory
 from .target_layers import FLOATS
 from .weight_files import (
     MOST,
@@ -94,6 +94,9 @@ def load_checkpoint(
         **options,
         **where,
     )
+    if place == AUTO and model.device.type == "meta":  # the inputs' device, which that of the embedding has to be
+        del model
+        return load_checkpoint(location, dtype, where, verified, DISK)
     check_report(model, report, location)
     if method:
         model = made_dense(model, dtype, location)

@@ -20,9 +20,10 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from accelerate.utils import send_to_device
 from safetensors import safe_open
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.integrations.accelerate import load_offloaded_parameter
 
-from ..errors import StorageError
+from ..errors import ModelError, StorageError
 from ..paths import cache_dir
 from ..storage.atomic import atomic_path
 from ..storage.verified import save_tensors
@@ -34,6 +35,25 @@ _BANK = ("down", "up")
 def is_offloaded(module: nn.Module) -> bool:
     """Whether any of its parameters is read only when it is used."""
     return any(parameter.is_meta for parameter in module.parameters())
+
+
+def check_in_memory(model: PreTrainedModel, what: str, instead: str = "") -> None:
+    """Refuse what is made of all of a model's weights at once, or written into them, where some stay in their files.
+
+    A tensor that lies in a file takes what is copied into it without a word and without effect.
+
+    Args:
+        what: would be made; the sentence's subject, in the plural.
+        instead: other ways out, which end with "or ".
+
+    Raises:
+        ModelError: some do.
+    """
+    if is_offloaded(model):
+        raise ModelError(
+            f"The weights of {model.name_or_path} stay on disk, where {what} cannot be made; use {instead}a device "
+            "that holds the model (ACIP_DEVICE=cpu or cuda, device_map in Python)."
+        )
 
 
 def stored(module: nn.Module, name: str = "weight") -> torch.Tensor:

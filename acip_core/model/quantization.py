@@ -22,6 +22,7 @@ from ..progress import Progress, Steps
 from .base_model import BaseModel
 from .elastic_model import ElasticModel
 from .modeling import QuantizedMatrix
+from .offloading import check_in_memory
 from .rank_costs import BytesPerParameter
 from .target_layers import target_layers
 
@@ -133,7 +134,9 @@ def quantize(elastic: ElasticModel, name: str) -> Steps[Quantized]:
 
     Raises:
         PrecisionError: as `precision`.
+        ModelError: as `check_in_memory`.
     """
+    check_in_memory(elastic.model, f"weights in {name}")
     layers = elastic.elastic_layers()
     chosen = precision(name, (n for layer in layers.values() for n in (layer.in_features, layer.out_features)))
     packed: dict[str, Packed] = {}
@@ -158,7 +161,9 @@ def quantize_base(base: BaseModel, name: str, include: tuple[str, ...] = (), exc
 
     Raises:
         PrecisionError: as `precision`.
+        ModelError: as `check_in_memory`.
     """
+    check_in_memory(base.model, f"weights in {name}")
     layers = target_layers(base.model, include, exclude).values()
     chosen = precision(name, (n for layer in layers for n in (layer.in_features, layer.out_features)))
     for layer in layers:

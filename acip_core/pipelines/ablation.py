@@ -19,6 +19,7 @@ from ..errors import ArtifactError
 from ..model.base_model import load_base
 from ..model.elastic_model import AdapterWeights, ElasticModel, build_elastic
 from ..model.factorization import Factors, factorize
+from ..model.offloading import check_in_memory
 from ..model.quantization import FULL, quantize_base
 from ..model.target_layers import named_layers
 from ..progress import Progress, Steps
@@ -120,6 +121,7 @@ def ablate(
         raise ArtifactError(f"Unknown ablation '{unknown[0]}'; choose among: {'; '.join(ROWS)}.")
     yield Progress("loading the model", 0, 1)
     base = load_base(source)
+    check_in_memory(base.model, "pruning runs")
     found = find_artifact(base, artifact, same_weights=True)
     run = AblationRun(source, base, found.artifact, found.folder, settings)
     del base, found

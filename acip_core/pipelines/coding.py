@@ -76,7 +76,7 @@ def add_codes(source: str | None, config: CodingConfig, artifact: str | Path | N
     Raises:
         ModelError, CorpusError, ArtifactError, StorageError: one sentence each; finished stages stay.
     """
-    loaded = yield from open_model(source, artifact, same_weights=True, codes=False)
+    loaded = yield from open_model(source, artifact, same_weights=True, whole_for="codes", codes=False)
     with only_run(loaded.folder):
         resumable = ResumableRun.of("coding", loaded.elastic.base.name, asdict(config), loaded.fingerprint)
         resumable.check_writable()

@@ -90,7 +90,7 @@ def finetune(
     if folder is not None:
         check_replaceable(folder)
         check_writable(folder)
-    loaded = yield from open_model(source, artifact, install=False)
+    loaded = yield from open_model(source, artifact, install=False, whole_for="adapters")
     elastic, old = loaded.elastic, loaded.artifact
     if old.updates is not None:  # adapters are trained anew, factors stay
         elastic.update_factors(old.updates)

@@ -21,6 +21,7 @@ from ..model.base_model import load_base
 from ..model.coding_moments import measure_coding_moments, read_coding_moments, save_coding_moments
 from ..model.elastic_model import AdapterWeights, ElasticModel, build_elastic
 from ..model.factorization import Factors, factorize
+from ..model.offloading import check_in_memory
 from ..model.second_moments import plain_basis
 from ..progress import Progress, Steps
 from ..scoring.asvd import asvd_basis, asvd_scores
@@ -65,6 +66,7 @@ def compare(
         raise SizeError(f"Methods are not compared at a size of {unmeasured[0]:g}; choose among {have}.")
     yield Progress("loading the model", 0, 1)
     base = load_base(source)
+    check_in_memory(base.model, "comparison lines")
     found = find_artifact(base, artifact, same_weights=True)
     run = ComparisonRun(source, base, found.artifact, budget, found.folder / FILE, ratios)
     del base, found

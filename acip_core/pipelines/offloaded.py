@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ..errors import ModelError
 from ..model.base_model import BaseModel
-from ..model.offloading import is_offloaded
+from ..model.offloading import check_in_memory
 from ..model.quantization import FULL
 from .recipes import PrecomputeConfig
 
@@ -25,8 +24,5 @@ def check_offloaded(base: BaseModel, recipe: PrecomputeConfig) -> None:
         "comparison lines": recipe.comparisons,
     }
     wanted = [name for name, is_wanted in parts.items() if is_wanted]
-    if wanted and is_offloaded(base.model):
-        raise ModelError(
-            f"The weights of {base.source} stay on disk, where {wanted[0]} cannot be made; use --quick --no-codes, or "
-            "a device that holds the model (ACIP_DEVICE=cpu or cuda, several with `accelerate launch`)."
-        )
+    if wanted:
+        check_in_memory(base.model, wanted[0], "--quick --no-codes, several devices with `accelerate launch`, or ")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import string
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,22 +15,30 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from acip_core.artifacts.export import export
+from acip_core.artifacts.gguf_export import gguf_plan
 from acip_core.artifacts.loading import open_model
 from acip_core.artifacts.reader import read_artifact
+from acip_core.artifacts.writer import write_artifact
 from acip_core.errors import ModelError
 from acip_core.model import autocast
 from acip_core.model.base_model import BaseModel, load_base
 from acip_core.model.block_moments import measure_basis_by_block, measure_gradients_by_block
 from acip_core.model.coding_moments import measure_coding_moments
+from acip_core.model.elastic_model import ElasticModel
 from acip_core.model.offloading import is_offloaded
+from acip_core.model.quantization import quantize, quantize_base
 from acip_core.model.second_moments import measure_basis
 from acip_core.model.target_layers import decoder_blocks, target_layers
+from acip_core.pipelines.ablation import ablate
+from acip_core.pipelines.coding import CodingConfig, add_codes
+from acip_core.pipelines.finetuning import FinetuneConfig, finetune
+from acip_core.pipelines.method_comparison import compare
 from acip_core.pipelines.precompute import PrecomputeConfig, precompute
 from acip_core.pipelines.recipes import QUICK
 from acip_core.progress import finish
 from acip_core.training.factors import FactorConfig
 from benchmarks.reliability.models import write_gguf
-from tests.support.tiny import calibration, save, tiny_base
+from tests.support.tiny import calibration, save, tiny_artifact, tiny_base
 
 FAMILIES = ["llama", "gemma3", "opt"]
 
@@ -133,6 +143,40 @@ def test_what_cannot_be_made_block_by_block_is_one_sentence(
         load_base(str(save(tiny_base("gpt2"), tmp_path / "gpt2")))
 
 
+NEED_MEMORY: dict[str, tuple[str, Callable[[str, Path], Any]]] = {
+    "precision": ("weights in int8", lambda model, made: finish(open_model(model, made, precision="int8"))),
+    "quantize": (
+        "weights in int4",
+        lambda model, made: finish(quantize(finish(open_model(model, made)).elastic, "int4")),
+    ),
+    "quantize_base": ("weights in int4", lambda model, _: quantize_base(load_base(model), "int4")),
+    "codes": ("codes", lambda model, made: finish(add_codes(model, CodingConfig(), made))),
+    "finetune": ("adapters", lambda model, made: finish(finetune(model, FinetuneConfig(0.5), made, made / "tuned"))),
+    "methods": ("comparison lines", lambda model, made: finish(compare(model, made))),
+    "ablation": ("pruning runs", lambda model, made: finish(ablate(model, made))),
+    "gguf": ("GGUF files of a size in bytes", lambda model, made: finish(gguf_plan(opened(model, made), ANY, 6e4))),
+}
+ANY: Any = object()  # a coding that is not looked at
+
+
+def opened(model: str, artifact: Path) -> ElasticModel:
+    return finish(open_model(model, artifact)).elastic
+
+
+@pytest.mark.parametrize("model", ["llama"], indirect=True)
+@pytest.mark.parametrize("verb", NEED_MEMORY)
+def test_what_needs_the_model_in_memory_says_so_before_it_begins(
+    verb: str, model: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_artifact(tiny_artifact(tiny_base("llama")), tmp_path / "made")
+    before = sorted(path.name for path in (tmp_path / "made").iterdir())
+    monkeypatch.setenv("ACIP_DEVICE", "disk")
+    what, run = NEED_MEMORY[verb]
+    with pytest.raises(ModelError, match=f"llama stay on disk, where {what} cannot be made; use a device that holds"):
+        run(model, tmp_path / "made")
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == before
+
+
 @pytest.mark.parametrize("model", ["llama"], indirect=True)
 def test_a_device_without_enough_memory_is_told_what_fits(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = sum(p.numel() for p in tiny_base("llama").model.parameters())
@@ -186,3 +230,9 @@ def test_accelerate_leaves_on_disk_what_memory_does_not_hold(
     parts = load_base(model, device="auto").model
     assert is_offloaded(parts)
     close(said(load_base(model, device="cpu").model), said(parts))
+    monkeypatch.setattr("transformers.integrations.accelerate.get_max_memory", lambda _=None: {"cpu": 1})
+    parts = load_base(
+        model, device="auto"
+    ).model  # accelerate has no room for the embedding, whose inputs' device it is
+    assert is_offloaded(parts) and parts.device.type == "cpu"
+    assert len(finish(measure_basis_by_block(parts, calibration(), 16, list(target_layers(parts))))) == 14
