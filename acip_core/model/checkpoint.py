@@ -27,7 +27,7 @@ from ..errors import ModelError
 from .coded_modeling import coded
 from .dequantizing import dequantized, made_dense
 from .modeling import PivotedLinear, compressed
-from .offloading import stored_state
+from .offloading import is_offloaded, one_pass_at_a_time, stored_state
 from .placement import AUTO, DISK, check_memory, placing, without_memory
 from .target_layers import FLOATS
 from .weight_files import (
@@ -106,6 +106,8 @@ def load_checkpoint(
         _decode(model, location)
     _check_pivots(model, location)
     _note_untied(model)
+    if is_offloaded(model):
+        one_pass_at_a_time(model)
     return model, stored.dtype, bool(method)
 
 

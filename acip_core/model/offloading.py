@@ -12,7 +12,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
+from threading import RLock
 from typing import Any, cast
 
 import torch
@@ -54,6 +56,21 @@ def check_in_memory(model: PreTrainedModel, what: str, instead: str = "") -> Non
             f"The weights of {model.name_or_path} stay on disk, where {what} cannot be made; use {instead}a device "
             "that holds the model (ACIP_DEVICE=cpu or cuda, device_map in Python)."
         )
+
+
+def one_pass_at_a_time(model: PreTrainedModel) -> None:
+    """Have threads that call a model wait for each other.
+
+    The hooks put what they read into the modules, which all threads share, and take it out after the call.
+    """
+    forward, lock = model.forward, RLock()
+
+    @wraps(forward)
+    def alone(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            return forward(*args, **kwargs)
+
+    model.forward = alone
 
 
 def stored(module: nn.Module, name: str = "weight") -> torch.Tensor:

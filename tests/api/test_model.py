@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,24 @@ def test_generate_and_complete_continue_as_transformers_does(model: AcipModel) -
         texts.add(text)
         assert model.size == pytest.approx(size, abs=0.02)
     assert len(texts) == 2
+
+
+def test_threads_that_generate_with_weights_on_disk_get_what_each_gets_alone(files: tuple[str, Path]) -> None:
+    model = AcipModel.from_pretrained(files[0], artifact=files[1], device_map="disk")
+    ids = torch.arange(3, 20)[None]
+
+    def write(size: float) -> torch.Tensor:
+        plan = model.elastic.planner.at_ratio(size)
+        with model.elastic.on_this_thread(plan):
+            own = model.elastic.model.generate(ids, max_new_tokens=8, do_sample=False)
+        whole = model.generate(ids, max_new_tokens=8, do_sample=False)
+        return torch.cat([own, whole, torch.tensor([model.tokenizer(model.complete("Hi", 4)).input_ids])], 1)
+
+    sizes = [1.0, 0.5] * 3
+    alone = {size: write(size) for size in set(sizes)}
+    with ThreadPoolExecutor(len(sizes)) as pool:
+        for size, found in zip(sizes, pool.map(write, sizes), strict=True):
+            assert torch.equal(found, alone[size])
 
 
 def test_generate_takes_what_transformers_takes(model: AcipModel) -> None:
