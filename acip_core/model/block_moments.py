@@ -9,14 +9,14 @@ are written down on the way forth, and the blocks are read again from the last t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..progress import Progress, Steps
+from ..storage.atomic import reporting_write_errors
 from ..storage.verified import read_tensors, save_tensors
 from .block_chain import BlockChain
 from .coding_moments import GRADIENT_RANK, add_moment, sampled_loss
@@ -62,16 +62,17 @@ def measure_gradients_by_block(
     trainable = {p: p.requires_grad for p in model.parameters()}
     model.requires_grad_(False)
     try:
-        with scratch("states") as folder:
+        with closing(scratch("states")) as folder:
             for block in range(len(passes.chain)):
-                save_tensors({"states": passes.states}, Path(folder) / f"{block}")
+                with reporting_write_errors(path := folder.path / f"{block}"):
+                    save_tensors({"states": passes.states}, path)
                 with resident(passes.chain.blocks[block]):
                     for done in passes.forth(block):
                         yield passes.progress("hidden states", block, done)
             for done in passes.turn(seed):
                 yield Progress("gradient moments", done, len(windows), "head")
             for block in reversed(range(len(passes.chain))):
-                before = read_tensors(Path(folder) / f"{block}")[0]["states"]
+                before = read_tensors(folder.path / f"{block}")[0]["states"]
                 sums: dict[str, torch.Tensor] = {}
                 with resident(passes.chain.blocks[block]), _adding(passes.layers_of(block), sums):
                     for done in passes.back(block, before):

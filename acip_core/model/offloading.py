@@ -9,7 +9,6 @@ Knows modules and files; nothing of factors, scores or sizes.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import wraps
@@ -25,9 +24,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.integrations.accelerate import load_offloaded_parameter
 
-from ..errors import ModelError, StorageError
+from ..errors import ModelError
 from ..paths import cache_dir
 from ..storage.atomic import atomic_path
+from ..storage.scratch import ScratchFolder
 from ..storage.verified import save_tensors
 from .layers import ElasticLinear
 
@@ -122,18 +122,13 @@ def _release(part: nn.Module, hook: AlignDevicesHook) -> None:
     hook.post_forward(part, None)
 
 
-def scratch(name: str) -> tempfile.TemporaryDirectory[str]:
+def scratch(name: str) -> ScratchFolder:
     """A folder in the cache's folder of that name, which goes with the object.
 
     Raises:
         StorageError: it cannot be made.
     """
-    place = cache_dir() / name
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise StorageError(f"Cannot write to {place} ({error.strerror}); set ACIP_CACHE to another folder.") from None
+    return ScratchFolder(cache_dir() / name)
 
 
 class BankHook(AlignDevicesHook):
@@ -145,7 +140,7 @@ class BankHook(AlignDevicesHook):
         folder: where that is.
     """
 
-    def __init__(self, replaced: AlignDevicesHook, path: Path, folder: tempfile.TemporaryDirectory[str]):
+    def __init__(self, replaced: AlignDevicesHook, path: Path, folder: ScratchFolder):
         weights = _WithBank(replaced.weights_map, path)
         super().__init__(replaced.execution_device, offload=True, weights_map=weights)
         self.path, self._folder = path, folder
@@ -210,14 +205,14 @@ class _WithBank(Mapping[str, torch.Tensor]):
         return len(self._weights) + len(_BANK)
 
 
-def keep_on_disk(layer: nn.Module, replaced: nn.Module, folder: tempfile.TemporaryDirectory[str]) -> None:
+def keep_on_disk(layer: nn.Module, replaced: nn.Module, folder: ScratchFolder) -> None:
     """Move an elastic layer's bank to a file, where the layer that it replaces has its weight in one.
 
     Raises:
         StorageError: it cannot be written.
     """
     hook: Any = replaced._hf_hook
-    path = Path(folder.name) / f"{len(list(Path(folder.name).iterdir()))}.safetensors"
+    path = folder.path / f"{len(list(folder.path.iterdir()))}.safetensors"
     add_hook_to_module(layer, BankHook(hook, path, folder))
 
 

@@ -48,10 +48,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Raises:
         StorageError: the folder cannot be created or written, or the disk is full; the old content is still there.
     """
-    with _reporting_write_errors(target):
+    with reporting_write_errors(target):
         place = _place(target)
         recover(place)
-        with _holder(place) as holder:
+        with locked_folder(place) as holder:
             temporary = holder / (place.name or "new")
             yield temporary
             _open_to_readers(temporary, holder / ".probe")
@@ -66,16 +66,17 @@ def check_writable(target: Path) -> None:
     Raises:
         StorageError: it cannot.
     """
-    with _reporting_write_errors(target):
+    with reporting_write_errors(target):
         place = _place(target)
         while not (os.path.lexists(place) or os.path.lexists(place.parent)):
             place = place.parent
-        with _holder(place) as holder:
+        with locked_folder(place) as holder:
             (holder / ".probe").write_bytes(b"1")
 
 
 @contextmanager
-def _reporting_write_errors(target: Path) -> Iterator[None]:
+def reporting_write_errors(target: Path) -> Iterator[None]:
+    """Turn whatever a failed write to `target` raises into a StorageError."""
     try:
         yield
     except Exception as error:
@@ -94,7 +95,7 @@ def _place(target: Path) -> Path:
 
 
 @contextmanager
-def _holder(place: Path) -> Iterator[Path]:
+def locked_folder(place: Path) -> Iterator[Path]:
     """A folder for what is being written, on the file system of `place`, locked while its writer lives."""
     inside = place.is_dir() and (os.path.ismount(place) or _is_working_directory(place))
     parent = place if inside else place.parent

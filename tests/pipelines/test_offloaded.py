@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import string
 from collections.abc import Callable
@@ -19,13 +20,13 @@ from acip_core.artifacts.gguf_export import gguf_plan
 from acip_core.artifacts.loading import open_model
 from acip_core.artifacts.reader import read_artifact
 from acip_core.artifacts.writer import write_artifact
-from acip_core.errors import ModelError
+from acip_core.errors import ModelError, StorageError
 from acip_core.model import autocast
 from acip_core.model.base_model import BaseModel, load_base
 from acip_core.model.block_moments import measure_basis_by_block, measure_gradients_by_block
 from acip_core.model.coding_moments import measure_coding_moments
 from acip_core.model.elastic_model import ElasticModel
-from acip_core.model.offloading import is_offloaded
+from acip_core.model.offloading import is_offloaded, scratch
 from acip_core.model.quantization import quantize, quantize_base
 from acip_core.model.second_moments import measure_basis
 from acip_core.model.target_layers import decoder_blocks, target_layers
@@ -38,6 +39,7 @@ from acip_core.pipelines.recipes import QUICK
 from acip_core.progress import finish
 from acip_core.training.factors import FactorConfig
 from benchmarks.reliability.models import write_gguf
+from tests.support.faults import full_disk
 from tests.support.tiny import calibration, save, tiny_artifact, tiny_base
 
 FAMILIES = ["llama", "gemma3", "opt"]
@@ -175,6 +177,30 @@ def test_what_needs_the_model_in_memory_says_so_before_it_begins(
     with pytest.raises(ModelError, match=f"llama stay on disk, where {what} cannot be made; use a device that holds"):
         run(model, tmp_path / "made")
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == before
+
+
+def test_folders_of_killed_processes_go_and_those_of_living_ones_stay(cache: Path) -> None:
+    if not (process := os.fork()):
+        kept = scratch("banks")
+        os._exit(kept is None)  # as a signal would end it
+    os.waitpid(process, 0)
+    made = []
+    for _ in range(2):
+        for old in (cache / "banks").iterdir():
+            os.utime(old, (0, 0))
+        made.append(scratch("banks"))
+        assert len(list((cache / "banks").iterdir())) == len(made)
+    made.clear()
+    assert not list((cache / "banks").iterdir())
+
+
+@pytest.mark.parametrize("model", ["llama"], indirect=True)
+def test_a_disk_that_hidden_states_fill_is_one_sentence(model: str, cache: Path) -> None:
+    parts = load_base(model, device="disk").model
+    steps = measure_gradients_by_block(parts, calibration(), list(target_layers(parts)))
+    with pytest.raises(StorageError, match="free space or set ACIP_CACHE to another folder"), full_disk():
+        finish(steps)
+    assert not list((cache / "states").iterdir())
 
 
 @pytest.mark.parametrize("model", ["llama"], indirect=True)
