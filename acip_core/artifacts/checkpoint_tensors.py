@@ -20,11 +20,12 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
 from ..model.base_model import BaseModel
-from ..model.elastic_model import ElasticModel, is_exact
+from ..model.elastic_model import ElasticModel
 from ..model.layers import ElasticLinear
 from ..model.modeling import LowRankLinear, PivotedLinear, QuantizedLinear, QuantizedLowRankLinear
-from ..model.offloading import stored
+from ..model.offloading import in_its_file, stored
 from ..model.pivoting import Pivoted, pivoted_factors
+from ..model.published_types import is_exact, kept_wider
 from ..model.quantization import Quantized, prefix
 from ..model.rank_costs import pivot_bytes
 from ..model.size_planner import DENSE, Plan
@@ -37,10 +38,12 @@ class DeferredTensor:
     Attributes:
         meta: its shape and dtype, on the meta device.
         make: computes it.
+        is_wider: whether it is read as published, in a wider type than most of the model's.
     """
 
     meta: torch.Tensor
     make: Callable[[], torch.Tensor]
+    is_wider: bool = False
 
 
 AnyTensor = torch.Tensor | DeferredTensor
@@ -99,7 +102,7 @@ def factorized(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
     Args:
         ranks: rows of the bank, adapter's included, per place in the model.
     """
-    tensors = untied_state(elastic.model)
+    tensors = untied_state(elastic.base)
     # A layer's three tensors stand together in a file, so that one is kept at a time.
     found = lru_cache(maxsize=1)(lambda name: pivoted_factors(*map(materialized, _factors(elastic, name, ranks[name]))))
     for name, rank in ranks.items():
@@ -130,7 +133,7 @@ def _by_pivots(name: str, up: torch.Tensor, down: torch.Tensor, found: Callable[
 
 def quantized_parts(elastic: ElasticModel, quantized: Quantized, ranks: Mapping[str, int]) -> Tensors:
     """Target layers as codes and scales, the others as they are."""
-    tensors, layers = untied_state(elastic.model), elastic.elastic_layers()
+    tensors, layers = untied_state(elastic.base), elastic.elastic_layers()
     for layer_name, layer in layers.items():
         packed = quantized.layers[layer_name]
         for name in layers.aliases[layer_name]:
@@ -146,7 +149,7 @@ def quantized_parts(elastic: ElasticModel, quantized: Quantized, ranks: Mapping[
 def multiplied_out(elastic: ElasticModel, ranks: Mapping[str, int]) -> Tensors:
     """Every layer as one matrix, those of an earlier export too, by the names that `save_pretrained` gives them."""
     model = elastic.model
-    tensors = untied_state(model)
+    tensors = untied_state(elastic.base)
     for name, rank in ranks.items():
         weight = f"{name}.weight"
         transposed = meta_of(tensors[weight]).stride() != model.get_parameter(weight).stride()  # as GPT-2 keeps it
@@ -220,14 +223,17 @@ def _factors(elastic: ElasticModel, name: str, rank: int) -> tuple[DeferredTenso
     )
 
 
-def untied_state(model: PreTrainedModel) -> Tensors:
+def untied_state(base: BaseModel) -> Tensors:
     """The model's state without tied weights, which its class ties again; what lies in files is read when it is due."""
-    tied = model.all_tied_weights_keys
-    return {
-        name: DeferredTensor(tensor, partial(load_offloaded_parameter, model, name)) if tensor.is_meta else tensor
-        for name, tensor in model.state_dict().items()
-        if name not in tied
-    }
+    tied = base.model.all_tied_weights_keys
+    state = {name: tensor for name, tensor in base.model.state_dict().items() if name not in tied}
+    return {name: _read_when_due(name, tensor, base) if tensor.is_meta else tensor for name, tensor in state.items()}
+
+
+def _read_when_due(name: str, tensor: torch.Tensor, base: BaseModel) -> DeferredTensor:
+    if (wider := kept_wider(name, tensor, base)) is not None:
+        return DeferredTensor(tensor.to(wider.dtype), partial(in_its_file, base.model, name), True)
+    return DeferredTensor(tensor, partial(load_offloaded_parameter, base.model, name))
 
 
 def saved_names(model: PreTrainedModel, tensors: Tensors) -> Tensors:
@@ -258,10 +264,10 @@ def as_stored(tensors: Tensors, base: BaseModel, dtype: torch.dtype | None = Non
 
 
 def _cast(name: str, tensor: AnyTensor, running: torch.dtype, dtype: torch.dtype, always: bool) -> AnyTensor:
-    given = meta_of(tensor).dtype
-    if given == dtype or given not in ((running, torch.float32) if isinstance(tensor, DeferredTensor) else (running,)):
+    given, deferred = meta_of(tensor).dtype, isinstance(tensor, DeferredTensor)
+    if given == dtype or given not in ((running, torch.float32) if deferred else (running,)):
         return tensor
-    if isinstance(tensor, torch.Tensor) and not always and not is_exact(tensor, dtype):
+    if not always and (tensor.is_wider if isinstance(tensor, DeferredTensor) else not is_exact(tensor, dtype)):
         return tensor
     return DeferredTensor(meta_of(tensor).to(dtype), lambda: finite(name, materialized(tensor), dtype))
 

@@ -60,7 +60,7 @@ def coded_parts(elastic: ElasticModel, plan: Plan, dtype: torch.dtype | None = N
         dtype: of the parameters that are in no codes or blocks; as the model is published when left out.
     """
     states = _states(elastic)
-    tensors, stored = untied_state(elastic.model), states.coded.tables.tensor()
+    tensors, stored = untied_state(elastic.base), states.coded.tables.tensor()
     if not any(map(is_coded, plan.states)):
         stored = stored[:0]  # there is nothing to decode
     codes: dict[str, Any] = {"frequencies": len(stored), "weights": {}, "shared": {}}
@@ -95,7 +95,7 @@ def coded_parts(elastic: ElasticModel, plan: Plan, dtype: torch.dtype | None = N
 
 def dense_weights(elastic: ElasticModel, plan: Plan) -> Tensors:
     """Every weight of a model at a plan that spends bytes as one matrix, by the names that `save_pretrained` gives."""
-    model, tensors = elastic.model, untied_state(elastic.model)
+    model, tensors = elastic.model, untied_state(elastic.base)
     for matrix in _matrices(elastic, plan):
         if matrix.codes is None:
             continue

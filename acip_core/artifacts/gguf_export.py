@@ -25,10 +25,11 @@ from ..errors import ArtifactError, ModelError, SizeError
 from ..evaluation.curves import primary_curves
 from ..model.base_model import BaseModel
 from ..model.byte_planner import BytePlanner
-from ..model.elastic_model import ElasticModel, is_exact
+from ..model.elastic_model import ElasticModel
 from ..model.gguf_types import BLOCK, TYPES, column_importance, filled, gguf_planner, quantized
 from ..model.offloading import check_in_memory
 from ..model.operating_points import code_of
+from ..model.published_types import is_exact
 from ..model.size_planner import DENSE, DIRECTIONS, Plan
 from ..model.target_layers import module_names
 from ..progress import Progress, Steps
@@ -187,7 +188,7 @@ class _Layout:
         self._elastic, self._base, self._coding = elastic, elastic.base, coding
         self._kind = architecture(self._base)
         self._source = _source(self._base)
-        state = untied_state(elastic.model)
+        state = untied_state(elastic.base)
         self._whole = saved_names(join_earlier(elastic.model, state), state)
         names = TensorNameMap(self._kind, self._base.model.config.num_hidden_layers)
         self.places = {}
@@ -251,9 +252,10 @@ class _Layout:
         return _Stored(place, kind, shape, make)
 
     def _published(self, weight: AnyTensor) -> Type:
-        if isinstance(weight, torch.Tensor) and not self._base.is_dequantized:
-            return _FLOATS[self._base.stored_dtype] if is_exact(weight, self._base.stored_dtype) else Type.F32
-        return _FLOATS[self._base.stored_dtype]
+        most = self._base.stored_dtype
+        if isinstance(weight, torch.Tensor):
+            return _FLOATS[most] if self._base.is_dequantized or is_exact(weight, most) else Type.F32
+        return Type.F32 if weight.is_wider else _FLOATS[most]
 
     def _turned(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Rows as llama.cpp orders those of the llama architecture's queries and keys: what is rotated together."""

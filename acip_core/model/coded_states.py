@@ -10,9 +10,10 @@ from torch import nn
 from .byte_planner import BytePlanner
 from .code_cache import CodedModel
 from .coded_layers import CodeBank, CodedEmbedding, CodedHead
-from .elastic_model import AdapterWeights, Calibration, CodedStates, ElasticModel, footprint, published_bytes
+from .elastic_model import AdapterWeights, Calibration, CodedStates, ElasticModel
 from .operating_points import OperatingPoint, coded_state
 from .published import published_blocks
+from .published_types import footprint, published_bytes
 from .size_planner import BITS, BOTH, DENSE
 
 
@@ -32,7 +33,7 @@ def install_codes(elastic: ElasticModel, coded: CodedModel, calibration: Calibra
     exact = {}
     for name, weight in _weights(elastic, coded).items():
         blocks = published_blocks(weight.float())
-        exact[name] = published_bytes(weight, elastic.base) if blocks is None else blocks.bytes
+        exact[name] = published_bytes(f"{name}.weight", weight, elastic.base) if blocks is None else blocks.bytes
     for name, layer in layers.items():
         layer.bank = CodeBank(coded.matrices[name].codes, layer.weight)
     states = CodedStates(coded, calibration, _install_tables(elastic, coded), exact)

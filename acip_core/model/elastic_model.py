@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..progress import Progress, Steps
@@ -24,8 +23,9 @@ from .factorization import Factors
 from .kernels import linear
 from .layers import Adapter, ElasticLinear
 from .offloading import changing, is_offloaded, keep_on_disk, scratch, stored
+from .published_types import footprint
 from .rank_costs import BytesPerParameter, break_even_rank
-from .size_planner import DIRECTIONS, Footprint, Plan, SizePlanner
+from .size_planner import DIRECTIONS, Plan, SizePlanner
 from .target_layers import TargetLayers, named_layers
 from .trained_factors import FactorUpdate
 
@@ -269,33 +269,6 @@ def build_elastic(
     if adapters is not None:
         elastic.install(adapters)
     return elastic
-
-
-def footprint(base: BaseModel, matrices: Mapping[str, nn.Module]) -> Footprint:
-    """What a model as published stores outside the weights of some modules, shared parameters counted once."""
-    model, width = base.model, base.stored_dtype.itemsize
-    weights = [module.get_parameter("weight") for module in matrices.values()]
-    inside = {id(weight) for weight in weights}
-    others = [p for p in model.parameters() if id(p) not in inside]
-    state = model.state_dict().keys()
-    buffers = [buffer for name, buffer in model.named_buffers() if name in state]
-    extra = sum(published_bytes(t, base) for t in (*others, *buffers)) - width * sum(p.numel() for p in others)
-    wider = tuple(published_bytes(weight, base) - weight.numel() * width for weight in weights)
-    return Footprint(sum(p.numel() for p in others), width, extra_bytes=extra, wider=wider)
-
-
-def published_bytes(tensor: torch.Tensor, base: BaseModel) -> int:
-    """Bytes of a model's tensor as published."""
-    is_cast = tensor.dtype == base.dtype and (base.is_dequantized or is_exact(tensor, base.stored_dtype))
-    return tensor.numel() * (base.stored_dtype if is_cast else tensor.dtype).itemsize
-
-
-@torch.no_grad()
-def is_exact(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether a tensor keeps its values in another dtype; one that stays in its file came from the published one."""
-    if tensor.is_meta:
-        return True
-    return torch.promote_types(tensor.dtype, dtype) == dtype or torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
 
 
 def _bank(

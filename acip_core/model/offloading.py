@@ -82,6 +82,22 @@ def stored(module: nn.Module, name: str = "weight") -> torch.Tensor:
     return hook.weights_map[name].to(hook.execution_device)
 
 
+def in_its_file(model: PreTrainedModel, name: str) -> torch.Tensor:
+    """A model's tensor that stays in its file, memory-mapped, in the type that it has there."""
+    owner, _, own = name.rpartition(".")
+    while not hasattr(model.get_submodule(owner), "_hf_hook"):
+        owner, _, last = owner.rpartition(".")
+        own = f"{last}.{own}"
+    weights: Any = cast(Any, model.get_submodule(owner))._hf_hook.weights_map
+    if isinstance(weights, _WithBank):
+        weights = weights.of_layer
+    place = weights.dataset.index.get(f"{weights.prefix}{own}", {})
+    if "safetensors_file" not in place:  # in memory, beside an accelerator
+        return weights[own]
+    with safe_open(place["safetensors_file"], "pt") as file:
+        return file.get_tensor(place["weight_name"])
+
+
 class StoredWeights(Mapping[str, torch.Tensor]):
     """The weights (out_features, in_features) of some layers by name, each read when it is asked for."""
 
@@ -187,22 +203,26 @@ def _emptied(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class _WithBank(Mapping[str, torch.Tensor]):
-    """What a layer's weights are read from, and its bank's file."""
+    """What a layer's weights are read from, and its bank's file.
+
+    Attributes:
+        of_layer: the former.
+    """
 
     def __init__(self, weights: Any, path: Path):
-        self._weights, self._path = weights, path
+        self.of_layer, self._path = weights, path
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if name not in _BANK:
-            return self._weights[name]
+            return self.of_layer[name]
         with safe_open(self._path, "pt") as file:
             return file.get_tensor(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter((*self._weights, *_BANK))
+        return iter((*self.of_layer, *_BANK))
 
     def __len__(self) -> int:
-        return len(self._weights) + len(_BANK)
+        return len(self.of_layer) + len(_BANK)
 
 
 def keep_on_disk(layer: nn.Module, replaced: nn.Module, folder: ScratchFolder) -> None:

@@ -236,6 +236,35 @@ def test_what_computes_slowly_in_the_files_type_is_computed_in_float32_and_expor
     assert load_base(folder, dtype="float16").dtype == torch.float16  # who names one gets it
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_tensors_published_in_a_wider_type_count_and_are_exported_in_it(
+    native: bool, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autocast, "mixed_precision_is_native", lambda device: native)
+    base = tiny_base("llama")
+    for name, parameter in base.model.named_parameters():
+        if not name.endswith(("layernorm.weight", "up_proj.weight")):
+            parameter.data = parameter.data.bfloat16()
+    base.model.config.dtype = torch.bfloat16
+    folder = str(save(base, tmp_path / "model"))
+    published = load_file(tmp_path / "model" / "model.safetensors")
+    assert {t.dtype for t in published.values()} == {torch.float32, torch.bfloat16}
+    write_artifact(tiny_artifact(load_base(folder, device="cpu")), tmp_path / "made")
+    sizes = {}
+    for place in ("cpu", "disk"):
+        loaded = finish(open_model(folder, tmp_path / "made", device=place))
+        for ratio in (1.0, 0.5):
+            plan = loaded.elastic.planner.at_ratio(ratio)
+            out = finish(export(loaded.elastic, loaded.artifact, plan, tmp_path / f"{place}-{ratio}"))
+            written = load_file(out / "model.safetensors")
+            kept = written.keys() & published.keys()
+            assert len(kept) == len(published) if ratio == 1 else kept
+            assert all(torch.equal(written[n], published[n]) for n in kept if ratio == 1 or "norm" in n)
+            sizes[place, ratio] = plan.bytes, plan.base_bytes, sum(t.nbytes for t in written.values())
+    assert all(sizes["cpu", ratio] == sizes["disk", ratio] for ratio in (1.0, 0.5))
+    assert len(set(sizes["disk", 1.0])) == 1
+
+
 @pytest.mark.parametrize("place", ["cpu", "disk", "auto"])
 def test_a_shard_that_an_index_names_and_nobody_has(place: str, tmp_path: Path) -> None:
     base = tiny_base("llama")
