@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import importlib.util
 import json
+import os
 import re
 from collections import Counter
 from functools import lru_cache
@@ -47,7 +48,7 @@ def documents(corpus: str, split: str) -> list[str]:
     """
     if split not in SPLITS:
         raise CorpusError(f"Unknown split '{split}'; choose one of {', '.join(SPLITS)}.")
-    every = _all_documents(corpus)
+    every = _all_documents(corpus, _edition(corpus))
     chosen = [text for text in every if _split_of(text) == split]
     if not chosen:
         hint = "" if corpus in CORPORA else ", in documents separated by blank lines or on lines of a .jsonl file"
@@ -113,8 +114,18 @@ def _counted(texts: list[str]) -> str:
     return f"{len(texts):,} document{'' if len(texts) == 1 else 's'}"
 
 
+def _edition(corpus: str) -> tuple[int, int] | None:
+    """What changes when a file of text is edited; None where there is no such file, of which its reader says why."""
+    try:
+        found = os.stat(os.path.expanduser(corpus))
+    except (OSError, ValueError):
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 @lru_cache(maxsize=8)
-def _all_documents(corpus: str) -> tuple[str, ...]:
+def _all_documents(corpus: str, edition: tuple[int, int] | None) -> tuple[str, ...]:
+    """All documents, each once; read anew of another edition."""
     if corpus in CORPORA:
         file = _embedded_file(corpus)
         texts = _read_embedded(corpus, file) if file else _read_hub(corpus)
