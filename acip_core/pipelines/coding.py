@@ -15,8 +15,9 @@ import torch
 
 from ..artifacts.artifact import Artifact
 from ..artifacts.coding import CodedCurve, CodedPoint, Coding, in_eight_bits, write_coding
+from ..artifacts.knowledge import made_from
 from ..artifacts.loading import open_model
-from ..data.corpus import corpus_windows
+from ..data.corpus import SPLITS, corpus_windows
 from ..errors import CorpusError
 from ..evaluation.facts import facts_kept, known_facts
 from ..evaluation.fidelity import full_logits, measure_fidelity
@@ -28,7 +29,7 @@ from ..model.context import fitting_window
 from ..model.elastic_model import AdapterWeights, Calibration, ElasticModel
 from ..model.operating_points import code_of, coded_state, is_coded
 from ..model.residual_adapters import residual_adapters
-from ..model.size_planner import BITS, BOTH, Plan
+from ..model.size_planner import BITS, BOTH, DIRECTIONS, Plan
 from ..progress import Steps
 from ..storage.digests import cache_key
 from ..storage.locks import only_run
@@ -78,7 +79,8 @@ def add_codes(source: str | None, config: CodingConfig, artifact: str | Path | N
     """
     loaded = yield from open_model(source, artifact, same_weights=True, whole_for="codes", codes=False)
     with only_run(loaded.folder):
-        resumable = ResumableRun.of("coding", loaded.elastic.base.name, asdict(config), loaded.fingerprint)
+        made = made_from(loaded.folder, DIRECTIONS)  # the basis, whose columns the moments are compressed to
+        resumable = ResumableRun.of("coding", loaded.elastic.base.name, asdict(config), loaded.fingerprint, made)
         resumable.check_writable()
         coding = yield from CodingRun(loaded.elastic, loaded.artifact, config, resumable).coding()
         write_coding(coding, loaded.folder, loaded.artifact.basis, loaded.artifact.gradients)
@@ -91,25 +93,39 @@ class CodingRun:
 
     Args:
         artifact: of which basis and recipe count.
-        resumable: keeps what is finished.
+        resumable: keeps what is finished; one that depends on model, artifact and config. The text is added here.
+
+    Raises:
+        CorpusError: too little text.
     """
 
     def __init__(self, elastic: ElasticModel, artifact: Artifact, config: CodingConfig, resumable: ResumableRun):
-        self.elastic, self.config, self.resumable = elastic, config, resumable
+        self.elastic, self.config = elastic, config
         self.basis, self.gradients = artifact.basis, artifact.gradients
         self.corpora: tuple[str, ...] = tuple(artifact.recipe.get("corpora", ("c4", "wikipedia")))
         self.length = fitting_window(elastic.model, artifact.recipe.get("window") or 512)
+        self.text = {(corpus, split): self._read(corpus, split) for corpus in self.corpora for split in SPLITS}
+        self.resumable = resumable.part("text", *self.text.values())  # a file may be edited between two runs
 
     def windows(self, corpus: str, split: str, count: int | None = None) -> torch.Tensor:
         """(windows, length) of one split of a corpus; at most `count`."""
-        return corpus_windows(self.elastic.tokenizer, corpus, split, self.length)[:count]
+        return self.text[corpus, split][:count]
+
+    def _read(self, corpus: str, split: str) -> torch.Tensor:
+        """All windows of a split; where a text is so short that none is for validation, those of the split before."""
+        try:
+            return corpus_windows(self.elastic.tokenizer, corpus, split, self.length)
+        except CorpusError:
+            if split != "validation":
+                raise
+            return self._read(corpus, "calibration")
 
     def coding(self) -> Steps[Coding]:
         """All stages."""
         basis, gradients, config, elastic = self.basis, self.gradients, self.config, self.elastic
         text = torch.cat([self.windows(c, "calibration", config.moment_windows) for c in self.corpora])
         layers = list(elastic.elastic_layers())
-        partial = self.resumable.part("moments", text)
+        partial = self.resumable.part("moments")
         moments = yield from self.resumable.step(
             "coding.safetensors",
             measure_coding_moments(elastic.model, text, layers, basis, config.seed, gradients, partial),
@@ -176,7 +192,7 @@ class CodingRun:
         def measure() -> Steps[float]:
             rises = []
             for corpus in self.corpora:
-                windows = self._validation(corpus)
+                windows = self.windows(corpus, "validation", self.config.calibration_windows)
                 teacher, base = yield from full_logits(self.elastic.model, windows, corpus)
                 with self.elastic.on_this_thread(plan):
                     found = yield from measure_fidelity(self.elastic.model, windows, teacher, f"calibrating, {corpus}")
@@ -184,13 +200,6 @@ class CodingRun:
             return sum(rises) / len(rises)
 
         return self.resumable.number(name, measure())
-
-    def _validation(self, corpus: str) -> torch.Tensor:
-        """Windows that fix the calibration; where a text is so short that none is of this split, of the one before."""
-        try:
-            return self.windows(corpus, "validation", self.config.calibration_windows)
-        except CorpusError:
-            return self.windows(corpus, "calibration", self.config.calibration_windows)
 
     def _curves(self, modes: Sequence[str]) -> Steps[list[CodedCurve]]:
         curves = []

@@ -135,7 +135,7 @@ def _precompute(run: PrecomputeRun, target: Path) -> Steps[Path]:
     knowledge = KnowledgeRun(elastic, run.resumable.part("knowledge")) if recipe.knowledge else None
     if knowledge is not None:
         yield from knowledge.ask(elastic)
-    completions = yield from run.completions(elastic, [DIRECTIONS], COMPLETIONS)
+    completions = yield from run.completions(elastic, [DIRECTIONS], run.resumable)
     if recipe.comparisons:
         curves += yield from run.comparisons(basis)
     facts = run.facts(trained_as if adapters is not None else None) | trained_facts
@@ -262,10 +262,10 @@ class PrecomputeRun:
         elastic = yield from build_elastic(self.base, plain, svd_magnitude_scores(plain))
         return curves + (yield from self.curves(elastic, "svd-magnitude", COARSE))
 
-    def completions(self, elastic: ElasticModel, modes: Sequence[str], file: str) -> Steps[list[Completions]]:
-        """Texts of the example prompts in some modes, kept in a file of this name while the run lasts."""
+    def completions(self, elastic: ElasticModel, modes: Sequence[str], run: ResumableRun) -> Steps[list[Completions]]:
+        """Texts of the example prompts in some modes, kept in a run that depends on all that decides them."""
         texts = complete_examples(elastic, self.recipe.examples, modes)
-        return (yield from self.resumable.step(file, texts, parse_completions, save_completions))
+        return (yield from run.step(COMPLETIONS, texts, parse_completions, save_completions))
 
     def coding(
         self, artifact: Artifact, factors: Mapping[str, Factors], knowledge: KnowledgeRun | None
@@ -275,11 +275,12 @@ class PrecomputeRun:
             return None, []
         elastic = yield from build_elastic(self.base, factors, artifact.scores, pivoted=artifact.pivoted)
         resumable = self.resumable.part("coding", asdict(self.codes))
-        coding = yield from CodingRun(elastic, artifact, self.codes, resumable).coding()
+        run = CodingRun(elastic, artifact, self.codes, resumable)
+        coding = yield from run.coding()
         if knowledge is not None:
             yield from knowledge.ask(elastic, asdict(self.codes))
         modes = [mode for mode in elastic.planners if mode != DIRECTIONS]
-        return coding, (yield from self.completions(elastic, modes, f"coded-{COMPLETIONS}"))
+        return coding, (yield from self.completions(elastic, modes, run.resumable))
 
     def facts(self, adapters: dict[str, Any] | None) -> dict[str, Any]:
         """What the artifact says of how it was made."""

@@ -154,16 +154,36 @@ def test_damaged_codes_are_no_obstacle_to_the_command_that_makes_them(
     assert finish(open_model(coded[0], folder)).coding is not None
 
 
+def killed_at_the_curves(step: Progress) -> None:
+    if step.stage.startswith("bits at"):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("change", ["artifact", "text"])
+def test_what_a_killed_run_left_is_of_its_artifact_and_text_alone(
+    made: tuple[str, Path], recipe: PrecomputeConfig, cache: Path, tmp_path: Path, change: str
+):
+    text = tmp_path / "text.txt"
+    shutil.copy(recipe.corpora[0], text)
+    own, config = replace(recipe, corpora=(str(text),)), replace(SETTINGS, adapters=None, shares=(0.6,))
+    first = second = finish(precompute(made[0], own, tmp_path / "first"))
+    with pytest.raises(KeyboardInterrupt):
+        finish(add_codes(made[0], config, first), killed_at_the_curves)
+    if change == "artifact":
+        second = finish(precompute(made[0], replace(own, moment_windows=2), tmp_path / "second"))
+    else:
+        text.write_text(text.read_text(encoding="utf-8").replace("e", "E"), encoding="utf-8")
+    stages: set[str] = set()
+    finish(add_codes(made[0], config, second), lambda step: stages.add(step.stage))
+    assert "gradient moments" in stages
+
+
 def test_a_new_artifact_has_what_would_be_added_to_it(made: tuple[str, Path], recipe: PrecomputeConfig, tmp_path: Path):
     config = replace(SETTINGS, adapters=None)
     with_codes, new, added = replace(recipe, codes=config), tmp_path / "new", tmp_path / "added"
 
-    def kill(step: Progress) -> None:
-        if step.stage.startswith("bits at"):
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        finish(precompute(made[0], with_codes, new), kill)
+        finish(precompute(made[0], with_codes, new), killed_at_the_curves)
     assert not new.exists()
     stages: set[str] = set()
     finish(precompute(made[0], with_codes, new), lambda step: stages.add(step.stage))
@@ -176,6 +196,23 @@ def test_a_new_artifact_has_what_would_be_added_to_it(made: tuple[str, Path], re
     assert all(ours[key] == theirs[key] for key in ("fingerprint", "calibration", "curves", "settings"))
     finish(precompute(made[0], replace(with_codes, codes=replace(config, seed=1)), new))
     assert read_json(new / CODING)["settings"]["seed"] == 1, "new ones replace those of the same basis"
+
+
+def test_texts_of_a_killed_run_with_other_codes_are_not_taken_over(
+    made: tuple[str, Path], recipe: PrecomputeConfig, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    config = replace(SETTINGS, adapters=None, shares=(0.6,))
+    run = replace(recipe, examples=("hello",), codes=config)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("acip_core.pipelines.precompute.write_artifact", kill)
+        finish(precompute(made[0], run, tmp_path / "out"))
+    stages: set[str] = set()
+    other = replace(run, codes=replace(config, seed=1))
+    finish(precompute(made[0], other, tmp_path / "out"), lambda step: stages.add(step.stage))
+    assert "completing the examples" in stages, "those of directions were there, those of bytes are others"
 
 
 def test_a_plain_basis_is_not_taken_for_moments_of_inputs(
