@@ -11,12 +11,14 @@ import torch
 
 from ..artifacts.ablation_rows import read_ablation, write_ablation
 from ..artifacts.artifact import Artifact
+from ..artifacts.knowledge import made_from
 from ..data.corpus import corpus_windows
 from ..data.framing import framing
 from ..evaluation.perplexity import measure_perplexity
 from ..model.base_model import BaseModel, load_base
 from ..model.context import fitting_window
 from ..model.elastic_model import ElasticModel
+from ..model.size_planner import DIRECTIONS
 from ..model.target_layers import named_layers
 from ..progress import Progress, Steps
 from ..scoring.pruning_config import SMALL, PruningConfig
@@ -63,7 +65,9 @@ class AblationRun:
         ]
         facts = {"fingerprint": artifact.fingerprint, "framing": framing(tokenizer).described(tokenizer)}
         self.facts = json.loads(json.dumps(asdict(settings) | facts))
-        self.resumable = ResumableRun.of("ablate", base.name, [self.facts, artifact.recipe])
+        made = made_from(folder, DIRECTIONS)
+        identity = ([self.facts, artifact.recipe], made, self.calibration, *self.held_out)  # a file may be edited
+        self.resumable = ResumableRun.of("ablate", base.name, *identity)
         written = read_ablation(folder)
         standard = json.loads(json.dumps(asdict(AblationConfig())))
         same = same_settings(written.get("settings"), self.facts, standard)

@@ -12,6 +12,7 @@ import torch
 
 from ..artifacts.artifact import Artifact
 from ..artifacts.comparison import Comparison, Result, read_comparison, write_comparison
+from ..artifacts.knowledge import made_from
 from ..data.corpus import corpus_windows
 from ..data.framing import framing
 from ..errors import SizeError
@@ -22,6 +23,7 @@ from ..model.elastic_model import AdapterWeights, ElasticModel
 from ..model.factor_cache import cached_factors
 from ..model.factorization import Factors
 from ..model.second_moments import Basis
+from ..model.size_planner import DIRECTIONS
 from ..model.target_layers import named_layers
 from ..progress import Steps
 from ..scoring.acip import AcipResult, acip_scores
@@ -96,7 +98,9 @@ class ComparisonRun:
         facts = asdict(budget) | {"fingerprint": artifact.fingerprint, "machine": platform.machine()}
         facts["framing"] = framing(base.tokenizer).described(base.tokenizer)
         self.facts = json.loads(json.dumps(facts))
-        self.resumable = ResumableRun.of("compare", base.name, [self.facts, artifact.recipe])
+        text = *self.calibration.values(), *self.held_out.values()  # a file may be edited between two runs
+        made = made_from(path.parent, DIRECTIONS)
+        self.resumable = ResumableRun.of("compare", base.name, [self.facts, artifact.recipe], made, *text)
         written = read_comparison(path.parent)
         standard = json.loads(json.dumps(asdict(ComparisonConfig())))
         if written is not None and not same_settings(written.budget, self.facts, standard):

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ..artifacts.artifact import Artifact
+from ..artifacts.knowledge import made_from
 from ..artifacts.loading import open_model
 from ..artifacts.writer import check_owner, check_replaceable, write_artifact
 from ..data.corpus import corpus_windows, documents
@@ -21,7 +22,7 @@ from ..evaluation.perplexity import WINDOW
 from ..model.context import fitting_window
 from ..model.elastic_model import AdapterWeights, ElasticModel
 from ..model.quantization import PRECISIONS, at_precision
-from ..model.size_planner import DENSE
+from ..model.size_planner import DENSE, DIRECTIONS
 from ..paths import artifacts_home
 from ..progress import Steps
 from ..storage.atomic import check_writable
@@ -107,8 +108,9 @@ def finetune(
     ratios = tuple(ratio for ratio in {*COARSE, tuning.ratio} if ratio >= possible)
     if all(rank == DENSE for rank in plan.ranks):
         raise SizeError(f"At {tuning.ratio:.1%} no layer is cut, so there is nothing to repair; name a smaller size.")
-    texts = held_out.values()  # a file may be edited between two runs
-    run = ResumableRun.of("finetune", elastic.base.name, asdict(tuning), str(target.resolve()), old.fingerprint, *texts)
+    texts = training_text, *held_out.values()  # a file may be edited between two runs
+    identity = (asdict(tuning), str(target.resolve()), old.fingerprint, made_from(loaded.folder, DIRECTIONS))
+    run = ResumableRun.of("finetune", elastic.base.name, *identity, *texts)
     with only_run(target):
         checkpoint = run.path("adapters.safetensors")
         trained = yield from train_adapters(elastic, training_text, settings, checkpoint, old.adapters)

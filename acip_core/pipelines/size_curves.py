@@ -10,6 +10,7 @@ import torch
 
 from ..artifacts.artifact import Artifact
 from ..artifacts.completions import read_completions, write_completions
+from ..artifacts.knowledge import made_from
 from ..artifacts.loading import Loaded, open_model
 from ..artifacts.reader import read_artifact
 from ..artifacts.recounting import recounted
@@ -20,6 +21,7 @@ from ..evaluation.curves import Curve, primary_curves
 from ..evaluation.perplexity import WINDOW
 from ..model.context import fitting_window
 from ..model.quantization import FULL, at_precision
+from ..model.size_planner import DIRECTIONS
 from ..progress import Steps
 from ..storage.locks import only_run
 from ..storage.resumable import ResumableRun
@@ -103,7 +105,7 @@ def measure_precision(
     full = primary_curves(old.curves)
     if precision == FULL or not full:
         raise ArtifactError(f"{loaded.folder} has no curve to set another beside, or it is that of `{FULL}` itself.")
-    run = ResumableRun.of("precision", old.name, old.fingerprint, precision, old.recipe)
+    run = _run("precision", loaded, old, precision)
     method = at_precision(full[0].method, precision)
     with only_run(loaded.folder):
         measured = yield from _measure(loaded, old, method, ratios, run)
@@ -128,7 +130,14 @@ def _own(loaded: Loaded, old: Artifact, purpose: str) -> tuple[list[Curve], Resu
     curves = primary_curves(old.curves)
     if not curves:
         raise ArtifactError(f"{loaded.folder} has no curve to measure; make it again with `acip precompute`.")
-    return curves, ResumableRun.of(purpose, old.name, old.fingerprint, old.recipe)
+    return curves, _run(purpose, loaded, old)
+
+
+def _run(purpose: str, loaded: Loaded, old: Artifact, *settings: object) -> ResumableRun:
+    """A run on the text of the artifact's own curves, of which its recipe holds but names."""
+    text = [_text(loaded, curve) for curve in primary_curves(old.curves)]
+    made = made_from(loaded.folder, DIRECTIONS)
+    return ResumableRun.of(purpose, old.name, old.fingerprint, made, old.recipe, settings, *text)
 
 
 def _recounted(loaded: Loaded) -> Artifact:

@@ -11,6 +11,7 @@ import torch
 
 from acip_core.artifacts.loading import open_model
 from acip_core.artifacts.reader import read_artifact
+from acip_core.artifacts.writer import write_artifact
 from acip_core.errors import AcipError, ArtifactError, CorpusError, SizeError
 from acip_core.pipelines.finetuning import FinetuneConfig, finetune
 from acip_core.pipelines.precompute import PrecomputeConfig, precompute
@@ -78,6 +79,23 @@ def test_a_killed_run_ends_like_one_that_was_not(model: str, start: Path, tmp_pa
     whole, killed = read_artifact(tmp_path / "whole").adapters, read_artifact(tmp_path / "killed").adapters
     assert whole is not None and killed is not None
     assert all(torch.equal(whole[name].b, killed[name].b) for name in whole)
+
+
+@pytest.mark.parametrize("start", [False], indirect=True)
+def test_points_of_another_artifact_are_not_taken_over(model: str, start: Path, tmp_path: Path) -> None:
+    def kill(step: Progress) -> None:
+        if "tuned at" in step.stage and step.done > 3:  # the first point, three windows, was kept
+            raise KeyboardInterrupt
+
+    wanted = replace(tuning(tmp_path), steps=2)
+    artifact = read_artifact(start)
+    other = {name: scores.flip(0) for name, scores in artifact.scores.items()}
+    write_artifact(replace(artifact, scores=other), tmp_path / "other")
+    with pytest.raises(KeyboardInterrupt):
+        finish(finetune(model, wanted, start, tmp_path / "out"), kill)
+    steps: list[Progress] = []
+    finish(finetune(model, wanted, tmp_path / "other", tmp_path / "out"), steps.append)
+    assert min(step.done for step in steps if "tuned at" in step.stage) == 1
 
 
 @pytest.mark.parametrize("start", [True], indirect=True)
