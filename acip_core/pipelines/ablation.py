@@ -28,6 +28,7 @@ from ..scoring.baselines import gradient_scores
 from ..scoring.fisher import fisher_densities
 from ..scoring.pruning_config import PruningConfig
 from ..storage.digests import cache_key
+from ..storage.locks import only_run
 from .ablation_parts import PARTS, part_model
 from .ablation_run import AblationConfig, AblationRun
 
@@ -123,9 +124,10 @@ def ablate(
     base = load_base(source)
     check_in_memory(base.model, "pruning runs")
     found = find_artifact(base, artifact, same_weights=True)
-    run = AblationRun(source, base, found.artifact, found.folder, settings)
-    del base, found
-    for row in chosen:
-        if row not in run.rows:
-            yield from run.measure(row, (yield from ROWS[row](run)))
+    with only_run(found.folder):  # from reading on: all rows are written anew with each
+        run = AblationRun(source, base, found.artifact, found.folder, settings)
+        del base, found
+        for row in chosen:
+            if row not in run.rows:
+                yield from run.measure(row, (yield from ROWS[row](run)))
     return tuple(Row(row, run.rows[row]) for row in chosen)

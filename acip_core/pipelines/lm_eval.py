@@ -21,6 +21,7 @@ from ..evaluation.perplexity import measure_perplexity
 from ..model.context import fitting_window
 from ..model.elastic_model import ElasticModel
 from ..progress import Progress, Steps
+from ..storage.locks import only_run
 
 PAPER_TASKS = ("arc_easy", "arc_challenge", "hellaswag", "mathqa", "openbookqa", "piqa", "winogrande")
 PAPER_CORPORA = ("wikitext2", "c4")
@@ -56,24 +57,24 @@ def evaluate(
     """
     prepared = _prepared([task for task in tasks if task not in PAPER_CORPORA], include)
     loaded = yield from open_model(source, artifact, same_weights=True)
-    elastic = loaded.elastic
-    folder = loaded.folder
+    elastic, folder = loaded.elastic, loaded.folder
     plans = {ratio: elastic.planner.at_ratio(ratio) for ratio in sorted(set(ratios), reverse=True)}
-    results = read_evaluation(folder)
     rounds = [(task, ratio) for task in tasks for ratio in plans]
-    for index, (task, ratio) in enumerate(rounds):
-        yield Progress("evaluating", index, len(rounds), f"{task} at {ratio:.0%}")
-        if any((r.task, r.ratio, r.limit) == (task, ratio, limit) for r in results):
-            continue
-        plan = plans[ratio]
-        with elastic.at(plan):
-            if task in prepared:
-                values = _scores(elastic, prepared[task], limit, batch_size)
-            else:
-                values = yield from _perplexity(elastic, task, limit)
-        results += [TaskResult(task, m, ratio, plan.parameters, plan.bytes, *v, limit) for m, v in values.items()]
-        write_evaluation(results, folder)
-    yield Progress("evaluating", len(rounds), len(rounds))
+    with only_run(folder):  # from reading on: all results are written anew with each
+        results = read_evaluation(folder)
+        for index, (task, ratio) in enumerate(rounds):
+            yield Progress("evaluating", index, len(rounds), f"{task} at {ratio:.0%}")
+            if any((r.task, r.ratio, r.limit) == (task, ratio, limit) for r in results):
+                continue
+            plan = plans[ratio]
+            with elastic.at(plan):
+                if task in prepared:
+                    values = _scores(elastic, prepared[task], limit, batch_size)
+                else:
+                    values = yield from _perplexity(elastic, task, limit)
+            results += [TaskResult(task, m, ratio, plan.parameters, plan.bytes, *v, limit) for m, v in values.items()]
+            write_evaluation(results, folder)
+        yield Progress("evaluating", len(rounds), len(rounds))
     return [r for r in results if r.task in tasks and r.ratio in plans and r.limit == limit]
 
 

@@ -31,6 +31,7 @@ from ..scoring.envelope import envelope_scores
 from ..scoring.fisher import fisher_gains
 from ..scoring.iterative import iterative_scores
 from ..scoring.predicted import predicted_scores
+from ..storage.locks import only_run
 from ..training.aa_svd import aa_svd
 from ..training.factors import train_factors
 from .comparison_run import ComparisonConfig, ComparisonRun, Scores
@@ -68,13 +69,14 @@ def compare(
     base = load_base(source)
     check_in_memory(base.model, "comparison lines")
     found = find_artifact(base, artifact, same_weights=True)
-    run = ComparisonRun(source, base, found.artifact, budget, found.folder / FILE, ratios)
-    del base, found
-    if any(run.missing(name) for name in chosen):
-        yield from run.measure_base()
-    for name in chosen:
-        if run.missing(name):
-            yield from METHODS[name](run, name)
+    with only_run(found.folder):  # from reading on: all results are written anew with each
+        run = ComparisonRun(source, base, found.artifact, budget, found.folder / FILE, ratios)
+        del base, found
+        if any(run.missing(name) for name in chosen):
+            yield from run.measure_base()
+        for name in chosen:
+            if run.missing(name):
+                yield from METHODS[name](run, name)
     return run.comparison()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from acip_core.artifacts.ablation_rows import FILE as ABLATION
-from acip_core.errors import ArtifactError
+from acip_core.errors import ArtifactError, StorageError
 from acip_core.model.coding_moments import measure_coding_moments
 from acip_core.model.factorization import factorize
 from acip_core.model.second_moments import plain_basis
@@ -18,6 +18,7 @@ from acip_core.pipelines.ablation_parts import predicted_gains
 from acip_core.pipelines.ablation_run import AblationConfig
 from acip_core.pipelines.comparison_run import ComparisonConfig
 from acip_core.progress import Progress, finish
+from acip_core.storage.locks import only_run
 from acip_core.training.factors import FactorConfig
 from tests.support.tiny import calibration, target_weights, tiny_base, tiny_basis
 
@@ -63,6 +64,11 @@ def test_killed_ablations_continue(fitted: str, settings: AblationConfig, tmp_pa
     assert not any("pruning" in stage or "all as it is" in stage for stage in seen)
     (tmp_path / "artifact" / ABLATION).unlink()
     assert finish(ablate(fitted, tmp_path / "artifact", settings, names)) == continued
+
+
+def test_a_second_run_at_once_is_refused(fitted: str, settings: AblationConfig, tmp_path: Path):
+    with only_run(tmp_path / "artifact"), pytest.raises(StorageError, match="Another run is writing"):
+        finish(ablate(fitted, tmp_path / "artifact", settings, ("all as it is",)))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}"])

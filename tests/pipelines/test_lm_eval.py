@@ -12,11 +12,12 @@ import pytest
 from acip_core.artifacts.task_results import FILE, TaskResult, read_evaluation, write_evaluation
 from acip_core.artifacts.writer import write_artifact
 from acip_core.data import corpus
-from acip_core.errors import ArtifactError, EvaluationError
+from acip_core.errors import ArtifactError, EvaluationError, StorageError
 from acip_core.figures.tasks import task_pictures
 from acip_core.pipelines import lm_eval as harness
 from acip_core.pipelines.lm_eval import evaluate
 from acip_core.progress import Progress, finish
+from acip_core.storage.locks import only_run
 from tests.support.commands import run
 from tests.support.tiny import save, tiny_artifact, tiny_base
 
@@ -103,6 +104,11 @@ def test_a_killed_run_continues(model: str, tasks: Path, tmp_path: Path) -> None
     with pytest.raises(KeyboardInterrupt):
         finish(evaluate(model, [1.0, 0.6], ["picked"], tmp_path / "artifact", include=tasks), kill)
     assert [r.ratio for r in read_evaluation(tmp_path / "artifact")] == [1.0]
+
+
+def test_a_second_run_at_once_is_refused(model: str, tasks: Path, tmp_path: Path) -> None:
+    with only_run(tmp_path / "artifact"), pytest.raises(StorageError, match="Another run is writing"):
+        finish(evaluate(model, [1.0], ["picked"], tmp_path / "artifact", include=tasks))
 
 
 def test_perplexity_in_the_paper_s_windows(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from acip_core.artifacts.comparison import FILE, Comparison, read_comparison, wo
 from acip_core.artifacts.reader import read_artifact
 from acip_core.artifacts.writer import write_artifact
 from acip_core.data.corpus import documents, token_windows
-from acip_core.errors import ArtifactError, SizeError
+from acip_core.errors import ArtifactError, SizeError, StorageError
 from acip_core.evaluation.fidelity import full_logits, measure_fidelity
 from acip_core.evaluation.perplexity import measure_perplexity
 from acip_core.model.base_model import load_base
@@ -22,6 +22,7 @@ from acip_core.model.elastic_model import build_elastic
 from acip_core.pipelines import method_comparison
 from acip_core.pipelines.method_comparison import ComparisonConfig, compare
 from acip_core.progress import Progress, finish
+from acip_core.storage.locks import only_run
 from acip_core.training.adapters import AdapterRun
 from acip_core.training.factors import FactorRun
 from tests.support.commands import run as command
@@ -79,6 +80,11 @@ def test_a_new_artifact_is_measured_again_and_nothing_else(fitted: str, budget: 
     other = replace(read, fingerprint="another model's")
     write_artifact(other, tmp_path / "artifact")
     assert not (tmp_path / "artifact" / FILE).exists()
+
+
+def test_a_second_run_at_once_is_refused(fitted: str, budget: ComparisonConfig, tmp_path: Path):
+    with only_run(tmp_path / "artifact"), pytest.raises(StorageError, match="Another run is writing"):
+        run(fitted, budget, tmp_path, ("svd-magnitude",))
 
 
 def test_the_worse_corpus_counts(fitted: str, budget: ComparisonConfig, tmp_path: Path):
