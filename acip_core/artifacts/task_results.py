@@ -1,16 +1,23 @@
-"""What `evaluate` measured, as the file `evaluation.json` in an artifact's folder keeps it."""
+"""What `evaluate` measured, as the file `evaluation.json` in an artifact's folder keeps it.
+
+It names the directions that it was measured with, so that none of it is shown of an artifact that was made since.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..model.size_planner import DIRECTIONS
 from ..storage.atomic import atomic_path
 from ..storage.verified import listed, parse_dataclass, read_json, reporting_damage, write_json
+from .knowledge import made_from
 
+log = logging.getLogger("acip")
 FILE = "evaluation.json"
 
 
@@ -35,7 +42,7 @@ class TaskResult:
 
 
 def write_evaluation(results: Sequence[TaskResult], folder: Path) -> None:
-    """Replace the file in an artifact's folder.
+    """Replace the file in an artifact's folder, whose other files they were measured with.
 
     Raises:
         StorageError: it cannot be written.
@@ -44,11 +51,11 @@ def write_evaluation(results: Sequence[TaskResult], folder: Path) -> None:
     for row in rows:  # JSON has no infinity
         row |= {key: None for key in ("value", "error") if row[key] is not None and not math.isfinite(row[key])}
     with atomic_path(folder / FILE) as temporary:
-        write_json(temporary, {"results": rows})
+        write_json(temporary, {"made_from": made_from(folder, DIRECTIONS), "results": rows})
 
 
 def read_evaluation(folder: Path) -> list[TaskResult]:
-    """What `evaluate` wrote to an artifact's folder; nothing when it never ran.
+    """What `evaluate` wrote to an artifact's folder; nothing when it never ran, or with other directions.
 
     Raises:
         ArtifactError: the file is damaged.
@@ -57,6 +64,12 @@ def read_evaluation(folder: Path) -> list[TaskResult]:
     if not os.path.lexists(path):
         return []
     with reporting_damage(path, "delete it and run `python -m acip_core measure tasks`"):
-        rows = listed(read_json(path), "results")
+        content = read_json(path)
+        stated = content.pop("made_from", None) if isinstance(content, dict) else None  # former files do not say it
+        rows = listed(content, "results")
         values = [math.inf if row["value"] is None else row["value"] for row in rows]
-        return [parse_dataclass(TaskResult, row | {"value": v}) for row, v in zip(rows, values, strict=True)]
+        results = [parse_dataclass(TaskResult, row | {"value": v}) for row, v in zip(rows, values, strict=True)]
+    if stated == made_from(folder, DIRECTIONS):
+        return results
+    log.warning("%s was measured before its artifact changed; `python -m acip_core measure tasks` renews it.", path)
+    return []

@@ -32,8 +32,8 @@ from .completions import FILE as COMPLETIONS
 from .knowledge import FILE as KNOWLEDGE
 from .reader import read_artifact, read_description
 
-# They cost hours; the last one says itself which directions and codes it is of.
-_OF_OTHER_COMMANDS = ("comparison.json", "ablation.json", "evaluation.json", "peers.json", KNOWLEDGE)
+# They cost hours; the last two say themselves which directions and codes they are of.
+_OF_OTHER_COMMANDS = ("comparison.json", "ablation.json", "peers.json", "evaluation.json", KNOWLEDGE)
 _OF_AN_ARTIFACT = {*FILES, "acip.json", *_OF_OTHER_COMMANDS, *CODING_FILES, COMPLETIONS}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from acip_core.artifacts.reader import read_artifact
 from acip_core.artifacts.task_results import FILE, TaskResult, read_evaluation, write_evaluation
 from acip_core.artifacts.writer import write_artifact
 from acip_core.data import corpus
@@ -18,6 +19,7 @@ from acip_core.pipelines import lm_eval as harness
 from acip_core.pipelines.lm_eval import evaluate
 from acip_core.progress import Progress, finish
 from acip_core.storage.locks import only_run
+from acip_core.storage.verified import read_json
 from tests.support.commands import run
 from tests.support.tiny import save, tiny_artifact, tiny_base
 
@@ -104,6 +106,23 @@ def test_a_killed_run_continues(model: str, tasks: Path, tmp_path: Path) -> None
     with pytest.raises(KeyboardInterrupt):
         finish(evaluate(model, [1.0, 0.6], ["picked"], tmp_path / "artifact", include=tasks), kill)
     assert [r.ratio for r in read_evaluation(tmp_path / "artifact")] == [1.0]
+
+
+def test_results_of_a_former_artifact_are_measured_again(
+    model: str, tasks: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "artifact"
+    before = finish(evaluate(model, [0.6], ["picked"], folder, include=tasks))
+    artifact = read_artifact(folder)
+    write_artifact(replace(artifact, curves=()), folder)
+    assert read_evaluation(folder) == before and not caplog.messages
+    write_artifact(replace(artifact, scores={name: s.flip(0) for name, s in artifact.scores.items()}), folder)
+    assert read_evaluation(folder) == [] and "before its artifact changed" in caplog.text
+    after = finish(evaluate(model, [0.6], ["picked"], folder, include=tasks))
+    assert read_evaluation(folder) == after
+    rows = read_json(folder / FILE)["results"]
+    (folder / FILE).write_text(json.dumps({"results": rows}))  # as former versions wrote it
+    assert read_evaluation(folder) == []
 
 
 def test_a_second_run_at_once_is_refused(model: str, tasks: Path, tmp_path: Path) -> None:
