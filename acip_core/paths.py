@@ -52,6 +52,16 @@ def artifact_homes() -> list[Path]:
     return list(dict.fromkeys([*here, artifacts_home(), _data_home(), _bundled("precomputed")]))
 
 
+def local_path(name: str | Path) -> Path:
+    """A path with `~` for the home folder; of a user who is not known it stays as it is written."""
+    return Path(os.path.expanduser(name))
+
+
+def exists_here(name: str | Path) -> bool:
+    """Whether a file or folder of a name is on this machine; one that no path can have is not: too long, say."""
+    return os.path.exists(local_path(name))
+
+
 def _bundled(name: str) -> Path:
     """A folder that comes with the package."""
     within = _PACKAGE / name

@@ -9,7 +9,15 @@ import pytest
 
 from acip_core import paths
 from acip_core.artifacts.artifact import default_artifact
-from acip_core.paths import artifact_homes, artifacts_home, cache_dir
+from acip_core.paths import artifact_homes, artifacts_home, cache_dir, exists_here
+
+
+def test_a_name_that_no_path_can_have_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").touch()
+    assert exists_here("~/file") and exists_here(tmp_path)
+    for name in ("x" * 300, "x" * 5000, "~nobody-of-this-name/x", "a\0b", "x" * 300 + "/b"):
+        assert not exists_here(name)
 
 
 def test_the_cache_folder_is_the_users_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from ..errors import ArgumentError, ModelError, shown
 from ..model.base_model import DEFAULT_MODEL
 from ..model.placement import DISK, default_place
+from ..paths import exists_here
 from ..progress import Progress
 
 OnProgress = Callable[[Progress], None]
@@ -64,7 +65,7 @@ def model_at(source: str | None, revision: str | None) -> str | None:
         ModelError: the embedded default has none either.
         ArgumentError: the name has one already.
     """
-    if revision is None or (source is not None and Path(source).expanduser().exists()):
+    if revision is None or (source is not None and exists_here(source)):
         return source
     if source is None or source.lower() == DEFAULT_MODEL:
         raise ModelError(f"The embedded default has no revision '{revision}'; name a model of the Hub.")
@@ -81,7 +82,7 @@ def artifact_at(artifact: str | Path | None, revision: str | None) -> str | Path
         return artifact
     if artifact is None:
         raise ArgumentError("An 'artifact_revision' belongs to an artifact on the Hub; name it with 'artifact'.")
-    return artifact if Path(artifact).expanduser().exists() else _with_revision(str(artifact), revision)
+    return artifact if exists_here(artifact) else _with_revision(str(artifact), revision)
 
 
 def _with_revision(name: str, revision: str) -> str:

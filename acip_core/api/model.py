@@ -21,6 +21,7 @@ from ..evaluation.perplexity import WINDOW
 from ..generation.engine import SamplingConfig
 from ..model.quantization import FULL
 from ..model.size_planner import DIRECTIONS
+from ..paths import local_path
 from ..progress import finish
 from ..storage.hub import HubConfig, check_publishable, publish
 from .arguments import DeviceMap, OnProgress, artifact_at, model_at, one_place, refuse_options, refuse_unknown
@@ -214,7 +215,7 @@ class AcipModel(SizedModel):
             ModelError, PrecisionError: as `artifacts.export.export`.
         """
         refuse_unknown("AcipModel.save_pretrained", unknown)
-        folder = Path(save_directory).expanduser()
+        folder = local_path(save_directory)
         check_free(folder)
         if format == "gguf":
             if dense or dtype or self._loaded.quantized:

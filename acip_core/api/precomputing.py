@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..paths import local_path
 from ..pipelines.precompute import precompute as run
 from ..pipelines.recipes import DEFAULT_RECIPE, PrecomputeConfig
 from ..progress import finish
@@ -37,5 +38,5 @@ def precompute(
         ModelError, CorpusError, ArtifactError, PrecisionError, StorageError: one sentence each; finished stages stay.
     """
     source = None if model is None else str(model)
-    folder = None if output_dir is None else Path(output_dir).expanduser()
+    folder = None if output_dir is None else local_path(output_dir)
     return finish(run(source, config or DEFAULT_RECIPE, folder, overwrite), on_progress)

@@ -27,7 +27,7 @@ from ..evaluation.curves import Curve
 from ..model.elastic_model import AdapterWeights
 from ..model.second_moments import Basis
 from ..model.trained_factors import FactorUpdate
-from ..paths import artifact_homes, artifacts_home
+from ..paths import artifact_homes, artifacts_home, exists_here
 from ..storage.atomic import recover
 
 FORMAT_VERSION = 2
@@ -84,6 +84,6 @@ def default_artifact(name: str) -> Path:
     """The folder of a model's artifact: the first there is in `paths.artifact_homes`, or where one would be written."""
     for home in artifact_homes():
         recover(home / name)
-        if (home / name / "acip.json").exists():
+        if exists_here(home / name / "acip.json"):
             return home / name
     return artifacts_home() / name

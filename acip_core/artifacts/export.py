@@ -29,6 +29,7 @@ from ..model import coded_modeling, entropy_decoding, modeling
 from ..model.elastic_model import ElasticModel
 from ..model.quantization import Quantized
 from ..model.size_planner import DIRECTIONS, Plan
+from ..paths import exists_here, local_path
 from ..progress import Progress, Steps
 from ..storage.atomic import atomic_path, check_writable, entries
 from .artifact import Artifact
@@ -201,8 +202,8 @@ def check_free(folder: Path) -> None:
     Raises:
         StorageError: the folder holds files or cannot be written.
     """
-    place = folder.expanduser()
-    if entries(place) or (place.exists() and not place.is_dir()):
+    place = local_path(folder)
+    if entries(place) or (exists_here(place) and not place.is_dir()):
         raise StorageError(f"{folder} exists already; name a new folder for the model.")
     check_writable(place)
 

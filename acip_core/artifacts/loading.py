@@ -27,6 +27,7 @@ from ..model.packed_codes import repository_of
 from ..model.quantization import FULL, Quantized, at_precision, check_precision, quantize
 from ..model.rank_costs import break_even_rank
 from ..model.target_layers import TargetLayers, target_layers
+from ..paths import local_path
 from ..progress import Progress, Steps
 from ..storage.hub import HubConfig, Repository, artifact_folder, split_revision
 from .artifact import Artifact, default_artifact
@@ -215,7 +216,7 @@ def find_artifact(base: BaseModel, named: Path | None = None, same_weights: bool
     Raises:
         ArtifactError: there is none, it is damaged or another model's.
     """
-    folder = named.expanduser() if named is not None else default_artifact(base.name)
+    folder = local_path(named) if named is not None else default_artifact(base.name)
     artifact = read_artifact(folder)
     targets = target_layers(base.model, artifact.include, artifact.exclude)
     _check_fits(base, targets, artifact)

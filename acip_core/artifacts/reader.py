@@ -17,6 +17,7 @@ from ..evaluation.methods import current_label
 from ..model.elastic_model import AdapterWeights
 from ..model.second_moments import GRADIENT, Basis, read_basis
 from ..model.trained_factors import FactorUpdate, read_updates
+from ..paths import local_path
 from ..storage.atomic import recover
 from ..storage.digests import check_regular, file_digest
 from ..storage.verified import (
@@ -44,7 +45,7 @@ def read_artifact(folder: Path) -> Artifact:
         ArtifactError: a file is missing, truncated, of another format version, differs from what was written, or holds
             wrong shapes or values; the message names the file and the field.
     """
-    folder = folder.expanduser()
+    folder = local_path(folder)
     recover(folder)
     description = read_description(folder / "acip.json")
     if description["format_version"] == _WITHOUT_DIGESTS:

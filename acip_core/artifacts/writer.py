@@ -19,6 +19,7 @@ from ..evaluation.curves import Curve
 from ..model.elastic_model import AdapterWeights
 from ..model.second_moments import Basis, read_basis, save_basis
 from ..model.trained_factors import save_updates
+from ..paths import exists_here, local_path
 from ..storage.atomic import atomic_path, entries, read_unless_damaged
 from ..storage.digests import check_regular, file_digest
 from ..storage.verified import (
@@ -103,9 +104,9 @@ def check_replaceable(folder: Path) -> None:
     Raises:
         ArtifactError: something else is at that place.
     """
-    folder = folder.expanduser()
+    folder = local_path(folder)
     names = entries(folder)
-    if (names and "acip.json" not in names) or (folder.exists() and not folder.is_dir()):
+    if (names and "acip.json" not in names) or (exists_here(folder) and not folder.is_dir()):
         raise ArtifactError(f"{folder} holds other files; name a new folder for the artifact.")
 
 
@@ -121,12 +122,12 @@ def check_owner(folder: Path, owned: Callable[[str, Sequence[str], Sequence[str]
         ArtifactError: such an artifact is there, or one that cannot be read, or `check_replaceable` says so.
     """
     check_replaceable(folder)
-    if replace or "acip.json" not in entries(folder.expanduser()):
+    if replace or "acip.json" not in entries(local_path(folder)):
         return
     way_out = "name another folder with --out, or replace it with --replace"
     with reporting_damage(folder / "acip.json", way_out):
         try:
-            found = read_description(folder.expanduser() / "acip.json")
+            found = read_description(local_path(folder) / "acip.json")
         except ArtifactError as error:
             raise ValueError("it does not say whose it is") from error
     recipe = found["recipe"]

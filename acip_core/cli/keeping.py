@@ -32,8 +32,11 @@ def report(
     """Write an artifact's pictures and figures as one HTML page; the model is not loaded."""
     from ..artifacts.artifact import default_artifact
     from ..model.base_model import DEFAULT_MODEL
+    from ..paths import exists_here, local_path
+    from ..storage.hub import split_revision
 
-    path = Path(model or DEFAULT_MODEL).expanduser().resolve()
+    source = model or DEFAULT_MODEL
+    path = local_path(source if exists_here(source) else split_revision(source)[0]).resolve()
     name = (path.stem if path.suffix.lower() == ".gguf" else path.name).lower()  # as `load_base` names it
     folder = artifact or default_artifact(name)
     write_report(folder, out or folder / "report.html")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ..errors import SizeError, check_ratio
+from ..paths import local_path
 from .drawing import say
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def expanded(path: Path | None) -> Path | None:
     """A path with `~` for the home folder, which shells leave in `--out=~/x`."""
-    return Path(os.path.expanduser(path)) if path is not None else None
+    return local_path(path) if path is not None else None
 
 
 _SOURCE = "Hub id (org/model, org/model@revision), local folder or GGUF file"

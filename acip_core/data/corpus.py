@@ -130,8 +130,18 @@ def _all_documents(corpus: str, edition: tuple[int, int] | None) -> tuple[str, .
         file = _embedded_file(corpus)
         texts = _read_embedded(corpus, file) if file else _read_hub(corpus)
     else:
+        _check_name(corpus)
         texts = read_text_file(Path(corpus))
     return tuple(dict.fromkeys(texts))  # a document that occurs twice must not fall on both sides of a split
+
+
+def _check_name(corpus: str) -> None:
+    """Refuse a file whose name no artifact could hold, before hours of work."""
+    try:
+        corpus.encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(corpus).decode("utf-8", "replace")
+        raise CorpusError(f"The name of the text file '{name}' is not UTF-8; rename it.") from None
 
 
 def read_text_file(path: Path) -> list[str]:
@@ -182,6 +192,7 @@ def _json_lines(content: str, path: Path) -> list[str]:
             text = row if isinstance(row, str) else row["text"]
             if not isinstance(text, str):
                 raise TypeError
+            text.encode()  # half of a pair of surrogates is no text
         except (ValueError, KeyError, TypeError, RecursionError):
             raise CorpusError(
                 f"Line {number} of {path} is no JSON text and no object with one in its field 'text'; mend it, or save "

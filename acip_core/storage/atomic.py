@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from ..errors import AcipError, StorageError
-from ..paths import cache_dir
+from ..paths import cache_dir, local_path
 from .digests import file_digest
 from .verified import DAMAGE, read_json
 
@@ -90,7 +90,7 @@ def reporting_write_errors(target: Path) -> Iterator[None]:
 
 
 def _place(target: Path) -> Path:
-    path = Path(os.path.abspath(os.path.expanduser(target)))
+    path = Path(os.path.abspath(local_path(target)))
     return Path(os.path.realpath(path)) if path.is_symlink() and not path.is_file() else path
 
 
@@ -138,7 +138,7 @@ def remove_leftovers(folder: Path) -> None:
 def entries(folder: Path) -> list[str]:
     """Names of a folder's entries without temporary ones of running or killed writers; none if there is no folder."""
     recover(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # pathlib's raises where a name is too long
         return []
     return sorted(name for name in os.listdir(folder) if not name.endswith(_ENDING))
 

@@ -39,7 +39,7 @@ def _data(parts: Iterator[object]) -> Iterator[bytes | memoryview]:
         elif isinstance(part, bytes):
             yield part
         else:
-            yield (part if isinstance(part, str) else json.dumps(part, default=str)).encode()
+            yield (part if isinstance(part, str) else json.dumps(part, default=str)).encode("utf-8", "surrogatepass")
 
 
 def check_regular(path: Path) -> int:

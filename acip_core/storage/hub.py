@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from ..errors import HubError
+from ..paths import exists_here, local_path
 from .network import hub_reachable, offline_mode
 
 _ARTIFACT_FILES = ("*.json", "*.safetensors", "README.md")
@@ -58,7 +59,7 @@ def is_on_hub(name: str | Path) -> bool:
     text = str(name)
     if isinstance(name, Path) or text.count("/") != 1 or text.startswith((".", "/", "~")):
         return False
-    return not Path(text).exists()
+    return not exists_here(text)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def artifact_folder(name: str | Path, hub: HubConfig = HubConfig()) -> Path:
     """
     text = str(name)
     if not is_on_hub(name):
-        return Path(os.path.expanduser(text))
+        return local_path(text)
     repo, revision = split_revision(text)
     offline = hub.why_offline()
     with _reporting_hub_errors(text, offline):

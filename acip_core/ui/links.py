@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from ..artifacts.loading import Loaded
 from ..evaluation.methods import CORPORA
 from ..model.base_model import DEFAULT_HUB_ID, embedded_gguf
+from ..paths import exists_here
 
 PAPER = "https://arxiv.org/abs/2502.01717"
 AUTHORS_CODE = "https://github.com/merantix-momentum/acip"
@@ -52,5 +52,5 @@ def model_card_address(source: str) -> str:
     embedded = embedded_gguf()
     if embedded is not None and source == embedded.stem:
         return f"{_HUB}/{DEFAULT_HUB_ID}"
-    is_hub_id = source.count("/") == 1 and not source.startswith((".", "~", "/")) and not Path(source).exists()
+    is_hub_id = source.count("/") == 1 and not source.startswith((".", "~", "/")) and not exists_here(source)
     return f"{_HUB}/{source.partition('@')[0]}" if is_hub_id else ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 from ..model.base_model import BaseModel
+from ..paths import exists_here, local_path
 
 # What ends a GGUF file's name: the kind of its blocks.
 _BLOCKS = re.compile(r"([.-](I?Q\d\w*|B?F16|F32))?(\.gguf)?$", re.IGNORECASE)
@@ -17,8 +17,8 @@ _PLACE = re.compile(rf"(?<![\w:/.~])(?:~|[A-Za-z]:)?[/\\](?:{_PART}+[/\\])+({_PA
 
 def shown_name(source: str) -> str:
     """What a model is called: its name on the Hub, or the last part of a local path."""
-    path = Path(source).expanduser()
-    local = path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1 or path.exists()
+    path = local_path(source)
+    local = path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1 or exists_here(path)
     return (os.path.basename(os.path.abspath(path)) or source) if local else source
 
 

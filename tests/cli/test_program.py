@@ -26,6 +26,10 @@ def test_help_names_every_option(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         (("precompute", "--corpus", "/nowhere/text.txt"), "/nowhere/text.txt"),
         (("precompute", "/nowhere/[/red] [b]model.gguf"), "/nowhere/[/red] [b]model.gguf"),
         (("precompute", "--out", __file__), __file__),
+        (("precompute", "--out", "x" * 300), "File name too long"),
+        (("finetune", "nobody/nothing", "--out", "x" * 300, "--size", "0.5"), "File name too long"),
+        (("export", "smollm2-135m-instruct", "x" * 300), "File name too long"),
+        (("report", "x" * 300), "No artifact at"),
         (("prepare", "nobody/nothing"), "nobody/nothing"),
     ],
 )

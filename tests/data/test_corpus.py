@@ -119,6 +119,13 @@ def test_empty_file(content: bytes, tmp_path: Path):
         documents(str(tmp_path / "empty.txt"), "held-out")
 
 
+def test_a_name_that_is_no_text_is_one_sentence(tmp_path: Path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/te\xff.txt")
+    write(Path(path), ["some text"] * 9)
+    with pytest.raises(CorpusError, match=r"text file '.*te�\.txt' is not UTF-8; rename it"):
+        documents(path, "held-out")
+
+
 def test_binary_file(tmp_path: Path):
     (tmp_path / "picture.txt").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe\x00")
     with pytest.raises(CorpusError, match=r"picture\.txt as text"):
@@ -140,7 +147,7 @@ def test_json_lines_are_documents(tmp_path: Path):
     assert read_text_file(tmp_path / "rows.jsonl") == texts
 
 
-@pytest.mark.parametrize("row", ["{", '{"content": "a"}', '{"text": 3}', "7", "[" * 5000])
+@pytest.mark.parametrize("row", ["{", '{"content": "a"}', '{"text": 3}', '{"text": "\\ud800"}', "7", "[" * 5000])
 def test_a_line_that_is_no_document_is_named(row: str, tmp_path: Path):
     (tmp_path / "rows.jsonl").write_text('{"text": "good"}\n' + row)
     with pytest.raises(CorpusError, match=r"Line 2 of .*rows\.jsonl"):

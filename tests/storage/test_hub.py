@@ -59,6 +59,7 @@ def test_a_folder_comes_first(hub: Hub, artifact: Path, monkeypatch: pytest.Monk
         ("user/secret", "no repository 'user/secret' on the Hub, or it is private"),
         ("user/art@v9", "'user/art@v9' has no such revision"),
         ("user/a b", "not a repository's name"),
+        ("a" * 300 + "/b", "not a repository's name"),
         ("user/other", "holds no artifact"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ def test_only_one_run_at_a_time(cache: Path, tmp_path: Path) -> None:
             pass
         with only_run(tmp_path / "other"):
             pass
+
+
+def test_a_folder_whose_name_is_no_text_can_be_locked(cache: Path, tmp_path: Path) -> None:
+    with only_run(tmp_path / os.fsdecode(b"out\xff")), only_run(tmp_path / "out"):
+        pass
 
 
 def test_a_run_leaves_its_own_errors_as_they_are(cache: Path, tmp_path: Path) -> None:
