@@ -144,7 +144,7 @@ def test_nothing_to_load(files: tuple[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="No artifact at"):
         AcipModel.from_pretrained(files[0], artifact=tmp_path / "none")
     for size in (60, 0, math.nan, "0.5"):
-        with pytest.raises(SizeError, match="between 0 and 1"):
+        with pytest.raises(SizeError, match="above 0 and be 1 at most"):
             AcipModel.from_pretrained("/nowhere.gguf", size=size)  # type: ignore[arg-type]
 
 
