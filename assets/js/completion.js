@@ -15,7 +15,7 @@ import { follow, onRest, position, settle, show } from "./slider.js";
 const ANSWER_MS = 4000; // a run says within this time at least who is ahead
 const LONG = 120; // characters of a prompt that are shown
 
-/** @type {((message: CompletionMessage) => void)[]} */
+/** @type {((message: CompletionMessage, isShown: boolean) => void)[]} */
 const listeners = [];
 /** @type {Pane | null} */
 let pane = null;
@@ -26,8 +26,8 @@ export function completion(part) {
 }
 
 /**
- * Calls with every completion that is finished.
- * @param {(message: CompletionMessage) => void} act
+ * Calls with every completion that is finished, once; `isShown` unless one of before was chosen meanwhile.
+ * @param {(message: CompletionMessage, isShown: boolean) => void} act
  */
 export const onFinished = (act) => listeners.push(act);
 
@@ -65,6 +65,7 @@ class Pane {
   /** @type {Map<string, string>} */
   #originals = new Map(); // beside completions of before
   #unanswered = 0;
+  #told = 0; // the latest run that listeners know of: texts of other sizes come as repetitions of its last message
   #outdate;
 
   /** @param {Part<CompletionMessage>} part */
@@ -95,7 +96,8 @@ class Pane {
   #receive(message) {
     this.#latest = message;
     this.#asked = null;
-    if (message.key !== undefined) {
+    if (message.key !== undefined && message.mode === mode()) {
+      // a completion of before may have brought another mode, with other texts at the same places
       if (message.key !== this.#ready.key)
         this.#ready = new Ready(message.key, message.beforehand ?? false, message.prompt);
       this.#ready.add(message.ready);
@@ -104,7 +106,9 @@ class Pane {
     this.#paint();
     if (message.state !== "done") return;
     if (this.#ready.isComplete(full.percent)) this.#originals.set(nameOf(message), this.#ready.textAt(full.percent));
-    for (const act of listeners) act(message);
+    if (message.run === this.#told) return;
+    this.#told = message.run;
+    for (const act of listeners) act(message, this.#recalled === null);
   }
 
   /** Makes room for a run that is asked for; a text that is known stays. */

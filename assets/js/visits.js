@@ -63,7 +63,7 @@ class Visits {
       event.preventDefault();
       this.#act(name);
     });
-    onFinished((message) => this.#add(message));
+    onFinished((message, isShown) => this.#add(message, isShown));
     onStep((former) => this.#return(former));
     this.#paint();
   }
@@ -73,13 +73,18 @@ class Visits {
     this.actions.get(name ?? "")?.();
   }
 
-  /** @param {Completion} completion */
-  #add({ percent, mode, prompt, text, status }) {
+  /**
+   * @param {Completion} completion
+   * @param {boolean} isShown
+   */
+  #add({ percent, mode, prompt, text, status }, isShown) {
     const visit = { percent, mode, prompt, text, status };
     const known = this.all.findIndex((each) => isSame(each, visit));
     if (known >= 0) this.all[known] = visit;
     else this.all = [...this.all, visit].slice(-MOST);
-    this.#arrive(visit);
+    if (this.#former && isSame(this.#former, visit)) this.#former = visit;
+    if (isShown || (this.#current && isSame(this.#current, visit))) this.#arrive(visit);
+    else this.#paint();
   }
 
   /** @param {Completion[]} before */

@@ -1,4 +1,4 @@
-"""The page in a real browser: shared links, sizes visited before, other servers and models, everybody's access."""
+"""The page in a real browser: shared links, other servers and models, everybody's access."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from tests.support.visitor import (
     Visit,
     drag,
     expected,
-    forget_visits,
     opened,
     page_port,
     readout,
@@ -211,42 +210,6 @@ def test_nonsense_in_a_link(visit: Visit, link: str, percent: int | None, state:
 def test_a_link_from_another_model_says_so(visit: Visit) -> None:
     page = visit(link="model=<b>other</b>&size=70")
     expect(page.locator("#header .note").last).to_contain_text("made with <b>other</b>; this page runs memory")
-
-
-def test_visited_sizes_stay(page: Page) -> None:
-    forget_visits(page)
-    texts = {100: text(page)}
-    for percent in (70, 40):
-        drag(page, percent)
-        page.mouse.up()
-        wait_state(page, "done", percent)
-        texts[percent] = text(page)
-    chips = page.locator("#visits .chips button")
-    expect(chips).to_have_count(3)
-
-    def shown(percent: int) -> None:
-        expect(page.locator("#completion [data-percent]")).to_have_attribute("data-percent", str(percent))
-        assert page.locator(SLIDER).input_value() == str(percent)
-        assert text(page) == texts[percent]
-        expect(page.locator("#visits [aria-current]")).to_contain_text(f"{percent} %")
-        assert f"size={percent}&" in page.url
-
-    page.focus(SLIDER)
-    for percent in (70, 40, 70):
-        page.keyboard.press("t")
-        shown(percent)
-    page.keyboard.press("Control+z")  # a flip is a step, too
-    shown(40)
-    page.keyboard.press("Control+z")
-    shown(70)
-    page.keyboard.press("Control+Shift+z")
-    shown(40)
-    chips.first.click()
-    shown(100)
-    page.locator("#prompt textarea").press_sequentially("t")  # is a letter there
-    assert page.locator("#prompt textarea").input_value().endswith("t")
-    page.click("#visits [data-do=clear]")
-    expect(chips).to_have_count(1)
 
 
 def test_nothing_serious_in_the_way_of_anybody(visit: Visit) -> None:

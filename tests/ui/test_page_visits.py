@@ -1,0 +1,71 @@
+"""The page in a real browser: what was seen before, by chips, the flip and the browser's own Back and Forward."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.support.visitor import SLIDER, VERY_SLOW, Slowness, Visit, drag, forget_visits, text, wait_state
+
+pytestmark = [pytest.mark.browser, pytest.mark.long]
+
+CHIPS, CURRENT = "#visits .chips button", "#visits [aria-current]"
+
+
+def test_visited_sizes_stay(page: Page) -> None:
+    forget_visits(page)
+    texts = {100: text(page)}
+    for percent in (70, 40):
+        drag(page, percent)
+        page.mouse.up()
+        wait_state(page, "done", percent)
+        texts[percent] = text(page)
+    chips = page.locator("#visits .chips button")
+    expect(chips).to_have_count(3)
+
+    def shown(percent: int) -> None:
+        expect(page.locator("#completion [data-percent]")).to_have_attribute("data-percent", str(percent))
+        assert page.locator(SLIDER).input_value() == str(percent)
+        assert text(page) == texts[percent]
+        expect(page.locator("#visits [aria-current]")).to_contain_text(f"{percent} %")
+        assert f"size={percent}&" in page.url
+
+    page.focus(SLIDER)
+    for percent in (70, 40, 70):
+        page.keyboard.press("t")
+        shown(percent)
+    page.keyboard.press("Control+z")  # a flip is a step, too
+    shown(40)
+    page.keyboard.press("Control+z")
+    shown(70)
+    page.keyboard.press("Control+Shift+z")
+    shown(40)
+    chips.first.click()
+    shown(100)
+    page.locator("#prompt textarea").press_sequentially("t")  # is a letter there
+    assert page.locator("#prompt textarea").input_value().endswith("t")
+    page.click("#visits [data-do=clear]")
+    expect(chips).to_have_count(1)
+
+
+def test_a_chip_stays_the_current_one_while_more_texts_come_and_runs_end(visit: Visit, slow: Slowness) -> None:
+    page = visit(link="size=70&mode=directions&length=16&prompt=A text of my own")
+    wait_state(page, "done", 70)
+    page.focus(SLIDER)
+    page.keyboard.press("PageUp")
+    wait_state(page, "done", 80)
+    known = page.locator("#readouts .ready i").count()
+    page.locator(CHIPS, has_text="70 %").click()
+    page.wait_for_function(f"document.querySelectorAll('#readouts .ready i').length > {known} + 5")
+    expect(page.locator(CURRENT)).to_contain_text("70 %")
+    for percent in (80, 70):
+        page.locator("#visits [data-do=toggle]").click()
+        expect(page.locator(SLIDER)).to_have_value(str(percent))
+    slow.seconds = VERY_SLOW
+    page.fill("#prompt textarea", "One that ends later")
+    page.click("#run")
+    page.wait_for_function("document.querySelector('#completion .text').textContent.length < 3")
+    page.locator(CHIPS, has_text="80 %").click()
+    expect(page.locator(CHIPS, has_text="One that ends later")).to_be_visible()
+    expect(page.locator(CURRENT)).to_contain_text("80 %")
+    expect(page.locator(SLIDER)).to_have_value("80")
