@@ -184,6 +184,7 @@ class Chart {
       x: [points.map((point) => this.#axis.of(point.percent))],
       meta: [points.map((point) => point.percent)],
       y: [points.map((point) => point.value)],
+      customdata: [points.map(tabulated)],
       "marker.color": [points.map((point) => point.color)],
       "error_y.array": [points.map((point) => point.high - point.value)],
       "error_y.arrayminus": [points.map((point) => point.value - point.low)],
@@ -282,6 +283,17 @@ const relative = (point, base) => ({
   low: point.low / base,
   high: point.high / base,
 });
+
+/**
+ * Megabytes, percent and two standard errors in percent, as the curves have them, and what their names say.
+ * @param {Point} point
+ */
+const tabulated = ({ percent, value, high, title }) => [
+  (mode() === "directions" ? BYTES : MEGABYTES).of(percent),
+  percent,
+  100 * ((high / value) ** 2 - 1),
+  title,
+];
 
 /** @param {Point} point */
 const described = ({ title, done, total, value }) =>

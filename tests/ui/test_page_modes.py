@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -183,6 +184,32 @@ def test_the_plot_is_that_of_the_mode(visit: Visit, server: tuple[str, Handlers]
     drawn = dict(page.evaluate(read))
     own = "document.querySelector('#chart .plot').data[0].customdata.map(([megabytes]) => megabytes)"
     assert drawn["C4"] == page.evaluate(own) and drawn["measured here"] == []
+
+
+def test_the_table_of_the_plot_says_what_its_values_are(page: Page) -> None:
+    def table() -> tuple[str, dict[str, list[list[str]]]]:
+        with page.expect_download() as file:
+            page.click('[data-save="csv"]')
+        head, *lines = file.value.path().read_text(encoding="utf-8").splitlines()
+        rows = [next(csv.reader([line])) for line in lines]
+        return head, {row[0]: [each[1:] for each in rows if each[0] == row[0]] for row in rows}
+
+    plot = page.locator("#chart .plot")
+    expect(plot).to_have_attribute("data-axis", "megabytes")
+    head, relative = table()
+    assert head == "series,size in %,MB,perplexity ÷ the original's,± %"
+    assert relative["the original"][-1][2] == "1"
+    page.check(DIRECTIONS)
+    expect(plot).to_have_attribute("data-axis", "bytes")
+    page.focus(SLIDER)
+    page.keyboard.press("End")
+    page.click("#measure")
+    expect(page.locator("#chart .status")).to_contain_text("Measured 100 %")
+    head, plain = table()
+    assert head == "series,size in %,MB,perplexity,± %" and float(plain["C4"][-1][2]) == pytest.approx(30)
+    (star,) = plain["C4, measured here"]
+    assert star[0] == "100" and float(star[1]) == pytest.approx(float(plain["C4"][-1][1])) and float(star[3]) > 0
+    assert "Wikipedia, measured here" in plain and "measured here" not in plain
 
 
 def test_other_quantizers_join_the_plot_when_asked_for(page: Page) -> None:
