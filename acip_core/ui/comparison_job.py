@@ -40,7 +40,7 @@ class ComparisonJob(Job):
     def check(self) -> None:
         prompt, percents, settings = self._asked
         self.request = completion_request(prompt, settings)
-        self.common["prompt"] = self.request.shown
+        self.common |= {"prompt": self.request.prompt, "shown": self.request.shown}
         self.take_mode(self._model, settings.mode)
         sizes = sorted({self.track.plan_at(percent)[0] for percent in percents_of(percents)}, reverse=True)
         if not 2 <= len(sizes) <= MOST_COLUMNS:

@@ -30,7 +30,7 @@ class CompletionJob(Job):
         self.take_size(self._model, percent, settings.mode)
         self.common["prompt"] = text_of("prompt", prompt)
         self.request = completion_request(prompt, settings)
-        self.common["prompt"] = self.request.shown
+        self.common["shown"] = self.request.shown
 
     def messages(self, run: Run) -> Iterator[Message]:
         yield STARTING | {"text": ""}

@@ -157,6 +157,7 @@ def _values(rows: list[Row], loaded: Loaded, examples: Examples) -> dict[str, An
         "others": figure(others=True) if len(own) < len(curves) else None,
         "examples": examples.prompts,
         "characters": MOST_CHARACTERS,
+        "chat": bool(loaded.elastic.tokenizer.chat_template),
         "address": ADDRESS,
     }
 

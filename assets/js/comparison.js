@@ -29,7 +29,7 @@ export function comparison(part) {
       columns.replaceChildren(...shown.map((column) => column.root));
       columns.style.setProperty("--columns", String(shown.length));
     }
-    for (const [i, column] of message.columns.entries()) shown[i].paint(column, message.prompt, message.mode);
+    for (const [i, column] of message.columns.entries()) shown[i].paint(column, message.shown, message.mode);
   });
 }
 

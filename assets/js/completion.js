@@ -99,7 +99,7 @@ class Pane {
     if (message.key !== undefined && message.mode === mode()) {
       // a completion of before may have brought another mode, with other texts at the same places
       if (message.key !== this.#ready.key)
-        this.#ready = new Ready(message.key, message.beforehand ?? false, message.prompt);
+        this.#ready = new Ready(message.key, message.beforehand ?? false, message.prompt, message.shown);
       this.#ready.add(message.ready);
       markReady(this.#ready.finished());
     }
@@ -152,7 +152,7 @@ class Pane {
     const run = this.#latest && isHere(this.#latest) ? this.#latest : null;
     if (run && run.key === undefined && run.prompt !== this.#ready.prompt) {
       // it failed before it began
-      this.sides.show(run.prompt, run.text, "");
+      this.sides.show(run.shown ?? run.prompt, run.text, "");
       return this.#label(run.state, run.status);
     }
     const known = this.#known(percent);
@@ -163,7 +163,7 @@ class Pane {
     if (source === null && !run && !isAsked) return this.element.classList.add("stale");
     const text = isLive ? run.text : source === null ? "" : this.#ready.textAt(source);
     const isGrowing = !this.#ready.isComplete(full.percent);
-    this.sides.show(this.#ready.prompt, text, this.#ready.textAt(full.percent), {
+    this.sides.show(this.#ready.shown, text, this.#ready.textAt(full.percent), {
       whose: whose ?? percent,
       isTyped: isLive && run.state === "running",
       isGrowing,
@@ -191,7 +191,7 @@ class Pane {
   /** @param {Completion} former */
   #paintRecalled(former) {
     const original = former.percent === full.percent ? former.text : this.#originals.get(nameOf(former));
-    this.sides.show(former.prompt, former.text, original ?? "");
+    this.sides.show(former.shown ?? former.prompt, former.text, original ?? "");
     this.#label("done", former.status);
   }
 

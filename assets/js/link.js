@@ -96,7 +96,7 @@ async function later(name, percent, compared) {
 function parsed(text, [name, low, high], before) {
   if (text === null) return before;
   if (name === "prompt") return text.slice(0, MOST);
-  if (name === "chat") return text === "1";
+  if (name === "chat") return text === "1" && data.chat; // a link of another model may have it
   if (name === "mode") return text;
   const number = Number(text);
   return text.trim() !== "" && Number.isFinite(number) ? Math.min(Math.max(number, low), high) : before;

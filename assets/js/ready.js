@@ -8,10 +8,11 @@ export class Ready {
    * @param {string} key
    * @param {boolean} beforehand written before anybody asked
    */
-  constructor(key, beforehand, prompt = "") {
+  constructor(key, beforehand, prompt = "", shown = prompt) {
     this.key = key;
     this.beforehand = beforehand;
     this.prompt = prompt;
+    this.shown = shown; // before the texts
   }
 
   /**

@@ -33,6 +33,8 @@ interface PageData {
   examples: string[];
   /** most characters of a prompt or text */
   characters: number;
+  /** the model has a chat template */
+  chat: boolean;
   /** stands for the page's address in code that is shown */
   address: string;
   /** of the strip; null where no facts were asked */
@@ -140,7 +142,10 @@ interface Message {
 interface Completion {
   percent: number;
   mode: Mode;
+  /** as it was asked */
   prompt: string;
+  /** what stands before the text: nothing where the chat template is used */
+  shown?: string;
   text: string;
   status: string;
 }
@@ -170,7 +175,8 @@ interface ComparedColumn {
 
 interface ComparisonMessage extends Message {
   mode: Mode;
-  prompt: string;
+  /** what stands before the texts */
+  shown: string;
   columns: ComparedColumn[];
 }
 

@@ -77,8 +77,8 @@ class Visits {
    * @param {Completion} completion
    * @param {boolean} isShown
    */
-  #add({ percent, mode, prompt, text, status }, isShown) {
-    const visit = { percent, mode, prompt, text, status };
+  #add({ percent, mode, prompt, shown, text, status }, isShown) {
+    const visit = { percent, mode, prompt, shown, text, status };
     const known = this.all.findIndex((each) => isSame(each, visit));
     if (known >= 0) this.all[known] = visit;
     else this.all = [...this.all, visit].slice(-MOST);
@@ -168,7 +168,7 @@ class Visits {
     const prompt = shortened(visit.prompt);
     chip.replaceChildren(Object.assign(document.createElement("b"), { textContent: size }), ` ${prompt}`);
     const facet = [table.mode, ...facts(visit.percent, table)].join(", ");
-    chip.title = [facet, `${visit.prompt}${visit.text}`.slice(0, 300)].join("\n");
+    chip.title = [facet, `${visit.prompt}${visit.shown === "" ? "\n" : ""}${visit.text}`.slice(0, 300)].join("\n");
     chip.setAttribute("aria-label", `Back to ${size}, ${facet}: ${prompt}`);
     if (visit === this.#current) chip.setAttribute("aria-current", "true");
     else chip.removeAttribute("aria-current");

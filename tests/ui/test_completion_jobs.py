@@ -59,6 +59,18 @@ def test_the_repetition_penalty_comes_last_and_is_none_by_default(handlers: Hand
             assert list(handlers.complete("Hello", 60, *SETTINGS, REQUEST, repetition_penalty=wrong))[-1]["text"] == ""  # type: ignore[arg-type]
 
 
+def test_an_answer_to_a_prompt_names_the_prompt_and_shows_none_before_it(handlers: Handlers) -> None:
+    handlers.model.engine.elastic.tokenizer.chat_template = "{{ messages[0].content }}:"
+    for chat, shown in ((True, ""), (False, "Hello")):
+        settings = (*SETTINGS[:-1], chat)
+        for messages in (
+            handlers.complete("Hello", 60, *settings, REQUEST),
+            handlers.compare("Hello", [100, 60], *settings, REQUEST),
+        ):
+            last = list(messages)[-1]
+            assert last["state"] == "done" and (last["prompt"], last["shown"]) == ("Hello", shown)
+
+
 def test_a_newer_run_ends_a_sweep(handlers: Handlers) -> None:
     sweep = handlers.sweep(REQUEST, "prompt", 100, *SETTINGS)
     while next(sweep)["state"] != "done":

@@ -199,12 +199,14 @@ def test_the_address_keeps_what_stands_before_the_link(newcomer: Newcomer, serve
         ("size=-5&temperature=99&top_p=-1&length=1&seed=1e99", None, "done"),
         ("%%%&size=50&prompt=%3Cscript%3Ealert(1)%3C/script%3E&constructor=1&__proto__=2", 50, "done"),
         ("prompt=" + "x" * 9000, 100, "error"),
+        ("chat=1&size=60", 60, "done"),  # from a model with a chat template; this one has none
     ],
 )
 def test_nonsense_in_a_link(visit: Visit, link: str, percent: int | None, state: str) -> None:
     page = visit(link=link)
     wait_state(page, state, percent or int(page.locator(SLIDER).get_attribute("min") or 0))
     expect(page.locator("#completion .status")).not_to_contain_text("wrong")
+    assert "chat=1" not in page.url
 
 
 def test_a_link_from_another_model_says_so(visit: Visit) -> None:

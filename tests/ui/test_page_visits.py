@@ -5,7 +5,20 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.visitor import SLIDER, VERY_SLOW, Slowness, Visit, drag, forget_visits, text, wait_state
+from tests.support.browser import Newcomer
+from tests.support.visitor import (
+    SLIDER,
+    VERY_SLOW,
+    Slowness,
+    Visit,
+    drag,
+    forget_visits,
+    opened,
+    served,
+    text,
+    tiny_loaded,
+    wait_state,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
@@ -49,19 +62,19 @@ def test_visited_sizes_stay(page: Page) -> None:
 
 
 def test_a_chip_stays_the_current_one_while_more_texts_come_and_runs_end(visit: Visit, slow: Slowness) -> None:
-    page = visit(link="size=70&mode=directions&length=16&prompt=A text of my own")
+    slow.seconds = VERY_SLOW
+    page = visit(link="size=70&mode=directions&length=8&prompt=A text of my own")
     wait_state(page, "done", 70)
     page.focus(SLIDER)
     page.keyboard.press("PageUp")
     wait_state(page, "done", 80)
     known = page.locator("#readouts .ready i").count()
     page.locator(CHIPS, has_text="70 %").click()
-    page.wait_for_function(f"document.querySelectorAll('#readouts .ready i').length > {known} + 5")
+    page.wait_for_function(f"document.querySelectorAll('#readouts .ready i').length > {known}")
     expect(page.locator(CURRENT)).to_contain_text("70 %")
     for percent in (80, 70):
         page.locator("#visits [data-do=toggle]").click()
         expect(page.locator(SLIDER)).to_have_value(str(percent))
-    slow.seconds = VERY_SLOW
     page.fill("#prompt textarea", "One that ends later")
     page.click("#run")
     page.wait_for_function("document.querySelector('#completion .text').textContent.length < 3")
@@ -69,3 +82,37 @@ def test_a_chip_stays_the_current_one_while_more_texts_come_and_runs_end(visit: 
     expect(page.locator(CHIPS, has_text="One that ends later")).to_be_visible()
     expect(page.locator(CURRENT)).to_contain_text("80 %")
     expect(page.locator(SLIDER)).to_have_value("80")
+
+
+def _ask(page: Page, prompt: str) -> None:
+    """Another prompt at the slider's size, up to its text."""
+    chips = page.locator(CHIPS).count()
+    page.fill("#prompt textarea", prompt)
+    page.click("#run")
+    expect(page.locator(CHIPS)).to_have_count(chips + 1)
+
+
+def test_every_question_to_a_chat_model_is_a_visit_of_its_own(newcomer: Newcomer) -> None:
+    loaded = tiny_loaded()
+    loaded.elastic.tokenizer.chat_template = "{{ 'User: ' + messages[0].content + ' Bot:' }}"
+    wrong: list[str] = []
+    with served(loaded) as (address, handlers):
+        handlers.model.engine.ends = frozenset()
+        link = "chat=1&prompt=First question&size=70&mode=directions&length=16"
+        page = opened(newcomer(), address, wrong, link)
+        wait_state(page, "done", 70)
+        first = text(page)
+        _ask(page, "Second, another question")
+        assert text(page) != first and page.locator("#completion .prompt").text_content() == ""
+        page.locator(CHIPS, has_text="70 % First question").click()
+        assert text(page) == first and "prompt=First+question&" in page.url and "chat=1" in page.url
+        assert page.input_value("#prompt textarea") == "First question"
+        page.click("#run")  # from here on the texts of this question come
+        page.wait_for_function("document.querySelectorAll('#readouts .ready i').length > 7")
+        page.route("**/queue/join*", lambda route: None)
+        page.focus(SLIDER)
+        with page.expect_request("**/queue/join*"):
+            page.keyboard.press("PageDown")
+        assert page.locator("#readouts .ready i").count() > 7  # and stay where another size is asked for
+        page.close()
+    assert wrong == []
