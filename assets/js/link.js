@@ -7,7 +7,7 @@ import { go, place, position, show } from "./slider.js";
 
 /** @typedef {string | number | boolean} Value of an input */
 
-const MOST = 4000; // characters of a prompt; longer ones are left out
+const MOST = 4000; // characters of a prompt; longer ones are left out, and kept with the step of the history alone
 /**
  * Names in the link, smallest and largest value, in the order of the page's inputs.
  * @type {[name: string, low: number, high: number][]}
@@ -40,6 +40,15 @@ export const asked = () => latest;
 /** Whether the address is as it was written here, and no other link was pasted over it. */
 export const isWritten = () => location.hash === written;
 
+/** Whether all that is shown is in the address: a prompt may be too long for a link. */
+export const isWhole = () => history.state?.prompt === undefined;
+
+/**
+ * The prompt of the step that the browser is at.
+ * @returns {string | null}
+ */
+const promptAt = () => current().get("prompt") ?? history.state?.prompt ?? null;
+
 const current = () => new URLSearchParams(location.hash.slice(1));
 
 /**
@@ -53,6 +62,7 @@ export function read(inputs) {
   const isThere = choose(asked);
   if (link.has(COMPARED)) retell();
   const found = PARTS.map((part, i) => parsed(link.get(part[0]), part, inputs[i]));
+  if (!isWhole()) found[0] = history.state.prompt; // a reload
   const wanted = link.has("size") ? Number(found[SIZE]) : (table.opening ?? full.percent);
   found[SIZE] = place(show(isThere || !link.has("size") ? wanted : position()));
   found[MODE] = mode();
@@ -105,22 +115,30 @@ function parsed(text, [name, low, high], before) {
 /**
  * The page has a base address, so a hash alone would drop what stands before it, and plots lose their clipping by that.
  * @param {URLSearchParams} link
+ * @param {string} [prompt] that is too long for it
  */
-function put(link, isStep = false) {
+function put(link, prompt = history.state?.prompt, isStep = false) {
   written = `#${link}`;
   if (isStep) lastStep = ++step;
-  const [state, address] = [{ ...history.state, acip: step }, location.pathname + location.search + written];
+  const [state, address] = [{ ...history.state, acip: step, prompt }, location.pathname + location.search + written];
   if (isStep) history.pushState(state, "", address);
   else history.replaceState(state, "", address);
 }
 
 /**
- * Whether another size or prompt is meant than in the address.
+ * Writes a link and its prompt; another size or prompt than before is another step. A link that was opened leaves open what
+ * it does not have.
  * @param {URLSearchParams} link
+ * @param {string} prompt
  */
-function isElsewhere(link) {
+function putWith(link, prompt) {
   const before = current();
-  return ["prompt", "size", "mode"].some((name) => before.has(name) && before.get(name) !== link.get(name));
+  const parts = [[promptAt(), prompt || null], ...["size", "mode"].map((name) => [before.get(name), link.get(name)])];
+  const isStep = parts.some(([was, is]) => (written !== "" || was !== null) && was !== is);
+  const isLong = prompt.length > MOST;
+  if (prompt && !isLong) link.set("prompt", prompt);
+  else link.delete("prompt");
+  put(link, isLong ? prompt : undefined, isStep);
 }
 
 /** Whether Back and Forward stay within this page. */
@@ -145,7 +163,7 @@ export function write(...inputs) {
   });
   const [, compared] = comparedIn();
   if (compared.length) link.set(COMPARED, String(compared));
-  put(link, isElsewhere(link));
+  putWith(link, String(inputs[0] ?? ""));
   latest = inputs[0];
   return inputs;
 }
@@ -189,8 +207,7 @@ export function rewrite({ prompt, percent, mode }) {
   if (link.get("mode") !== mode) link.delete(COMPARED);
   link.set("size", String(percent));
   link.set("mode", mode);
-  if (prompt && prompt.length <= MOST) link.set("prompt", prompt);
-  put(link, isElsewhere(link));
+  putWith(link, prompt);
 }
 
 /** Leaves the model out: the link will be opened with another one. */
@@ -207,7 +224,7 @@ export function listenToAddress() {
     [step, written] = [state.acip, location.hash];
     const link = current();
     const former = {
-      prompt: link.get("prompt") ?? "",
+      prompt: promptAt() ?? "",
       percent: Number(link.get("size")),
       mode: link.get("mode") ?? "directions",
     };

@@ -1,5 +1,6 @@
 // The page's link, copied; and the embedded view, which leaves everything out but slider, texts and strip.
 import { copyText, find, reply } from "./dom.js";
+import { isWhole } from "./link.js";
 
 const isEmbedded = new URLSearchParams(location.search).has("embed");
 
@@ -16,7 +17,8 @@ export function listen() {
   document.addEventListener("click", async ({ target }) => {
     const button = target instanceof Element ? target.closest("[data-share]") : null;
     if (!(button instanceof HTMLElement)) return;
-    reply(button, (await copyText(address())) ? "Copied" : "Copy it from the address bar");
+    const said = isWhole() ? "Copied" : "Copied; the prompt is too long for a link";
+    reply(button, (await copyText(address())) ? said : "Copy it from the address bar");
   });
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
+from acip_core.generation.engine import Engine
 from tests.support.browser import Newcomer
 from tests.support.visitor import (
     SLIDER,
@@ -82,6 +83,34 @@ def test_a_chip_stays_the_current_one_while_more_texts_come_and_runs_end(visit: 
     expect(page.locator(CHIPS, has_text="One that ends later")).to_be_visible()
     expect(page.locator(CURRENT)).to_contain_text("80 %")
     expect(page.locator(SLIDER)).to_have_value("80")
+
+
+def test_a_prompt_that_is_too_long_for_a_link_is_a_step_all_the_same(
+    visit: Visit, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "context", 8192)
+    page = visit(link="size=70&mode=directions&length=8&prompt=Short")
+    wait_state(page, "done", 70)
+    field, longest = page.locator("#prompt textarea"), "word " * 900
+    _ask(page, longest)
+    assert "prompt=" not in page.url
+    _ask(page, "Other")
+    page.go_back()
+    expect(field).to_have_value(longest)
+    page.go_back()
+    expect(field).to_have_value("Short")
+    page.go_forward()
+    expect(field).to_have_value(longest)
+    page.locator(CHIPS, has_text="Other").click()
+    assert "prompt=Other" in page.url
+    page.locator(CHIPS, has_text="word").click()
+    assert "prompt=" not in page.url and "size=70" in page.url
+    page.evaluate("() => { navigator.clipboard.writeText = async () => {}; }")
+    page.click("[data-share]")
+    expect(page.locator("[data-share]")).to_contain_text("too long for a link")
+    page.reload()
+    wait_state(page, "done", 70)
+    expect(field).to_have_value(longest)
 
 
 def _ask(page: Page, prompt: str) -> None:
