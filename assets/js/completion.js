@@ -15,7 +15,7 @@ import { follow, onRest, position, settle, show } from "./slider.js";
 const ANSWER_MS = 4000; // a run says within this time at least who is ahead
 const LONG = 120; // characters of a prompt that are shown
 
-/** @type {((message: CompletionMessage, isShown: boolean) => void)[]} */
+/** @type {((completion: Completion, isShown: boolean) => void)[]} */
 const listeners = [];
 /** @type {Pane | null} */
 let pane = null;
@@ -26,8 +26,9 @@ export function completion(part) {
 }
 
 /**
- * Calls with every completion that is finished, once; `isShown` unless one of before was chosen meanwhile.
- * @param {(message: CompletionMessage, isShown: boolean) => void} act
+ * Calls with every completion that is finished, once; `isShown` unless one of before was chosen meanwhile. The original's
+ * text may be added to it later.
+ * @param {(completion: Completion, isShown: boolean) => void} act
  */
 export const onFinished = (act) => listeners.push(act);
 
@@ -62,10 +63,10 @@ class Pane {
   #ready = new Ready("", false);
   /** @type {number | null} */
   #asked = null; // size of a run of which nothing has come yet
-  /** @type {Map<string, string>} */
-  #originals = new Map(); // beside completions of before
   #unanswered = 0;
-  #told = 0; // the latest run that listeners know of: texts of other sizes come as repetitions of its last message
+  /** @type {Completion | null} */
+  #finished = null; // that listeners were told of last
+  #told = 0; // its run: texts of other sizes come as repetitions of its last message
   #outdate;
 
   /** @param {Part<CompletionMessage>} part */
@@ -103,12 +104,18 @@ class Pane {
       this.#ready.add(message.ready);
       markReady(this.#ready.finished());
     }
+    if (message.state === "done") this.#finish(message);
     this.#paint();
-    if (message.state !== "done") return;
-    if (this.#ready.isComplete(full.percent)) this.#originals.set(nameOf(message), this.#ready.textAt(full.percent));
-    if (message.run === this.#told) return;
-    this.#told = message.run;
-    for (const act of listeners) act(message, this.#recalled === null);
+  }
+
+  /** @param {CompletionMessage} message */
+  #finish({ run, key, percent, mode, prompt, shown, text, status }) {
+    const isNew = run !== this.#told;
+    if (isNew) this.#finished = { percent, mode, prompt, shown, text, status };
+    this.#told = run;
+    const isKnown = key === this.#ready.key && this.#ready.isComplete(full.percent);
+    if (this.#finished && isKnown) this.#finished.original = this.#ready.textAt(full.percent);
+    if (this.#finished && isNew) for (const act of listeners) act(this.#finished, this.#recalled === null);
   }
 
   /** Makes room for a run that is asked for; a text that is known stays. */
@@ -190,7 +197,7 @@ class Pane {
 
   /** @param {Completion} former */
   #paintRecalled(former) {
-    const original = former.percent === full.percent ? former.text : this.#originals.get(nameOf(former));
+    const original = former.percent === full.percent ? former.text : former.original;
     this.sides.show(former.shown ?? former.prompt, former.text, original ?? "");
     this.#label("done", former.status);
   }
@@ -287,9 +294,6 @@ function tail(prompt) {
   const end = prompt.slice(-LONG);
   return `… ${end.slice(end.search(/\s/) + 1)}`;
 }
-
-/** @param {Completion} completion */
-const nameOf = ({ percent, mode, prompt, text }) => JSON.stringify([percent, mode, prompt, text]);
 
 /**
  * Whether a completion is of the slider's size and mode.

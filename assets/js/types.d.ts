@@ -148,6 +148,8 @@ interface Completion {
   shown?: string;
   text: string;
   status: string;
+  /** the original's text, in one of before, once it was written */
+  original?: string;
 }
 
 interface CompletionMessage extends Message, Completion {

@@ -63,7 +63,7 @@ class Visits {
       event.preventDefault();
       this.#act(name);
     });
-    onFinished((message, isShown) => this.#add(message, isShown));
+    onFinished((visit, isShown) => this.#add(visit, isShown));
     onStep((former) => this.#return(former));
     this.#paint();
   }
@@ -74,11 +74,10 @@ class Visits {
   }
 
   /**
-   * @param {Completion} completion
+   * @param {Completion} visit
    * @param {boolean} isShown
    */
-  #add({ percent, mode, prompt, shown, text, status }, isShown) {
-    const visit = { percent, mode, prompt, shown, text, status };
+  #add(visit, isShown) {
     const known = this.all.findIndex((each) => isSame(each, visit));
     if (known >= 0) this.all[known] = visit;
     else this.all = [...this.all, visit].slice(-MOST);

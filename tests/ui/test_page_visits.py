@@ -15,6 +15,7 @@ from tests.support.visitor import (
     drag,
     forget_visits,
     opened,
+    original,
     served,
     text,
     tiny_loaded,
@@ -83,6 +84,20 @@ def test_a_chip_stays_the_current_one_while_more_texts_come_and_runs_end(visit: 
     expect(page.locator(CHIPS, has_text="One that ends later")).to_be_visible()
     expect(page.locator(CURRENT)).to_contain_text("80 %")
     expect(page.locator(SLIDER)).to_have_value("80")
+
+
+def test_a_chip_keeps_the_original_beside_it_over_a_reload(visit: Visit) -> None:
+    page = visit(link="size=60&mode=directions&length=8&prompt=Mine")
+    wait_state(page, "done", 60)
+    beside = original(page)
+    assert len(beside) > 3
+    page.focus(SLIDER)
+    page.keyboard.press("PageDown")
+    wait_state(page, "done", 50)
+    page.reload()
+    page.locator(CHIPS, has_text="60 %").click()
+    expect(page.locator("#completion .said")).to_have_text(beside)
+    expect(page.locator("#completion .original .note")).to_have_text("")
 
 
 def test_a_prompt_that_is_too_long_for_a_link_is_a_step_all_the_same(
