@@ -88,16 +88,22 @@ export class Card {
   }
 
   /**
-   * Above its strip, so that no other tile is hidden, or below where there is no room.
+   * Above its strip, so that no other tile is hidden, or below where there is no room; in a low window beside its tile.
    * @param {HTMLElement} tile
    */
   #stand(tile) {
     const [at, strip] = [tile.getBoundingClientRect(), this.element.getBoundingClientRect()];
     const { offsetWidth: width, offsetHeight: height } = this.card;
-    const most = document.documentElement.clientWidth - width - GAP;
+    const { clientWidth, clientHeight } = document.documentElement;
+    const most = clientWidth - width - GAP;
     const above = strip.top - height - GAP;
-    this.card.style.left = `${Math.max(Math.min(at.left + at.width / 2 - width / 2, most), GAP)}px`;
-    this.card.style.top = `${above >= GAP ? above : strip.bottom + GAP}px`;
+    const below = strip.bottom + GAP;
+    const beside = at.right + GAP <= most ? at.right + GAP : at.left - width - GAP;
+    const isLow = above < GAP && below + height + GAP > clientHeight;
+    const left = isLow ? beside : at.left + at.width / 2 - width / 2;
+    const top = above >= GAP ? above : below;
+    this.card.style.left = `${Math.max(Math.min(left, most), GAP)}px`;
+    this.card.style.top = `${Math.max(GAP, Math.min(top, clientHeight - height - GAP))}px`;
   }
 }
 

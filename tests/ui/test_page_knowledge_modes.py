@@ -1,4 +1,4 @@
-"""The strip of facts in a real browser where modes come later, were not asked, or nobody was asked anything."""
+"""The strip of facts in a real browser: modes that come later, were not asked or are not there, and low windows."""
 
 from __future__ import annotations
 
@@ -88,5 +88,24 @@ def test_without_facts_there_is_no_strip(newcomer: Newcomer) -> None:
         page = opened(newcomer(), address, wrong)
         wait_state(page, "done", 100)
         expect(page.locator("#knowledge")).to_have_count(0)
+        page.close()
+    assert wrong == []
+
+
+def test_a_card_is_whole_in_a_low_window(newcomer: Newcomer) -> None:
+    wrong: list[str] = []
+    with served(with_knowledge(tiny_loaded())) as (address, _):
+        page = opened(newcomer(), address, wrong)
+        tile, card = page.locator("#knowledge [data-fact]").last, page.locator("#knowledge .said")
+        for width, height in ((640, 360), (844, 390)):  # a desktop at 200 %, a phone on its side
+            page.set_viewport_size({"width": width, "height": height})
+            tile.evaluate("tile => tile.blur()")
+            tile.scroll_into_view_if_needed()
+            tile.focus()
+            expect(card).to_be_visible()
+            box, at = card.bounding_box(), tile.bounding_box()
+            assert box and at and box["y"] >= 0 and box["y"] + box["height"] <= height
+            beside = box["x"] >= at["x"] + at["width"] or box["x"] + box["width"] <= at["x"]
+            assert beside or box["y"] + box["height"] <= at["y"] or box["y"] >= at["y"] + at["height"]
         page.close()
     assert wrong == []
