@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from acip_core.generation.engine import Engine
+from acip_core.ui.handlers import Handlers
 from tests.support.browser import Newcomer
 from tests.support.visitor import (
     SLIDER,
@@ -20,6 +21,7 @@ from tests.support.visitor import (
     text,
     tiny_loaded,
     wait_state,
+    wait_until,
 )
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
@@ -63,7 +65,11 @@ def test_visited_sizes_stay(page: Page) -> None:
     expect(chips).to_have_count(1)
 
 
-def test_a_chip_stays_the_current_one_while_more_texts_come_and_runs_end(visit: Visit, slow: Slowness) -> None:
+def test_a_chip_stays_the_current_one_while_more_texts_come_and_runs_end(
+    visit: Visit, server: tuple[str, Handlers], slow: Slowness
+) -> None:
+    slow.seconds = 0
+    wait_until(lambda: server[1].visitors.count == 0)  # more texts come for one visitor alone
     slow.seconds = VERY_SLOW
     page = visit(link="size=70&mode=directions&length=8&prompt=A text of my own")
     wait_state(page, "done", 70)
