@@ -46,6 +46,6 @@ def test_generate(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     code, output = run(monkeypatch, capsys, *arguments, "--size", "0.5", "--repetition-penalty", "0")
     assert code == 2 and "repetition penalty" in output
     code, output = run(monkeypatch, capsys, *arguments, "--size", "40")
-    assert code == 2 and "between 0 and 1" in output
+    assert code == 2 and "above 0 and be 1 at most" in output
     code, output = run(monkeypatch, capsys, *arguments[:2], " ", *arguments[3:])
     assert code == 2 and "The prompt is empty" in output

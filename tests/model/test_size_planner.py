@@ -172,7 +172,7 @@ def test_break_even_is_the_first_rank_that_saves_nothing(m: int, n: int, a: int)
 
 @pytest.mark.parametrize("ratio", [0, -0.5, 1.0001, math.nan, math.inf, "0.5", None])
 def test_ratios_that_are_none(ratio):
-    with pytest.raises(SizeError, match="between 0 and 1"):
+    with pytest.raises(SizeError, match="above 0 and be 1 at most"):
         SizePlanner(*random_case(0)).at_ratio(ratio)
 
 
