@@ -83,7 +83,7 @@ def test_report_from_the_command_line(
     assert code == 0 and (tmp_path / "own.html").read_bytes() == (folder / "report.html").read_bytes()
     assert read_artifact(folder).name == artifact.name
     write_artifact(artifact, folder)  # a folder with a report in it can still be replaced
-    assert not (folder / "report.html").exists()
+    assert (folder / "report.html").read_bytes() == (tmp_path / "own.html").read_bytes()
     (folder / "scores.safetensors").write_bytes(b"nothing")
     code, output = run(monkeypatch, capsys, "report", "--artifact", str(folder))
     (sentence,) = [line for line in output.splitlines() if line.startswith("Error:")]

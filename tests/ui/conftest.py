@@ -32,17 +32,20 @@ def engine(server: tuple[str, Handlers]) -> Engine:
 
 
 @pytest.fixture
-def slow(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Slowness:
+def slow(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slowness]:
     """A page slow enough to write texts piece by piece; what is looked at in the middle of one sets `VERY_SLOW`."""
     forward, slowness = engine.forward, Slowness()
 
     def slowed(*arguments, **options):
         if threading.current_thread() is not threading.main_thread():  # what a test compares with comes at once
-            time.sleep(slowness.seconds)
+            began = time.monotonic()
+            while (left := began + slowness.seconds - time.monotonic()) > 0:  # which a test may change meanwhile
+                time.sleep(min(left, 0.02))
         return forward(*arguments, **options)
 
     monkeypatch.setattr(engine, "forward", slowed)
-    return slowness
+    yield slowness
+    slowness.seconds = 0  # nobody waits for what a failed test left held
 
 
 @pytest.fixture

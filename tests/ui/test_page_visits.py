@@ -9,6 +9,7 @@ from acip_core.generation.engine import Engine
 from acip_core.ui.handlers import Handlers
 from tests.support.browser import Newcomer
 from tests.support.visitor import (
+    HELD,
     SLIDER,
     VERY_SLOW,
     Slowness,
@@ -76,17 +77,21 @@ def test_a_chip_stays_the_current_one_while_more_texts_come_and_runs_end(
     page.focus(SLIDER)
     page.keyboard.press("PageUp")
     wait_state(page, "done", 80)
+    slow.seconds = HELD
     known = page.locator("#readouts .ready i").count()
     page.locator(CHIPS, has_text="70 %").click()
+    slow.seconds = VERY_SLOW
     page.wait_for_function(f"document.querySelectorAll('#readouts .ready i').length > {known}")
     expect(page.locator(CURRENT)).to_contain_text("70 %")
     for percent in (80, 70):
         page.locator("#visits [data-do=toggle]").click()
         expect(page.locator(SLIDER)).to_have_value(str(percent))
+    slow.seconds = HELD
     page.fill("#prompt textarea", "One that ends later")
     page.click("#run")
     page.wait_for_function("document.querySelector('#completion .text').textContent.length < 3")
     page.locator(CHIPS, has_text="80 %").click()
+    slow.seconds = VERY_SLOW
     expect(page.locator(CHIPS, has_text="One that ends later")).to_be_visible()
     expect(page.locator(CURRENT)).to_contain_text("80 %")
     expect(page.locator(SLIDER)).to_have_value("80")
