@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from playwright.sync_api import Page, expect
 
 from acip_core.generation.engine import Engine
+from acip_core.model.tracks import Track
+from acip_core.ui import completion_jobs, sweep
 from acip_core.ui.handlers import Handlers
 from tests.support.browser import Newcomer
 from tests.support.visitor import (
     HELD,
     SLIDER,
-    VERY_SLOW,
+    SLOW,
     Slowness,
     Visit,
     drag,
@@ -67,20 +71,24 @@ def test_visited_sizes_stay(page: Page) -> None:
 
 
 def test_a_chip_stays_the_current_one_while_more_texts_come_and_runs_end(
-    visit: Visit, server: tuple[str, Handlers], slow: Slowness
+    visit: Visit, server: tuple[str, Handlers], slow: Slowness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow.seconds = 0
+    more = threading.Event()
+
+    def next_sizes(prompt: str, known: dict[float, str], percent: float, track: Track) -> list[float]:
+        """Those of the run at 80 %, once they may come."""
+        return sweep.next_sizes(prompt, known, percent, track) if percent == 80 and more.wait(60) else []
+
+    monkeypatch.setattr(completion_jobs, "next_sizes", next_sizes)
     wait_until(lambda: server[1].visitors.count == 0)  # more texts come for one visitor alone
-    slow.seconds = VERY_SLOW
     page = visit(link="size=70&mode=directions&length=8&prompt=A text of my own")
     wait_state(page, "done", 70)
     page.focus(SLIDER)
     page.keyboard.press("PageUp")
     wait_state(page, "done", 80)
-    slow.seconds = HELD
     known = page.locator("#readouts .ready i").count()
     page.locator(CHIPS, has_text="70 %").click()
-    slow.seconds = VERY_SLOW
+    more.set()
     page.wait_for_function(f"document.querySelectorAll('#readouts .ready i').length > {known}")
     expect(page.locator(CURRENT)).to_contain_text("70 %")
     for percent in (80, 70):
@@ -91,7 +99,7 @@ def test_a_chip_stays_the_current_one_while_more_texts_come_and_runs_end(
     page.click("#run")
     page.wait_for_function("document.querySelector('#completion .text').textContent.length < 3")
     page.locator(CHIPS, has_text="80 %").click()
-    slow.seconds = VERY_SLOW
+    slow.seconds = SLOW
     expect(page.locator(CHIPS, has_text="One that ends later")).to_be_visible()
     expect(page.locator(CURRENT)).to_contain_text("80 %")
     expect(page.locator(SLIDER)).to_have_value("80")
