@@ -101,11 +101,11 @@ def open_model(
     install: bool = True,
     precision: str = FULL,
     same_weights: bool = False,
-    whole_for: str = "",
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     hub: HubConfig = HubConfig(),
     codes: bool = True,
+    whole_for: str = "",
 ) -> Steps[Loaded]:
     """Load a base model, factorize it (or read the factors from this machine's cache) and make it elastic.
 
@@ -118,10 +118,10 @@ def open_model(
         precision: of the target layers, one of `quantization.precisions()`; curves and completions of others do
             not count as this model's.
         same_weights: as `find_artifact`.
-        whole_for: what will be made of the model, as `check_in_memory`, where weights must not stay in their files.
         dtype, device: as `load_base`.
         hub: how model and artifact are fetched.
         codes: False leaves out what sizes in bytes need, whose files may be damaged where they are made anew.
+        whole_for: what will be made of the model, as `check_in_memory`, where weights must not stay in their files.
 
     Raises:
         ModelError, ArtifactError, HubError, PrecisionError: one sentence each.
@@ -158,6 +158,12 @@ def open_model(
         quantized = yield from quantize(elastic, precision)
         curves = _precision_first(read.curves, precision)
         return replace(loaded, artifact=replace(read, curves=curves), quantized=quantized)
+    return _with_measurements(loaded)
+
+
+def _with_measurements(loaded: Loaded) -> Loaded:
+    """What other commands measured of the model in full precision."""
+    base, folder = loaded.elastic.base, loaded.folder
     completions, evaluation = tuple(read_completions(folder)), tuple(read_evaluation(folder))
     knowledge = fitting_knowledge(folder, base.tokenizer, vocabulary_of(base.model))
     return replace(loaded, completions=completions, evaluation=evaluation, knowledge=knowledge)
