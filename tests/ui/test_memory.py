@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -15,8 +16,18 @@ from acip_core.ui.handlers import Handlers
 from tests.support.visitor import REQUEST, SETTINGS, tiny_loaded
 
 
-def test_holes_go_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier test put off is not done meanwhile: it would be the last time, and nothing be due here."""
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer) and thread.function is memory._catch_up:
+            thread.cancel()
+            thread.join()
+    monkeypatch.setattr(memory, "_later", None)
     monkeypatch.setattr(memory, "_due", {})
+
+
+def test_holes_go_back_to_the_system() -> None:
     process = psutil.Process()
     blocks = [torch.ones(8_000) for _ in range(10_000)]  # 320 MB, each too small for a mapping of its own
     kept = blocks[::100]
@@ -30,7 +41,6 @@ def test_holes_go_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_run_gives_back_but_not_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     monkeypatch.setattr(memory, "_malloc_trim", calls.append)
-    monkeypatch.setattr(memory, "_due", {})
     handlers = Handlers(tiny_loaded())
     for _ in range(2):
         list(handlers.complete("Hello", 60, *SETTINGS, REQUEST))
@@ -45,7 +55,6 @@ def test_every_run_gives_back_but_not_all_the_time(monkeypatch: pytest.MonkeyPat
 def test_what_lies_in_files_is_resident_while_it_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = moved_to_file({"a": torch.ones(25_000_000), "none": torch.ones(0, 3)}, tmp_path)  # 100 MB
     assert not list(tmp_path.iterdir()), "nothing is left of a process that is killed"
-    monkeypatch.setattr(memory, "_due", {})
     memory.give_back()
     process = psutil.Process()
     before = process.memory_info().rss
