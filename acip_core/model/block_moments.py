@@ -17,10 +17,11 @@ from torch import nn
 
 from ..progress import Progress, Steps
 from ..storage.atomic import reporting_write_errors
+from ..storage.scratch import ScratchFolder
 from ..storage.verified import read_tensors, save_tensors
 from .block_chain import BlockChain
 from .coding_moments import GRADIENT_RANK, add_moment, sampled_loss
-from .offloading import resident, scratch
+from .offloading import resident
 from .second_moments import GRADIENT, Basis, InputCollector, compress_moment
 from .target_layers import TargetLayers, named_layers
 
@@ -62,7 +63,7 @@ def measure_gradients_by_block(
     trainable = {p: p.requires_grad for p in model.parameters()}
     model.requires_grad_(False)
     try:
-        with closing(scratch("states")) as folder:
+        with closing(ScratchFolder("states")) as folder:
             for block in range(len(passes.chain)):
                 with reporting_write_errors(path := folder.path / f"{block}"):
                     save_tensors({"states": passes.states}, path)

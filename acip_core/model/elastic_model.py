@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..progress import Progress, Steps
 from ..storage.mapped import give_pages_back
+from ..storage.scratch import ScratchFolder
 from .base_model import BaseModel
 from .byte_planner import BytePlanner
 from .code_cache import CodedModel
@@ -22,7 +23,7 @@ from .cut import BatchStates, Cut, Ranking
 from .factorization import Factors
 from .kernels import linear
 from .layers import Adapter, ElasticLinear
-from .offloading import changing, is_offloaded, keep_on_disk, scratch, stored
+from .offloading import changing, is_offloaded, keep_on_disk, stored
 from .published_types import footprint
 from .rank_costs import BytesPerParameter, break_even_rank
 from .size_planner import DIRECTIONS, Plan, SizePlanner
@@ -254,7 +255,7 @@ def build_elastic(
         The elastic model at size 1.0, where it is the base model bit for bit.
     """
     targets = named_layers(base.model, factors)
-    cut, folder = Cut(len(targets)), scratch("banks") if is_offloaded(base.model) else None
+    cut, folder = Cut(len(targets)), ScratchFolder("banks") if is_offloaded(base.model) else None
     for index, (name, layer) in enumerate(targets.items()):
         down, up = _bank(stored(layer), factors[name], scores[name], reset, pivoted)
         elastic_layer = ElasticLinear(layer, index, cut, down, up)

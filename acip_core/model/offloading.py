@@ -25,7 +25,6 @@ from transformers import PreTrainedModel
 from transformers.integrations.accelerate import load_offloaded_parameter
 
 from ..errors import ModelError
-from ..paths import cache_dir
 from ..storage.atomic import atomic_path
 from ..storage.scratch import ScratchFolder
 from ..storage.verified import save_tensors
@@ -136,15 +135,6 @@ def resident(module: nn.Module) -> Iterator[None]:
 def _release(part: nn.Module, hook: AlignDevicesHook) -> None:
     hook.offload = True
     hook.post_forward(part, None)
-
-
-def scratch(name: str) -> ScratchFolder:
-    """A folder in the cache's folder of that name, which goes with the object.
-
-    Raises:
-        StorageError: it cannot be made.
-    """
-    return ScratchFolder(cache_dir() / name)
 
 
 class BankHook(AlignDevicesHook):

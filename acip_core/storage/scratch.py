@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import weakref
 from contextlib import ExitStack
-from pathlib import Path
 
+from ..paths import cache_dir
 from .atomic import locked_folder, reporting_write_errors
 
 
@@ -17,13 +17,14 @@ class ScratchFolder:
         close: deletes it now.
 
     Args:
-        parent: in which it is made.
+        name: of the folder in the cache that it is made in.
 
     Raises:
         StorageError: it cannot be made.
     """
 
-    def __init__(self, parent: Path):
+    def __init__(self, name: str):
+        parent = cache_dir() / name
         with ExitStack() as stack, reporting_write_errors(parent):
             self.path = stack.enter_context(locked_folder(parent / "scratch"))
             self.close = weakref.finalize(self, stack.pop_all().close)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import tempfile
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,10 +17,11 @@ from ..artifacts.export import export
 from ..artifacts.loading import Loaded
 from ..errors import StorageError
 from ..model.size_planner import Plan
+from ..storage.scratch import ScratchFolder
 
 ROUTE = "acip/model"
 _KEPT_SECONDS = 600
-_MOST_FILES = 3
+_SPARE = 1_000_000_000  # bytes of the disk that stay free
 _PATIENCE = 10  # seconds; a visitor's former export stops within one file
 _BLOCK = 8_000_000  # bytes copied at a time
 _GONE = "This file is no longer kept; export the model again."
@@ -34,7 +33,6 @@ class File:
 
     token: str
     path: Path
-    made: float
 
     @property
     def address(self) -> str:
@@ -47,33 +45,39 @@ class Downloads:
 
     def __init__(self, loaded: Loaded):
         self._loaded = loaded
-        self._folder = tempfile.TemporaryDirectory(prefix="acip-models-")
+        self._folder: ScratchFolder | None = None
         self._files: dict[str, File] = {}
         self._writing = threading.Lock()
 
     def close(self) -> None:
         """Delete all files and let go of the model."""
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.close()
         del self._loaded
 
     def write(self, plan: Plan, name: str, cancel: threading.Event) -> Iterator[float | File]:
         """Shares of the work done, then the file; nothing more once `cancel` is set, and nothing is left then.
 
         Raises:
-            StorageError: another file is being written, or the disk is full.
+            StorageError: another file is being written, nothing can be written, or the disk is full.
         """
         if not self._writing.acquire(timeout=_PATIENCE):
             raise StorageError("Somebody else's model is being written; try again in half a minute.")
         try:
-            self._forget()
+            if self._folder is None:
+                self._folder = ScratchFolder("models")
+            self._make_room(self._folder.path, 2 * plan.base_bytes)  # its files, then the ZIP file beside them
             token = secrets.token_urlsafe(16)
-            folder = Path(self._folder.name) / token
+            folder = self._folder.path / token
             try:
                 yield from self._written(plan, folder, name, cancel)
                 if cancel.is_set():
                     return
-                self._files[token] = File(token, folder / f"{name}.zip", time.monotonic())
-                yield self._files[token]
+                self._files[token] = file = File(token, folder / f"{name}.zip")
+                end = threading.Timer(_KEPT_SECONDS, self._forget, [token])
+                end.daemon = True
+                end.start()
+                yield file
             except OSError as error:
                 raise StorageError(
                     f"The model cannot be written on the server ({error}); try a smaller size."
@@ -111,10 +115,14 @@ class Downloads:
             return PlainTextResponse(_GONE, 404)
         return FileResponse(file.path, media_type="application/zip", filename=file.path.name)
 
-    def _forget(self) -> None:
-        """Delete what is old, and the oldest when there are many; a download that has begun goes on."""
-        oldest = sorted(self._files.values(), key=lambda file: file.made)
-        for i, file in enumerate(oldest):
-            if time.monotonic() - file.made > _KEPT_SECONDS or len(oldest) - i >= _MOST_FILES:
-                del self._files[file.token]
-                shutil.rmtree(file.path.parent, ignore_errors=True)
+    def _make_room(self, folder: Path, needed: int) -> None:
+        """Forget the oldest file while the disk has no room for as many bytes."""
+        for token in list(self._files):
+            if shutil.disk_usage(folder).free >= needed + _SPARE:
+                return
+            self._forget(token)
+
+    def _forget(self, token: str) -> None:
+        """Delete a file; a download that has begun goes on."""
+        if file := self._files.pop(token, None):
+            shutil.rmtree(file.path.parent, ignore_errors=True)

@@ -26,7 +26,7 @@ from acip_core.model.base_model import BaseModel, load_base
 from acip_core.model.block_moments import measure_basis_by_block, measure_gradients_by_block
 from acip_core.model.coding_moments import measure_coding_moments
 from acip_core.model.elastic_model import ElasticModel
-from acip_core.model.offloading import is_offloaded, scratch
+from acip_core.model.offloading import is_offloaded
 from acip_core.model.quantization import quantize, quantize_base
 from acip_core.model.second_moments import measure_basis
 from acip_core.model.target_layers import decoder_blocks, target_layers
@@ -37,6 +37,7 @@ from acip_core.pipelines.method_comparison import compare
 from acip_core.pipelines.precompute import PrecomputeConfig, precompute
 from acip_core.pipelines.recipes import QUICK
 from acip_core.progress import finish
+from acip_core.storage.scratch import ScratchFolder
 from acip_core.training.factors import FactorConfig
 from benchmarks.reliability.models import write_gguf
 from tests.support.faults import full_disk
@@ -181,14 +182,14 @@ def test_what_needs_the_model_in_memory_says_so_before_it_begins(
 
 def test_folders_of_killed_processes_go_and_those_of_living_ones_stay(cache: Path) -> None:
     if not (process := os.fork()):
-        kept = scratch("banks")
+        kept = ScratchFolder("banks")
         os._exit(kept is None)  # as a signal would end it
     os.waitpid(process, 0)
     made = []
     for _ in range(2):
         for old in (cache / "banks").iterdir():
             os.utime(old, (0, 0))
-        made.append(scratch("banks"))
+        made.append(ScratchFolder("banks"))
         assert len(list((cache / "banks").iterdir())) == len(made)
     made.clear()
     assert not list((cache / "banks").iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,6 @@ from playwright.sync_api import expect
 from transformers import AutoModelForCausalLM
 
 from acip_core.data.corpus import documents
-from acip_core.errors import StorageError
 from acip_core.ui import downloads
 from acip_core.ui.downloads import Downloads, File
 from acip_core.ui.handlers import Handlers
@@ -32,8 +32,8 @@ def handlers() -> Handlers:
     return Handlers(tiny_loaded())
 
 
-def kept(handlers: Handlers) -> list[Path]:
-    return [path for path in Path(handlers.model.downloads._folder.name).rglob("*") if path.is_file()]
+def kept(cache: Path) -> list[Path]:
+    return [path for path in (cache / "models").rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 def test_the_file_is_the_model_at_that_size(tmp_path: Path) -> None:
@@ -52,21 +52,21 @@ def test_the_file_is_the_model_at_that_size(tmp_path: Path) -> None:
             assert patient.get(address + wrong).status_code == 404
 
 
-def test_stopping_leaves_nothing(handlers: Handlers) -> None:
+def test_stopping_leaves_nothing(handlers: Handlers, cache: Path) -> None:
     messages = handlers.export(60, REQUEST)
     seen = [next(messages) for _ in range(3)]
     handlers.stop_exporting(REQUEST)
     last = [*seen, *messages][-1]
-    assert last["state"] == "stopped" and kept(handlers) == [] and handlers.visitors.count == 0
+    assert last["state"] == "stopped" and kept(cache) == [] and handlers.visitors.count == 0
 
 
-def test_a_newer_export_replaces_the_former(handlers: Handlers) -> None:
+def test_a_newer_export_replaces_the_former(handlers: Handlers, cache: Path) -> None:
     first = handlers.export(60, REQUEST)
     next(first), next(first)
     second = handlers.export(50, REQUEST)
     next(second)  # has begun; the first holds the pen until it notices
     assert [message["state"] for message in first] == []
-    assert list(second)[-1]["state"] == "done" and len(kept(handlers)) == 1
+    assert list(second)[-1]["state"] == "done" and len(kept(cache)) == 1
 
 
 def test_one_at_a_time(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,38 +78,56 @@ def test_one_at_a_time(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> N
     assert list(first)[-1]["state"] == "done"
 
 
-def test_a_full_disk_is_one_sentence(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_sentence(handlers: Handlers, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(downloads.zipfile, "ZipFile", full)
     with pytest.warns(UserWarning, match="No space left on device"):
         assert list(handlers.export(60, REQUEST))[-1]["state"] == "error"
-    assert kept(handlers) == []
+    assert kept(cache) == []
     monkeypatch.undo()
     assert list(handlers.export(60, REQUEST))[-1]["state"] == "done"
 
 
-def test_files_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = tiny_loaded()
-    files = Downloads(loaded)
-    monkeypatch.setattr(downloads, "_PATIENCE", 0)
-    plan = loaded.elastic.planner.at_ratio(0.6)
+def test_no_folder_to_write_to_is_one_sentence(handlers: Handlers, cache: Path) -> None:
+    cache.write_text("a file")
+    with pytest.warns(UserWarning, match="set ACIP_CACHE to another folder"):
+        assert list(handlers.export(60, REQUEST))[-1]["state"] == "error"
+    cache.unlink()
+    assert list(handlers.export(60, REQUEST))[-1]["state"] == "done"
 
-    def write() -> File:
-        *_, file = files.write(plan, "model", threading.Event())
-        assert isinstance(file, File)
-        return file
 
-    written = [write() for _ in range(5)]
-    assert [file.path.is_file() for file in written] == [False, False, True, True, True]
-    monkeypatch.setattr(downloads, "_KEPT_SECONDS", -1)
-    last = write()
-    assert [file.path.is_file() for file in [*written, last]] == [False] * 5 + [True]
-    with pytest.raises(StorageError, match="being written"):
-        open_one = files.write(plan, "model", threading.Event())
-        next(open_one)
-        next(files.write(plan, "model", threading.Event()))
+def written(files: Downloads) -> File:
+    *_, file = files.write(files._loaded.elastic.planner.at_ratio(0.6), "model", threading.Event())
+    assert isinstance(file, File)
+    return file
+
+
+def test_files_are_kept_for_a_while(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Downloads(tiny_loaded())
+    all_of_them = [written(files) for _ in range(5)]
+    assert all(file.path.is_file() for file in all_of_them), "whatever others export"
+    monkeypatch.setattr(downloads, "_KEPT_SECONDS", 0.3)
+    last = written(files)
+    end = time.monotonic() + 60
+    while last.path.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert [file.path.exists() for file in [*all_of_them, last]] == [True] * 5 + [False]
+    files.close()
+    assert kept(cache) == []
+
+
+def test_the_oldest_go_where_the_disk_has_no_room(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Downloads(tiny_loaded())
+    base = files._loaded.elastic.planner.at_ratio(0.6).base_bytes
+
+    def nearly_full(_: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=downloads._SPARE + (5 - len(kept(cache))) * base)
+
+    monkeypatch.setattr(downloads.shutil, "disk_usage", nearly_full)
+    all_of_them = [written(files) for _ in range(6)]
+    assert [file.path.exists() for file in all_of_them] == [False] * 2 + [True] * 4
 
 
 def test_the_code_for_programs_runs(capsys: pytest.CaptureFixture[str]) -> None:
