@@ -12,7 +12,7 @@ Knows layer names and shapes only; nothing of scores or sizes.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -253,6 +253,12 @@ class InputCollector:
         """Take the hooks off the model's layers."""
         for hook in self.hooks:
             hook.remove()
+
+
+def basis_values(basis: Basis) -> Iterator[torch.Tensor]:
+    """All numbers of a basis, group by group: what a digest of it is made of."""
+    for moment in {id(m): m for m in basis.values()}.values():
+        yield from (moment.scale, moment.factor, moment.columns)
 
 
 def save_basis(basis: Basis, path: Path, gradients: Basis | None = None) -> None:

@@ -18,11 +18,13 @@ from ..evaluation.perplexity import measure_perplexity
 from ..model.base_model import BaseModel, load_base
 from ..model.context import fitting_window
 from ..model.elastic_model import ElasticModel
+from ..model.second_moments import basis_values
 from ..model.size_planner import DIRECTIONS
 from ..model.target_layers import named_layers
 from ..progress import Progress, Steps
 from ..scoring.pruning_config import SMALL, PruningConfig
 from ..storage.atomic import same_settings
+from ..storage.digests import cache_key
 from ..storage.resumable import ResumableRun
 from ..training.adapters import AdapterConfig
 from ..training.factors import FactorConfig
@@ -63,11 +65,13 @@ class AblationRun:
         self.held_out = [
             corpus_windows(tokenizer, c, "held-out", window, settings.held_out_windows) for c in settings.corpora
         ]
-        facts = {"fingerprint": artifact.fingerprint, "framing": framing(tokenizer).described(tokenizer)}
-        self.facts = json.loads(json.dumps(asdict(settings) | facts))
+        # Between two runs a text's file may be edited, and the artifact made anew in another basis.
+        shared = cache_key(self.calibration, *self.held_out, basis_values(artifact.basis))
+        facts = asdict(settings) | {"fingerprint": artifact.fingerprint, "shared": shared}
+        facts["framing"] = framing(tokenizer).described(tokenizer)
+        self.facts = json.loads(json.dumps(facts))
         made = made_from(folder, DIRECTIONS)
-        identity = ([self.facts, artifact.recipe], made, self.calibration, *self.held_out)  # a file may be edited
-        self.resumable = ResumableRun.of("ablate", base.name, *identity)
+        self.resumable = ResumableRun.of("ablate", base.name, [self.facts, artifact.recipe], made)
         written = read_ablation(folder)
         standard = json.loads(json.dumps(asdict(AblationConfig())))
         same = same_settings(written.get("settings"), self.facts, standard)

@@ -22,14 +22,14 @@ from ..model.context import fitting_window
 from ..model.elastic_model import AdapterWeights, ElasticModel
 from ..model.factor_cache import cached_factors
 from ..model.factorization import Factors
-from ..model.second_moments import Basis
+from ..model.second_moments import Basis, basis_values
 from ..model.size_planner import DIRECTIONS
 from ..model.target_layers import named_layers
 from ..progress import Steps
 from ..scoring.acip import AcipResult, acip_scores
 from ..scoring.pruning_config import PAPER, SMALL, PruningConfig
 from ..storage.atomic import same_settings
-from ..storage.digests import digest
+from ..storage.digests import cache_key, digest
 from ..storage.resumable import ResumableRun
 from ..training.aa_svd import AaSvdConfig
 from ..training.adapters import AdapterConfig, train_adapters
@@ -97,17 +97,19 @@ class ComparisonRun:
         self.held_out = {c: self._windows(c, "held-out", budget.held_out_windows) for c in budget.corpora}
         facts = asdict(budget) | {"fingerprint": artifact.fingerprint, "machine": platform.machine()}
         facts["framing"] = framing(base.tokenizer).described(base.tokenizer)
+        text = *self.calibration.values(), *self.held_out.values()
+        # Between two runs a text's file may be edited, and the artifact made anew in another basis.
+        facts["shared"] = cache_key(*text, basis_values(artifact.basis))
         self.facts = json.loads(json.dumps(facts))
-        text = *self.calibration.values(), *self.held_out.values()  # a file may be edited between two runs
         made = made_from(path.parent, DIRECTIONS)
-        self.resumable = ResumableRun.of("compare", base.name, [self.facts, artifact.recipe], made, *text)
+        self.resumable = ResumableRun.of("compare", base.name, [self.facts, artifact.recipe], made)
         written = read_comparison(path.parent)
         standard = json.loads(json.dumps(asdict(ComparisonConfig())))
         if written is not None and not same_settings(written.budget, self.facts, standard):
             written = None
         self.results = list(written.results) if written is not None else []
         self.base_perplexity = written.base_perplexity if written is not None else {}
-        self.facts["artifact"] = digest([artifact.recipe, [asdict(c) for c in artifact.curves]])
+        self.facts["artifact"] = digest([artifact.recipe, made])
         if written is not None and written.budget.get("artifact") != self.facts["artifact"]:
             self.results = [r for r in self.results if r.method != "artifact"]
         self.teacher: dict[str, torch.Tensor] = {}

@@ -66,6 +66,15 @@ def test_killed_ablations_continue(fitted: str, settings: AblationConfig, tmp_pa
     assert finish(ablate(fitted, tmp_path / "artifact", settings, names)) == continued
 
 
+def test_other_text_is_another_ablation(fitted: str, settings: AblationConfig, tmp_path: Path):
+    names = ("up_proj excluded (D.8)",)
+    (before,) = finish(ablate(fitted, tmp_path / "artifact", settings, names))
+    text = Path(settings.corpora[0])
+    text.write_text(text.read_text()[::-1])
+    (after,) = finish(ablate(fitted, tmp_path / "artifact", settings, names))
+    assert set(before.relative.values()).isdisjoint(after.relative.values())
+
+
 def test_a_second_run_at_once_is_refused(fitted: str, settings: AblationConfig, tmp_path: Path):
     with only_run(tmp_path / "artifact"), pytest.raises(StorageError, match="Another run is writing"):
         finish(ablate(fitted, tmp_path / "artifact", settings, ("all as it is",)))

@@ -82,6 +82,20 @@ def test_a_new_artifact_is_measured_again_and_nothing_else(fitted: str, budget: 
     assert not (tmp_path / "artifact" / FILE).exists()
 
 
+def test_other_text_or_another_basis_is_another_comparison(fitted: str, budget: ComparisonConfig, tmp_path: Path):
+    before = run(fitted, budget, tmp_path, ("svd-llm",))
+    text = Path(budget.corpora[0])
+    text.write_text(text.read_text()[::-1])
+    other_text = run(fitted, budget, tmp_path, ("svd-llm",))
+    read = read_artifact(tmp_path / "artifact")
+    basis = {layer: replace(moment, scale=moment.scale.flip(0)) for layer, moment in read.basis.items()}
+    write_artifact(replace(read, basis=basis), tmp_path / "artifact")
+    other_basis = run(fitted, budget, tmp_path, ("svd-llm",))
+    assert before.base_perplexity != other_text.base_perplexity == other_basis.base_perplexity
+    all_of_them = (before, other_text, other_basis)
+    assert len({r.perplexity for found in all_of_them for r in found.results}) == 3 * len(before.results)
+
+
 def test_a_second_run_at_once_is_refused(fitted: str, budget: ComparisonConfig, tmp_path: Path):
     with only_run(tmp_path / "artifact"), pytest.raises(StorageError, match="Another run is writing"):
         run(fitted, budget, tmp_path, ("svd-magnitude",))
