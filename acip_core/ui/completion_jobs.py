@@ -42,15 +42,18 @@ class CompletionJob(Job):
 class SweepJob(CompletionJob):
     """A completion at one size, beside it the original's text, and then the texts of other sizes.
 
-    Those known come at once. Other sizes follow while nobody else needs the model.
+    Those known come at once. Other sizes follow while nobody else needs the model. Every message has all texts so far:
+    of several that arrive at once the page sees the last.
     """
 
     def messages(self, run: Run) -> Iterator[Message]:
+        self._ready: dict[float, tuple[str, bool]] = {}
         self.key = key_of(self.request.prompt, self.request.sampling, self.request.chat, self.track.mode)
         texts = self._model.texts
         known, beforehand = texts.known(self.key), texts.made_beforehand(self.key)
-        ready = [[percent, text, True] for percent, text in known.items()]
-        yield STARTING | {"text": "", "key": self.key, "beforehand": beforehand, "ready": ready}
+        self.common.update(key=self.key, beforehand=beforehand)
+        self._tell({percent: (text, True) for percent, text in known.items()})
+        yield STARTING | {"text": ""}
         own, *behind = first_batches(self.request.prompt, known, self.percent)
         update: Message = {}
         # Where nothing is lost, many positions are one size.
@@ -66,18 +69,26 @@ class SweepJob(CompletionJob):
         """Texts of some sizes in step; finished ones are kept."""
         steps = self._model.side_by_side(self.request, self.track, sizes, run)
         for update in frames(steps, sizes, known):
-            for size, text, finished in update["ready"]:
+            written: dict[float, tuple[str, bool]] = update.pop("ready")
+            for size, (text, finished) in written.items():
                 if finished:
                     self._model.texts.add(self.key, size, text)
-            yield update | {"key": self.key}
+            self._tell(written)
+            yield update
+
+    def _tell(self, written: dict[float, tuple[str, bool]]) -> None:
+        """Add texts, and whether they are complete, to what messages have; a complete one stays until another is."""
+        for size, (text, finished) in written.items():
+            if finished or not self._ready.get(size, ("", False))[1]:
+                self._ready[size] = text, finished
+        self.common["ready"] = [[size, *each] for size, each in self._ready.items()]
 
     def _original(self, update: Message, sizes: list[float], run: Run) -> Iterator[Message]:
         """The original's text behind the slider's own, as repetitions of the last message with how far it is."""
         if update["state"] != "done":
             return
         for message in self._batch(sizes, run):
-            far = {name: message[name] for name in ("ready", "read")}
-            yield update | far | {"status": f"the original: {message['status']}"}
+            yield update | {"read": message["read"], "status": f"the original: {message['status']}"}
         yield update
 
     def _further_texts(self, update: Message, run: Run) -> Iterator[Message]:
@@ -90,4 +101,5 @@ class SweepJob(CompletionJob):
             steps = self._model.side_by_side(self.request, self.track, sizes, run)
             for i, text in finished_texts(steps):
                 texts.add(self.key, sizes[i], text)
-                yield update | {"key": self.key, "ready": [[sizes[i], text, True]]}
+                self._tell({sizes[i]: (text, True)})
+                yield update

@@ -20,7 +20,9 @@ _FINISH = {"end": "finished", "length": "length reached", "stopped": "stopped"}
 
 
 def frames(steps: TokenSteps, sizes: Sequence[float], known: str | None = None) -> Iterator[Message]:
-    """Texts so far with the first one's status, at most every few hundredths of a second, first and last steps always.
+    """Texts so far, each with whether it is complete, and the first one's status.
+
+    At most every few hundredths of a second, first and last steps always.
 
     Args:
         sizes: in percent, of the texts.
@@ -43,8 +45,7 @@ def frames(steps: TokenSteps, sizes: Sequence[float], known: str | None = None) 
         ended = any(part.finish for part in step.values())
         if ended or (token and token.count <= 1) or now - shown >= FRAME_SECONDS:
             shown = now
-            parts = [[size, *written] for size, written in ready.items()]
-            yield {"text": ready[sizes[0]][0], "state": state, "status": status, "ready": parts, "read": read}
+            yield {"text": ready[sizes[0]][0], "state": state, "status": status, "ready": dict(ready), "read": read}
 
 
 def thinned(updates: Iterator[T]) -> Iterator[T]:

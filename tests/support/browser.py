@@ -21,6 +21,7 @@ def chromium(program: str, folder: Path) -> Iterator[BrowserContext]:
     """
     with sync_playwright() as playwright:
         profile = playwright.chromium.launch_persistent_context(folder, executable_path=program, args=["--no-sandbox"])
+        profile.set_default_timeout(PATIENCE)
         yield profile
         profile.close()
 
@@ -43,6 +44,7 @@ def newcomers(profile: BrowserContext) -> Iterator[Newcomer]:
             return profile
         assert profile.browser is not None
         apart.append(profile.browser.new_context(**options))  # type: ignore[arg-type]
+        apart[-1].set_default_timeout(PATIENCE)
         return apart[-1]
 
     try:

@@ -47,6 +47,10 @@ SLIDER = "#size input[type=range]"
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
 
 
+# A page that is left in the middle of a run closes its stream, which Gradio then reports as broken.
+_LEAVING = 'addEventListener("beforeunload", () => { console.error = () => {}; });'
+
+
 @dataclass
 class Slowness:
     """How many seconds a pass of the slowed model takes from now on."""
@@ -89,6 +93,7 @@ def opened(context: BrowserContext, address: str, wrong: list[str], link: str = 
     page = context.new_page()
     page.set_viewport_size(DESKTOP)
     page.set_default_timeout(PATIENCE)
+    page.add_init_script(_LEAVING)
     page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda request: request.url.startswith((address, "data:", "blob:")) or wrong.append(request.url))

@@ -19,7 +19,9 @@ def test_a_sweep_writes_every_size_as_it_is_alone(handlers: Handlers) -> None:
     found: dict[int, str] = {}
     messages = list(handlers.sweep(REQUEST, "prompt", 62, *SETTINGS))
     for message in messages:
-        found |= {percent: text for percent, text, finished in message["ready"] if finished}
+        told = {percent: text for percent, text, finished in message["ready"] if finished}
+        assert found.items() <= told.items(), "a page that sees only the last of several misses nothing"
+        found = told
     assert messages[-1]["state"] == "done" and 62 in found and set(range(35, 101, 5)) <= set(found)
     for percent, text in found.items():
         assert list(handlers.complete("prompt", percent, *SETTINGS, REQUEST))[-1]["text"] == text

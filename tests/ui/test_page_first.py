@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from acip_core.ui.document import PREVIEW_ROUTE
 from acip_core.ui.handlers import Handlers
@@ -38,10 +38,10 @@ _SHIFTS = """
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("size", WIDTHS)
 def test_texts_and_slider_are_on_the_first_screen_and_nothing_moves(
-    browser: Browser, server: tuple[str, Handlers], size: str, theme: str
+    newcomer: Newcomer, server: tuple[str, Handlers], size: str, theme: str
 ) -> None:
     width, height = WIDTHS[size]
-    page = browser.new_page(viewport={"width": width, "height": height})
+    page = newcomer(viewport={"width": width, "height": height}).new_page()
     page.add_init_script(_SHIFTS)
     page.goto(f"{server[0]}?__theme={theme}", wait_until="commit")
     expect(page.locator(".first")).to_contain_text("drag the slider")
@@ -65,13 +65,11 @@ def test_texts_and_slider_are_on_the_first_screen_and_nothing_moves(
     page.close()
 
 
-def test_without_scripts_it_says_what_is_missing(browser: Browser, server: tuple[str, Handlers]) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
+def test_without_scripts_it_says_what_is_missing(newcomer: Newcomer, server: tuple[str, Handlers]) -> None:
+    page = newcomer(java_script_enabled=False).new_page()
     page.goto(server[0])
     expect(page.locator(".first noscript p")).to_be_visible()
     expect(page.locator(".first progress")).to_be_hidden()
-    context.close()
 
 
 def test_at_200_percent_nothing_is_cut_off(page: Page) -> None:

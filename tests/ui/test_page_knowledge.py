@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from acip_core.artifacts.knowledge import Knowledge, KnownSizes
 from acip_core.artifacts.loading import Loaded
 from acip_core.model.size_planner import DIRECTIONS
 from acip_core.ui.handlers import Handlers
-from tests.support.browser import newcomers
+from tests.support.browser import Newcomer, newcomers
 from tests.support.knowledge import lit, with_knowledge
 from tests.support.looks import looks, seen_in_all_looks
 from tests.support.visitor import SLIDER, drag, go_to, opened, requests_of, says, served, tiny_loaded, wait_state
@@ -120,9 +120,8 @@ def test_on_a_phone_the_texts_stand_right_above_the_slider(visit: Visit) -> None
         page.click("#readouts summary")
 
 
-def test_it_is_in_the_first_paint(server: tuple[str, Handlers], browser: Browser) -> None:
-    context = browser.new_context(java_script_enabled=True)
-    page = context.new_page()
+def test_it_is_in_the_first_paint(server: tuple[str, Handlers], newcomer: Newcomer) -> None:
+    page = newcomer().new_page()
     page.route(re.compile(r"/acip/js/"), lambda route: route.abort())  # none of the page's own scripts
     page.goto(server[0])
     page.wait_for_selector(TILES, state="attached")  # behind what stands there until the scripts take it away
@@ -130,7 +129,6 @@ def test_it_is_in_the_first_paint(server: tuple[str, Handlers], browser: Browser
     flags = known_at(server, modes.knowledge.opening(modes.directions))
     assert lit(page) == flags
     expect(page.locator("#knowledge .count b")).to_have_text(str(flags.count("1")))
-    context.close()
 
 
 def test_tiles_follow_within_the_sliders_own_event(

@@ -161,15 +161,15 @@ def test_every_question_to_a_chat_model_is_a_visit_of_its_own(newcomer: Newcomer
     wrong: list[str] = []
     with served(loaded) as (address, handlers):
         handlers.model.engine.ends = frozenset()
-        link = "chat=1&prompt=First question&size=70&mode=directions&length=16"
+        link = "chat=1&prompt=The first question&size=70&mode=directions&length=16"
         page = opened(newcomer(), address, wrong, link)
         wait_state(page, "done", 70)
-        first = text(page)
+        first, beside = text(page), original(page)
         _ask(page, "Second, another question")
-        assert text(page) != first and page.locator("#completion .prompt").text_content() == ""
-        page.locator(CHIPS, has_text="70 % First question").click()
-        assert text(page) == first and "prompt=First+question&" in page.url and "chat=1" in page.url
-        assert page.input_value("#prompt textarea") == "First question"
+        assert first and text(page) != first and page.locator("#completion .prompt").text_content() == ""
+        page.locator(CHIPS, has_text="70 % The first question").click()
+        assert text(page) == first and "prompt=The+first+question&" in page.url and "chat=1" in page.url
+        assert page.input_value("#prompt textarea") == "The first question"
         page.click("#run")  # from here on the texts of this question come
         page.wait_for_function("document.querySelectorAll('#readouts .ready i').length > 7")
         page.route("**/queue/join*", lambda route: None)
@@ -177,5 +177,6 @@ def test_every_question_to_a_chat_model_is_a_visit_of_its_own(newcomer: Newcomer
         with page.expect_request("**/queue/join*"):
             page.keyboard.press("PageDown")
         assert page.locator("#readouts .ready i").count() > 7  # and stay where another size is asked for
+        assert beside and original(page) == beside
         page.close()
     assert wrong == []
