@@ -32,6 +32,7 @@ from ..model.size_planner import DIRECTIONS, Plan
 from ..paths import exists_here, local_path
 from ..progress import Progress, Steps
 from ..storage.atomic import atomic_path, check_writable, entries
+from ..storage.heap import give_heap_back
 from .artifact import Artifact
 from .card import export_card
 from .checkpoint_tensors import (
@@ -238,6 +239,8 @@ def _write_weights(tensors: Tensors, folder: Path, shard_bytes: int) -> Steps[No
     for index, (file, names) in enumerate(files.items()):
         shard = {name: materialized(tensors[name]).cpu().contiguous() for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
+        del shard
+        give_heap_back()
         yield Progress("writing the model", index + 1, len(files), file)
     if split.is_sharded:
         index_of = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}

@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..progress import Progress, Steps
+from ..storage.heap import give_heap_back
 from ..storage.mapped import give_pages_back
 from ..storage.scratch import ScratchFolder
 from .base_model import BaseModel
@@ -261,6 +262,7 @@ def build_elastic(
         elastic_layer = ElasticLinear(layer, index, cut, down, up)
         if folder is not None and layer.weight.is_meta:
             keep_on_disk(elastic_layer, layer, folder)
+            give_heap_back()
         targets.replace(name, elastic_layer)
         give_pages_back(0.1)  # of factors that were read
         yield Progress("building elastic layers", index + 1, len(targets))

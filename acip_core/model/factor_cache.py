@@ -25,6 +25,7 @@ from ..paths import cache_dir
 from ..progress import Progress, Steps
 from ..storage.atomic import atomic_path, remove_leftovers
 from ..storage.digests import cache_key, check_regular
+from ..storage.heap import give_heap_back
 from ..storage.locks import turn
 from ..storage.mapped import mapped_tensors
 from ..storage.verified import DAMAGE
@@ -76,6 +77,7 @@ def _by_block(
             if _read_cache(path, part) is None:
                 remove_leftovers(folder)
                 _write_cache(path, (yield from factorize(part, {name: basis[name] for name in of_block}, gradients)))
+        give_heap_back()
         yield Progress("factorizing", len(files), len(weights))
     return _FactorFiles(files, weights)
 

@@ -26,6 +26,7 @@ from transformers.integrations.accelerate import load_offloaded_parameter
 
 from ..errors import ModelError
 from ..storage.atomic import atomic_path
+from ..storage.heap import give_heap_back
 from ..storage.scratch import ScratchFolder
 from ..storage.verified import save_tensors
 from .layers import ElasticLinear
@@ -60,14 +61,18 @@ def check_in_memory(model: PreTrainedModel, what: str, instead: str = "") -> Non
 def one_pass_at_a_time(model: PreTrainedModel) -> None:
     """Have threads that call a model wait for each other.
 
-    The hooks put what they read into the modules, which all threads share, and take it out after the call.
+    The hooks put what they read into the modules, which all threads share, and take it out after the call. The holes
+    that this leaves go back to the system.
     """
     forward, lock = model.forward, RLock()
 
     @wraps(forward)
     def alone(*args: Any, **kwargs: Any) -> Any:
         with lock:
-            return forward(*args, **kwargs)
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                give_heap_back()
 
     model.forward = alone
 
@@ -121,7 +126,7 @@ def stored_state(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 @contextmanager
 def resident(module: nn.Module) -> Iterator[None]:
-    """All of a module's weights in memory within the block, so that many calls read them once."""
+    """All of a module's weights in memory within the block, so that many calls read them once; none is left."""
     with ExitStack() as stack:
         for part in module.modules():
             hook = getattr(part, "_hf_hook", None)
@@ -130,6 +135,7 @@ def resident(module: nn.Module) -> Iterator[None]:
                 hook.offload = False
                 stack.callback(_release, part, hook)
         yield
+    give_heap_back()
 
 
 def _release(part: nn.Module, hook: AlignDevicesHook) -> None:

@@ -7,32 +7,19 @@ that ever ran only what runs now has to be resident.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
-from collections.abc import Callable
-from typing import cast
 
+from ..storage.heap import give_heap_back
 from ..storage.mapped import give_pages_back
 
-# Seconds between two times. Of the heap one takes some tens of milliseconds, in which allocations may wait; what runs
-# has read its pages again after some ten.
+# Seconds between two times. What runs has read its pages again after some ten milliseconds.
 _PAUSES = {"heap": 5.0, "pages": 1.0}
 _SHARE = 0.1  # of all factors and codes, which may become resident while something runs: more than one size of codes
 
 _due: dict[str, float] = {}  # on the monotonic clock
 _later: threading.Timer | None = None
 _guard = threading.Lock()
-
-
-def _trim() -> Callable[[int], int] | None:
-    try:
-        return cast("Callable[[int], int]", ctypes.CDLL(None).malloc_trim)
-    except (AttributeError, OSError, TypeError):  # another C library than glibc
-        return None
-
-
-_malloc_trim = _trim()
 
 
 def give_back() -> None:
@@ -46,8 +33,7 @@ def give_back() -> None:
                 _later.start()
         return
     give_pages_back()
-    if _malloc_trim is not None:
-        _malloc_trim(0)
+    give_heap_back()
 
 
 def _catch_up() -> None:

@@ -39,7 +39,7 @@ from tests.support.tiny import tiny_artifact, tiny_base, tiny_factors
 ROOT = Path(__file__).parents[2]
 SLOW = 0.02  # seconds that a pass of the slowed model takes
 HELD = 3600  # the same for what is to stand still until the test lets it go on
-VERY_SLOW = 0.2  # the same for what is looked at in the middle of a text, on a busy machine too
+VERY_SLOW = 0.6  # the same for what is looked at in the middle of a text, on a busy machine too
 MARKUP = '<img src=x onerror="window.hacked=1"><b>bold</b><script>window.hacked=2</script>${window.hacked=3}{{1+1}}'
 Visit = Callable[..., Page]
 _PORTS: list[int] = []  # of pages that are closed

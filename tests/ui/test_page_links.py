@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -16,7 +19,7 @@ from acip_core.ui.handlers import Handlers
 from acip_core.ui.links import AUTHORS_CODE
 from acip_core.ui.preparation import Preparation
 from acip_core.ui.server import PageServer
-from tests.support.browser import Newcomer
+from tests.support.browser import PATIENCE, Newcomer
 from tests.support.looks import looks, nothing_in_anybodys_way, seen_in_all_looks
 from tests.support.visitor import (
     SLIDER,
@@ -41,11 +44,20 @@ pytestmark = [pytest.mark.browser, pytest.mark.long]
 def test_a_server_that_stops_in_an_orderly_way_is_missed(newcomer: Newcomer) -> None:
     with page_port() as port, PageServer("127.0.0.1", port) as server:
         handlers = shown(server, tiny_loaded())
-        handlers.model.engine.ends, forward = frozenset(), handlers.model.engine.forward
-        handlers.model.engine.forward = lambda *rest, **options: (time.sleep(VERY_SLOW), forward(*rest, **options))[1]
+        engine, passes, closing = handlers.model.engine, count(), threading.Event()
+        engine.ends, forward = frozenset(), engine.forward
+
+        def held(*rest: Any, **options: Any) -> Any:
+            time.sleep(VERY_SLOW)
+            if next(passes) > 12:  # in the middle of the text
+                closing.wait(PATIENCE / 1000)
+            return forward(*rest, **options)
+
+        engine.forward = held
         page = opened(newcomer(), server.address, [])
         page.wait_for_function("document.querySelector('#completion .text').textContent.length > 3")
         page.fill("#prompt textarea", "Another prompt")
+        closing.set()
     expect(page.locator("#header .note")).to_contain_text("The server is gone")
     with says(page, ".toast-wrap", "onnection"):
         page.click("#run")
