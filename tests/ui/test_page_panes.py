@@ -165,6 +165,9 @@ def test_the_first_paint_has_the_prepared_texts_where_the_page_has_them(newcomer
                 assert 0 <= slider - (before[3]["y"] + before[3]["height"]) <= 8
                 before, after = before[:3], after[:3]
             assert [box["y"] for box in before] == pytest.approx([box["y"] for box in after], abs=1)
+        settled = boxes(page, whole_page)
+        page.evaluate("document.querySelectorAll('#examples .gallery-item').forEach((item) => item.replaceChildren())")
+        assert boxes(page, whole_page) == settled  # a moment before the examples' texts arrive
         page.close()
         page = context.new_page()
         page.goto(f"{address}#size=60")
