@@ -26,6 +26,15 @@ def server() -> Iterator[tuple[str, Handlers]]:
         yield address, handlers
 
 
+@pytest.fixture(autouse=True)
+def ended(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test leaves running, as the tab that others go on in, ends with it: the next one's visitor is alone."""
+    handlers = request.getfixturevalue("server")[1] if "server" in request.fixturenames else None
+    yield
+    if handlers is not None:
+        handlers.visitors.leave_all()
+
+
 @pytest.fixture
 def engine(server: tuple[str, Handlers]) -> Engine:
     return server[1].model.engine

@@ -23,9 +23,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 
 @pytest.fixture
-def server() -> Iterator[PageServer]:
-    with page_port() as port, PageServer("127.0.0.1", port) as server:
-        yield server
+def host() -> Iterator[PageServer]:
+    with page_port() as port, PageServer("127.0.0.1", port) as host:
+        yield host
 
 
 def show(server: PageServer, loaded: Loaded) -> Handlers:
@@ -57,9 +57,9 @@ def export(page: Page) -> None:
 
 
 @pytest.mark.parametrize("act", [drag_on, open_pictures, export])
-def test_an_idle_page_shows_nothing_of_another_model(server: PageServer, newcomer: Newcomer, act) -> None:
-    show(server, tiny_loaded())
-    page = opened(newcomer(), server.address, [], "size=70&mode=directions")
+def test_an_idle_page_shows_nothing_of_another_model(host: PageServer, newcomer: Newcomer, act) -> None:
+    show(host, tiny_loaded())
+    page = opened(newcomer(), host.address, [], "size=70&mode=directions")
     wait_state(page, "done", 70)
     texts: list[str] = []
     page.expose_function("wrote", lambda written: texts.append(written))
@@ -71,8 +71,8 @@ def test_an_idle_page_shows_nothing_of_another_model(server: PageServer, newcome
             new MutationObserver(tell).observe(pane, { subtree: true, childList: true, characterData: true });
         }"""
     )
-    server.withdraw()
-    handlers = show(server, another_model())
+    host.withdraw()
+    handlers = show(host, another_model())
     act(page)
     page.wait_for_function("!window.isFormer && document.querySelector('#completion [data-state=done]')")
     size = int(page.locator("#completion [data-state=done]").get_attribute("data-percent") or 0)
@@ -82,20 +82,20 @@ def test_an_idle_page_shows_nothing_of_another_model(server: PageServer, newcome
     page.close()
 
 
-def test_a_first_paint_whose_server_changes_gives_way_to_the_next_page(server: PageServer, newcomer: Newcomer) -> None:
-    show(server, tiny_loaded())
+def test_a_first_paint_whose_server_changes_gives_way_to_the_next_page(host: PageServer, newcomer: Newcomer) -> None:
+    show(host, tiny_loaded())
     page = newcomer(locale="en-GB").new_page()  # in a context of its own: a clock is that of all its tabs
     page.clock.install()
     page.route("**/acip/js/**", lambda route: route.abort())  # as a server does that has gone meanwhile
-    page.goto(server.address)
+    page.goto(host.address)
     late = page.locator(".first .late")
     expect(late).to_have_text("")
     page.clock.run_for(10_000)
     expect(late).to_contain_text("takes long")
-    server.withdraw()
+    host.withdraw()
     page.clock.run_for(4_000)
     expect(late).to_contain_text("being loaded")
-    handlers = show(server, another_model())
+    handlers = show(host, another_model())
     page.unroute_all()
     page.clock.run_for(4_000)
     page.wait_for_function(
@@ -108,22 +108,22 @@ def test_a_first_paint_whose_server_changes_gives_way_to_the_next_page(server: P
     page.close()
 
 
-def test_the_page_opens_where_it_is_not_told_what_can_be_spent(server: PageServer, newcomer: Newcomer) -> None:
-    show(server, tiny_loaded())
+def test_the_page_opens_where_it_is_not_told_what_can_be_spent(host: PageServer, newcomer: Newcomer) -> None:
+    show(host, tiny_loaded())
     page = newcomer().new_page()
     page.add_init_script(
         "const wait = AbortSignal.timeout; AbortSignal.timeout = (time) => wait.call(AbortSignal, time / 20);"
     )
     page.route("**/acip/modes", lambda route: None)  # never answered
-    page.goto(server.address)
+    page.goto(host.address)
     wait_state(page, "done", 100)
     expect(page.locator(".first")).to_have_count(0)
     page.close()
 
 
-def test_every_answer_names_its_page_and_invented_pictures_are_kept_nowhere(server: PageServer) -> None:
-    handlers = show(server, tiny_loaded())
+def test_every_answer_names_its_page_and_invented_pictures_are_kept_nowhere(host: PageServer) -> None:
+    handlers = show(host, tiny_loaded())
     for path in ("", "acip/modes", "acip/pictures/method"):
-        assert patient.get(server.address + path).headers["acip-page"] == handlers.version
+        assert patient.get(host.address + path).headers["acip-page"] == handlers.version
     for name in ("history.x", "method.", "history.", "bytes.", "score-map.x"):
-        assert patient.get(f"{server.address}acip/pictures/{name}").status_code == 404, name
+        assert patient.get(f"{host.address}acip/pictures/{name}").status_code == 404, name

@@ -10,7 +10,6 @@ from playwright.sync_api import Page, expect
 from acip_core.generation.engine import Engine
 from acip_core.model.tracks import Track
 from acip_core.ui import completion_jobs, sweep
-from acip_core.ui.handlers import Handlers
 from tests.support.browser import Newcomer
 from tests.support.visitor import (
     HELD,
@@ -26,7 +25,6 @@ from tests.support.visitor import (
     text,
     tiny_loaded,
     wait_state,
-    wait_until,
 )
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
@@ -71,7 +69,7 @@ def test_visited_sizes_stay(page: Page) -> None:
 
 
 def test_a_chip_stays_the_current_one_while_more_texts_come_and_runs_end(
-    visit: Visit, server: tuple[str, Handlers], slow: Slowness, monkeypatch: pytest.MonkeyPatch
+    visit: Visit, slow: Slowness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more = threading.Event()
 
@@ -80,7 +78,6 @@ def test_a_chip_stays_the_current_one_while_more_texts_come_and_runs_end(
         return sweep.next_sizes(prompt, known, percent, track) if percent == 80 and more.wait(60) else []
 
     monkeypatch.setattr(completion_jobs, "next_sizes", next_sizes)
-    wait_until(lambda: server[1].visitors.count == 0)  # more texts come for one visitor alone
     page = visit(link="size=70&mode=directions&length=8&prompt=A text of my own")
     wait_state(page, "done", 70)
     page.focus(SLIDER)
