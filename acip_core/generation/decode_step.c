@@ -31,6 +31,7 @@ extern int omp_get_thread_num(void), omp_get_num_threads(void); /* of the OpenMP
 #define MANY 8         /* outputs at once, of one row */
 #define OUTS 4         /* outputs at once, of several rows */
 #define ROWS_AT_ONCE 4
+#define READING 8   /* rows whose products take as long as reading the weights from memory */
 #define SPINS 2000  /* looks at a barrier, some 40 microseconds, before a thread sleeps there */
 #define DEEP 8      /* rows of a transposed factor that are added to the outputs at once */
 #define TOKENS 64   /* of a text that attention reads at once */
@@ -264,14 +265,14 @@ static inline long wanting(const Product *op, long o, long rows) {
     return rows;
 }
 
-/* The output of a factor that a thread begins with: as much is multiplied before it as threads before this one should. */
+/* The output of a factor that a thread begins with: as much is read and multiplied before it as threads before it should. */
 static long begin(const Product *op, int thread, int threads) {
     if (thread == threads) return op->m;
-    long all = 0, before = 0, o = 0;
+    long all = READING * (op->base + op->ranks[0]), before = 0, o = 0;
     for (long r = 0; r < op->rows; r++) all += op->base + op->ranks[r];
     for (long rows = op->rows; o < op->m && before * threads < all * thread; o += MANY) {
         rows = wanting(op, o, rows);
-        before += MANY * rows;
+        before += MANY * (READING + rows);
     }
     return o;
 }
