@@ -26,6 +26,7 @@ from ..model.thread_pools import on_one_thread, release_threads
 from .admission import AdmissionQueue
 from .cache import TextCache, WholeText, select_rows
 from .chat_template import apply_chat_template
+from .prompt_cache import PromptCache
 from .sampling import SamplingConfig, check_sampling, choose_tokens
 from .scheduler import DecodeScheduler
 from .token_scorer import with_full_model_probabilities
@@ -46,13 +47,18 @@ class Engine:
 
     One thread owns the model and runs requests in the order they come, a token or a slice of a prompt at a time.
 
+    Args:
+        kept: tokens of short prompts to keep for who asks the same at the same size; of a model whose weights change
+            none may be kept.
+
     Attributes:
         ends: ids that end a text; without any, texts are as long as was asked for.
     """
 
-    def __init__(self, elastic: ElasticModel):
+    def __init__(self, elastic: ElasticModel, kept: int = 0):
         self.elastic = elastic
         self._scheduler = DecodeScheduler(elastic)
+        self._prompts = PromptCache(kept) if kept else None
         self.context = context_length(elastic.model.config)  # tokens
         self.ends = _end_ids(elastic)
         self._queue = AdmissionQueue(_ACTIVE, _WAITING, max(_CACHED_TOKENS, 2 * self.context))
@@ -228,12 +234,16 @@ class Engine:
         total, logits = len(ids), torch.empty(0)
         cache = self.cache(total + sampling.max_new_tokens)
         chunk = self._scheduler.chunk(total, len(plans), PREFILL_CHUNK)
-        for start in range(0, total, chunk):
+        prompts = self._prompts if len(plans) == 1 and self._scheduler.reads_alike(total) else None
+        known = prompts.fill(cache, plans[0], ids) if prompts else 0
+        for start in range(known, total, chunk):
             if cancel.is_set():
                 yield {i: Token("", 0, start, total, "stopped") for i in running}
                 return
             logits = self.forward(torch.tensor([ids[start : start + chunk]] * len(running)), batch, cache)
             yield {i: Token("", 0, min(start + chunk, total), total) for i in running}
+        if prompts and not known:
+            prompts.keep(cache, plans[0], ids)
         for count in range(1, sampling.max_new_tokens + 1):
             tokens, step = [], {}
             chosen = choose_tokens(logits[:, -1], sampling, [seeded[i] for i in running], [texts[i] for i in running])
@@ -245,6 +255,8 @@ class Engine:
                 texts[i].append(token)
                 if not finish:
                     tokens.append(token)
+            if not tokens or cancel.is_set():
+                self._scheduler.leave()
             yield step
             left = [row for row, i in enumerate(running) if not step[i].finish]
             if len(left) < len(running):

@@ -34,11 +34,12 @@ from ..model.size_planner import Plan
 from .cache import TextCache, cache_support_of, read
 from .decode_step import Rows
 from .kept_cache import KeptLayer
+from .native_step import NativeStep
 from .step_choice import decode_step_of
 
 _ROWS = 16  # tokens in one pass of several requests
 _SHORT = 2 * _ROWS  # tokens of a prompt that is read in such passes; a longer one is faster in passes of its own
-_PATIENCE = 0.1  # of a pass's time, to wait for the requests of the last one: they are choosing their next token
+_PATIENCE = 0.5  # of a pass's time, to wait for the requests of the last one: they are choosing their next token
 _LONGEST = 512  # tokens in a cache that is stacked; twice as many take the time that reading weights once saves
 _PLANS = 16  # batch plans kept, of half a megabyte each where PyTorch runs them, which takes 10 ms to make
 _P = ParamSpec("_P")
@@ -80,8 +81,9 @@ class DecodeScheduler:
     """Runs one model for many callers, one pass at a time, first come first served.
 
     A step that joins an earlier one's pass delays requests between the two by one more row, not by one more pass:
-    about a quarter of a token. Before a pass, the requests of the last one have a tenth of its time to ask for their
-    next token; otherwise requests split into groups that alternate, and each group pays for reading the weights.
+    about a quarter of a token. Before a pass, the requests of the last one have half of its time to ask for their
+    next token, unless they say that they have ended; otherwise requests split into groups that alternate, and each
+    group pays for reading the weights.
 
     The size of a pass holds on this thread alone: a direct call of the model runs at the size that was set for it.
 
@@ -127,6 +129,12 @@ class DecodeScheduler:
         with self._elastic.on_this_thread(plan):
             return read(self._elastic.model, self.cache_support, ids, cache, keep)
 
+    def leave(self) -> None:
+        """A request of the last pass asks for no more: the next pass does not wait for it."""
+        with self._order:
+            self._expected -= 1
+            self._order.notify()
+
     def chunk(self, tokens: int, sequences: int, most: int) -> int:
         """Tokens of a prompt to read per pass.
 
@@ -137,6 +145,10 @@ class DecodeScheduler:
         if self._step is not None and tokens * sequences <= _SHORT:
             most = _ROWS
         return self.cache_support.chunk(tokens, max(1, most // sequences))
+
+    def reads_alike(self, tokens: int) -> bool:
+        """Whether a prompt's numbers are the same to the last bit however many of its tokens are read at once."""
+        return isinstance(self._step, NativeStep) and 1 < tokens <= _SHORT
 
     def _joins(self, cache: TextCache, ids: torch.Tensor, keep: int) -> TypeGuard[DynamicCache]:
         """Whether a step with this cache may share a pass."""

@@ -22,6 +22,7 @@ from .requests import CompletionRequest
 from .sweep import Texts
 from .visitors import Run, Visitors
 
+_KEPT_PROMPTS = 1024  # tokens, of 46 KB each for the default model
 MEASURED_WINDOWS = 16  # per corpus, as many as the measured curve at least has
 
 
@@ -37,7 +38,7 @@ class ModelService:
     """
 
     def __init__(self, loaded: Loaded):
-        self.engine = Engine(loaded.elastic)
+        self.engine = Engine(loaded.elastic, _KEPT_PROMPTS)
         self.downloads = Downloads(loaded)
         self.modes = Modes(loaded)
         self.galleries = Galleries(loaded, self.modes.track)

@@ -126,6 +126,21 @@ def in_step(engine: Engine, requests: Sequence[Steps], after: Callable[[int], No
     return texts
 
 
+def test_a_pass_waits_for_those_of_the_last_one_and_for_none_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_PATIENCE", 1e5)  # of a pass's milliseconds: a minute and more
+    engine = Engine(tiny_elastic("llama"))
+    engine.ends, plan = frozenset(), engine.elastic.planner.at_ratio(0.7)
+    first, second = (engine.stream("Hello", plan, SamplingConfig(max_new_tokens=count)) for count in (30, 20))
+    next(first), next(second)  # both have read their prompts
+    rows = passes(engine.elastic)
+    with ThreadPoolExecutor(2) as pool:
+        both = pool.submit(lambda: [time.sleep(0.005) for _ in first]), pool.submit(list, second)
+        for each in both:
+            each.result(60)  # one that waits for what has ended takes longer
+    together = rows[rows.index(2) :]  # once they have met
+    assert together == sorted(together, reverse=True) and 2 in together[1:] and sum(rows) == 29 + 19
+
+
 def test_visitors_at_once_read_what_they_read_alone(family: str) -> None:
     engine = Engine(tiny_elastic(family, adapter_rank=2))
     engine.ends = frozenset()  # run on, so that all of them run at once

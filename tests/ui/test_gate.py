@@ -72,6 +72,19 @@ def called(client: httpx.Client, name: str, data: list[Any], session: str = "som
     return first + [message["output"]["data"][0] for message in told if message["msg"] == "process_completed"]
 
 
+def test_messages_do_not_look_for_libraries_that_draw(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            looked.append(name)
+
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    assert called(client, "complete", ["Hello", 60, *SETTINGS])[-1]["state"] == "done"
+    assert "matplotlib" not in looked
+
+
 @pytest.mark.parametrize(("method", "path"), re.findall(r"([A-Z]+) (\S+)", CLOSED))
 def test_routes_that_the_page_does_not_use_are_not_there(client: httpx.Client, method: str, path: str) -> None:
     answer = client.request(method, path, headers=JSON if method != "GET" else {})
