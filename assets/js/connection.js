@@ -14,6 +14,7 @@ const SLOW = "The server is slow to answer; what runs goes on …";
 const GONE = "The server is gone; connecting again as soon as it is back …";
 let isExpected = false; // another model was asked for
 let isLooking = false;
+let isInUse = false; // since the last look
 let isGone = false; // found out here: a server that stops in an orderly way ends its streams, and Gradio waits on
 let isReloading = false; // by a script: by this one, or by Gradio once it has its connection back
 /** @type {Kept | null} */
@@ -25,6 +26,7 @@ const ownText = () => /** @type {HTMLTextAreaElement | null} */ (document.queryS
 export function listen() {
   before = taken();
   setInterval(look, 3000);
+  for (const kind of ["click", "keyup"]) document.addEventListener(kind, () => (isInUse = true), true);
   window.navigation?.addEventListener("navigate", ({ navigationType, userInitiated }) => {
     isReloading = navigationType === "reload" && !userInitiated;
   });
@@ -63,10 +65,12 @@ async function server() {
   return version === data.version ? "same" : "other";
 }
 
-// While something runs, its server must be there.
+// While something runs, its server must be there; as it must for what a visitor asks for: where the server ended a stream,
+// Gradio waits for answers from that one, and shows nothing.
 async function look() {
-  if (isExpected || isGone || isLooking || !document.querySelector('[data-state="running"]')) return;
+  if (isExpected || isGone || isLooking || !(isInUse || document.querySelector('[data-state="running"]'))) return;
   isLooking = true;
+  isInUse = false;
   let now = await server();
   isLooking = false;
   if (now === "same") return;

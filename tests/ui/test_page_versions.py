@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -15,9 +17,20 @@ from acip_core.progress import finish
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.server import PageServer
 from tests.support import patient
-from tests.support.browser import Newcomer
+from tests.support.browser import PATIENCE, Newcomer
 from tests.support.tiny import tiny_artifact, tiny_factors, tiny_model, tiny_tokenizer
-from tests.support.visitor import SLIDER, expand, expected, opened, page_port, shown, text, tiny_loaded, wait_state
+from tests.support.visitor import (
+    SLIDER,
+    SLOW,
+    expand,
+    expected,
+    opened,
+    page_port,
+    shown,
+    text,
+    tiny_loaded,
+    wait_state,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
@@ -79,6 +92,30 @@ def test_an_idle_page_shows_nothing_of_another_model(host: PageServer, newcomer:
     assert text(page) == expected(handlers.model.engine, size)
     assert not any(expected(handlers.model.engine, size) in shown for shown in texts)
     assert page.evaluate("JSON.parse(document.querySelector('#acip-data').textContent).version") == handlers.version
+    page.close()
+
+
+def test_what_is_asked_after_the_server_cut_a_stream_is_not_waited_for(host: PageServer, newcomer: Newcomer) -> None:
+    engine = show(host, tiny_loaded()).model.engine
+    forward, is_held, is_over = engine.forward, threading.Event(), threading.Event()
+
+    def held(*arguments, **options):
+        time.sleep(SLOW)
+        if is_held.is_set():
+            is_over.wait(PATIENCE / 1000)
+        return forward(*arguments, **options)
+
+    engine.forward = held
+    page = opened(newcomer(), host.address, [], "size=70&mode=directions")
+    wait_state(page, "done", 70)
+    is_held.set()  # texts of other sizes are still to come
+    page.evaluate("window.isFormer = true")
+    threading.Timer(SLOW, is_over.set).start()
+    host.withdraw()
+    show(host, another_model())
+    export(page)
+    page.wait_for_function("!window.isFormer && document.querySelector('#completion [data-state=done]')")
+    expect(page.locator("#header .note", has_text="connected again")).to_be_visible()
     page.close()
 
 
