@@ -1,20 +1,22 @@
 // When the server goes away or shows another page, this one is loaded anew as soon as it can be. What the address does not
 // carry is kept in this tab until then, and nowhere else.
+import { isDeaf, isWaiting, listen as listenForAnswers } from "./answers.js";
 import { data } from "./data.js";
 import { find, note, pause, promptField, write } from "./dom.js";
 import { isWritten } from "./link.js";
 import { allKnown } from "./modes.js";
 import { allVisits, putVisits } from "./visits.js";
 
-/** @typedef {{ isLost: boolean, model: string, prompt?: string, text?: string, visits: Completion[] }} Kept */
+/** @typedef {{ isLost: boolean, isCut: boolean, model: string, prompt?: string, text?: string, visits: Completion[] }} Kept */
 
 const KEY = "acip-kept";
 const PATIENCE_MS = 5000;
 const SLOW = "The server is slow to answer; what runs goes on …";
 const GONE = "The server is gone; connecting again as soon as it is back …";
+const CUT = "The server takes what is asked, but its answers do not get here. Load this page anew to try again.";
 let isExpected = false; // another model was asked for
 let isLooking = false;
-let isInUse = false; // since the last look
+let isCut = false; // the server is there, and its answers do not come
 let isGone = false; // found out here: a server that stops in an orderly way ends its streams, and Gradio waits on
 let isReloading = false; // by a script: by this one, or by Gradio once it has its connection back
 /** @type {Kept | null} */
@@ -26,7 +28,7 @@ const ownText = () => /** @type {HTMLTextAreaElement | null} */ (document.queryS
 export function listen() {
   before = taken();
   setInterval(look, 3000);
-  for (const kind of ["click", "keyup"]) document.addEventListener(kind, () => (isInUse = true), true);
+  listenForAnswers();
   window.navigation?.addEventListener("navigate", ({ navigationType, userInitiated }) => {
     isReloading = navigationType === "reload" && !userInitiated;
   });
@@ -47,7 +49,7 @@ function taken() {
 /** @param {boolean} isAll everything that can be lost without the visitor's will, and not the sizes visited alone */
 function keep(isAll) {
   /** @type {Kept} */
-  const now = { isLost: isAll && !isExpected, model: data.model, visits: allVisits() };
+  const now = { isLost: isAll && !isExpected, isCut, model: data.model, visits: allVisits() };
   if (isAll) Object.assign(now, { prompt: promptField().value, text: ownText()?.value });
   try {
     sessionStorage.setItem(KEY, JSON.stringify(now));
@@ -65,15 +67,13 @@ async function server() {
   return version === data.version ? "same" : "other";
 }
 
-// While something runs, its server must be there; as it must for what a visitor asks for: where the server ended a stream,
-// Gradio waits for answers from that one, and shows nothing.
+// While something runs or was asked for, its server must be there, and its answers must come.
 async function look() {
-  if (isExpected || isGone || isLooking || !(isInUse || document.querySelector('[data-state="running"]'))) return;
+  if (isExpected || isGone || isLooking || !isWaiting()) return;
   isLooking = true;
-  isInUse = false;
   let now = await server();
   isLooking = false;
-  if (now === "same") return;
+  if (now === "same") return isDeaf() && !isCut && connectAgain();
   isGone = true;
   document.documentElement.dataset.gone = ""; // Gradio's own words would cover these
   const line = note("");
@@ -86,6 +86,14 @@ async function look() {
   isGone = false; // it was the network
   delete document.documentElement.dataset.gone;
   line.remove();
+}
+
+// Another stream is had by loading the page anew; where that was tried, it is said.
+function connectAgain() {
+  isCut = true;
+  if (before?.isCut) return note(CUT);
+  isGone = true;
+  location.reload();
 }
 
 /** Loads the page anew as soon as another server answers: another model was asked for. */

@@ -1,4 +1,5 @@
 // What all parts of the page have in common.
+import { hear } from "./answers.js";
 import { isOther } from "./server.js";
 
 /**
@@ -12,6 +13,7 @@ export function receive({ props, watch }, act) {
   let newest = 0;
   watch("value", () => {
     const message = props.value;
+    if (message) hear();
     if (!message || isOther(message.page) || message.run < newest) return;
     newest = message.run;
     act(message);

@@ -70,6 +70,25 @@ def test_a_server_that_stops_in_an_orderly_way_is_missed(newcomer: Newcomer) -> 
         page.close()
 
 
+def test_a_page_whose_answers_are_cut_on_the_way_connects_again_once_and_then_says_so(newcomer: Newcomer) -> None:
+    with served(tiny_loaded()) as (address, _):
+        page = newcomer(locale="en-GB").new_page()  # in a context of its own: a clock is that of all its tabs
+        page.clock.install()
+        page.route("**/queue/data*", lambda route: route.fulfill(content_type="text/event-stream", body=""))
+        with page.expect_response("**/queue/data*"):
+            page.goto(f"{address}#prompt=Mine&size=70&mode=directions")
+        with page.expect_response("**/queue/data*"):
+            page.clock.fast_forward(40_000)
+        expect(page.locator("#header .note")).to_contain_text("connected again")
+        page.clock.fast_forward(40_000)
+        expect(page.locator("#header .note").last).to_contain_text("Load this page anew")
+        page.unroute_all()
+        page.reload()
+        wait_state(page, "done", 70)
+        expect(page.locator("#header .note")).to_have_count(0)
+        page.close()
+
+
 def test_without_curves_and_with_adapters_that_leave_no_room_for_30_percent(newcomer: Newcomer) -> None:
     wrong: list[str] = []
     with served(tiny_loaded(adapter_rank=7, curves=False)) as (address, _):
