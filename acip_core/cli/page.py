@@ -131,10 +131,11 @@ def serve(
                 reason = without_places(str(error), choice.model, choice.artifact)
                 note, choice, former = f"{choice.title} could not be opened. {reason}", former, None
                 continue
+            choices.open(choice)
             server.show(page)
             _announce(loaded, server.address, note, console)
             del loaded, page  # the next model comes once this one's memory is free
-            former, choice, note = choice, choices.wait(choice), ""
+            former, choice, note = choice, choices.wait(), ""
             server.withdraw()
             gc.collect()
 

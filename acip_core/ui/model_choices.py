@@ -55,7 +55,7 @@ class ModelChoices:
         self._current: ModelChoice | None = None
 
     def ask(self, title: str) -> None:
-        """Ask for a model; what is open already changes nothing.
+        """Ask for a model; the one that is open changes nothing.
 
         Raises:
             ModelChoiceError: it is not offered, or the page was switched too often.
@@ -75,15 +75,16 @@ class ModelChoices:
             self._switched.append(now)
             self._asked.put(wanted)
 
-    def wait(self, current: ModelChoice) -> ModelChoice:
-        """Wait until somebody asks for another one than the current, and return it; what was asked before is void."""
+    def open(self, choice: ModelChoice) -> None:
+        """Set which model is open from now on, before anybody sees its page; what was asked for before is void."""
         with self._guard:
-            self._current = current
-        while not self._asked.empty():
-            self._asked.get()
-        while (wanted := self._asked.get()) == current:
-            pass
-        return wanted
+            self._current = choice
+            while not self._asked.empty():
+                self._asked.get()
+
+    def wait(self) -> ModelChoice:
+        """Wait until somebody asks for another model than the open one, and return it."""
+        return self._asked.get()
 
 
 def model_choices(

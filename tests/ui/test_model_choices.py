@@ -6,7 +6,6 @@ import gc
 import json
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,6 +51,7 @@ def test_a_model_is_asked_for_by_its_title() -> None:
     choices = model_choices(("a", "b"), precision="int8")
     first = choices.models[0]
     assert first == ModelChoice("a", "a", None, "int8")
+    choices.open(first)
 
     def ask() -> None:
         with pytest.raises(ModelChoiceError):
@@ -60,19 +60,26 @@ def test_a_model_is_asked_for_by_its_title() -> None:
         choices.ask("b")
 
     threading.Timer(0.2, ask).start()
-    assert choices.wait(first) == ModelChoice("b", "b", None, "int8")
+    assert choices.wait() == ModelChoice("b", "b", None, "int8")
+
+
+def test_what_is_asked_for_as_soon_as_a_page_is_there_is_had_and_what_was_asked_of_the_former_one_is_not() -> None:
+    choices = model_choices(("a", "b", "c"))
+    choices.open(choices.models[0])
+    choices.ask("b")
+    choices.open(choices.models[1])
+    choices.ask("c")
+    assert choices.wait().title == "c"
 
 
 def test_switches_are_counted_and_those_that_change_nothing_are_not() -> None:
     choices = model_choices(("a", "b"))
-    waiting = ThreadPoolExecutor(1).submit(choices.wait, choices.models[0])
-    while choices._current is None:
-        pass
+    choices.open(choices.models[0])
     for _ in range(100):
         choices.ask("a")
     for _ in range(5):
         choices.ask("b")
-    assert waiting.result().title == "b"
+    assert choices.wait().title == "b"
     with pytest.raises(ModelChoiceError, match=r"try again in \d+ seconds"):
         choices.ask("b")
 
