@@ -89,6 +89,7 @@ PARTS: dict[str, Callable[[], list[str]]] = {
     "precision": tables.precision,
     "comparison": tables.comparison,
     "ablation": tables.ablation,
+    "parts": tables.parts,
     "figures": tables.figures,
     "reliability": tables.reliability,
     "paper": paper,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from acip_core.artifacts.ablation_rows import read_rows
+from acip_core.artifacts.ablation_rows import PARTS_FILE, read_rows
 from acip_core.artifacts.artifact import default_artifact
 from acip_core.artifacts.comparison import Comparison, read_comparison
 from acip_core.artifacts.knowledge import read_knowledge
@@ -109,8 +109,13 @@ def comparison_table(measured: Comparison | None) -> list[str]:
 
 
 def ablation() -> list[str]:
-    """What `acip measure ablations` measured of the default model."""
+    """What `acip measure ablations` measured of the default model: the paper's questions."""
     return ablation_table(read_rows(default_artifact(DEFAULT_MODEL)))
+
+
+def parts() -> list[str]:
+    """What it measured of this project's own parts."""
+    return ablation_table(read_rows(default_artifact(DEFAULT_MODEL), PARTS_FILE))
 
 
 def ablation_table(measured: Mapping[str, Mapping[str, float | None]]) -> list[str]:

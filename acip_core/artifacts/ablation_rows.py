@@ -1,4 +1,4 @@
-"""What `ablate` measured, as the file `ablation.json` in an artifact's folder keeps it."""
+"""What `ablate` measured, as the files `ablation.json` and `parts.json` in an artifact's folder keep it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 from ..storage.atomic import atomic_path
 from ..storage.verified import read_json, reporting_damage, write_json
 
-FILE = "ablation.json"
+FILE = "ablation.json"  # of the paper's questions
+PARTS_FILE = "parts.json"  # of this project's own parts, which need no pruning run and so share other settings
 
 
 @dataclass(frozen=True)
@@ -23,32 +24,32 @@ class Row:
     relative: dict[str, float | None]
 
 
-def read_rows(folder: Path) -> dict[str, dict[str, float | None]]:
+def read_rows(folder: Path, file: str = FILE) -> dict[str, dict[str, float | None]]:
     """What `ablate` wrote to an artifact's folder: perplexity ÷ base by row and size ratio; empty if nothing.
 
     Raises:
         ArtifactError: the file is damaged.
     """
-    return read_ablation(folder).get("rows", {})
+    return read_ablation(folder, file).get("rows", {})
 
 
-def write_ablation(content: Mapping[str, Any], folder: Path) -> None:
-    """Replace the file in an artifact's folder.
+def write_ablation(content: Mapping[str, Any], folder: Path, file: str = FILE) -> None:
+    """Replace a file in an artifact's folder.
 
     Raises:
         StorageError: it cannot be written.
     """
-    with atomic_path(folder / FILE) as temporary:
+    with atomic_path(folder / file) as temporary:
         write_json(temporary, content, indent=1)
 
 
-def read_ablation(folder: Path) -> dict[str, Any]:
-    """All of the file, `settings` and `rows`; empty if there is none.
+def read_ablation(folder: Path, file: str = FILE) -> dict[str, Any]:
+    """All of a file, `settings` and `rows`; empty if there is none.
 
     Raises:
         ArtifactError: it is damaged.
     """
-    path = folder / FILE
+    path = folder / file
     if not os.path.lexists(path):
         return {}
     with reporting_damage(path, "delete it and run `python -m acip_core measure ablations`"):

@@ -11,8 +11,8 @@ history.safetensors       loss and size ratio per training step, absent without 
 README.md                 model card
 
 Beside these lie what other commands measured or made of it: `completions.json`, `comparison.json`, `ablation.json`,
-`evaluation.json`, `peers.json`, `knowledge.safetensors`, the files of `coding`. Every JSON file but PEFT's holds its
-digest (`storage/verified.py`), and so does what every size knows. Format 1 had no digests; it is read.
+`parts.json`, `evaluation.json`, `peers.json`, `knowledge.safetensors`, the files of `coding`. Every JSON file but
+PEFT's holds its digest (`storage/verified.py`), and so does what every size knows. Format 1 had no digests; it is read.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .ablation_rows import read_ablation, write_ablation
+from .ablation_rows import FILE, PARTS_FILE, read_ablation, write_ablation
 from .comparison import read_comparison, write_comparison
 from .completions import read_completions, write_completions
 from .task_results import read_evaluation, write_evaluation
@@ -25,5 +25,6 @@ def renew(folder: Path) -> None:
         write_completions(completions, folder)
     if evaluation := read_evaluation(folder):
         write_evaluation(evaluation, folder)
-    if ablation := read_ablation(folder):
-        write_ablation(ablation, folder)
+    for file in (FILE, PARTS_FILE):
+        if ablation := read_ablation(folder, file):
+            write_ablation(ablation, folder, file)

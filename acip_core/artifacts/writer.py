@@ -34,7 +34,7 @@ from .knowledge import FILE as KNOWLEDGE
 from .reader import read_artifact, read_description
 
 # They cost hours; the last two say themselves which directions and codes they are of.
-_OF_OTHER_COMMANDS = ("comparison.json", "ablation.json", "peers.json", "evaluation.json", KNOWLEDGE)
+_OF_OTHER_COMMANDS = ("comparison.json", "ablation.json", "parts.json", "peers.json", "evaluation.json", KNOWLEDGE)
 _OF_AN_ARTIFACT = {*FILES, "acip.json", *_OF_OTHER_COMMANDS, *CODING_FILES, COMPLETIONS}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ..artifacts.ablation_rows import Row
+from ..artifacts.ablation_rows import FILE, PARTS_FILE, Row
 from ..artifacts.loading import find_artifact
 from ..errors import ArtifactError
 from ..model.base_model import load_base
@@ -120,14 +120,25 @@ def ablate(
     chosen = tuple(ROWS) if rows is None else rows
     if unknown := [name for name in chosen if name not in ROWS]:
         raise ArtifactError(f"Unknown ablation '{unknown[0]}'; choose among: {'; '.join(ROWS)}.")
+    measured: dict[str, dict[str, float | None]] = {}
+    for file, kind in ((FILE, VARIANTS), (PARTS_FILE, PARTS)):
+        if of_file := [row for row in chosen if row in kind]:
+            measured |= yield from _measured(source, artifact, settings, file, of_file)
+    return tuple(Row(row, measured[row]) for row in chosen)
+
+
+def _measured(
+    source: str | None, artifact: Path | None, settings: AblationConfig, file: str, rows: list[str]
+) -> Steps[dict[str, dict[str, float | None]]]:
+    """All rows of a file, after those that were missing were measured."""
     yield Progress("loading the model", 0, 1)
     base = load_base(source)
     check_in_memory(base.model, "pruning runs")
     found = find_artifact(base, artifact, same_weights=True)
     with only_run(found.folder):  # from reading on: all rows are written anew with each
-        run = AblationRun(source, base, found.artifact, found.folder, settings)
+        run = AblationRun(source, base, found.artifact, found.folder, settings, file)
         del base, found
-        for row in chosen:
+        for row in rows:
             if row not in run.rows:
                 yield from run.measure(row, (yield from ROWS[row](run)))
-    return tuple(Row(row, run.rows[row]) for row in chosen)
+    return run.rows

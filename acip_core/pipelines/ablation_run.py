@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ..artifacts.ablation_rows import read_ablation, write_ablation
+from ..artifacts.ablation_rows import FILE, PARTS_FILE, read_ablation, write_ablation
 from ..artifacts.artifact import Artifact
 from ..artifacts.knowledge import made_from
 from ..data.corpus import corpus_windows
@@ -28,6 +28,8 @@ from ..storage.digests import cache_key
 from ..storage.resumable import ResumableRun
 from ..training.adapters import AdapterConfig
 from ..training.factors import FactorConfig
+
+_UNUSED = {FILE: ("adapters", "factors"), PARTS_FILE: ("pruning",)}  # settings that rows of a file do not depend on
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,16 @@ class AblationConfig:
 
 
 class AblationRun:
-    """One set of ablations: the model, the text, the rows so far."""
+    """One set of ablations: the model, the text, the rows so far.
 
-    def __init__(self, source: str | None, base: BaseModel, artifact: Artifact, folder: Path, settings: AblationConfig):
-        self.source, self.settings, self.folder = source, settings, folder
+    Args:
+        file: that the rows are kept in.
+    """
+
+    def __init__(
+        self, source: str | None, base: BaseModel, artifact: Artifact, folder: Path, settings: AblationConfig, file: str
+    ):
+        self.source, self.settings, self.folder, self.file = source, settings, folder, file
         targets = named_layers(base.model, artifact.scores)
         self.weights, self.shapes = targets.weight_copies(), targets.shapes
         self.basis, self.fingerprint = artifact.basis, artifact.fingerprint
@@ -67,12 +75,13 @@ class AblationRun:
         ]
         # Between two runs a text's file may be edited, and the artifact made anew in another basis.
         shared = cache_key(self.calibration, *self.held_out, basis_values(artifact.basis))
-        facts = asdict(settings) | {"fingerprint": artifact.fingerprint, "shared": shared}
+        used = {name: value for name, value in asdict(settings).items() if name not in _UNUSED[file]}
+        facts = used | {"fingerprint": artifact.fingerprint, "shared": shared}
         facts["framing"] = framing(tokenizer).described(tokenizer)
         self.facts = json.loads(json.dumps(facts))
         made = made_from(folder, DIRECTIONS)
         self.resumable = ResumableRun.of("ablate", base.name, [self.facts, artifact.recipe], made)
-        written = read_ablation(folder)
+        written = read_ablation(folder, file)
         standard = json.loads(json.dumps(asdict(AblationConfig())))
         same = same_settings(written.get("settings"), self.facts, standard)
         self.rows: dict[str, dict[str, float | None]] = written["rows"] if same else {}
@@ -95,7 +104,7 @@ class AblationRun:
                 worst = max(worst, step.value / full)
             relative[f"{ratio:.2f}"] = worst if math.isfinite(worst) else None
         self.rows[row] = relative
-        write_ablation({"settings": self.facts, "rows": self.rows}, self.folder)
+        write_ablation({"settings": self.facts, "rows": self.rows}, self.folder, self.file)
 
     def _full_perplexity(self, windows: torch.Tensor) -> Steps[float]:
         model = self.fresh().model

@@ -66,6 +66,18 @@ def test_killed_ablations_continue(fitted: str, settings: AblationConfig, tmp_pa
     assert finish(ablate(fitted, tmp_path / "artifact", settings, names)) == continued
 
 
+def test_rows_stay_when_settings_of_others_change(fitted: str, settings: AblationConfig, tmp_path: Path):
+    question, part = "up_proj excluded (D.8)", "plain basis"
+    before = finish(ablate(fitted, tmp_path / "artifact", settings, (question, part)))
+    trained_longer = replace(settings, factors=replace(settings.factors, steps=4))
+    pruned_otherwise = replace(settings, pruning=replace(settings.pruning, post_steps=4))
+    seen: list[str] = []
+    for changed, row, former in ((trained_longer, question, before[0]), (pruned_otherwise, part, before[1])):
+        found = finish(ablate(fitted, tmp_path / "artifact", changed, (row,)), lambda step: seen.append(step.stage))
+        assert found == (former,)
+    assert set(seen) == {"loading the model"}
+
+
 def test_other_text_is_another_ablation(fitted: str, settings: AblationConfig, tmp_path: Path):
     names = ("up_proj excluded (D.8)",)
     (before,) = finish(ablate(fitted, tmp_path / "artifact", settings, names))

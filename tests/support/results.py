@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from acip_core.artifacts.ablation_rows import read_ablation
+from acip_core.artifacts.ablation_rows import PARTS_FILE, read_ablation
 from acip_core.artifacts.comparison import read_comparison
 from acip_core.artifacts.completions import read_completions
 from acip_core.artifacts.peers import read_peers
@@ -29,6 +29,9 @@ RESULTS = {
     "comparison.json": ({"budget": {"x": 1e5}, "base_perplexity": {"c4": 3.5}, "results": []}, read_comparison),
     "peers.json": (asdict(made_up_peers()), read_peers),
     "ablation.json": ({"settings": {"x": 1e5}, "rows": {"one": {"0.50": 1.25}}}, read_ablation),
+    "parts.json": (
+        {"settings": {"x": 1e5}, "rows": {"one": {"0.50": 1.25}}}, lambda folder: read_ablation(folder, PARTS_FILE)
+    ),
 }  # fmt: skip
 
 
