@@ -46,6 +46,8 @@ _WRONG = """
     const [a, b] = [light(over(rgba(style.borderTopColor), below)), light(below)];
     return parseFloat(style.borderTopWidth) > 0 ? (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) : 1;
   };
+  // What a term means stands over its neighbours, where a test left the pointer over one.
+  const isSentence = (element) => element.closest("#meaning") !== null;
   const hasText = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
   const isLarge = ({ fontSize, fontWeight }) =>
     parseFloat(fontSize) >= (Number(fontWeight) >= 700 ? 18.66 : 24);
@@ -71,7 +73,7 @@ _WRONG = """
       const [x, y] = [left + width / 2, Math.min(Math.max(top + height / 2, 1), innerHeight - 1)];
       const front = document.elementFromPoint(x, y);
       if (style.pointerEvents !== "none" && front && !element.contains(front) && !front.contains(element)
-          && getComputedStyle(front).pointerEvents !== "none" && !element.closest("svg"))
+          && getComputedStyle(front).pointerEvents !== "none" && !element.closest("svg") && !isSentence(front))
         wrong.push(`${name} lies under ${front.tagName}.${front.className}`);
       for (const words of [element, ...element.querySelectorAll("*")]) {
         if (!hasText(words) || words.closest(":disabled, [hidden]") || !isThere(words)) continue;
