@@ -1,5 +1,5 @@
-// Whether answers come of what is asked. Gradio opens a stream for them where it has none; that one was cut in an orderly way
-// it does not notice, and waits for ever for what should come of it.
+// Whether answers come of what is asked. Gradio opens a stream for them where it has none. It does not notice that one was
+// cut in an orderly way, and waits for ever for what should come of it.
 
 const DEAF_MS = 30_000; // a run says within four seconds at least who is ahead
 // In milliseconds since this page was opened:

@@ -184,7 +184,9 @@ def says(page: Page, part: str, words: str) -> Iterator[None]:
         """([part, words]) => {
             window.said = false;
             const look = () => { window.said ||= document.querySelector(part)?.textContent.includes(words); };
-            new MutationObserver(look).observe(document, { subtree: true, childList: true, characterData: true });
+            window.listener?.disconnect();  // it listens for other words
+            window.listener = new MutationObserver(look);
+            window.listener.observe(document, { subtree: true, childList: true, characterData: true });
         }""",
         [part, words],
     )

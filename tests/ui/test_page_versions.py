@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 
@@ -17,11 +16,12 @@ from acip_core.progress import finish
 from acip_core.ui.handlers import Handlers
 from acip_core.ui.server import PageServer
 from tests.support import patient
-from tests.support.browser import PATIENCE, Newcomer
+from tests.support.browser import Newcomer
 from tests.support.tiny import tiny_artifact, tiny_factors, tiny_model, tiny_tokenizer
 from tests.support.visitor import (
     SLIDER,
-    SLOW,
+    VERY_SLOW,
+    Slowness,
     expand,
     expected,
     opened,
@@ -96,21 +96,18 @@ def test_an_idle_page_shows_nothing_of_another_model(host: PageServer, newcomer:
 
 
 def test_what_is_asked_after_the_server_cut_a_stream_is_not_waited_for(host: PageServer, newcomer: Newcomer) -> None:
-    engine = show(host, tiny_loaded()).model.engine
-    forward, is_held, is_over = engine.forward, threading.Event(), threading.Event()
+    engine, slowness = show(host, tiny_loaded()).model.engine, Slowness()
+    forward = engine.forward
 
-    def held(*arguments, **options):
-        time.sleep(SLOW)
-        if is_held.is_set():
-            is_over.wait(PATIENCE / 1000)
+    def slowed(*arguments, **options):
+        time.sleep(slowness.seconds)
         return forward(*arguments, **options)
 
-    engine.forward = held
+    engine.forward = slowed
     page = opened(newcomer(), host.address, [], "size=70&mode=directions")
     wait_state(page, "done", 70)
-    is_held.set()  # texts of other sizes are still to come
+    slowness.seconds = VERY_SLOW  # texts of other sizes are still to come
     page.evaluate("window.isFormer = true")
-    threading.Timer(SLOW, is_over.set).start()
     host.withdraw()
     show(host, another_model())
     export(page)
