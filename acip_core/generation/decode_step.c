@@ -21,19 +21,21 @@ extern int omp_get_thread_num(void), omp_get_num_threads(void); /* of the OpenMP
 
 #if defined(__AVX512F__)
 #define LANES 16
+#define OUTS 4 /* outputs at once, of several rows: as many as there are registers for the sums of four */
 #else
 #define LANES 8
+#define OUTS 3
 #endif
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 #define FUSES
 #endif
 #define AHEAD 8192 /* bytes of a weight that are on their way to the cache while those before them are multiplied */
 #define MANY 8         /* outputs at once, of one row */
-#define OUTS 4         /* outputs at once, of several rows */
+#define WIDE 2         /* vectors of outputs at once, of a transposed factor */
 #define ROWS_AT_ONCE 4
 #define READING 8   /* rows whose products take as long as reading the weights from memory */
 #define SPINS 2000  /* looks at a barrier, some 40 microseconds, before a thread sleeps there */
-#define DEEP 8      /* rows of a transposed factor that are added to the outputs at once */
+#define DEEP 16     /* rows of a transposed factor that are added to the outputs at once */
 #define TOKENS 64   /* of a text that attention reads at once */
 #define WIDEST 512  /* features of an attention head */
 
@@ -165,11 +167,8 @@ static inline vec fused_all(vec a, vec b, vec c) {
 #endif
 }
 
-static inline vec broadcast(float x) {
-    vec v;
-    for (int i = 0; i < LANES; i++) v[i] = x;
-    return v;
-}
+/* Written as a loop over the lanes, GCC inserts them one by one: five operations for one. */
+static inline vec broadcast(float x) { return x - (vec){0}; }
 
 static inline float total(vec v) {
 #if defined(__AVX512F__)
@@ -223,27 +222,34 @@ static inline const void *at(const void *w, long i, int type) {
     return (const char *)w + i * (type == BYTES ? 1 : type == HALVES ? 2 : 4);
 }
 
+/* How many of `left` rows are done at once: weights are decoded anew for each group, so that none is of one row alone. */
+static inline long group(long left) { return left <= 2 ? left : left == ROWS_AT_ONCE || left > 6 ? ROWS_AT_ONCE : 3; }
+
 /* Outputs o to o + OUT of rows r to r + ROWS; both are constants where this is used. */
 static inline __attribute__((always_inline)) void dots(const Product *op, long o, long r, int OUT, int ROWS, int type) {
     long n = op->n, i = 0;
     const void *w[MANY];
-    const float *x[ROWS_AT_ONCE];
+    const float *x = op->x + r * op->x_step;
     vec sums[MANY][ROWS_AT_ONCE];
     for (int j = 0; j < OUT; j++) w[j] = at(op->w, (o + j) * n, type);
-    for (int k = 0; k < ROWS; k++) x[k] = op->x + (r + k) * op->x_step;
     for (int j = 0; j < OUT; j++)
         for (int k = 0; k < ROWS; k++) sums[j][k] = (vec){0};
-    for (; i + LANES <= n; i += LANES)
+    for (; i + LANES <= n; i += LANES) {
+        vec weights[MANY];
         for (int j = 0; j < OUT; j++) {
             if (i % (type == BYTES ? 64 : type == HALVES ? 32 : LANES) == 0)
                 __builtin_prefetch((const char *)at(w[j], i, type) + AHEAD, 0, 2);
-            vec weights = load(w[j], i, type);
-            for (int k = 0; k < ROWS; k++) sums[j][k] = fused_all(weights, *(const vec *)(x[k] + i), sums[j][k]);
+            weights[j] = load(w[j], i, type);
         }
+        for (int k = 0; k < ROWS; k++) {
+            vec inputs = *(const vec *)(x + k * op->x_step + i);
+            for (int j = 0; j < OUT; j++) sums[j][k] = fused_all(weights[j], inputs, sums[j][k]);
+        }
+    }
     for (int j = 0; j < OUT; j++)
         for (int k = 0; k < ROWS; k++) {
             float sum = total(sums[j][k]);
-            for (long rest = i; rest < n; rest++) sum = fused(one(w[j], rest, type), x[k][rest], sum);
+            for (long rest = i; rest < n; rest++) sum = fused(one(w[j], rest, type), x[k * op->x_step + rest], sum);
             float *y = op->y + (r + k) * op->y_step + o + j;
             if (type == BYTES) sum *= op->b[o + j];
             if (op->a) sum += op->a[o + j];
@@ -253,10 +259,13 @@ static inline __attribute__((always_inline)) void dots(const Product *op, long o
 
 /* Outputs o to o + OUT of the first `rows` rows. */
 static inline __attribute__((always_inline)) void all_dots(const Product *op, long o, long rows, int OUT, int type) {
-    long r = 0;
-    for (; r + ROWS_AT_ONCE <= rows; r += ROWS_AT_ONCE) dots(op, o, r, OUT, ROWS_AT_ONCE, type);
-    for (; r + 2 <= rows; r += 2) dots(op, o, r, OUT, 2, type);
-    if (r < rows) dots(op, o, r, OUT, 1, type);
+    for (long r = 0, count; r < rows; r += count)
+        switch (count = group(rows - r)) {
+        case 4: dots(op, o, r, OUT, 4, type); break;
+        case 3: dots(op, o, r, OUT, 3, type); break;
+        case 2: dots(op, o, r, OUT, 2, type); break;
+        default: dots(op, o, r, OUT, 1, type);
+        }
 }
 
 /* How many of the first `rows` rows want output o of a factor: those of larger ranks come first. */
@@ -288,26 +297,39 @@ static inline __attribute__((always_inline)) void products(const Product *op, in
     for (; o < to; o++) all_dots(op, o, rows = wanting(op, o, rows), 1, type);
 }
 
-/* y += x W for rows r to `last` and `deep` rows of W from i on; a constant where this is used. */
-static inline __attribute__((always_inline)) void add_turned(
-    const Product *op, long i, long r, long last, long from, long to, int deep, int type) {
-    const void *w = at(op->w, i * op->m, type);
-    const float *x = op->x + i;
-    long o = from;
-    for (; o + LANES <= to; o += LANES) {
-        vec weights[DEEP];
-        for (int j = 0; j < deep; j++) weights[j] = load(w, j * op->m + o, type);
-        for (int j = 0; j < deep; j++) __builtin_prefetch(at(w, (j + deep) * op->m + o, type), 0, 2);
-        for (long k = r; k < last; k++) {
-            vec sum = *(vec *)(op->y + k * op->y_step + o);
-            for (int j = 0; j < deep; j++) sum = fused_all(weights[j], broadcast(x[k * op->x_step + j]), sum);
-            *(vec *)(op->y + k * op->y_step + o) = sum;
+/* y += x W for rows r to r + ROWS, VECS vectors of outputs from o on, and rows i to `end` of W. */
+static inline __attribute__((always_inline)) void add_tile(
+    const Product *op, long i, long end, long r, long o, int ROWS, int VECS, int type) {
+    const float *x = op->x + r * op->x_step;
+    float *y = op->y + r * op->y_step + o;
+    vec sums[ROWS_AT_ONCE][WIDE];
+    for (int k = 0; k < ROWS; k++)
+        for (int v = 0; v < VECS; v++) sums[k][v] = *(vec *)(y + k * op->y_step + v * LANES);
+    for (; i < end; i++) {
+        const void *w = at(op->w, i * op->m + o, type);
+        vec weights[WIDE];
+        if (r == 0) __builtin_prefetch(at(w, DEEP * op->m, type), 0, 2);
+        for (int v = 0; v < VECS; v++) weights[v] = load(w, v * LANES, type);
+        for (int k = 0; k < ROWS; k++) {
+            vec inputs = broadcast(x[k * op->x_step + i]);
+            for (int v = 0; v < VECS; v++) sums[k][v] = fused_all(weights[v], inputs, sums[k][v]);
         }
     }
+    for (int k = 0; k < ROWS; k++)
+        for (int v = 0; v < VECS; v++) *(vec *)(y + k * op->y_step + v * LANES) = sums[k][v];
+}
+
+/* Outputs `from` to `to` of it. */
+static inline __attribute__((always_inline)) void add_turned(
+    const Product *op, long i, long end, long r, long from, long to, int ROWS, int type) {
+    long o = from;
+    for (; o + WIDE * LANES <= to; o += WIDE * LANES) add_tile(op, i, end, r, o, ROWS, WIDE, type);
+    for (; o + LANES <= to; o += LANES) add_tile(op, i, end, r, o, ROWS, 1, type);
     for (; o < to; o++)
-        for (long k = r; k < last; k++)
-            for (int j = 0; j < deep; j++)
-                op->y[k * op->y_step + o] = fused(one(w, j * op->m + o, type), x[k * op->x_step + j], op->y[k * op->y_step + o]);
+        for (long k = r; k < r + ROWS; k++) {
+            float *y = op->y + k * op->y_step + o;
+            for (long j = i; j < end; j++) *y = fused(one(op->w, j * op->m + o, type), op->x[k * op->x_step + j], *y);
+        }
 }
 
 /* y (+)= x W + bias of a factor that lies transposed, every row up to its own rank. */
@@ -319,10 +341,16 @@ static inline __attribute__((always_inline)) void turned(const Product *op, int 
             float start = op->a ? op->a[o] : 0, *y = op->y + r * op->y_step + o;
             *y = op->add ? *y + start : start;
         }
-    for (long i = 0; live; i += DEEP) {
-        for (; live && op->base + op->ranks[live - 1] < i + DEEP; live--)
-            for (long j = i; j < op->base + op->ranks[live - 1]; j++) add_turned(op, j, live - 1, live, from, to, 1, type);
-        if (live) add_turned(op, i, 0, live, from, to, DEEP, type);
+    for (long i = 0, end; (live = wanting(op, i, live)); i = end) {
+        end = op->base + op->ranks[live - 1];
+        if (end > i + DEEP) end = i + DEEP;
+        for (long r = 0, count; r < live; r += count)
+            switch (count = group(live - r)) {
+            case 4: add_turned(op, i, end, r, from, to, 4, type); break;
+            case 3: add_turned(op, i, end, r, from, to, 3, type); break;
+            case 2: add_turned(op, i, end, r, from, to, 2, type); break;
+            default: add_turned(op, i, end, r, from, to, 1, type);
+            }
     }
 }
 
