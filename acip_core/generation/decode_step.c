@@ -167,7 +167,7 @@ static inline vec fused_all(vec a, vec b, vec c) {
 #endif
 }
 
-/* Written as a loop over the lanes, GCC inserts them one by one: five operations for one. */
+/* Of a loop over the lanes GCC makes an insert for each: five operations for one. */
 static inline vec broadcast(float x) { return x - (vec){0}; }
 
 static inline float total(vec v) {
@@ -222,7 +222,7 @@ static inline const void *at(const void *w, long i, int type) {
     return (const char *)w + i * (type == BYTES ? 1 : type == HALVES ? 2 : 4);
 }
 
-/* How many of `left` rows are done at once: weights are decoded anew for each group, so that none is of one row alone. */
+/* How many of `left` rows are done at once. Weights are decoded anew for each group, so of several rows none is left alone. */
 static inline long group(long left) { return left <= 2 ? left : left == ROWS_AT_ONCE || left > 6 ? ROWS_AT_ONCE : 3; }
 
 /* Outputs o to o + OUT of rows r to r + ROWS; both are constants where this is used. */
