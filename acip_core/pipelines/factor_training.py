@@ -1,4 +1,4 @@
-"""The stage of `precompute` that trains factors: text of the model's own, steps within a budget, blocks, end to end."""
+"""The stage of `precompute` that trains factors: its own text, a budget's steps, blocks, end to end, scales."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..training.blocks import BlockConfig, train_blocks
 from ..training.data_parallel import mean_numbers
 from ..training.factors import FactorConfig, TrainedFactors, train_factors
 from ..training.sampled_text import sampled_windows
+from ..training.scaling import scale_factors, scaling_as_steps
 
 _AT_ONCE = {"cpu": 16, "cuda": 512}  # windows that are sampled side by side
 _TIMED = 2  # windows that are sampled and read to find out what a budget buys
@@ -45,7 +46,8 @@ def train_within_budget(
     """
     if settings is not None and budget is not None:
         second = yield from resumable.number("seconds", _seconds_per_step(elastic, text, settings))
-        steps = max(1, int(budget * 3600 / second) - (0 if blocks is None else _as_steps(blocks, len(text))))
+        steps = int(budget * 3600 / second) - (0 if blocks is None else _as_steps(blocks, len(text)))
+        steps = max(1, steps - scaling_as_steps(steps, settings.batch))
         settings = replace(settings, steps=steps, sampled=settings.sampled * steps // settings.steps)
     if settings is not None:
         text = torch.cat([(yield from _sampled(elastic, text, settings, resumable)), text])
@@ -56,7 +58,8 @@ def train_within_budget(
         assert start is not None
         return updates_of(elastic.elastic_layers(), start), None
     found = yield from train_factors(elastic, text, settings, resumable.path("factors.safetensors"), start)
-    return found.updates, found
+    updates = yield from scale_factors(elastic, text, found.updates, settings, resumable.path("scales.safetensors"))
+    return updates, found
 
 
 def _as_steps(blocks: BlockConfig, windows: int) -> int:

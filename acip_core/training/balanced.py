@@ -1,8 +1,9 @@
-"""Factors in training: float32 parameters with rows as long on both sides, so that one learning rate serves both."""
+"""Factors in training, whatever their parameters are; and all their entries as parameters, float32 and balanced."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -14,13 +15,58 @@ from ..model.trained_factors import FactorUpdate, Ternary, signs_and_scale
 FactorPair = tuple[torch.Tensor, torch.Tensor]  # down (K, in_features) and up (K, out_features), float32
 
 
-class BalancedFactors:
-    """The factors of some elastic layers as parameters; the layers' own stay as they are.
+class FactorsInTraining(ABC):
+    """What some elastic layers run while it is trained; their own factors stay as they are.
+
+    Attributes:
+        own: down and up of every layer.
+        parameters: what is trained.
+        running: what the layers run, leaves that take gradients.
+    """
+
+    own: dict[str, FactorPair]
+    parameters: list[torch.Tensor]
+    running: dict[str, FactorPair]
+
+    def __init__(self, layers: Mapping[str, ElasticLinear]):
+        self.layers = layers
+        self.own = {name: (layer.down, layer.up) for name, layer in layers.items()}
+
+    @abstractmethod
+    def round(self) -> None:
+        """Have the layers run what the parameters are now."""
+
+    @abstractmethod
+    def pass_gradients(self) -> None:
+        """Give the gradients of what the layers ran to the parameters."""
+
+    @abstractmethod
+    def begun_from(self) -> Iterable[torch.Tensor]:
+        """Numbers that tell one start from another."""
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """The layers run these factors within the block, then their own."""
+        for name, layer in self.layers.items():
+            layer.down, layer.up = self.running[name]
+        try:
+            yield
+        finally:
+            for name, layer in self.layers.items():
+                layer.down, layer.up = self.own[name]
+
+    def adam(self, learning_rate: float) -> torch.optim.Optimizer:
+        """Adam over all parameters."""
+        fused = self.parameters[0].device.type == "cuda"
+        return torch.optim.Adam(self.parameters, learning_rate, betas=(0.9, 0.98), fused=fused)
+
+
+class BalancedFactors(FactorsInTraining):
+    """All entries as parameters, rows as long on both sides, so that one learning rate serves both.
 
     Attributes:
         trained: by layer, `down` times a scale for each row and `up` divided by it; their product is the factors'.
-        parameters: all of them.
-        running: what the layers run: the parameters, or what is kept of them.
+        running: the parameters, or what is kept of them.
 
     Args:
         start: factors to start from; the layers' own by default.
@@ -34,8 +80,7 @@ class BalancedFactors:
         start: Mapping[str, FactorPair] | None = None,
         rounded: bool = False,
     ):
-        self.layers = layers
-        self.own = {name: (layer.down, layer.up) for name, layer in layers.items()}
+        super().__init__(layers)
         begun = {
             name: tuple(s.float().to(self.own[name][0].device) for s in (start or self.own)[name]) for name in layers
         }
@@ -54,7 +99,6 @@ class BalancedFactors:
 
     @torch.no_grad()
     def round(self) -> None:
-        """Have the layers run what is kept of the parameters as they are now."""
         if self.running is self.trained:
             return
         for name, sides in self.trained.items():
@@ -64,28 +108,14 @@ class BalancedFactors:
                 kept.copy_(own + signs * lengths[:, None])
 
     def pass_gradients(self) -> None:
-        """Give the gradients of what the layers ran to the parameters."""
         if self.running is self.trained:
             return
         for name, sides in self.trained.items():
             for side, kept in zip(sides, self.running[name], strict=True):
                 side.grad, kept.grad = kept.grad, None
 
-    @contextmanager
-    def attached(self) -> Iterator[None]:
-        """The layers run these factors within the block, then their own."""
-        for name, layer in self.layers.items():
-            layer.down, layer.up = self.running[name]
-        try:
-            yield
-        finally:
-            for name, layer in self.layers.items():
-                layer.down, layer.up = self.own[name]
-
-    def adam(self, learning_rate: float) -> torch.optim.Optimizer:
-        """Adam over all entries."""
-        fused = self.parameters[0].device.type == "cuda"
-        return torch.optim.Adam(self.parameters, learning_rate, betas=(0.9, 0.98), fused=fused)
+    def begun_from(self) -> Iterable[torch.Tensor]:
+        return (up.detach()[:, :8] for _, up in self.trained.values())
 
     def factors(self) -> dict[str, FactorPair]:
         """The factors as they are now, on the layers' own scale."""

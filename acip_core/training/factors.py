@@ -24,7 +24,7 @@ from ..model.elastic_model import ElasticModel
 from ..model.trained_factors import FactorUpdate
 from ..progress import Progress, Steps
 from ..storage.digests import digest
-from .balanced import BalancedFactors, FactorPair, frozen, updates_of
+from .balanced import BalancedFactors, FactorPair, FactorsInTraining, frozen, updates_of
 from .checkpoint import Checkpoint
 from .data_parallel import average_gradients, check_batch, mean_numbers, own_share
 from .distillation import divergence, one_cycle, window_at
@@ -95,42 +95,53 @@ def train_factors(
         ModelError: the divergence is not finite (the message names the step, the checkpoint keeps the last good state),
             or a batch cannot be split over the processes.
     """
-    check_batch(settings.batch)
-    run = FactorRun(elastic, windows, settings, start)
-    store = Checkpoint(checkpoint, run.identity(), _CHECKPOINT_EVERY)
-    if state := store.load(run.parameters, run.optimizer, dict.fromkeys(run.history())):
-        run.step, run.losses, run.ratios = state[0], *(state[1][name].tolist() for name in run.history())
-    with run.attached():
-        while run.step < settings.steps:
-            run.advance()
-            small, large = torch.tensor(run.losses[-20:]).mean(0).tolist()
-            said = f"divergence {small:.3f} at small, {large:.3f} at large sizes"
-            yield Progress("training factors", run.step, settings.steps, said)
-            if PartialState().is_main_process and (run.step == settings.steps or store.due()):
-                store.save(run.step, run.parameters, run.optimizer, run.history())
-    updates = updates_of(run.layers, run.factors.factors())
+    factors = BalancedFactors(elastic.elastic_layers(), start, rounded=settings.rounded)
+    run = FactorRun(elastic, windows, settings, factors)
+    yield from run.train("training factors", checkpoint)
+    updates = updates_of(factors.layers, factors.factors())
     return TrainedFactors(updates, torch.tensor(run.losses), torch.tensor(run.ratios), settings)
 
 
 class FactorRun:
-    """State of one training run: factors, optimizer, history."""
+    """State of one training run: factors, optimizer, history.
+
+    Args:
+        factors: what is trained of the model's factors.
+    """
 
     def __init__(
         self,
         elastic: ElasticModel,
         windows: torch.Tensor,
         settings: FactorConfig,
-        start: Mapping[str, FactorPair] | None = None,
+        factors: FactorsInTraining,
     ):
-        self.elastic, self.windows, self.settings = elastic, windows, settings
-        self.layers = elastic.elastic_layers()
+        check_batch(settings.batch)
+        self.elastic, self.windows, self.settings, self.factors = elastic, windows, settings, factors
         self.planner = elastic.planner_for(0)
-        self.factors = BalancedFactors(self.layers, start, rounded=settings.rounded)
-        self.parameters = self.factors.parameters
-        self.optimizer = self.factors.adam(settings.learning_rate)
+        self.parameters = factors.parameters
+        self.optimizer = factors.adam(settings.learning_rate)
         self.step = 0
         self.losses: list[list[float]] = []
         self.ratios: list[list[float]] = []
+
+    def train(self, stage: str, checkpoint: Path | None) -> Steps[None]:
+        """All steps, or those that the checkpoint of such a run has not done.
+
+        Raises:
+            ModelError: as `train_factors`.
+        """
+        store, steps = Checkpoint(checkpoint, self.identity(), _CHECKPOINT_EVERY), self.settings.steps
+        if state := store.load(self.parameters, self.optimizer, dict.fromkeys(self.history())):
+            self.step, self.losses, self.ratios = state[0], *(state[1][name].tolist() for name in self.history())
+        with self.attached():
+            while self.step < steps:
+                self.advance()
+                small, large = torch.tensor(self.losses[-20:]).mean(0).tolist()
+                said = f"divergence {small:.3f} at small, {large:.3f} at large sizes"
+                yield Progress(stage, self.step, steps, said)
+                if PartialState().is_main_process and (self.step == steps or store.due()):
+                    store.save(self.step, self.parameters, self.optimizer, self.history())
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -188,6 +199,5 @@ class FactorRun:
 
     def identity(self) -> str:
         """What makes two runs the same, asked for before the first step: settings, text and where the factors start."""
-        factors = (up.detach()[:, :8] for _, up in self.factors.trained.values())
         smallest = self.planner.at_ratio(self.settings.smallest).states  # tells one order from another
-        return digest(asdict(self.settings), str(smallest), self.windows, factors)
+        return digest(asdict(self.settings), str(smallest), self.windows, self.factors.begun_from())

@@ -22,9 +22,12 @@ from tests.support.tiny import calibration, tiny_elastic
 pytestmark = pytest.mark.usefixtures("exact")
 
 
-@pytest.mark.parametrize(("blocks", "left"), [(None, 20), (BlockConfig(steps=3, batch=2, windows=4), 16)])
+@pytest.mark.parametrize(("blocks", "left"), [(None, 10), (BlockConfig(steps=3, batch=2, windows=4), 8)])
 def test_blocks_count_in_the_budget(blocks: BlockConfig | None, left: int, monkeypatch: pytest.MonkeyPatch):
-    """Three steps over all blocks, and two batches that pass them, which takes less than one step end to end."""
+    """Three steps over all blocks, and two batches that pass them, which takes less than one step end to end.
+
+    Half of what is left finds scales, for its steps are as small as those of the training.
+    """
 
     def timed(*_: object) -> Steps[float]:
         yield Progress("timing the training", 0, 1)

@@ -11,7 +11,7 @@ import torch
 from acip_core.errors import ModelError
 from acip_core.model import autocast
 from acip_core.progress import Progress, finish
-from acip_core.training.balanced import updates_of
+from acip_core.training.balanced import BalancedFactors, updates_of
 from acip_core.training.factors import FactorConfig, FactorRun, TrainedFactors, train_factors
 from tests.support.fidelity import divergence
 from tests.support.tiny import calibration, tiny_elastic
@@ -71,16 +71,17 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path: Path, mixed: bool, mo
 def test_factors_run_as_they_are_kept() -> None:
     elastic = tiny_elastic()
     layers = elastic.elastic_layers()
-    run = FactorRun(elastic, calibration(), SETTINGS)
+    factors = BalancedFactors(layers, rounded=True)
+    run = FactorRun(elastic, calibration(), SETTINGS, factors)
     with run.attached():
         for _ in range(3):
             run.advance()
-        run.factors.round()
+        factors.round()
         plan = elastic.planner.at_ratio(0.5)
         with torch.no_grad(), elastic.at(plan):
             trained = elastic.model(calibration()).logits
     before = layers["model.layers.0.mlp.up_proj"].down.clone()
-    elastic.update_factors(updates_of(layers, run.factors.factors()))
+    elastic.update_factors(updates_of(layers, factors.factors()))
     assert not torch.equal(layers["model.layers.0.mlp.up_proj"].down, before)
     with torch.no_grad(), elastic.at(plan):
         torch.testing.assert_close(elastic.model(calibration()).logits, trained, rtol=1e-4, atol=1e-4)
