@@ -2,7 +2,7 @@
 
 Training moves millions of entries by noise as well as by what they learn, and rows that small sizes share with large
 ones further than these want. Scales are few numbers, so a few steps settle them: y = Σᵢ (uᵢ + b Δuᵢ)(vᵢ + a Δvᵢ)ᵀ x,
-with a and b sums of what all layers of a kind share and of a layer's own (layer-wise task arithmetic, arXiv 2310.02575,
+with a and b sums of what all layers of a type share and of a layer's own (layer-wise task arithmetic, arXiv 2310.02575,
 on stretches of directions that enter at about the same size).
 """
 
@@ -77,54 +77,47 @@ class ScaledFactors(FactorsInTraining):
     """The factors of an elastic model plus trained differences, the scales of these as parameters.
 
     Attributes:
-        parameters: what layers of a kind share, (kinds, 2, stretches), and each layer's own, (layers, 2, stretches).
+        parameters: what layers of a type share, (types, 2, stretches), and each layer's own, (layers, 2, stretches).
 
     Args:
-        updates: the differences.
+        updates: the differences, a row for each of the factors'.
         settings: sizes from `smallest` to `largest` are trained.
     """
 
     def __init__(self, elastic: ElasticModel, updates: Mapping[str, FactorUpdate], settings: FactorConfig):
         super().__init__(elastic.elastic_layers())
         self.updates, self.stretches = updates, _stretches(elastic, settings.smallest, settings.largest)
-        kinds = [name.rpartition(".")[2] for name in self.layers]
-        order = list(dict.fromkeys(kinds))
-        self.kinds = [order.index(kind) for kind in kinds]
+        types = [name.rpartition(".")[2] for name in self.layers]
+        order = list(dict.fromkeys(types))
+        self.types = [order.index(kind) for kind in types]
         shared = torch.full((len(order), 2, _STRETCHES), _START, device=elastic.model.device)
-        single = torch.zeros(len(kinds), 2, _STRETCHES, device=elastic.model.device)
+        single = torch.zeros(len(types), 2, _STRETCHES, device=elastic.model.device)
         self.parameters = [shared.requires_grad_(), single.requires_grad_()]
-        self.differences = {name: self._difference(name) for name in self.layers}
+        self.differences = {
+            name: (update.down.matrix().to(shared.device), update.up.matrix().to(shared.device))
+            for name, update in updates.items()
+        }
         self.running = {name: _leaves(pair) for name, pair in self.own.items()}
-
-    def _difference(self, name: str) -> FactorPair:
-        """What `ElasticLinear.update` adds: of rows that the layer has."""
-        down, up = (
-            part.matrix()[: len(own)].to(own.device)
-            for part, own in zip((self.updates[name].down, self.updates[name].up), self.own[name], strict=True)
-        )
-        return down, up
 
     def _scales(self) -> dict[str, torch.Tensor]:
         """(2, rows) for every layer: of down and of up."""
         shared, single = self.parameters
-        by_layer = (shared[self.kinds] + single).unbind()
+        by_layer = (shared[self.types] + single).unbind()
         return {name: scales[:, rows] for (name, rows), scales in zip(self.stretches.items(), by_layer, strict=True)}
 
     @torch.no_grad()
     def round(self) -> None:
         for name, scales in self._scales().items():
-            for kept, own, more, scale in zip(
-                self.running[name], self.own[name], self.differences[name], scales, strict=True
-            ):
-                kept.copy_(own)
-                kept[: len(more)] += scale[: len(more), None] * more
+            sides = zip(self.running[name], self.own[name], self.differences[name], scales, strict=True)
+            for kept, own, more, scale in sides:
+                kept.copy_(own + scale[:, None] * more)
 
     def pass_gradients(self) -> None:
         terms = []
         for name, scales in self._scales().items():
             for kept, more, scale in zip(self.running[name], self.differences[name], scales, strict=True):
                 if kept.grad is not None:
-                    terms.append(scale[: len(more)] @ (kept.grad[: len(more)] * more).sum(1))
+                    terms.append(scale @ (kept.grad * more).sum(1))
                     kept.grad = None
         if terms:
             torch.stack(terms).sum().backward()
@@ -134,19 +127,16 @@ class ScaledFactors(FactorsInTraining):
 
     @torch.no_grad()
     def scaled(self) -> dict[str, FactorUpdate]:
-        """The differences at their scales as they are now; rows that the layer has not stay."""
+        """The differences at their scales as they are now."""
         result = {}
         for name, scales in self._scales().items():
-            sides = zip((self.updates[name].down, self.updates[name].up), scales.cpu(), strict=True)
-            result[name] = FactorUpdate(*(_scaled(side, scale) for side, scale in sides))
+            update, (down, up) = self.updates[name], scales.cpu()
+            result[name] = FactorUpdate(_scaled(update.down, down), _scaled(update.up, up))
         return result
 
 
 def _scaled(difference: Ternary, scales: torch.Tensor) -> Ternary:
-    factor = torch.ones_like(difference.scale)
-    rows = min(len(factor), len(scales))
-    factor[:rows] = scales[:rows]
-    return replace(difference, scale=difference.scale * factor)
+    return replace(difference, scale=difference.scale * scales)
 
 
 def _leaves(pair: FactorPair) -> FactorPair:

@@ -95,6 +95,7 @@ def test_gradients_of_scales_are_those_of_finite_differences(updates: dict[str, 
     _, single = factors.parameters
     assert single.grad is not None and single.grad[0].any() and not single.grad[1:].any()
     found, start = single.grad[0, 1, 1].item(), value().item()
+    assert found != 0
     with torch.no_grad():
         single[0, 1, 1] += 0.5
     assert (value().item() - start) / 0.5 == pytest.approx(found, rel=1e-2)
